@@ -1,0 +1,245 @@
+//! Long work: what it says of itself while it runs, how fast it may go, and how it is ended.
+//!
+//! A job is ordinary async code that is given a [`Work`]: it reports through it, asks it before each
+//! piece of work whether it may go on (which waits where a rate limits it), and learns from it that it
+//! was cancelled. Whoever started the job keeps the [`JobHandle`].
+
+mod throttle;
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::task::Stop;
+pub use throttle::{Rate, Throttle};
+
+/// How far a job is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// The phase it is in, a word that the design page names: `analyse`, `copy`, `catch-up`, `verify`.
+    pub phase: &'static str,
+    pub done: Amount,
+    /// What the whole phase is, as far as it is known. It may grow while clients commit.
+    pub total: Amount,
+    /// Measured over the last seconds.
+    pub bytes_per_second: f64,
+    pub transactions_per_second: f64,
+    /// A sentence on what is being done or waited for, where the numbers do not say it.
+    pub note: Option<String>,
+    pub started: Instant,
+}
+
+/// An amount of work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Amount {
+    pub transactions: u64,
+    pub bytes: u64,
+}
+
+impl Progress {
+    /// The time that the phase still needs at the present rate.
+    #[must_use]
+    pub fn time_left(&self) -> Option<Duration> {
+        let left = self.total.bytes.saturating_sub(self.done.bytes);
+        if self.bytes_per_second <= 0.0 {
+            return None;
+        }
+        Duration::try_from_secs_f64(left as f64 / self.bytes_per_second).ok()
+    }
+}
+
+/// The job was cancelled; whatever it left behind is a state that the next one continues from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("cancelled")]
+pub struct Cancelled;
+
+/// What a running job has of the outside.
+#[derive(Debug)]
+pub struct Work {
+    progress: watch::Sender<Progress>,
+    throttle: Throttle,
+    stop: Stop,
+    speed: Speed,
+}
+
+/// What whoever started a job keeps of it. Clones watch the same job.
+#[derive(Debug, Clone)]
+pub struct JobHandle {
+    progress: watch::Receiver<Progress>,
+    throttle: Throttle,
+    stop: Stop,
+}
+
+impl Work {
+    /// A job that ends when `stop` or its handle says so.
+    #[must_use]
+    pub fn new(phase: &'static str, rate: Rate, stop: &Stop) -> (Work, JobHandle) {
+        let (sender, receiver) = watch::channel(Progress::at_start(phase));
+        let (throttle, stop) = (Throttle::new(rate), stop.child());
+        let handle = JobHandle {
+            progress: receiver,
+            throttle: throttle.clone(),
+            stop: stop.clone(),
+        };
+        (
+            Work {
+                progress: sender,
+                throttle,
+                stop,
+                speed: Speed::new(),
+            },
+            handle,
+        )
+    }
+
+    /// Begins a phase.
+    pub fn begin(&mut self, phase: &'static str, total: Amount) {
+        self.speed = Speed::new();
+        self.progress.send_replace(Progress {
+            total,
+            ..Progress::at_start(phase)
+        });
+    }
+
+    /// Says what the phase as a whole is, when that has changed.
+    pub fn set_total(&self, total: Amount) {
+        self.progress.send_modify(|progress| progress.total = total);
+    }
+
+    /// Says what is being done or waited for.
+    pub fn note(&self, note: impl Into<String>) {
+        let note = Some(note.into());
+        self.progress.send_modify(|progress| progress.note = note);
+    }
+
+    /// Waits until the rate allows `amount` more. Cancel safe.
+    ///
+    /// # Errors
+    /// [`Cancelled`], at once, where the job is to end.
+    pub async fn allow(&self, amount: Amount) -> Result<(), Cancelled> {
+        tokio::select! {
+            biased;
+            () = self.stop.requested() => Err(Cancelled),
+            () = self.throttle.take(amount) => Ok(()),
+        }
+    }
+
+    /// Counts what was done.
+    pub fn did(&mut self, amount: Amount) {
+        let (transactions_per_second, bytes_per_second) = self.speed.add(amount);
+        self.progress.send_modify(|progress| {
+            progress.done.transactions += amount.transactions;
+            progress.done.bytes += amount.bytes;
+            progress.transactions_per_second = transactions_per_second;
+            progress.bytes_per_second = bytes_per_second;
+        });
+    }
+
+    /// Whether the job is to end.
+    ///
+    /// # Errors
+    /// [`Cancelled`] where it is.
+    pub fn check(&self) -> Result<(), Cancelled> {
+        if self.stop.is_requested() {
+            Err(Cancelled)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The stop that ends this job, for what it waits for itself.
+    #[must_use]
+    pub fn stop(&self) -> &Stop {
+        &self.stop
+    }
+}
+
+impl JobHandle {
+    /// How far it is now.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.progress.borrow().clone()
+    }
+
+    /// Waits for a change of the progress; false when the job has ended.
+    pub async fn changed(&mut self) -> bool {
+        self.progress.changed().await.is_ok()
+    }
+
+    /// Changes how fast it may go.
+    pub fn set_rate(&self, rate: Rate) {
+        self.throttle.set(rate);
+    }
+
+    #[must_use]
+    pub fn rate(&self) -> Rate {
+        self.throttle.rate()
+    }
+
+    /// Ends it at its next safe point.
+    pub fn cancel(&self) {
+        self.stop.request();
+    }
+}
+
+impl Progress {
+    fn at_start(phase: &'static str) -> Self {
+        Progress {
+            phase,
+            done: Amount::default(),
+            total: Amount::default(),
+            bytes_per_second: 0.0,
+            transactions_per_second: 0.0,
+            note: None,
+            started: Instant::now(),
+        }
+    }
+}
+
+/// The speed over the last few seconds.
+#[derive(Debug)]
+struct Speed {
+    window: std::collections::VecDeque<(Instant, Amount)>,
+    sum: Amount,
+    since: Instant,
+}
+
+impl Speed {
+    const WINDOW: Duration = Duration::from_secs(5);
+    /// Steps closer together than this are counted as one, so that the window stays small.
+    const STEP: Duration = Duration::from_millis(50);
+
+    fn new() -> Self {
+        Speed {
+            window: std::collections::VecDeque::new(),
+            sum: Amount::default(),
+            since: Instant::now(),
+        }
+    }
+
+    /// Transactions and bytes per second.
+    fn add(&mut self, amount: Amount) -> (f64, f64) {
+        let now = Instant::now();
+        self.sum.transactions += amount.transactions;
+        self.sum.bytes += amount.bytes;
+        match self.window.back_mut() {
+            Some((at, last)) if now.duration_since(*at) < Self::STEP => {
+                last.transactions += amount.transactions;
+                last.bytes += amount.bytes;
+            }
+            _ => self.window.push_back((now, amount)),
+        }
+        while self.window.len() > 1 && now.duration_since(self.window[0].0) > Self::WINDOW {
+            if let Some((at, old)) = self.window.pop_front() {
+                self.since = at;
+                self.sum.transactions -= old.transactions;
+                self.sum.bytes -= old.bytes;
+            }
+        }
+        let seconds = now.duration_since(self.since).as_secs_f64().max(0.001);
+        (
+            self.sum.transactions as f64 / seconds,
+            self.sum.bytes as f64 / seconds,
+        )
+    }
+}

@@ -1,0 +1,1 @@
+//! A `Data.fs` file as a storage.

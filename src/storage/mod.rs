@@ -1,0 +1,277 @@
+//! What a copy of a ZODB database can be asked, whoever keeps it.
+//!
+//! One trait, [`Storage`], is all that the array and the ZEO front end know of each other and of what
+//! is below: a file storage, a ZEO server, a storage in memory, and the array itself, which is made of
+//! others. Every implementation passes the same tests, [`suite`].
+//!
+//! # A commit in types
+//!
+//! [`Storage::begin`] gives a [`Transaction`]; [`Transaction::vote`] consumes it and gives a
+//! [`Voted`]; [`Voted::finish`] consumes that. So finishing what was not voted cannot be written.
+//! Dropping either aborts it.
+//!
+//! # Answers and faults
+//!
+//! Whatever fails is one of two things ([`StorageError`]): an [`Answer`] is what a healthy storage
+//! says (a conflict, an unknown object) and belongs to the client; a [`Fault`] means that the storage
+//! could not say, and belongs to the operator: in an array the member is taken out.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+pub use crate::zodb::Answer;
+use crate::zodb::{Conflict, HistoryTxn, Oid, Op, Tid, TidRange, TxnMeta};
+
+mod fault;
+pub mod file;
+pub mod memory;
+mod publish;
+#[cfg(test)]
+pub mod suite;
+
+pub use fault::{Fault, StorageError};
+pub use publish::{Committed, Invalidations, Publisher, TxnToken};
+
+/// The result of most calls.
+pub type Result<T, E = StorageError> = std::result::Result<T, E>;
+
+/// A complete copy of a ZODB database, or something that behaves like one.
+///
+/// All calls may be made at the same time and from any task. They are cancel safe unless they say
+/// otherwise: a dropped call has no effect that the next call could notice.
+#[async_trait]
+pub trait Storage: Send + Sync + 'static {
+    /// What this is, in words for people.
+    fn describe(&self) -> Description;
+
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// How much it holds. Cheap: it is asked after every commit.
+    fn size(&self) -> Size;
+
+    /// The TID of the last finished transaction, [`Tid::ZERO`] when empty.
+    async fn last_tid(&self) -> Result<Tid>;
+
+    /// The revision of `oid` that was current just before `before`; none where the object did not
+    /// exist yet.
+    ///
+    /// # Errors
+    /// [`Answer::NoSuchObject`] where it never existed, or its creation was undone.
+    async fn load_before(&self, oid: Oid, before: Tid) -> Result<Option<Loaded>>;
+
+    /// The revision that `oid` got in the transaction `serial`.
+    ///
+    /// # Errors
+    /// [`Answer::NoSuchObject`] where there is none.
+    async fn load_serial(&self, oid: Oid, serial: Tid) -> Result<Bytes>;
+
+    /// The current revision's TID.
+    ///
+    /// # Errors
+    /// [`Answer::NoSuchObject`] where there is none.
+    async fn current_tid(&self, oid: Oid) -> Result<Tid>;
+
+    /// `count` identifiers that were never given out nor stored, each greater than `after`.
+    async fn new_oids(&self, count: usize, after: Oid) -> Result<Vec<Oid>>;
+
+    /// The last `count` revisions of an object, newest first.
+    ///
+    /// # Errors
+    /// [`Answer::NoSuchObject`] where there is none.
+    async fn history(&self, oid: Oid, count: usize) -> Result<Vec<Revision>>;
+
+    /// The current record of the smallest oid that is at least `from`, and the oid after it; none
+    /// past the last.
+    async fn record_from(&self, from: Oid) -> Result<Option<CurrentRecord>>;
+
+    /// The finished transactions of `range`, oldest first.
+    async fn iterate(&self, range: TidRange) -> Result<Box<dyn History>>;
+
+    /// The TIDs of at most `count` transactions before `before`, newest first.
+    async fn tids_before(&self, before: Tid, count: usize) -> Result<Vec<Tid>>;
+
+    /// How much the transactions after `after` are.
+    async fn measure_after(&self, after: Tid) -> Result<Extent>;
+
+    /// The last TID, and the oids written after `since`; no list where that is too long ago to tell.
+    async fn invalidations_since(&self, since: Tid) -> Result<(Tid, Option<Vec<Oid>>)>;
+
+    /// Every transaction finished from now on, in TID order. See [`Invalidations`].
+    fn subscribe(&self) -> Invalidations;
+
+    /// Begins a transaction. Its TID is `tid` where one is given, else the storage's choice; it must be
+    /// later than the last.
+    async fn begin(&self, meta: TxnMeta, tid: Option<Tid>) -> Result<Box<dyn Transaction>>;
+
+    /// Appends whole transactions of another copy, in order, and returns when they are durable. They
+    /// are not announced to subscribers. Whatever happens, what is kept of the batch is a prefix of it.
+    ///
+    /// Not cancel safe: a dropped call goes on; ask [`Storage::last_tid`] afterwards.
+    ///
+    /// # Errors
+    /// [`Answer::Invalid`] where one is not later than the last transaction.
+    async fn restore(&self, batch: Vec<HistoryTxn>) -> Result<()>;
+
+    /// Sets everything after `keep` aside (all of it, for none) and returns where it was put.
+    ///
+    /// # Errors
+    /// [`Answer::Unsupported`] where only the operator of the storage can do this.
+    async fn rewind(&self, keep: Option<Tid>) -> Result<SetAside>;
+
+    /// Gives up files, locks and connections; every later call fails. Voted transactions are aborted,
+    /// finishes in hand are finished.
+    async fn close(&self);
+}
+
+/// A transaction that collects what its client asks. Dropping it aborts it.
+#[async_trait]
+pub trait Transaction: Send {
+    /// Tells this transaction's [`Committed`] from others'.
+    fn token(&self) -> TxnToken;
+
+    /// Adds an operation. Nothing is checked before the vote.
+    async fn store(&mut self, op: Op) -> Result<()>;
+
+    /// Checks and prepares everything, so that only a fault can make [`Voted::finish`] fail.
+    ///
+    /// # Errors
+    /// An answer aborts the transaction.
+    async fn vote(self: Box<Self>) -> Result<Vote>;
+}
+
+/// The outcome of a vote that did not fail.
+pub enum Vote {
+    /// It can be finished.
+    Ready(Box<dyn Voted>),
+    /// Some objects were changed meanwhile. The client may store them again, resolved, and vote again;
+    /// what conflicted is dropped from the transaction, all else is still in it.
+    Conflicts(Box<dyn Transaction>, Vec<Conflict>),
+}
+
+/// A transaction that waits for its second phase. Dropping it aborts it.
+pub trait Voted: Send {
+    /// The TID it will have, where that is known already.
+    fn tid(&self) -> Option<Tid>;
+
+    /// Objects that clients must load again although this transaction did not store them as given:
+    /// resolved by the storage, or undone.
+    fn resolved(&self) -> &[Oid];
+
+    /// Makes it final. The order of the calls is the order of the transactions: the call itself takes
+    /// the transaction's place in the history, the future waits until it is durable. Where
+    /// [`Capabilities::pipelined`] says so, the next transaction may be voted as soon as this returns.
+    ///
+    /// The future must be polled to the end; dropping it does not undo the finish.
+    fn finish(self: Box<Self>) -> Finishing;
+}
+
+/// Waits until a finished transaction is durable, and is in every subscriber's queue. Gives its TID.
+pub type Finishing = BoxFuture<'static, Result<Tid>>;
+
+/// An iteration over finished transactions.
+#[async_trait]
+pub trait History: Send {
+    /// The next transaction; none at the end.
+    async fn next(&mut self) -> Result<Option<HistoryTxn>>;
+}
+
+/// What a storage is, in words for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// `file`, `zeo`, `memory` or `array`.
+    pub kind: &'static str,
+    /// A path or an address.
+    pub location: String,
+}
+
+/// What a storage can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// The next transaction may be voted while earlier ones are being finished.
+    pub pipelined: bool,
+    /// [`Storage::rewind`] works.
+    pub rewind: bool,
+    /// [`Op::Undo`], and the undo log.
+    pub undo: bool,
+    /// Nothing can be written.
+    pub read_only: bool,
+}
+
+/// How much a storage holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    pub objects: u64,
+    pub bytes: u64,
+}
+
+/// How much a piece of a history is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Extent {
+    pub transactions: u64,
+    /// As the storage that was asked holds them.
+    pub bytes: u64,
+}
+
+/// A revision of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    pub data: Bytes,
+    /// The transaction that wrote it.
+    pub tid: Tid,
+    /// The transaction that wrote the next one; none where it is current.
+    pub end: Option<Tid>,
+    /// No `end` is true as of this transaction, which was the last when the answer was made.
+    pub as_of: Tid,
+}
+
+/// One line of an object's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revision {
+    pub tid: Tid,
+    pub user: Bytes,
+    pub description: Bytes,
+    /// The transaction's extension, pickled as in [`TxnMeta::extension`].
+    pub extension: Bytes,
+    /// The size of the record's data in bytes.
+    pub size: u64,
+}
+
+/// One step of a walk over the current records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CurrentRecord {
+    pub oid: Oid,
+    pub tid: Tid,
+    pub data: Bytes,
+    /// The oid to go on with; none at the end.
+    pub next: Option<Oid>,
+}
+
+/// What [`Storage::rewind`] set aside, and where.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SetAside {
+    /// The file that holds it now; none where there was nothing.
+    pub file: Option<std::path::PathBuf>,
+    pub extent: Extent,
+}
+
+/// Opens a storage: a member of an array is closed and opened again many times in its life.
+#[async_trait]
+pub trait Opener: Send + Sync + 'static {
+    /// What will be opened, for messages about a member that is not open.
+    fn describe(&self) -> Description;
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// A fault that says why not. [`Fault::Damaged`] means that there is something which is not a
+    /// usable copy; a rebuild sets it aside with [`Opener::set_aside`].
+    async fn open(&self) -> Result<Arc<dyn Storage>, Fault>;
+
+    /// Moves what is there out of the way without opening it, so that the next
+    /// [`open`](Opener::open) finds nothing and starts empty. Nothing is deleted.
+    async fn set_aside(&self) -> Result<SetAside, Fault>;
+}
