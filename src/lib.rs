@@ -1,6 +1,8 @@
 //! zeoraidctl: RAID-1 for ZODB.
+pub mod admin;
 pub mod job;
 pub mod pickle;
+pub mod raid;
 pub mod storage;
 pub mod task;
 pub mod wire;

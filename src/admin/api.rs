@@ -1,0 +1,396 @@
+//! What is asked and answered over the admin protocol.
+//!
+//! The types are this edge's own shapes: rooms further in know nothing of them, and the daemon
+//! converts. Server and client share them; the OpenAPI document is made from them. Times are UTC in
+//! RFC 3339, TIDs are `0x` and sixteen digits, durations say their unit in the name.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What the daemon can be asked. The daemon implements it; commands and the HTTP server use it.
+#[async_trait]
+pub trait AdminApi: Send + Sync + 'static {
+    async fn status(&self) -> Result<Status, Problem>;
+    async fn arrays(&self) -> Result<Vec<ArrayDetails>, Problem>;
+    async fn array(&self, array: &str) -> Result<ArrayDetails, Problem>;
+    async fn recover(
+        &self,
+        array: &str,
+        member: &str,
+        request: RecoverRequest,
+    ) -> Result<Recovery, Problem>;
+    /// The recovery that runs, or the one that ended last; 404 where there was none.
+    async fn recovery(&self, array: &str) -> Result<Recovery, Problem>;
+    async fn change_recovery(&self, array: &str, rate: RateLimit) -> Result<Recovery, Problem>;
+    async fn cancel_recovery(&self, array: &str) -> Result<Recovery, Problem>;
+    /// What a recovery of this member would have to do, found without changing anything.
+    async fn analyse(&self, array: &str, member: &str) -> Result<Analysis, Problem>;
+    async fn disable(&self, array: &str, member: &str) -> Result<MemberDetails, Problem>;
+    async fn reload(&self, dry_run: bool) -> Result<Reloaded, Problem>;
+    async fn shutdown(&self) -> Result<(), Problem>;
+    async fn reopen_logs(&self) -> Result<(), Problem>;
+    /// The configuration in force, secrets hidden.
+    async fn configuration(&self) -> Result<serde_json::Value, Problem>;
+}
+
+/// `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    pub version: String,
+    pub pid: u32,
+    #[schema(value_type = String)]
+    pub started: Timestamp,
+    pub uptime_s: u64,
+    /// Whether every array serves clients.
+    pub ready: bool,
+    pub arrays: Vec<ArrayStatus>,
+}
+
+/// One array's line of the status.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ArrayStatus {
+    pub name: String,
+    pub state: ArrayState,
+    /// One line for people: `degraded: 1 of 3 members out (zeo2: connection refused, 4 min)`.
+    pub line: String,
+    pub serving: bool,
+}
+
+/// The four words of the original.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ArrayState {
+    /// All members are in the in-sync set.
+    Optimal,
+    /// One is being recovered.
+    Recovering,
+    /// Some are out.
+    Degraded,
+    /// Too few remain to serve.
+    Failed,
+}
+
+/// Everything that `details` shows of an array.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ArrayDetails {
+    pub name: String,
+    #[schema(value_type = String)]
+    pub uuid: uuid::Uuid,
+    pub state: ArrayState,
+    pub line: String,
+    pub serving: bool,
+    /// Where clients connect: `127.0.0.1:8100`, `unix:/srv/zeo.sock`.
+    pub addresses: Vec<String>,
+    /// Rises by one at every change of the in-sync set.
+    pub epoch: u64,
+    /// Since when it is in this state.
+    #[schema(value_type = String)]
+    pub since: Timestamp,
+    /// The last acknowledged transaction; none in an array that does not serve yet, or is empty.
+    pub head: Option<Transaction>,
+    pub objects: u64,
+    pub bytes: u64,
+    pub clients: u64,
+    pub loads_per_s: f64,
+    pub commits_per_s: f64,
+    pub commit_lock: CommitLock,
+    pub members: Vec<MemberDetails>,
+    /// The recovery that runs, if one does.
+    pub recovery: Option<Recovery>,
+    /// What the operator can do next, where there is something: a command.
+    pub next: Option<String>,
+}
+
+/// A transaction, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Transaction {
+    /// `0x03f1c2d4a9b80011`.
+    pub tid: String,
+    #[schema(value_type = Option<String>)]
+    pub time: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+/// Who holds the commit lock, and who waits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CommitLock {
+    pub held: bool,
+    /// For how long.
+    pub held_ms: Option<u64>,
+    /// Transactions that wait for it.
+    pub waiting: u64,
+}
+
+/// One member.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MemberDetails {
+    pub name: String,
+    pub state: MemberState,
+    /// `file`, `zeo`, `memory`.
+    pub kind: String,
+    #[serde(rename = "where")]
+    pub location: String,
+    /// Since when it is in this state.
+    #[schema(value_type = String)]
+    pub since: Timestamp,
+    /// Why it is not optimal.
+    pub reason: Option<String>,
+    /// What happens next without an operator: `next try in 8 s`, `recovers by itself`.
+    pub outlook: Option<String>,
+    /// What it does not hold, as far as it is known.
+    pub lag: Option<Lag>,
+    /// Its last transaction, where it is open.
+    pub last: Option<Transaction>,
+    /// The mean over the last seconds; none where nothing was asked.
+    pub latency_ms: Option<f64>,
+    pub reads: u64,
+    pub faults: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MemberState {
+    Optimal,
+    Degraded,
+    Recovering,
+}
+
+/// What a member lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Lag {
+    pub transactions: u64,
+    pub bytes: u64,
+}
+
+/// `POST …/members/{member}/recover`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RecoverRequest {
+    #[serde(default)]
+    pub strategy: Strategy,
+    #[serde(flatten)]
+    pub rate: RateLimit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Strategy {
+    /// Copies what the member lacks.
+    #[default]
+    Missing,
+    /// Copies what it lacks, then compares every record.
+    Verify,
+    /// Cuts it back to the last common transaction, or starts it afresh; what is cut is set aside.
+    Rebuild,
+}
+
+/// A limit on a recovery's speed; none is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct RateLimit {
+    #[serde(default)]
+    pub transactions_per_second: Option<u64>,
+    #[serde(default)]
+    pub bytes_per_second: Option<u64>,
+}
+
+/// What the analysis of a member found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Analysis {
+    pub member: String,
+    /// The in-sync member that it was compared with.
+    pub source: String,
+    pub finding: Finding,
+    /// One line for people: `behind by 1 402 transactions (31 MiB)`.
+    pub line: String,
+    /// The strategy that mends it: the sensible default.
+    pub advice: Strategy,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Finding {
+    UpToDate,
+    Behind {
+        lag: Lag,
+        /// The last transaction that both hold.
+        common: Transaction,
+    },
+    Empty {
+        lag: Lag,
+    },
+    Diverged {
+        /// The last transaction that both hold; none where they share nothing.
+        common: Option<Transaction>,
+        /// What the member lacks.
+        lag: Lag,
+        /// What only the member holds, at most the first hundred.
+        only_here: Vec<Transaction>,
+        only_here_count: u64,
+    },
+    /// It cannot be opened.
+    Damaged {
+        reason: String,
+    },
+}
+
+/// A recovery: the one that runs, or the last.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Recovery {
+    /// Rises by one with each recovery of this daemon.
+    pub id: u64,
+    pub member: String,
+    /// Where it copies from; none before the analysis has chosen.
+    pub source: Option<String>,
+    pub strategy: Strategy,
+    pub state: RecoveryState,
+    /// `queued`, `analyse`, `copy`, `catch-up`, `verify`.
+    pub phase: String,
+    /// A sentence on what is done or waited for.
+    pub note: Option<String>,
+    pub done: Lag,
+    pub total: Lag,
+    pub transactions_per_s: f64,
+    pub bytes_per_s: f64,
+    pub time_left_s: Option<u64>,
+    pub rate: RateLimit,
+    #[schema(value_type = String)]
+    pub started: Timestamp,
+    #[schema(value_type = Option<String>)]
+    pub ended: Option<Timestamp>,
+    /// Files in which what had to be cut was set aside.
+    pub set_aside: Vec<String>,
+    /// Members whose recovery waits for this one.
+    pub queued: Vec<String>,
+    /// Why it failed, and what can be done.
+    pub problem: Option<Problem>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RecoveryState {
+    Running,
+    Done,
+    Failed,
+    Cancelled,
+}
+
+/// `POST /v1/reload`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Reloaded {
+    pub dry_run: bool,
+    /// `main/zeo4`: array and member.
+    pub added: Vec<String>,
+    pub removed: Vec<String>,
+    /// Settings that took effect, as `name: old -> new`.
+    pub changed: Vec<String>,
+    /// Settings that differ but take effect only after a restart.
+    pub needs_restart: Vec<String>,
+}
+
+/// One entry of `GET /v1/events`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// Rises by one; `Last-Event-ID` resumes after it.
+    pub id: u64,
+    #[schema(value_type = String)]
+    pub time: Timestamp,
+    pub level: Level,
+    /// A stable word: `member-degraded`, `member-optimal`, `recovery-started`, …
+    pub kind: String,
+    pub array: Option<String>,
+    pub member: Option<String>,
+    /// A sentence for people.
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    Info,
+    /// The array acted.
+    Warning,
+    /// An operator must act.
+    Error,
+}
+
+/// An RFC 9457 problem document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, thiserror::Error)]
+#[error("{detail}")]
+pub struct Problem {
+    /// `urn:zeoraid:problem:` and a stable word.
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub title: String,
+    pub status: u16,
+    pub detail: String,
+    /// What the operator can do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// Where there are several mistakes (a configuration): each in a line.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mistakes: Vec<String>,
+}
+
+impl Problem {
+    fn new(status: u16, kind: &str, title: &str, detail: impl Into<String>) -> Self {
+        Problem {
+            kind: format!("urn:zeoraid:problem:{kind}"),
+            title: title.to_owned(),
+            status,
+            detail: detail.into(),
+            next: None,
+            mistakes: Vec::new(),
+        }
+    }
+
+    /// 404: what is named does not exist. The detail lists what does.
+    #[must_use]
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(404, "not-found", "No such thing", detail)
+    }
+
+    /// 409: it cannot be done in the present state. The detail says why.
+    #[must_use]
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(409, "conflict", "Not in the present state", detail)
+    }
+
+    /// 400 and its like: the request makes no sense.
+    #[must_use]
+    pub fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(400, "invalid", "Invalid request", detail)
+    }
+
+    /// 422: the configuration has mistakes.
+    #[must_use]
+    pub fn configuration(detail: impl Into<String>, mistakes: Vec<String>) -> Self {
+        let problem = Self::new(
+            422,
+            "configuration",
+            "Mistakes in the configuration",
+            detail,
+        );
+        Problem {
+            mistakes,
+            ..problem
+        }
+    }
+
+    /// 500: it was tried and failed.
+    #[must_use]
+    pub fn failed(detail: impl Into<String>) -> Self {
+        Self::new(500, "failed", "It failed", detail)
+    }
+
+    /// Adds what the operator can do.
+    #[must_use]
+    pub fn with_next(mut self, next: impl Into<String>) -> Self {
+        self.next = Some(next.into());
+        self
+    }
+}

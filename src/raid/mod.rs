@@ -1,0 +1,23 @@
+//! The array: one ZODB storage made of complete copies.
+//!
+//! What it promises is in nine invariants; where each is kept is listed in [`controller`].
+//! [`Array`] is the handle: it implements [`Storage`](crate::storage::Storage), so that the front end
+//! serves it as it would serve any other, and it takes the operator's commands.
+//!
+//! The room knows members only as [`Opener`](crate::storage::Opener)s: not files, not sockets, not
+//! the configuration, not HTTP.
+
+mod array;
+mod notice;
+mod options;
+mod record;
+mod report;
+
+pub use array::Array;
+pub use notice::{Notice, NoticeSink, Severity};
+pub use options::{ArrayOptions, FailMode, MemberSpec, Spool, StartPolicy};
+pub use record::{FileRecord, Membership, RecordError, RecordStore, Standing};
+pub use report::{
+    AnalysisReport, ArrayReport, ArrayState, Finding, LockReport, MemberReport, MemberState,
+    RecoveryOutcome, RecoveryReport, Refused, Serving, Strategy, TxnSummary,
+};

@@ -1,0 +1,214 @@
+//! What matters to an operator, said once: as a log line, and to whoever listens.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::zodb::Tid;
+
+/// Something that an operator may want to know. [`Display`](fmt::Display) is the sentence for people.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Notice {
+    /// The array serves, from these members.
+    Serving {
+        members: Vec<String>,
+        head: Tid,
+    },
+    /// Too few members remain, or it cannot start yet.
+    NotServing {
+        reason: String,
+    },
+    MemberOpened {
+        member: String,
+    },
+    /// It was taken out of the in-sync set.
+    MemberDegraded {
+        member: String,
+        reason: String,
+        epoch: u64,
+    },
+    /// It joined the in-sync set.
+    MemberOptimal {
+        member: String,
+        epoch: u64,
+    },
+    MemberAdded {
+        member: String,
+    },
+    MemberRemoved {
+        member: String,
+    },
+    RecoveryStarted {
+        member: String,
+        source: String,
+    },
+    RecoveryDone {
+        member: String,
+        transactions: u64,
+        bytes: u64,
+    },
+    RecoveryCancelled {
+        member: String,
+    },
+    RecoveryFailed {
+        member: String,
+        reason: String,
+    },
+    /// What had to be cut from a diverged copy was saved here.
+    SetAside {
+        member: String,
+        file: String,
+        transactions: u64,
+    },
+    /// In-sync members gave different answers.
+    Disagreement {
+        what: String,
+        members: Vec<String>,
+    },
+    /// A client held the commit lock too long.
+    TransactionTimedOut {
+        held_ms: u64,
+    },
+    /// The membership record could not be written.
+    RecordFailed {
+        reason: String,
+    },
+    /// The start was forced past the start policy.
+    Forced {
+        reason: String,
+    },
+}
+
+/// Where notices go besides the log.
+pub type NoticeSink = Arc<dyn Fn(Notice) + Send + Sync>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    Info,
+    Warning,
+    Error,
+}
+
+impl Notice {
+    /// A stable word for it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Notice::Serving { .. } => "serving",
+            Notice::NotServing { .. } => "not-serving",
+            Notice::MemberOpened { .. } => "member-opened",
+            Notice::MemberDegraded { .. } => "member-degraded",
+            Notice::MemberOptimal { .. } => "member-optimal",
+            Notice::MemberAdded { .. } => "member-added",
+            Notice::MemberRemoved { .. } => "member-removed",
+            Notice::RecoveryStarted { .. } => "recovery-started",
+            Notice::RecoveryDone { .. } => "recovery-done",
+            Notice::RecoveryCancelled { .. } => "recovery-cancelled",
+            Notice::RecoveryFailed { .. } => "recovery-failed",
+            Notice::SetAside { .. } => "set-aside",
+            Notice::Disagreement { .. } => "disagreement",
+            Notice::TransactionTimedOut { .. } => "transaction-timed-out",
+            Notice::RecordFailed { .. } => "record-failed",
+            Notice::Forced { .. } => "forced",
+        }
+    }
+
+    /// The member that it is about.
+    #[must_use]
+    pub fn member(&self) -> Option<&str> {
+        match self {
+            Notice::MemberOpened { member }
+            | Notice::MemberDegraded { member, .. }
+            | Notice::MemberOptimal { member, .. }
+            | Notice::MemberAdded { member }
+            | Notice::MemberRemoved { member }
+            | Notice::RecoveryStarted { member, .. }
+            | Notice::RecoveryDone { member, .. }
+            | Notice::RecoveryCancelled { member }
+            | Notice::RecoveryFailed { member, .. }
+            | Notice::SetAside { member, .. } => Some(member),
+            _ => None,
+        }
+    }
+
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        match self {
+            Notice::NotServing { .. }
+            | Notice::RecoveryFailed { .. }
+            | Notice::Disagreement { .. }
+            | Notice::RecordFailed { .. } => Severity::Error,
+            Notice::MemberDegraded { .. }
+            | Notice::SetAside { .. }
+            | Notice::TransactionTimedOut { .. }
+            | Notice::Forced { .. } => Severity::Warning,
+            _ => Severity::Info,
+        }
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Notice::Serving { members, head } => {
+                write!(f, "serving from {} as of {head}", members.join(", "))
+            }
+            Notice::NotServing { reason } => write!(f, "not serving: {reason}"),
+            Notice::MemberOpened { member } => write!(f, "{member} is open"),
+            Notice::MemberDegraded {
+                member,
+                reason,
+                epoch,
+            } => {
+                write!(f, "{member} was taken out (epoch {epoch}): {reason}")
+            }
+            Notice::MemberOptimal { member, epoch } => {
+                write!(f, "{member} is optimal (epoch {epoch})")
+            }
+            Notice::MemberAdded { member } => write!(f, "{member} was added"),
+            Notice::MemberRemoved { member } => write!(f, "{member} was removed"),
+            Notice::RecoveryStarted { member, source } => {
+                write!(f, "recovering {member} from {source}")
+            }
+            Notice::RecoveryDone {
+                member,
+                transactions,
+                bytes,
+            } => {
+                write!(
+                    f,
+                    "recovered {member}: {transactions} transactions, {bytes} bytes copied"
+                )
+            }
+            Notice::RecoveryCancelled { member } => {
+                write!(f, "the recovery of {member} was cancelled")
+            }
+            Notice::RecoveryFailed { member, reason } => {
+                write!(f, "the recovery of {member} failed: {reason}")
+            }
+            Notice::SetAside {
+                member,
+                file,
+                transactions,
+            } => {
+                write!(
+                    f,
+                    "{transactions} transactions of {member} were set aside in {file}"
+                )
+            }
+            Notice::Disagreement { what, members } => {
+                write!(f, "members disagree on {what}: {}", members.join("; "))
+            }
+            Notice::TransactionTimedOut { held_ms } => {
+                write!(
+                    f,
+                    "a client held the commit lock for {held_ms} ms and was disconnected"
+                )
+            }
+            Notice::RecordFailed { reason } => {
+                write!(f, "the membership record could not be written: {reason}")
+            }
+            Notice::Forced { reason } => write!(f, "started by force although {reason}"),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What an array is made of and how it behaves.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::job::Rate;
+use crate::storage::Opener;
+
+/// A member, as the configuration names it.
+#[derive(Clone)]
+pub struct MemberSpec {
+    /// Unique in the array, and kept in the membership record.
+    pub name: String,
+    pub opener: Arc<dyn Opener>,
+    /// Changes when anything changes that needs the member to be opened anew.
+    pub fingerprint: String,
+}
+
+/// How an array behaves.
+#[derive(Debug, Clone)]
+pub struct ArrayOptions {
+    pub name: String,
+    pub start_policy: StartPolicy,
+    /// Serve from what is reachable although the start policy says no. The operator was told what may
+    /// be lost.
+    pub force: bool,
+    /// Serve only while at least this many members are in the in-sync set.
+    pub min_optimal: usize,
+    pub fail_mode: FailMode,
+    /// A member that does not answer a call for this long is taken out.
+    pub member_timeout: Duration,
+    /// Opening a member may take this long before it counts as unreachable (it goes on being tried).
+    pub open_timeout: Duration,
+    /// A client may hold the commit lock this long, from its vote to its finish.
+    pub transaction_timeout: Duration,
+    /// Recover a member by itself when it comes back after a lack of contact.
+    pub auto_recover: bool,
+    /// Unless a recovery is asked for with another.
+    pub recovery_rate: Rate,
+    /// How long the end of a recovery may hold up commits.
+    pub catch_up_limit: Duration,
+    /// Records in memory; 0 is none.
+    pub cache_bytes: u64,
+    pub spool: Spool,
+    /// How many transactions back clients can verify their caches.
+    pub invalidation_queue: usize,
+}
+
+/// Where transactions wait for their vote.
+#[derive(Debug, Clone)]
+pub struct Spool {
+    pub folder: PathBuf,
+    /// What a transaction holds in memory before the rest of it goes into a temporary file.
+    pub memory_bytes: usize,
+}
+
+/// What is enough to start from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StartPolicy {
+    /// Any reachable member of the last in-sync set. With no record yet, all members must be there.
+    #[default]
+    InSync,
+    /// More than half of the members must be reachable; the newest last TID among them is the head.
+    Majority,
+    /// The newest last TID of whatever is reachable.
+    Newest,
+}
+
+/// What happens when too few members remain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FailMode {
+    /// Clients are disconnected and go to another address.
+    #[default]
+    Close,
+    /// Clients may go on reading.
+    ReadOnly,
+}

@@ -1,0 +1,274 @@
+//! The membership record: which members hold every acknowledged transaction.
+//!
+//! It is what makes a restart safe (INVARIANT 4), so it is durable before anything relies on it
+//! (INVARIANT 2). It lives behind a trait: in a local file for now; a coordination service or the
+//! members themselves can keep it as well.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Which members hold every acknowledged transaction, and why the others do not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Membership {
+    pub array: Uuid,
+    pub epoch: u64,
+    pub members: BTreeMap<String, Standing>,
+    pub time: Timestamp,
+}
+
+/// How a configured member stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    InSync,
+    Out {
+        reason: String,
+        since: Timestamp,
+        needs_operator: bool,
+    },
+}
+
+impl Membership {
+    /// The names of the members in the in-sync set.
+    pub fn in_sync(&self) -> impl Iterator<Item = &str> {
+        self.members
+            .iter()
+            .filter(|(_, standing)| **standing == Standing::InSync)
+            .map(|(name, _)| name.as_str())
+    }
+}
+
+/// Keeps the membership record.
+pub trait RecordStore: Send + Sync + 'static {
+    /// The record; none where none was ever written. Blocks.
+    fn load(&self) -> Result<Option<Membership>, RecordError>;
+
+    /// Returns when the record is durable. Blocks.
+    fn save(&self, membership: &Membership) -> Result<(), RecordError>;
+}
+
+/// The membership record could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error("could not {what} the membership record {}: {source}", .path.display())]
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error(
+        "the membership record {} makes no sense: {why}; it was not written by this program, or was damaged. \
+         To start without it, move it away: then every member has to be there and to agree",
+        .path.display()
+    )]
+    Damaged { path: PathBuf, why: String },
+}
+
+/// The membership record in a file: written beside, synced, renamed, and the folder synced.
+#[derive(Debug)]
+pub struct FileRecord {
+    path: PathBuf,
+}
+
+impl FileRecord {
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        FileRecord { path: path.into() }
+    }
+
+    fn error(&self, what: &'static str) -> impl FnOnce(std::io::Error) -> RecordError {
+        let path = self.path.clone();
+        move |source| RecordError::Io { what, path, source }
+    }
+}
+
+impl RecordStore for FileRecord {
+    fn load(&self) -> Result<Option<Membership>, RecordError> {
+        let text = match std::fs::read_to_string(&self.path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(self.error("read")(error)),
+        };
+        let damaged = |why: String| RecordError::Damaged {
+            path: self.path.clone(),
+            why,
+        };
+        let kept: Kept = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+        let Kept::V1(kept) = kept;
+        Ok(Some(kept.into()))
+    }
+
+    fn save(&self, membership: &Membership) -> Result<(), RecordError> {
+        let kept = Kept::V1(membership.clone().into());
+        let mut text =
+            serde_json::to_vec_pretty(&kept).map_err(|error| self.error("write")(error.into()))?;
+        text.push(b'\n');
+        write_durably(&self.path, &text).map_err(self.error("write"))
+    }
+}
+
+/// Replaces a file so that a crash leaves the old or the new content, and returns when the new one
+/// is durable.
+pub(crate) fn write_durably(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(content)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    std::fs::File::open(folder)?.sync_all()
+}
+
+/// The record as it lies on the disk. A new version is a new variant, and `load` converts the old.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "version")]
+enum Kept {
+    #[serde(rename = "1")]
+    V1(KeptV1),
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptV1 {
+    array: Uuid,
+    epoch: u64,
+    time: Timestamp,
+    members: BTreeMap<String, KeptStanding>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+enum KeptStanding {
+    InSync,
+    Out {
+        reason: String,
+        since: Timestamp,
+        needs_operator: bool,
+    },
+}
+
+impl From<Membership> for KeptV1 {
+    fn from(membership: Membership) -> Self {
+        let Membership {
+            array,
+            epoch,
+            members,
+            time,
+        } = membership;
+        let members = members.into_iter().map(|(name, standing)| {
+            let kept = match standing {
+                Standing::InSync => KeptStanding::InSync,
+                Standing::Out {
+                    reason,
+                    since,
+                    needs_operator,
+                } => KeptStanding::Out {
+                    reason,
+                    since,
+                    needs_operator,
+                },
+            };
+            (name, kept)
+        });
+        KeptV1 {
+            array,
+            epoch,
+            time,
+            members: members.collect(),
+        }
+    }
+}
+
+impl From<KeptV1> for Membership {
+    fn from(kept: KeptV1) -> Self {
+        let members = kept.members.into_iter().map(|(name, kept)| {
+            let standing = match kept {
+                KeptStanding::InSync => Standing::InSync,
+                KeptStanding::Out {
+                    reason,
+                    since,
+                    needs_operator,
+                } => Standing::Out {
+                    reason,
+                    since,
+                    needs_operator,
+                },
+            };
+            (name, standing)
+        });
+        Membership {
+            array: kept.array,
+            epoch: kept.epoch,
+            time: kept.time,
+            members: members.collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn membership() -> Membership {
+        let out = Standing::Out {
+            reason: "no answer".into(),
+            since: Timestamp::UNIX_EPOCH,
+            needs_operator: true,
+        };
+        Membership {
+            array: Uuid::from_u128(7),
+            epoch: 3,
+            members: BTreeMap::from([("a".into(), Standing::InSync), ("b".into(), out)]),
+            time: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn what_was_saved_is_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let record = FileRecord::new(folder.path().join("membership.json"));
+        assert_eq!(record.load().unwrap(), None);
+        record.save(&membership()).unwrap();
+        record
+            .save(&Membership {
+                epoch: 4,
+                ..membership()
+            })
+            .unwrap();
+        let loaded = record.load().unwrap().unwrap();
+        assert_eq!(
+            loaded,
+            Membership {
+                epoch: 4,
+                ..membership()
+            }
+        );
+        assert_eq!(loaded.in_sync().collect::<Vec<_>>(), ["a"]);
+        assert_eq!(
+            std::fs::read_dir(folder.path()).unwrap().count(),
+            1,
+            "nothing is left beside"
+        );
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_and_not_taken_for_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("membership.json");
+        for text in [
+            "",
+            "{}",
+            "{\"version\": \"2\"}",
+            "{\"version\": \"1\", \"epoch\": -1}",
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = FileRecord::new(&path).load().expect_err(text);
+            assert!(matches!(error, RecordError::Damaged { .. }), "{error}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! What an array says of itself.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::job::{Progress, Rate};
+use crate::storage::{Description, Extent, Fault, Size};
+use crate::zodb::Tid;
+
+/// Whether clients can be served. Watched by the front end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Serving {
+    /// Not yet: what is waited for.
+    Starting {
+        waits_for: String,
+    },
+    Yes,
+    /// Too few members remain and the fail mode allows reading.
+    ReadOnly {
+        reason: String,
+    },
+    /// Too few members remain.
+    No {
+        reason: String,
+    },
+}
+
+impl Serving {
+    #[must_use]
+    pub fn can_read(&self) -> bool {
+        matches!(self, Serving::Yes | Serving::ReadOnly { .. })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArrayState {
+    Optimal,
+    Recovering,
+    Degraded,
+    Failed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemberState {
+    Optimal,
+    Degraded,
+    Recovering,
+}
+
+/// A snapshot of everything.
+#[derive(Debug, Clone)]
+pub struct ArrayReport {
+    pub name: String,
+    pub uuid: Uuid,
+    pub state: ArrayState,
+    /// One line: the state, and what is wrong.
+    pub line: String,
+    pub serving: Serving,
+    pub epoch: u64,
+    pub since: Timestamp,
+    pub head: Tid,
+    pub size: Size,
+    /// Since the start of the daemon.
+    pub loads: u64,
+    pub commits: u64,
+    pub loads_per_s: f64,
+    pub commits_per_s: f64,
+    pub lock: LockReport,
+    pub members: Vec<MemberReport>,
+    pub recovery: Option<RecoveryReport>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LockReport {
+    pub held_for: Option<Duration>,
+    pub waiting: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct MemberReport {
+    pub name: String,
+    pub state: MemberState,
+    pub description: Description,
+    pub since: Timestamp,
+    pub reason: Option<String>,
+    /// An operator disabled it, or it diverged: it waits for an operator.
+    pub needs_operator: bool,
+    /// When it is opened again.
+    pub next_try: Option<Duration>,
+    pub last_tid: Option<Tid>,
+    pub lag: Option<Extent>,
+    pub latency: Option<Duration>,
+    pub reads: u64,
+    pub faults: u64,
+}
+
+/// How to recover a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Strategy {
+    /// Copies what it lacks.
+    #[default]
+    Missing,
+    /// Copies what it lacks, then compares every record.
+    Verify,
+    /// Sets aside what is not common, then copies.
+    Rebuild,
+}
+
+/// The recovery that runs, or the last.
+#[derive(Debug, Clone)]
+pub struct RecoveryReport {
+    pub id: u64,
+    pub member: String,
+    pub source: Option<String>,
+    pub strategy: Strategy,
+    pub outcome: RecoveryOutcome,
+    pub progress: Progress,
+    pub rate: Rate,
+    pub started: Timestamp,
+    pub ended: Option<Timestamp>,
+    pub set_aside: Vec<std::path::PathBuf>,
+    pub queued: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum RecoveryOutcome {
+    Running,
+    Done,
+    Cancelled,
+    /// Why, and what the operator can do.
+    Failed {
+        reason: String,
+        next: Option<String>,
+    },
+}
+
+/// What a member would need.
+#[derive(Debug, Clone)]
+pub struct AnalysisReport {
+    pub member: String,
+    pub source: String,
+    pub finding: Finding,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Finding {
+    UpToDate,
+    /// `common` is the last transaction that both hold.
+    Behind {
+        common: Tid,
+        lacks: Extent,
+    },
+    Empty {
+        lacks: Extent,
+    },
+    Diverged {
+        common: Option<Tid>,
+        lacks: Extent,
+        /// The first hundred at most.
+        only_here: Vec<TxnSummary>,
+        only_here_count: u64,
+    },
+    Damaged {
+        reason: String,
+    },
+}
+
+/// A transaction, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TxnSummary {
+    pub tid: Tid,
+    pub user: String,
+    pub description: String,
+}
+
+/// Why an array does not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    #[error("array {array} has no member {member}; it has {}", .members.join(", "))]
+    NoSuchMember {
+        array: String,
+        member: String,
+        members: Vec<String>,
+    },
+    #[error("{member} is the last optimal member of {array}")]
+    LastOptimal { array: String, member: String },
+    #[error("{member} is optimal already")]
+    AlreadyOptimal { member: String },
+    #[error("no recovery runs")]
+    NoRecovery,
+    #[error("{member} is being recovered, or waits for it")]
+    AlreadyRecovering { member: String },
+    #[error("the array does not serve: {reason}")]
+    NotServing { reason: String },
+    #[error("without {}, no optimal member of {array} would remain", .removed.join(", "))]
+    NoneWouldRemain { array: String, removed: Vec<String> },
+    #[error("{member} could not be asked: {fault}")]
+    Member { member: String, fault: Fault },
+    #[error("the membership record could not be written: {0}")]
+    Record(String),
+    #[error("the daemon is shutting down")]
+    ShuttingDown,
+}
+
+impl Refused {
+    /// What the operator can do.
+    #[must_use]
+    pub fn next(&self) -> Option<String> {
+        match self {
+            Refused::NoSuchMember { .. } | Refused::NoRecovery => Some("zeoraidctl details".into()),
+            Refused::LastOptimal { .. } | Refused::NoneWouldRemain { .. } => {
+                Some("recover another member first: zeoraidctl recover --interactive".into())
+            }
+            Refused::AlreadyOptimal { member } => Some(format!(
+                "to check it all the same: zeoraidctl recover --verify {member}"
+            )),
+            Refused::AlreadyRecovering { .. } => Some("zeoraidctl details --watch".into()),
+            Refused::NotServing { .. } | Refused::Record(_) => Some("zeoraidctl logtail".into()),
+            Refused::Member { .. } | Refused::ShuttingDown => None,
+        }
+    }
+}
