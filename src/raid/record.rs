@@ -29,6 +29,9 @@ pub enum Standing {
         reason: String,
         since: Timestamp,
         needs_operator: bool,
+        /// It was in the in-sync set when the daemon ended, so what only it holds was never
+        /// acknowledged.
+        unacknowledged_tail: bool,
     },
 }
 
@@ -149,6 +152,8 @@ enum KeptStanding {
         reason: String,
         since: Timestamp,
         needs_operator: bool,
+        #[serde(default)]
+        unacknowledged_tail: bool,
     },
 }
 
@@ -167,10 +172,12 @@ impl From<Membership> for KeptV1 {
                     reason,
                     since,
                     needs_operator,
+                    unacknowledged_tail,
                 } => KeptStanding::Out {
                     reason,
                     since,
                     needs_operator,
+                    unacknowledged_tail,
                 },
             };
             (name, kept)
@@ -193,10 +200,12 @@ impl From<KeptV1> for Membership {
                     reason,
                     since,
                     needs_operator,
+                    unacknowledged_tail,
                 } => Standing::Out {
                     reason,
                     since,
                     needs_operator,
+                    unacknowledged_tail,
                 },
             };
             (name, standing)
@@ -219,6 +228,8 @@ mod tests {
             reason: "no answer".into(),
             since: Timestamp::UNIX_EPOCH,
             needs_operator: true,
+            unacknowledged_tail: false,
+            unacknowledged_tail: false,
         };
         Membership {
             array: Uuid::from_u128(7),
