@@ -4,6 +4,7 @@ pub mod durable;
 pub mod job;
 pub mod pickle;
 pub mod raid;
+pub mod recipe;
 pub mod storage;
 pub mod task;
 pub mod wire;
