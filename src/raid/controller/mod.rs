@@ -322,7 +322,6 @@ pub(crate) struct Wanted {
     pub member: MemberId,
     pub strategy: Strategy,
     pub rate: Option<Rate>,
-    pub by_operator: bool,
 }
 
 impl Controller {
@@ -508,6 +507,15 @@ impl Controller {
         self.in_sync().count()
     }
 
+    /// Nothing is in hand: no commit, no recovery.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.commits.is_empty() && self.recovery.is_none() && self.durable_epoch >= self.epoch
+    }
+
+    pub(crate) fn knows(&self, commit: CommitId) -> bool {
+        self.commits.contains_key(&commit)
+    }
+
     pub(crate) fn waiting(&self) -> usize {
         self.queue.len()
     }
@@ -526,6 +534,10 @@ impl Controller {
             .members
             .values()
             .any(|member| matches!(member.standing, State::Recovering(_)))
+            || self
+                .recovery
+                .as_ref()
+                .is_some_and(|running| running.joining.is_some())
         {
             super::ArrayState::Recovering
         } else if out > 0 {
