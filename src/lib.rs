@@ -3,6 +3,7 @@ pub mod admin;
 pub mod job;
 pub mod pickle;
 pub mod raid;
+pub mod server;
 pub mod storage;
 pub mod task;
 pub mod wire;
