@@ -17,6 +17,7 @@ use super::dialect::{DecodeError, Dialect, FromClient, FromServer};
 use super::frame::{FrameTooLarge, Frames};
 use super::message::{MessageId, Push, Reply, Request};
 use super::output::Output;
+use super::sink::EncodeError;
 
 /// How many pieces one system call is given.
 const SLICES: usize = 64;
@@ -157,9 +158,9 @@ impl<W> Writer<W> {
         self.dialect.encode_push(push, &mut self.output);
     }
 
-    /// Queues a call (client's role).
-    pub fn request(&mut self, request: &Request) {
-        self.dialect.encode_request(request, &mut self.output);
+    /// Queues a call (client's role). Where it fails, nothing is queued.
+    pub fn request(&mut self, request: &Request) -> Result<(), EncodeError> {
+        self.dialect.encode_request(request, &mut self.output)
     }
 
     /// Queues a heartbeat: a message that is not answered.

@@ -5,11 +5,21 @@
 
 pub mod connection;
 mod dialect;
+mod exception;
 pub mod frame;
 pub mod handshake;
+mod items;
 mod message;
 mod output;
+mod push;
+mod reply;
+mod request;
+mod sink;
+mod undo_id;
 
-pub use dialect::{DecodeError, Dialect, Expected, FromClient, FromServer, RawReply};
+pub use dialect::{DecodeError, Dialect, FromClient, FromServer, MsgpackError};
 pub use message::*;
 pub use output::{FrameOverflow, Output};
+pub use reply::{Expected, RawReply};
+pub use sink::EncodeError;
+pub use undo_id::{parse_undo_id, undo_id};

@@ -17,7 +17,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use super::frame::LENGTH;
 
 /// From this size on data is queued by reference; below, copying it is cheaper than a segment.
-pub const SHARED: usize = 16 << 10;
+pub(super) const SHARED: usize = 16 << 10;
 
 /// A buffer that grew beyond this is given back when it has been written.
 const KEEP: usize = 1 << 20;
