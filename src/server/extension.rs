@@ -1,4 +1,4 @@
-//! The original ZEORaid's extension methods, with the original's values.
+//! The original `ZEORaid`'s extension methods, with the original's values.
 //!
 //! A ZEO client asks its storage for them: `raid_status` is a word, `raid_details` a dictionary from
 //! the members' names to what they are, the others answer a sentence. ZEO clients are not
@@ -46,14 +46,18 @@ async fn ask(
             return Ok(Value::Dict(members.into_iter().map(line).collect()));
         }
         RaidMethod::Recover => {
-            let member = member(arguments)?;
+            let Some(member) = member(arguments) else {
+                return Err(Problem::invalid("which member? give its name"));
+            };
             admin
                 .recover(array, member, RecoverRequest::default())
                 .await?;
             format!("recovering '{member}'")
         }
         RaidMethod::Disable => {
-            let member = member(arguments)?;
+            let Some(member) = member(arguments) else {
+                return Err(Problem::invalid("which member? give its name"));
+            };
             admin.disable(array, member).await?;
             format!("disabled '{member}'")
         }
@@ -86,14 +90,8 @@ fn line(member: MemberDetails) -> (Value, Value) {
 }
 
 /// The member that a call names in its first argument.
-fn member(arguments: &[Value]) -> Result<&str, Problem> {
-    match arguments.first() {
-        Some(Value::Text(name)) => Ok(name),
-        Some(Value::Bytes(name)) => {
-            std::str::from_utf8(name).map_err(|_| Problem::invalid("a member's name is text"))
-        }
-        _ => Err(Problem::invalid("which member? give its name")),
-    }
+fn member(arguments: &[Value]) -> Option<&str> {
+    arguments.first()?.as_text()
 }
 
 fn refused(why: &str) -> Reply {

@@ -24,7 +24,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::session::Ended;
+use super::ended::Ended;
 use super::start::Serving;
 use super::stats::{Counted, Granted, Stats};
 use crate::storage::{Fault, Finishing, Storage, StorageError, Transaction, TxnToken, Vote, Voted};
@@ -413,7 +413,7 @@ async fn begin(
         Err(error) => match Failed::from(error) {
             // It was a one-way call: the vote says so.
             Failed::Error(error) => (TxnToken::new(), Work::Poisoned(error)),
-            hang_up => return (state, METHOD, Err(hang_up)),
+            hang_up @ Failed::HangUp(_) => return (state, METHOD, Err(hang_up)),
         },
     };
     let open = Open {
@@ -436,7 +436,7 @@ async fn store(state: State, txn: &TxnId, op: Op) -> Outcome {
     {
         match Failed::from(error) {
             Failed::Error(error) => open.work = Work::Poisoned(error),
-            hang_up => return (State::Idle, method, Err(hang_up)),
+            hang_up @ Failed::HangUp(_) => return (State::Idle, method, Err(hang_up)),
         }
     }
     (State::Open(open), method, Ok(Reply::None))

@@ -21,7 +21,7 @@ const BACKLOG: u32 = 1024;
 
 /// A peer that is gone without a word is noticed after about this long. Python's clients say
 /// something every minute.
-const KEEPALIVE: Duration = Duration::from_secs(60);
+const KEEPALIVE: Duration = Duration::from_mins(1);
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]

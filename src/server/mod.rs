@@ -5,15 +5,18 @@
 //! and passes on replies and invalidations ([`session`]). Three parts of a session have rules of their
 //! own: what leaves in which order ([`outbox`], invariant 6), the calls of a transaction, which keep
 //! their order ([`lane`]), and the others, which may overtake each other ([`reads`], [`iterators`]).
+//! What each method begins is in [`methods`].
 //!
 //! It does not know of members, of the configuration, or of the admin protocol's transport; the
-//! original ZEORaid's extension methods are answered through [`AdminApi`](crate::admin::api::AdminApi)
+//! original `ZEORaid`'s extension methods are answered through [`AdminApi`](crate::admin::api::AdminApi)
 //! ([`extension`]).
 
+mod ended;
 mod extension;
 mod iterators;
 mod lane;
 mod listener;
+mod methods;
 mod options;
 mod outbox;
 mod reads;
@@ -22,6 +25,7 @@ mod start;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod welcome;
 
 pub use listener::{ListenError, Listening};
 pub use options::{Listen, ServerOptions};

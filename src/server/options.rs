@@ -68,14 +68,14 @@ impl Default for ServerOptions {
             max_connections: 4096,
             max_frame_bytes: frame::DEFAULT_LIMIT,
             handshake_timeout: Duration::from_secs(30),
-            register_timeout: Duration::from_secs(600),
+            register_timeout: Duration::from_mins(10),
             register_wait: Duration::from_secs(2),
             outbox_bytes: 16 << 20,
             transaction_bytes: 16 << 20,
             calls_in_flight: 256,
             iterators: 1024,
-            write_timeout: Duration::from_secs(300),
-            transaction_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_mins(5),
+            transaction_timeout: Duration::from_mins(1),
             zeo_admin: false,
         }
     }

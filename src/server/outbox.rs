@@ -117,7 +117,7 @@ impl<'a, W> Outbox<'a, W> {
         &mut self,
         id: &MessageId,
         oid: Oid,
-        loaded: &Option<Loaded>,
+        loaded: Option<&Loaded>,
     ) -> Result<Sent, CutOff> {
         self.pass_on()?;
         let record = match loaded {

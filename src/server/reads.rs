@@ -7,9 +7,9 @@ use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
 
+use super::ended::Ended;
 use super::extension;
 use super::iterators::Made;
-use super::session::Ended;
 use super::start::{Served, Shared};
 use crate::pickle::Value;
 use crate::storage::{Fault, Loaded, Revision, Storage, StorageError};
@@ -120,13 +120,9 @@ pub(super) fn error(failed: StorageError) -> Done {
 }
 
 /// Begins a call that only reads, is of no iterator, and has to be asked of the storage.
-pub(super) fn ask<'a>(
-    shared: &'a Shared,
-    served: &'a Served,
-    call: Call,
-) -> Option<BoxFuture<'a, Done>> {
+pub(super) fn ask<'a>(shared: &'a Shared, served: &'a Served, call: Call) -> BoxFuture<'a, Done> {
     let storage = &*served.storage;
-    Some(match call {
+    match call {
         Call::LastTransaction => reply(async { Ok(Reply::Tid(storage.last_tid().await?)) }),
         Call::GetInvalidations { since } => reply(async move {
             let (last, oids) = storage.invalidations_since(since).await?;
@@ -169,8 +165,8 @@ pub(super) fn ask<'a>(
             let may_change = shared.options.zeo_admin;
             Done::Reply(extension::answer(admin, may_change, &served.name, method, arguments).await)
         }),
-        _ => return None,
-    })
+        _ => unreachable!("the session answers all others itself"),
+    }
 }
 
 /// What `get_info` says. Interfaces are those that Python's client looks for, and only what is true.

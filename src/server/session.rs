@@ -26,89 +26,26 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
+use super::ended::Ended;
 use super::iterators::Iterators;
-use super::lane::{Lane, LaneCall, LaneEvent, Surroundings, What};
+use super::lane::{Lane, LaneEvent, Surroundings};
 use super::outbox::{Outbox, Sent};
 use super::reads::{self, About, Answered, Done, Load, LoadDone, Read, Work};
 use super::start::{Served, Serving, Shared};
-use crate::storage::{CutOff, Invalidations};
-use crate::wire::connection::{ReadError, Reader, Writer};
-use crate::wire::handshake::{self, Choice, HandshakeError};
-use crate::wire::{Call, DecodeError, FromClient, MessageId, Reply, Request, WireError};
-use crate::zodb::{Answer, Oid, Op, Payload, Tid};
+use super::welcome::{self, Registered};
+use crate::storage::Committed;
+use crate::wire::connection::{Reader, Writer};
+use crate::wire::{FromClient, MessageId, Reply, WireError};
+use crate::zodb::{Oid, Tid};
 
 /// What has collected when it is written although more calls wait to be taken.
 const WRITE_AT: usize = 256 << 10;
-
-/// Data from this size on keeps the buffer that it was read into; smaller data is copied out of it, so
-/// that a short record does not hold a long buffer until its transaction ends.
-const KEEP_BUFFER: usize = 16 << 10;
 
 /// How often a load is asked again whose answer was too old.
 const LOAD_TRIES: u32 = 10;
 
 /// How long a client that is being closed may take to read what waits for it.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// Why a session has ended.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Ended {
-    #[error("the client left")]
-    ClientLeft,
-    #[error(transparent)]
-    Handshake(#[from] HandshakeError),
-    #[error("it was asked for the status")]
-    StatusAsked,
-    #[error("the client did not {what} within {} s", .after.as_secs_f64())]
-    TooSlow { what: &'static str, after: Duration },
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    #[error("could not write: {0}")]
-    Write(std::io::Error),
-    #[error(transparent)]
-    Garbage(#[from] DecodeError),
-    #[error("a call before `register`")]
-    Unregistered,
-    #[error("there is no method {0:?}")]
-    UnknownMethod(String),
-    #[error("`register` was called twice")]
-    RegisteredTwice,
-    /// Nobody would hear of it otherwise.
-    #[error("a one-way call failed, {method}: {error:?}")]
-    OneWay {
-        method: &'static str,
-        error: WireError,
-    },
-    #[error("the client did not keep up with the invalidations")]
-    CutOff(#[from] CutOff),
-    #[error("the storage does not serve: {0}")]
-    NotServing(String),
-    #[error("the server stops")]
-    Stopping,
-}
-
-impl Ended {
-    /// Whether the client did something that an operator may want to know of.
-    fn is_remarkable(&self) -> bool {
-        match self {
-            Ended::ClientLeft
-            | Ended::StatusAsked
-            | Ended::Stopping
-            | Ended::Read(ReadError::Io(_))
-            | Ended::Write(_)
-            | Ended::Handshake(_) => false,
-            Ended::Read(_)
-            | Ended::TooSlow { .. }
-            | Ended::Garbage(_)
-            | Ended::Unregistered
-            | Ended::UnknownMethod(_)
-            | Ended::RegisteredTwice
-            | Ended::OneWay { .. }
-            | Ended::CutOff(_)
-            | Ended::NotServing(_) => true,
-        }
-    }
-}
 
 /// Serves one connection until it ends.
 pub(super) async fn run<R, W>(read: R, write: W, peer: String, shared: Arc<Shared>)
@@ -122,7 +59,7 @@ where
     let stop = shared.sessions.stop().clone();
     let started = tokio::select! {
         // Nothing has happened yet that dropping it could lose.
-        started = start(&mut reader, writer, &peer, &shared) => started,
+        started = welcome::start(&mut reader, writer, &peer, &shared) => started,
         () = stop.requested() => Err(Ended::Stopping),
     };
     let ended = match started {
@@ -146,155 +83,17 @@ where
     }
 }
 
-/// A client that has registered.
-struct Registered<'a, W> {
-    writer: Writer<W>,
-    served: &'a Served,
-    invalidations: Invalidations,
-    last: Tid,
-    read_only: bool,
-}
-
-/// From the handshake to the registration.
-async fn start<'a, R, W>(
-    reader: &mut Reader<R>,
-    mut writer: Writer<W>,
-    peer: &str,
-    shared: &'a Shared,
-) -> Result<Registered<'a, W>, Ended>
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let options = &shared.options;
-    let choosing = handshake::accept(reader, &mut writer, options.offer);
-    let choice = within("choose an encoding", options.handshake_timeout, choosing).await??;
-    match choice {
-        Choice::Dialect(dialect) => debug!(%peer, ?dialect, "encoding chosen"),
-        Choice::Status => {
-            tell_status(&mut writer, shared).await?;
-            return Err(Ended::StatusAsked);
-        }
-    }
-    let registering = register(reader, writer, shared);
-    within("register", options.register_timeout, registering).await?
-}
-
-/// The answer to `ruok`. A storage that does not answer counts as empty rather than as no storage: who
-/// watches the server gets the other figures.
-async fn tell_status<W: AsyncWrite + Unpin>(
-    writer: &mut Writer<W>,
-    shared: &Shared,
-) -> Result<(), Ended> {
-    let mut statuses = Vec::new();
-    for served in shared.served.values() {
-        let last = timeout(LAST_WORDS, served.storage.last_tid()).await;
-        let last = last.ok().and_then(Result::ok).unwrap_or(Tid::ZERO);
-        statuses.push((served.name.as_str(), served.stats.status(last)));
-    }
-    let statuses = statuses.iter().map(|(name, status)| (*name, status));
-    writer.raw(&handshake::status_json(statuses));
-    writer.close().await.map_err(Ended::Write)
-}
-
-/// Reads until the client has registered. What can be mended by another registration is answered with
-/// an error, and the connection lives on.
-async fn register<'a, R, W>(
-    reader: &mut Reader<R>,
-    mut writer: Writer<W>,
-    shared: &'a Shared,
-) -> Result<Registered<'a, W>, Ended>
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    loop {
-        let Some(frame) = reader.next_frame().await? else {
-            return Err(Ended::ClientLeft);
-        };
-        let FromClient::Request(request) = reader.dialect().decode_from_client(frame)? else {
-            continue;
-        };
-        let Request { id, one_way, call } = request;
-        let error = match call {
-            Call::Register { storage, read_only } => {
-                match admit(shared, &storage, read_only).await? {
-                    Ok((served, invalidations, last)) => {
-                        if !one_way {
-                            writer.reply(&id, &Reply::Tid(last));
-                        }
-                        return Ok(Registered {
-                            writer,
-                            served,
-                            invalidations,
-                            last,
-                            read_only,
-                        });
-                    }
-                    Err(error) => error,
-                }
-            }
-            Call::Malformed {
-                method: method @ "register",
-                why,
-            } => reads::malformed(method, &why),
-            Call::Unknown { method } => return Err(Ended::UnknownMethod(method)),
-            _ => return Err(Ended::Unregistered),
-        };
-        if one_way {
-            let method = "register";
-            return Err(Ended::OneWay { method, error });
-        }
-        writer.reply(&id, &Reply::Error(error));
-        writer.flush().await.map_err(Ended::Write)?;
-    }
-}
-
-/// Whether a client may have the storage, and from which transaction on it will be told of others.
-async fn admit<'a>(
-    shared: &'a Shared,
-    storage: &str,
-    read_only: bool,
-) -> Result<Result<(&'a Served, Invalidations, Tid), WireError>, Ended> {
-    let Some(served) = shared.served.get(storage) else {
-        let error = WireError::Value(format!("unknown storage: {storage}"));
-        return Ok(Err(error));
-    };
-    let mut serving = served.serving.clone();
-    let waiting = serving.wait_for(|serving| serving.refusal().is_none());
-    // Whether it serves or not is read below; here it is only given some time.
-    drop(timeout(shared.options.register_wait, waiting).await);
-    let now = served.serving.borrow().clone();
-    if let Some(why) = now.refusal() {
-        return Err(Ended::NotServing(why.to_owned()));
-    }
-    let writable = now == Serving::Yes && !served.storage.capabilities().read_only;
-    if !read_only && !writable {
-        return Ok(Err(WireError::Answer(Answer::ReadOnly)));
-    }
-    // In this order: whatever is finished after the answer is in the queue. What is in it and not
-    // later than the answer is passed over by the outbox.
-    let invalidations = served.storage.subscribe();
-    match served.storage.last_tid().await {
-        Ok(last) => Ok(Ok((served, invalidations, last))),
-        Err(failed) => match reads::error(failed) {
-            Done::Reply(Reply::Error(error)) => Ok(Err(error)),
-            _ => Err(Ended::NotServing("it has no last transaction".to_owned())),
-        },
-    }
-}
-
 /// A registered client's session.
-struct Session<'a, W> {
-    shared: &'a Shared,
-    served: &'a Served,
+pub(super) struct Session<'a, W> {
+    pub(super) shared: &'a Shared,
+    pub(super) served: &'a Served,
     outbox: Outbox<'a, W>,
-    lane: Lane<'a>,
+    pub(super) lane: Lane<'a>,
     reads: FuturesUnordered<Read<'a>>,
-    iterators: Iterators,
+    pub(super) iterators: Iterators,
     serving: watch::Receiver<Serving>,
-    read_only: bool,
-    label: Option<String>,
+    pub(super) read_only: bool,
+    pub(super) label: Option<String>,
     /// Loads that are not counted yet.
     loads: u64,
     /// Since when the client reads nothing although something waits for it.
@@ -447,77 +246,14 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
         }
     }
 
-    /// Begins a call.
-    fn call(&mut self, request: Request) -> Result<(), Ended> {
-        let Request { id, one_way, call } = request;
-        match call {
-            Call::LoadBefore { oid, before } => {
-                self.loads += 1;
-                let about = About { id, one_way };
-                self.load(about, oid, before, 0)
-            }
-            Call::Ping => self.reply(&id, one_way, &Reply::None),
-            Call::GetInfo => {
-                let info = reads::info(self.served);
-                self.reply(&id, one_way, &Reply::Info(info))
-            }
-            Call::SetClientLabel { label } => {
-                self.label = Some(label);
-                self.reply(&id, one_way, &Reply::None)
-            }
-            Call::NewOids { .. } if self.read_only || !self.is_writable() => self.refuse(
-                &id,
-                one_way,
-                "new_oids",
-                WireError::Answer(Answer::ReadOnly),
-            ),
-            Call::IteratorStart { first, last } => {
-                let future = self.iterators.start(&*self.served.storage, first, last);
-                self.read(About { id, one_way }, future)
-            }
-            Call::IteratorNext { iterator } => {
-                let future = self.iterators.transaction(iterator);
-                self.read(About { id, one_way }, future)
-            }
-            Call::IteratorRecordStart { iterator, tid } => {
-                let future = self.iterators.start_records(iterator, tid);
-                self.read(About { id, one_way }, future)
-            }
-            Call::IteratorRecordNext { iterator } => {
-                let future = self.iterators.record(iterator);
-                self.read(About { id, one_way }, future)
-            }
-            Call::IteratorGc { iterators } => {
-                self.iterators.forget(&iterators);
-                self.reply(&id, one_way, &Reply::None)
-            }
-            Call::UndoLog { .. } | Call::UndoInfo { .. } => {
-                self.reply(&id, one_way, &reads::no_undo())
-            }
-            Call::Pack { .. } => self.refuse(&id, one_way, "pack", reads::not_there("pack")),
-            Call::SendBlob { .. } => {
-                self.refuse(&id, one_way, "sendBlob", reads::not_there("sendBlob"))
-            }
-            Call::Register { .. } => Err(Ended::RegisteredTwice),
-            Call::Unknown { method } => Err(Ended::UnknownMethod(method)),
-            Call::Malformed { method, why } => {
-                self.refuse(&id, one_way, method, reads::malformed(method, &why))
-            }
-            call => match transactional(call) {
-                Ok(what) => {
-                    self.lane.push(LaneCall { id, one_way, what });
-                    Ok(())
-                }
-                Err(call) => match reads::ask(self.shared, self.served, call) {
-                    Some(future) => self.read(About { id, one_way }, future),
-                    None => Err(Ended::UnknownMethod("of which nothing is known".to_owned())),
-                },
-            },
-        }
+    /// `loadBefore`.
+    pub(super) fn load(&mut self, about: About, oid: Oid, before: Tid) -> Result<(), Ended> {
+        self.loads += 1;
+        self.try_load(about, oid, before, 0)
     }
 
     /// Asks for a revision, and takes the answer if it is there at once.
-    fn load(&mut self, about: About, oid: Oid, before: Tid, tries: u32) -> Result<(), Ended> {
+    fn try_load(&mut self, about: About, oid: Oid, before: Tid, tries: u32) -> Result<(), Ended> {
         let mut load = Load::ask(&*self.served.storage, oid, before, tries);
         match load.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(done) => self.loaded(about, done),
@@ -539,10 +275,10 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
         if about.one_way {
             return Ok(());
         }
-        match self.outbox.loaded(&about.id, done.oid, &loaded)? {
+        match self.outbox.loaded(&about.id, done.oid, loaded.as_ref())? {
             Sent::Yes => Ok(()),
             Sent::AskAgain if done.tries < LOAD_TRIES => {
-                self.load(about, done.oid, done.before, done.tries + 1)
+                self.try_load(about, done.oid, done.before, done.tries + 1)
             }
             Sent::AskAgain => {
                 let error = "the storage answers as of a transaction long past".to_owned();
@@ -553,7 +289,11 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
     }
 
     /// Begins a call that reads, and takes the answer if it is there at once.
-    fn read(&mut self, about: About, mut future: BoxFuture<'a, Done>) -> Result<(), Ended> {
+    pub(super) fn read(
+        &mut self,
+        about: About,
+        mut future: BoxFuture<'a, Done>,
+    ) -> Result<(), Ended> {
         match future
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()))
@@ -592,7 +332,12 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
         }
     }
 
-    fn reply(&mut self, id: &MessageId, one_way: bool, reply: &Reply) -> Result<(), Ended> {
+    pub(super) fn reply(
+        &mut self,
+        id: &MessageId,
+        one_way: bool,
+        reply: &Reply,
+    ) -> Result<(), Ended> {
         if !one_way {
             self.outbox.reply(id, reply)?;
         }
@@ -600,7 +345,7 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
     }
 
     /// Answers with an error; the failure of a one-way call ends the session.
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         id: &MessageId,
         one_way: bool,
@@ -644,10 +389,6 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
             }
             LaneEvent::HangUp(ended) => Err(ended),
         }
-    }
-
-    fn is_writable(&self) -> bool {
-        *self.served.serving.borrow() == Serving::Yes
     }
 
     /// When the client will have taken too long.
@@ -699,80 +440,10 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
 enum Came<'a> {
     Room,
     Deadline,
-    Committed(crate::storage::Committed),
+    Committed(Committed),
     Lane(LaneEvent),
     Answered(<Read<'a> as Future>::Output),
     Frame(Bytes),
-}
-
-/// A call that belongs to the transaction, or the call as it was.
-fn transactional(call: Call) -> Result<What, Call> {
-    Ok(match call {
-        Call::TpcBegin { txn, meta, tid } => What::Begin { txn, meta, tid },
-        Call::Storea {
-            oid,
-            serial,
-            data,
-            txn,
-        } => What::Do {
-            txn,
-            op: Op::Store {
-                oid,
-                serial,
-                data: kept(data),
-            },
-        },
-        Call::Restorea {
-            oid,
-            serial,
-            data,
-            previous,
-            txn,
-        } => What::Do {
-            txn,
-            op: Op::Restore {
-                oid,
-                serial,
-                data: data.map(kept),
-                previous,
-            },
-        },
-        Call::DeleteObject { oid, serial, txn } => What::Do {
-            txn,
-            op: Op::Delete { oid, serial },
-        },
-        Call::CheckCurrent { oid, serial, txn } => What::Do {
-            txn,
-            op: Op::CheckCurrent { oid, serial },
-        },
-        Call::Undoa { .. } => What::Refuse(reads::not_there("undoa")),
-        Call::StoreBlobStart => What::Refuse(reads::not_there("storeBlobStart")),
-        Call::StoreBlobChunk { .. } => What::Refuse(reads::not_there("storeBlobChunk")),
-        Call::StoreBlobEnd { .. } => What::Refuse(reads::not_there("storeBlobEnd")),
-        Call::StoreBlobShared { .. } => What::Refuse(reads::not_there("storeBlobShared")),
-        Call::Vote { txn } => What::Vote(txn),
-        Call::TpcFinish { txn } => What::Finish(txn),
-        Call::TpcAbort { txn } => What::Abort(txn),
-        other => return Err(other),
-    })
-}
-
-fn kept(data: Bytes) -> Payload {
-    if data.len() < KEEP_BUFFER {
-        Bytes::copy_from_slice(&data).into()
-    } else {
-        data.into()
-    }
-}
-
-async fn within<T>(
-    what: &'static str,
-    after: Duration,
-    future: impl Future<Output = T>,
-) -> Result<T, Ended> {
-    timeout(after, future)
-        .await
-        .map_err(|_| Ended::TooSlow { what, after })
 }
 
 async fn until(deadline: Option<Instant>) {

@@ -1,7 +1,7 @@
 //! What is counted of each storage that is served.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
@@ -26,7 +26,7 @@ pub(super) struct Stats {
     /// Transactions that were granted their vote and are not finished.
     voted: AtomicU64,
     /// When the last vote was granted, in milliseconds since 1970.
-    voted_at: AtomicU64,
+    voted_at: AtomicI64,
 }
 
 /// The figures of one storage at a moment. Counters are since the start.
@@ -58,7 +58,7 @@ impl Stats {
             active: Gauge::default(),
             waiting: Gauge::default(),
             voted: AtomicU64::new(0),
-            voted_at: AtomicU64::new(0),
+            voted_at: AtomicI64::new(0),
         }
     }
 
@@ -78,8 +78,12 @@ impl Stats {
     /// What `server_status` answers.
     pub(super) fn status(&self, last_transaction: Tid) -> ServerStatus {
         let counters = self.counters();
-        let lock_time =
-            (self.voted.load(Relaxed) > 0).then(|| self.voted_at.load(Relaxed) as f64 / 1000.0);
+        let lock_time = (self.voted.load(Relaxed) > 0).then(|| {
+            let at = Timestamp::from_millisecond(self.voted_at.load(Relaxed));
+            at.unwrap_or_default()
+                .duration_since(Timestamp::UNIX_EPOCH)
+                .as_secs_f64()
+        });
         ServerStatus {
             loads: counters.loads,
             stores: counters.stores,
@@ -100,7 +104,7 @@ impl Stats {
 
     /// Counts a vote that was granted, until the guard is dropped.
     pub(super) fn vote_granted(self: &Arc<Self>) -> Granted {
-        let now = Timestamp::now().as_millisecond().unsigned_abs();
+        let now = Timestamp::now().as_millisecond();
         self.voted_at.store(now, Relaxed);
         self.voted.fetch_add(1, Relaxed);
         Granted(Arc::clone(self))

@@ -125,7 +125,8 @@ impl Client {
     }
 
     async fn send(&mut self, id: MessageId, one_way: bool, call: Call) {
-        self.writer.request(&Request { id, one_way, call });
+        let request = Request { id, one_way, call };
+        self.writer.request(&request).expect("it can be said");
         // Where the server has closed, the next thing heard says so.
         drop(self.writer.flush().await);
     }
@@ -209,7 +210,7 @@ impl Client {
             match self.hear().await {
                 Said::End => return,
                 Said::Push(_) => {}
-                said => panic!("not closed: {said:?}"),
+                said @ Said::Reply(..) => panic!("not closed: {said:?}"),
             }
         }
     }

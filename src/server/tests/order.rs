@@ -127,7 +127,7 @@ async fn a_finish_that_waits_is_told_between_those_before_and_after_it() {
 
 #[tokio::test]
 async fn everybody_hears_of_everything_in_order_and_once() {
-    const CLIENTS: i64 = 8;
+    const CLIENTS: u64 = 8;
     const COMMITS: usize = 25;
     let storage = MemoryStorage::new("test");
     let house = House::of(storage.clone());
@@ -139,7 +139,7 @@ async fn everybody_hears_of_everything_in_order_and_once() {
             let mut serial = Tid::ZERO;
             for _ in 0..COMMITS {
                 client.begin(1).await;
-                client.store(1, number as u64, serial, b"data").await;
+                client.store(1, number, serial, b"data").await;
                 let voted = client.ask(vote(1)).await;
                 heard.extend(client.hear_until(&voted).await.0);
                 let finished = client.ask(finish(1)).await;
@@ -149,7 +149,7 @@ async fn everybody_hears_of_everything_in_order_and_once() {
                     panic!("{reply:?}");
                 };
                 serial = tid;
-                heard.push(invalidated(tid, &[number as u64]));
+                heard.push(invalidated(tid, &[number]));
             }
             while heard.iter().filter(|said| is_invalidation(said)).count()
                 < COMMITS * CLIENTS as usize

@@ -182,7 +182,7 @@ async fn who_holds_a_vote_too_long_is_disconnected_and_aborted() {
     // The test's own patience is in paused time, too.
     tokio::time::advance(Duration::from_secs(55)).await;
     client.is_closed().await;
-    assert!(start.elapsed() >= Duration::from_secs(60));
+    assert!(start.elapsed() >= Duration::from_mins(1));
     assert_eq!(other.hear_until(&voted).await.1, Reply::Voted(vec![]));
 }
 
