@@ -8,6 +8,7 @@
 //! the configuration, not HTTP.
 
 mod array;
+mod controller;
 mod notice;
 mod options;
 mod record;

@@ -5,8 +5,7 @@
 //! members themselves can keep it as well.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -29,6 +28,9 @@ pub enum Standing {
         reason: String,
         since: Timestamp,
         needs_operator: bool,
+        /// It was in the in-sync set when the daemon ended, so what only it holds was never
+        /// acknowledged.
+        unacknowledged_tail: bool,
     },
 }
 
@@ -107,22 +109,8 @@ impl RecordStore for FileRecord {
         let mut text =
             serde_json::to_vec_pretty(&kept).map_err(|error| self.error("write")(error.into()))?;
         text.push(b'\n');
-        write_durably(&self.path, &text).map_err(self.error("write"))
+        crate::durable::write(&self.path, &text).map_err(self.error("write"))
     }
-}
-
-/// Replaces a file so that a crash leaves the old or the new content, and returns when the new one
-/// is durable.
-pub(crate) fn write_durably(path: &Path, content: &[u8]) -> std::io::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(content)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    std::fs::File::open(folder)?.sync_all()
 }
 
 /// The record as it lies on the disk. A new version is a new variant, and `load` converts the old.
@@ -149,6 +137,8 @@ enum KeptStanding {
         reason: String,
         since: Timestamp,
         needs_operator: bool,
+        #[serde(default)]
+        unacknowledged_tail: bool,
     },
 }
 
@@ -167,10 +157,12 @@ impl From<Membership> for KeptV1 {
                     reason,
                     since,
                     needs_operator,
+                    unacknowledged_tail,
                 } => KeptStanding::Out {
                     reason,
                     since,
                     needs_operator,
+                    unacknowledged_tail,
                 },
             };
             (name, kept)
@@ -193,10 +185,12 @@ impl From<KeptV1> for Membership {
                     reason,
                     since,
                     needs_operator,
+                    unacknowledged_tail,
                 } => Standing::Out {
                     reason,
                     since,
                     needs_operator,
+                    unacknowledged_tail,
                 },
             };
             (name, standing)
@@ -219,6 +213,8 @@ mod tests {
             reason: "no answer".into(),
             since: Timestamp::UNIX_EPOCH,
             needs_operator: true,
+            unacknowledged_tail: false,
+            unacknowledged_tail: false,
         };
         Membership {
             array: Uuid::from_u128(7),

@@ -1,0 +1,50 @@
+//! Replacing a small file so that a crash leaves the old content or the new, never a part.
+//!
+//! The steps: write beside, sync, rename over, sync the folder. Everything that this program keeps on
+//! disk besides the databases themselves is written by [`write`] and nothing else: the membership
+//! record, the files of an instance, `.installed.yaml`.
+
+use std::io::{self, Write as _};
+use std::path::Path;
+
+/// Replaces a file and returns when the new content is durable. A new file gets mode 0600, as a
+/// temporary file does. Blocks.
+pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    write_with_mode(path, content, 0o600)
+}
+
+/// Replaces a file, with these permission bits, whatever the umask says. Blocks.
+pub fn write_with_mode(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(content)?;
+    file.as_file()
+        .set_permissions(std::fs::Permissions::from_mode(mode))?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    std::fs::File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_with_its_mode_and_nothing_is_left_beside() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        write(&path, b"old").unwrap();
+        write_with_mode(&path, b"new", 0o755).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o755);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

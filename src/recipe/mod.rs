@@ -1,0 +1,23 @@
+//! Recipes: what an instance is made of, in the spirit of a buildout.
+//!
+//! A [`Recipe`] has options and parts; [`options::resolve`] finds the value of each option,
+//! [`render::render`] makes the text of each part, [`plan::Plan::new`] says (and changes nothing) what
+//! would be written, kept and removed, and [`apply::apply`] does it. What was written is remembered with
+//! checksums in `.installed.yaml` ([`installed`]), so that running again is idempotent and a file that
+//! a person edited is never overwritten silently.
+//!
+//! The room knows neither the terminal nor the daemon: whoever asks people is handed in as a function.
+
+pub mod apply;
+pub mod builtin;
+mod error;
+pub mod installed;
+pub mod library;
+pub mod model;
+pub mod options;
+pub mod plan;
+pub mod render;
+
+pub use error::RecipeError;
+pub use library::Library;
+pub use model::{Kind, OptionSpec, Part, Recipe};
