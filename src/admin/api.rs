@@ -101,6 +101,11 @@ pub struct ArrayDetails {
     pub objects: u64,
     pub bytes: u64,
     pub clients: u64,
+    /// Since the start of the daemon.
+    #[serde(default)]
+    pub loads: u64,
+    #[serde(default)]
+    pub commits: u64,
     pub loads_per_s: f64,
     pub commits_per_s: f64,
     pub commit_lock: CommitLock,
@@ -422,6 +427,12 @@ impl Problem {
     #[must_use]
     pub fn unauthorized(detail: impl Into<String>) -> Self {
         Self::new(401, "unauthorized", "Not authorized", detail)
+    }
+
+    /// 403: not for this one.
+    #[must_use]
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(403, "forbidden", "Forbidden", detail)
     }
 
     /// 503: the daemon, or what it needs, is not there.
