@@ -8,11 +8,18 @@
 //! the configuration, not HTTP.
 
 mod array;
+mod buffer;
+mod cache;
 mod controller;
+mod member;
 mod notice;
 mod options;
+mod read;
 mod record;
+mod recovery;
 mod report;
+mod runner;
+mod view;
 
 pub use array::Array;
 pub use notice::{Notice, NoticeSink, Severity};

@@ -35,6 +35,12 @@ pub enum Standing {
 }
 
 impl Membership {
+    /// Whether two records differ in nothing but their time.
+    #[must_use]
+    pub fn says_the_same(&self, other: &Membership) -> bool {
+        (self.array, self.epoch, &self.members) == (other.array, other.epoch, &other.members)
+    }
+
     /// The names of the members in the in-sync set.
     pub fn in_sync(&self) -> impl Iterator<Item = &str> {
         self.members
@@ -62,12 +68,20 @@ pub enum RecordError {
         path: PathBuf,
         source: std::io::Error,
     },
+    #[error("reading the membership record was interrupted: {0}")]
+    Interrupted(String),
     #[error(
         "the membership record {} makes no sense: {why}; it was not written by this program, or was damaged. \
          To start without it, move it away: then every member has to be there and to agree",
         .path.display()
     )]
     Damaged { path: PathBuf, why: String },
+}
+
+impl RecordError {
+    pub(super) fn interrupted(why: &dyn std::fmt::Display) -> Self {
+        RecordError::Interrupted(why.to_string())
+    }
 }
 
 /// The membership record in a file: written beside, synced, renamed, and the folder synced.

@@ -508,6 +508,15 @@ impl Controller {
         self.in_sync().count()
     }
 
+    /// Nothing is in hand: no commit, no recovery.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.commits.is_empty() && self.recovery.is_none() && self.durable_epoch >= self.epoch
+    }
+
+    pub(crate) fn knows(&self, commit: CommitId) -> bool {
+        self.commits.contains_key(&commit)
+    }
+
     pub(crate) fn waiting(&self) -> usize {
         self.queue.len()
     }
