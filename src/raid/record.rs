@@ -228,7 +228,6 @@ mod tests {
             since: Timestamp::UNIX_EPOCH,
             needs_operator: true,
             unacknowledged_tail: false,
-            unacknowledged_tail: false,
         };
         Membership {
             array: Uuid::from_u128(7),
