@@ -29,7 +29,7 @@ use std::path::Path;
 
 use handlebars::{
     Context as HandlebarsContext, Handlebars, Helper, HelperDef, RenderContext, RenderError,
-    RenderErrorReason, ScopedJson,
+    RenderErrorReason, ScopedJson, TemplateErrorReason,
 };
 use serde_json::{Map, Value};
 
@@ -164,7 +164,14 @@ fn render_text(
         .register_template_string("template", text)
         .map_err(|error| {
             let own = error.pos().map(|(line, _)| line);
-            RecipeError::mistake(file, at(own), error.reason().to_string())
+            let what = match error.reason() {
+                TemplateErrorReason::InvalidSyntax(_) => {
+                    "a template is expected; an expression `{{…}}` or a block is not closed here"
+                        .to_owned()
+                }
+                reason => reason.to_string(),
+            };
+            RecipeError::mistake(file, at(own), what)
         })?;
     handlebars.render("template", context).map_err(|error| {
         let what = match error.reason() {
@@ -335,7 +342,10 @@ mod tests {
         );
         check("{{add 1 'x'}}", "t:1: `add`: two numbers are expected");
         check("{{nothing 1}}", "t:1: Helper not found nothing");
-        check("\n{{#if name}}", "");
+        check(
+            "\n{{#if name}}",
+            "t:2: a template is expected; an expression `{{…}}` or a block is not closed here",
+        );
     }
 
     #[test]
