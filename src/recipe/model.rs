@@ -72,7 +72,7 @@ pub enum Kind {
     Count,
     Flag,
     Choice(Vec<String>),
-    /// `HOST:PORT`, `[IPV6]:PORT`, `:PORT`, or the absolute path of a Unix socket.
+    /// `HOST:PORT`, `[IPV6]:PORT` or `unix:PATH`.
     Address,
     /// Absolute, or relative to the instance.
     Path,

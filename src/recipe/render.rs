@@ -18,9 +18,9 @@
 //! | `{{shell v}}` | as one word of a shell command |
 //! | `{{python v}}` | as a Python string literal |
 //! | `{{zconfig v}}` | with `$` doubled, as ZConfig wants it |
-//! | `{{host a}}`, `{{port a}}` | of an address; a host that is empty is `127.0.0.1`, brackets stay |
+//! | `{{host a}}`, `{{port a}}` | of an address; brackets stay |
 //! | `{{bare_host a}}` | the same without brackets |
-//! | `{{is_socket a}}` | whether an address is the path of a Unix socket |
+//! | `{{is_socket a}}`, `{{socket a}}` | whether an address is `unix:PATH`; that path, absolute |
 //! | `{{absolute p}}` | a path, relative ones taken from the instance |
 //! | `{{add n m}}` | the sum |
 //! | `{{sequence 'x#' 1 3}}` | `x1, x2, x3`: the text for each number, with commas between |
@@ -284,11 +284,15 @@ fn text(values: &[Value]) -> Result<String, String> {
     }
 }
 
+fn absolute(path: &str, context: &Value) -> Value {
+    let instance = context.get("instance").and_then(Value::as_str);
+    let path = Path::new(instance.unwrap_or_default()).join(path);
+    path.display().to_string().into()
+}
+
 fn address(text: &str) -> Result<(&str, &str), String> {
-    let (host, port) = text
-        .rsplit_once(':')
-        .ok_or_else(|| format!("an address with a port is expected, not {text}"))?;
-    Ok((if host.is_empty() { "127.0.0.1" } else { host }, port))
+    text.rsplit_once(':')
+        .ok_or_else(|| format!("an address with a port is expected, not {text}"))
 }
 
 #[cfg(test)]
@@ -320,8 +324,8 @@ mod tests {
             "{{host listen}} {{bare_host listen}} {{port listen}}",
             "[::1] ::1 8100",
         );
-        check("{{host ':1'}}", "127.0.0.1");
-        check("{{#if (is_socket '/a')}}yes{{/if}}", "yes");
+        check("{{#if (is_socket 'unix:a')}}yes{{/if}}", "yes");
+        check("{{socket 'unix:var/a'}} {{socket 'unix:/a'}}", "/srv/zeo/var/a /a");
         check(
             "{{absolute 'var/x'}} {{absolute '/x'}}",
             "/srv/zeo/var/x /x",
