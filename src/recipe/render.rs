@@ -241,12 +241,17 @@ const HELPERS: &[(&str, Pure)] = &[
     }),
     ("port", |values, _| Ok(address(&text(values)?)?.1.into())),
     ("is_socket", |values, _| {
-        Ok(text(values)?.starts_with('/').into())
+        Ok(text(values)?.starts_with("unix:").into())
+    }),
+    ("socket", |values, context| {
+        let text = text(values)?;
+        let path = text
+            .strip_prefix("unix:")
+            .ok_or_else(|| format!("an address `unix:PATH` is expected, not {text}"))?;
+        Ok(absolute(path, context))
     }),
     ("absolute", |values, context| {
-        let instance = context.get("instance").and_then(Value::as_str);
-        let path = Path::new(instance.unwrap_or_default()).join(text(values)?);
-        Ok(path.display().to_string().into())
+        Ok(absolute(&text(values)?, context))
     }),
     ("add", |values, _| match values {
         [a, b] => match (a.as_u64(), b.as_u64()) {
@@ -325,7 +330,10 @@ mod tests {
             "[::1] ::1 8100",
         );
         check("{{#if (is_socket 'unix:a')}}yes{{/if}}", "yes");
-        check("{{socket 'unix:var/a'}} {{socket 'unix:/a'}}", "/srv/zeo/var/a /a");
+        check(
+            "{{socket 'unix:var/a'}} {{socket 'unix:/a'}}",
+            "/srv/zeo/var/a /a",
+        );
         check(
             "{{absolute 'var/x'}} {{absolute '/x'}}",
             "/srv/zeo/var/x /x",
