@@ -21,7 +21,8 @@ pub use model::{
     Address, Admin, ArrayConfig, Config, Encoding, FailMode, Limits, Log, LogFormat, LogLevel,
     MemberConfig, MemberStorage, Origin, Rate, Setting, Spool, StartPolicy,
 };
-pub use units::{format_duration, format_size};
+pub(crate) use read::line_of;
+pub use units::{format_duration, format_size, parse_size};
 
 /// Where the configuration lies in an instance.
 pub const FILE: &str = "etc/zeoraid.yaml";

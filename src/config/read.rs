@@ -177,3 +177,26 @@ impl Place {
 fn numbers(marker: &Marker) -> (usize, usize) {
     (marker.line(), marker.col() + 1)
 }
+
+/// The line on which something begins: keys of maps and indexes of lists lead to it. None where the
+/// text holds no such thing. For recipes, whose mistakes name their line as well.
+pub(crate) fn line_of(text: &str, path: &[&str]) -> Option<usize> {
+    let (mut node, _) = read(text);
+    let mut line = None;
+    for step in path {
+        let place;
+        (place, node) = match node.value {
+            Value::Map(entries) => {
+                let entry = entries.into_iter().find(|entry| entry.key == *step)?;
+                (entry.place, entry.node)
+            }
+            Value::List(items) => {
+                let item = items.into_iter().nth(step.parse().ok()?)?;
+                (item.place, item)
+            }
+            Value::Nothing | Value::Scalar(_) => return None,
+        };
+        line = Some(place.numbers().0);
+    }
+    line
+}

@@ -39,7 +39,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A size in bytes. A bare number is bytes.
-pub(super) fn parse_size(text: &str) -> Result<u64, String> {
+pub fn parse_size(text: &str) -> Result<u64, String> {
     let (number, unit) = split(text);
     let unit = if unit.is_empty() { "B" } else { unit };
     factor(SIZES, unit)
