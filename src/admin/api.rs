@@ -1,7 +1,7 @@
 //! What is asked and answered over the admin protocol.
 //!
 //! The types are this edge's own shapes: rooms further in know nothing of them, and the daemon
-//! converts. Server and client share them; the OpenAPI document is made from them. Times are UTC in
+//! converts. Server and client share them; the `OpenAPI` document is made from them. Times are UTC in
 //! RFC 3339, TIDs are `0x` and sixteen digits, durations say their unit in the name.
 
 use async_trait::async_trait;

@@ -113,7 +113,7 @@ impl Array {
     }
 
     /// Recovers a member, at once or after the recoveries that were asked for before.
-    pub async fn recover(
+    pub fn recover(
         &self,
         member: &str,
         strategy: Strategy,
@@ -130,7 +130,7 @@ impl Array {
     }
 
     /// Changes the speed of the recovery that runs.
-    pub async fn set_recovery_rate(&self, rate: Rate) -> std::result::Result<(), Refused> {
+    pub fn set_recovery_rate(&self, rate: Rate) -> std::result::Result<(), Refused> {
         self.0.look(|core| match &core.recovery {
             Some(recovery) if recovery.ended.is_none() => {
                 recovery.handle.set_rate(rate);
@@ -141,7 +141,7 @@ impl Array {
     }
 
     /// Cancels the recovery that runs, and those that wait.
-    pub async fn cancel_recovery(&self) -> std::result::Result<(), Refused> {
+    pub fn cancel_recovery(&self) -> std::result::Result<(), Refused> {
         self.0.feed(Event::CancelAsked).map(drop)
     }
 
@@ -151,7 +151,7 @@ impl Array {
     }
 
     /// Takes a member out until an operator recovers it, and closes it.
-    pub async fn disable(&self, member: &str) -> std::result::Result<(), Refused> {
+    pub fn disable(&self, member: &str) -> std::result::Result<(), Refused> {
         self.0
             .feed(Event::DisableAsked {
                 member: member.to_owned(),
@@ -165,7 +165,7 @@ impl Array {
     ///
     /// # Errors
     /// Where no optimal member would remain; then nothing is done.
-    pub async fn set_members(
+    pub fn set_members(
         &self,
         members: Vec<MemberSpec>,
         dry_run: bool,

@@ -21,7 +21,7 @@ pub(super) struct Buffer {
 }
 
 impl Buffer {
-    pub fn new(spool: Spool) -> Self {
+    pub(super) fn new(spool: Spool) -> Self {
         Buffer {
             ops: Vec::new(),
             spool,
@@ -33,16 +33,16 @@ impl Buffer {
         }
     }
 
-    pub fn ops(&self) -> &[Op] {
+    pub(super) fn ops(&self) -> &[Op] {
         &self.ops
     }
 
-    pub fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.total_bytes
     }
 
     /// What the transaction writes, as far as that is known before the vote; each once.
-    pub fn oids(&self) -> Vec<Oid> {
+    pub(super) fn oids(&self) -> Vec<Oid> {
         let mut oids: Vec<Oid> = self.ops.iter().filter_map(Op::writes).collect();
         oids.sort_unstable();
         oids.dedup();
@@ -53,7 +53,7 @@ impl Buffer {
     ///
     /// # Errors
     /// Where the temporary file cannot be written.
-    pub async fn push(&mut self, op: Op) -> Result<(), Fault> {
+    pub(super) async fn push(&mut self, op: Op) -> Result<(), Fault> {
         self.memory_bytes += op.size();
         self.total_bytes += op.size() as u64;
         self.ops.push(op);
@@ -65,7 +65,7 @@ impl Buffer {
     }
 
     /// Takes out what is stored for these objects: the client stores them again, resolved.
-    pub fn drop_stores(&mut self, oids: &[Oid]) {
+    pub(super) fn drop_stores(&mut self, oids: &[Oid]) {
         let dropped = |op: &Op| matches!(op, Op::Store { oid, .. } if oids.contains(oid));
         let bytes: usize = self.ops.iter().filter(|op| dropped(op)).map(Op::size).sum();
         self.total_bytes -= bytes as u64;
@@ -125,12 +125,12 @@ fn payload(op: &Op) -> Option<&Payload> {
 }
 
 fn spill_one(mut op: Op, file: &Arc<File>, at: &mut u64) -> std::io::Result<Op> {
-    let data = match &mut op {
-        Op::Store { data, .. }
-        | Op::Restore {
-            data: Some(data), ..
-        } => data,
-        _ => return Ok(op),
+    let (Op::Store { data, .. }
+    | Op::Restore {
+        data: Some(data), ..
+    }) = &mut op
+    else {
+        return Ok(op);
     };
     if let Some(bytes) = data.in_memory() {
         file.write_all_at(bytes, *at)?;

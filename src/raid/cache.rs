@@ -47,7 +47,7 @@ impl RecordCache {
     const STAMPS: usize = 1 << 16;
 
     /// A cache of at most so many bytes; 0 is none.
-    pub fn new(bytes: u64) -> Self {
+    pub(super) fn new(bytes: u64) -> Self {
         let average = 1024;
         let entries = (bytes > 0).then(|| {
             let items = usize::try_from(bytes / average)
@@ -65,7 +65,7 @@ impl RecordCache {
     }
 
     /// The revision of `oid` just before `before`, which is at most `head + 1`, where it is here.
-    pub fn get(&self, oid: Oid, before: Tid, head: Tid) -> Option<Loaded> {
+    pub(super) fn get(&self, oid: Oid, before: Tid, head: Tid) -> Option<Loaded> {
         let entry = self.entries.as_ref()?.get(&oid)?;
         if self.stamp(oid).load(Ordering::Acquire) > entry.as_of.0 || entry.tid >= before {
             return None;
@@ -79,7 +79,7 @@ impl RecordCache {
     }
 
     /// Keeps an answer, where it is of use.
-    pub fn put(&self, oid: Oid, loaded: &Loaded) {
+    pub(super) fn put(&self, oid: Oid, loaded: &Loaded) {
         let Some(entries) = &self.entries else { return };
         if loaded.end.is_none()
             && loaded.data.len() <= self.largest
@@ -91,7 +91,7 @@ impl RecordCache {
     }
 
     /// Objects were changed by `tid`. To be called before the head becomes `tid`.
-    pub fn invalidate(&self, tid: Tid, oids: &[Oid]) {
+    pub(super) fn invalidate(&self, tid: Tid, oids: &[Oid]) {
         if self.entries.is_some() {
             for oid in oids {
                 self.stamp(*oid).fetch_max(tid.0, Ordering::Release);
@@ -100,7 +100,7 @@ impl RecordCache {
     }
 
     /// Forgets everything: after an absence nobody knows what has changed.
-    pub fn clear(&self) {
+    pub(super) fn clear(&self) {
         if let Some(entries) = &self.entries {
             entries.clear();
         }

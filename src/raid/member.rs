@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
-use super::controller::{Event, MemberId};
+use super::controller::MemberId;
 use super::runner::Runner;
 use crate::storage::{Fault, Opener, Storage};
 use crate::task::{Backoff, Stop};
@@ -39,11 +39,11 @@ const MOST_DELAY: Duration = Duration::from_secs(30);
 /// How long a member that is let go may take to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Who stayed open for this long is opened again at once.
-const GOOD_WHILE: Duration = Duration::from_secs(60);
+const GOOD_WHILE: Duration = Duration::from_mins(1);
 
 impl Link {
     /// Runs until the stop, and closes what is open then.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         let mut open: Option<(Arc<dyn Storage>, u64, Instant)> = None;
         let mut backoff = Backoff::new(FIRST_DELAY, MOST_DELAY);
         let mut held_back = false;
@@ -102,10 +102,8 @@ impl Link {
             what: "being opened",
             after: self.open_timeout,
         };
-        self.runner.feed(Event::OpenFailed {
-            member: self.member,
-            fault,
-        });
+        self.runner
+            .member_not_open(self.member, fault, Duration::ZERO);
         tokio::select! {
             opened = opening => opened,
             () = self.stop.requested() => Err(Fault::Closed("the daemon is shutting down".into())),

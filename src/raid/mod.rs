@@ -19,6 +19,8 @@ mod record;
 mod recovery;
 mod report;
 mod runner;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use array::Array;

@@ -24,7 +24,11 @@ const PATIENCE: usize = 4;
 
 impl Runner {
     /// INVARIANT 5: what was current just before `before`, and never anything past the head.
-    pub async fn load_before(self: &Arc<Self>, oid: Oid, before: Tid) -> Result<Option<Loaded>> {
+    pub(super) async fn load_before(
+        self: &Arc<Self>,
+        oid: Oid,
+        before: Tid,
+    ) -> Result<Option<Loaded>> {
         self.counters.loads.fetch_add(1, Ordering::Relaxed);
         let view = self.view();
         let head = view.head;
@@ -50,7 +54,7 @@ impl Runner {
 
     /// Asks one member, and the others where it fails; who failed is taken out. `near` is what
     /// neighbours are kept together by.
-    pub async fn ask<T: Send>(
+    pub(super) async fn ask<T: Send>(
         self: &Arc<Self>,
         view: &View,
         near: Oid,

@@ -119,7 +119,7 @@ pub(super) struct Ballots {
 }
 
 impl Runner {
-    pub fn new(
+    pub(super) fn new(
         options: ArrayOptions,
         controller: Controller,
         specs: Vec<MemberSpec>,
@@ -161,7 +161,7 @@ impl Runner {
 
     /// Carries out what the controller wants at the very beginning, and starts the tasks that every
     /// array has.
-    pub fn start(self: &Arc<Self>, record: Arc<dyn RecordStore>) {
+    pub(super) fn start(self: &Arc<Self>, record: Arc<dyn RecordStore>) {
         let recorder = Arc::clone(self);
         let pending = self.recorder.subscribe();
         self.tasks
@@ -174,7 +174,7 @@ impl Runner {
     }
 
     /// Tells the controller what happened, and does what it decides.
-    pub fn feed(self: &Arc<Self>, event: Event) -> Asked {
+    pub(super) fn feed(self: &Arc<Self>, event: Event) -> Asked {
         let mut core = self.core.lock();
         let (asked, effects) = core.controller.apply(Now::read(), event);
         self.carry_out(&mut core, effects);
@@ -182,7 +182,7 @@ impl Runner {
     }
 
     /// Tells the controller which members are wanted.
-    pub fn feed_members(self: &Arc<Self>, specs: Vec<MemberSpec>, dry_run: bool) -> Asked {
+    pub(super) fn feed_members(self: &Arc<Self>, specs: Vec<MemberSpec>, dry_run: bool) -> Asked {
         let members = specs.iter().map(configured).collect();
         let mut core = self.core.lock();
         if !dry_run {
@@ -196,31 +196,31 @@ impl Runner {
     }
 
     /// Looks at the state. `look` must be quick.
-    pub fn look<T>(&self, look: impl FnOnce(&Core) -> T) -> T {
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Core) -> T) -> T {
         look(&self.core.lock())
     }
 
-    pub fn update<T>(&self, update: impl FnOnce(&mut Core) -> T) -> T {
+    pub(super) fn update<T>(&self, update: impl FnOnce(&mut Core) -> T) -> T {
         update(&mut self.core.lock())
     }
 
-    pub fn view(&self) -> Arc<View> {
+    pub(super) fn view(&self) -> Arc<View> {
         self.view.load_full()
     }
 
-    pub fn serving(&self) -> watch::Receiver<Serving> {
+    pub(super) fn serving(&self) -> watch::Receiver<Serving> {
         self.serving.subscribe()
     }
 
-    pub fn links(&self) -> watch::Receiver<u64> {
+    pub(super) fn links(&self) -> watch::Receiver<u64> {
         self.links.subscribe()
     }
 
-    pub fn new_commit_id(&self) -> CommitId {
+    pub(super) fn new_commit_id(&self) -> CommitId {
         CommitId(self.next_commit.fetch_add(1, Ordering::Relaxed))
     }
 
-    pub fn notice(&self, notice: Notice) {
+    pub(super) fn notice(&self, notice: Notice) {
         let array = self.options.name.as_str();
         let member = notice.member().unwrap_or_default();
         let (kind, text) = (notice.kind(), notice.to_string());
@@ -354,7 +354,11 @@ impl Runner {
     }
 
     /// A member's task has opened it.
-    pub async fn member_is_open(self: &Arc<Self>, member: MemberId, storage: Arc<dyn Storage>) {
+    pub(super) async fn member_is_open(
+        self: &Arc<Self>,
+        member: MemberId,
+        storage: Arc<dyn Storage>,
+    ) {
         let asked = tokio::time::timeout(self.options.member_timeout, storage.last_tid()).await;
         let last_tid = match asked {
             Ok(Ok(last_tid)) => last_tid,
@@ -390,7 +394,12 @@ impl Runner {
     }
 
     /// A member's task could not open it, and tries again after a while.
-    pub fn member_not_open(self: &Arc<Self>, member: MemberId, fault: Fault, delay: Duration) {
+    pub(super) fn member_not_open(
+        self: &Arc<Self>,
+        member: MemberId,
+        fault: Fault,
+        delay: Duration,
+    ) {
         let mut core = self.core.lock();
         if let Some(handle) = core.members.get_mut(&member) {
             handle.last_fault = Some(fault.clone());
@@ -404,7 +413,7 @@ impl Runner {
     }
 
     /// A call to a member failed.
-    pub fn lost(self: &Arc<Self>, member: MemberId, generation: Generation, fault: Fault) {
+    pub(super) fn lost(self: &Arc<Self>, member: MemberId, generation: Generation, fault: Fault) {
         self.feed(Event::MemberLost {
             member,
             generation,
@@ -413,7 +422,7 @@ impl Runner {
         .ok();
     }
 
-    pub fn timeout(&self, what: &'static str) -> Fault {
+    pub(super) fn timeout(&self, what: &'static str) -> Fault {
         Fault::Timeout {
             what,
             after: self.options.member_timeout,
@@ -472,12 +481,12 @@ impl Runner {
     }
 
     /// Replaces the queue that clients verify their caches with.
-    pub fn set_recent(&self, transactions: Vec<Committed>) {
+    pub(super) fn set_recent(&self, transactions: Vec<Committed>) {
         *self.recent.lock() = transactions.into();
     }
 
     /// What was written after `since`; none where the queue does not reach back to it.
-    pub fn written_since(&self, since: Tid, head: Tid) -> Option<Vec<Oid>> {
+    pub(super) fn written_since(&self, since: Tid, head: Tid) -> Option<Vec<Oid>> {
         if since >= head {
             return Some(Vec::new());
         }
@@ -497,7 +506,7 @@ impl Runner {
     }
 
     /// Asks for a vote. The answer comes when all members have voted.
-    pub fn vote(self: &Arc<Self>, ballots: Ballots) -> oneshot::Receiver<VoteReply> {
+    pub(super) fn vote(self: &Arc<Self>, ballots: Ballots) -> oneshot::Receiver<VoteReply> {
         let (sender, receiver) = oneshot::channel();
         let Ballots {
             commit,
@@ -599,7 +608,7 @@ impl Runner {
 
     /// Asks for the finish: takes the transaction's place in the order at once; the answer comes
     /// when it is acknowledged.
-    pub fn finish(
+    pub(super) fn finish(
         self: &Arc<Self>,
         commit: CommitId,
     ) -> oneshot::Receiver<std::result::Result<Tid, Fault>> {
@@ -652,7 +661,7 @@ impl Runner {
     }
 
     /// Waits for the lock on behalf of a recovery.
-    pub fn ask_catch_up(self: &Arc<Self>, commit: CommitId) -> mpsc::Receiver<CatchUp> {
+    pub(super) fn ask_catch_up(self: &Arc<Self>, commit: CommitId) -> mpsc::Receiver<CatchUp> {
         // At most: granted, then joined or refused.
         let (sender, receiver) = mpsc::channel(4);
         self.core.lock().catch_ups.insert(commit, sender);
@@ -660,7 +669,7 @@ impl Runner {
         receiver
     }
 
-    pub fn forget_catch_up(&self, commit: CommitId) {
+    pub(super) fn forget_catch_up(&self, commit: CommitId) {
         self.core.lock().catch_ups.remove(&commit);
     }
 

@@ -44,13 +44,13 @@ impl MemberStats {
     const TIMED: u64 = 32;
 
     /// Counts a read and says whether it should be timed.
-    pub fn count_read(&self) -> bool {
+    pub(super) fn count_read(&self) -> bool {
         self.reads
             .fetch_add(1, Ordering::Relaxed)
             .is_multiple_of(Self::TIMED)
     }
 
-    pub fn add_latency(&self, since: Instant) {
+    pub(super) fn add_latency(&self, since: Instant) {
         let nanos = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let mean = self.latency_nanos.load(Ordering::Relaxed);
         let next = if mean == 0 {
@@ -61,7 +61,7 @@ impl MemberStats {
         self.latency_nanos.store(next.max(1), Ordering::Relaxed);
     }
 
-    pub fn latency(&self) -> Option<Duration> {
+    pub(super) fn latency(&self) -> Option<Duration> {
         match self.latency_nanos.load(Ordering::Relaxed) {
             0 => None,
             nanos => Some(Duration::from_nanos(nanos)),

@@ -190,6 +190,10 @@ pub struct Description {
 
 /// What a storage can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a question of its own"
+)]
 pub struct Capabilities {
     /// The next transaction may be voted while earlier ones are being finished.
     pub pipelined: bool,

@@ -50,7 +50,7 @@ impl Controller {
                 for member in &commit.participants {
                     let known = self.members.get(member);
                     assert!(
-                        known.is_some_and(|m| m.is_in_sync()),
+                        known.is_some_and(super::state::Member::is_in_sync),
                         "{id:?} asks an outsider"
                     );
                 }

@@ -473,7 +473,7 @@ impl Controller {
 
     /// A client that holds up everybody for too long loses the lock.
     pub(super) fn time_out_holder(&mut self, now: Now) {
-        for commit in self.commits.iter_mut() {
+        for commit in &mut self.commits {
             let (id, CommitState::AwaitsAck { until }) = (*commit.0, &mut commit.1.state) else {
                 continue;
             };

@@ -322,7 +322,6 @@ pub(crate) struct Wanted {
     pub member: MemberId,
     pub strategy: Strategy,
     pub rate: Option<Rate>,
-    pub by_operator: bool,
 }
 
 impl Controller {
@@ -535,6 +534,10 @@ impl Controller {
             .members
             .values()
             .any(|member| matches!(member.standing, State::Recovering(_)))
+            || self
+                .recovery
+                .as_ref()
+                .is_some_and(|running| running.joining.is_some())
         {
             super::ArrayState::Recovering
         } else if out > 0 {

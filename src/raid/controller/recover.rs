@@ -34,7 +34,6 @@ impl Controller {
             member: id,
             strategy,
             rate,
-            by_operator: true,
         });
         self.start_next_recovery(now);
         Ok(Changes::default())
@@ -74,7 +73,6 @@ impl Controller {
                 member,
                 strategy,
                 rate: None,
-                by_operator: false,
             });
         }
     }

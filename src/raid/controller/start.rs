@@ -196,7 +196,7 @@ impl Controller {
         let before: Vec<_> = self
             .recorded
             .iter()
-            .flat_map(|r| r.in_sync())
+            .flat_map(super::super::record::Membership::in_sync)
             .map(str::to_owned)
             .collect();
         self.take_places(&found, now);

@@ -10,15 +10,15 @@ use crate::zodb::{Conflict, Oid, Tid};
 
 /// A member, for as long as the array has it. Never given out again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MemberId(pub u32);
+pub(crate) struct MemberId(pub u32);
 
 /// A transaction that wants, has or had the commit lock; or a recovery that catches up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CommitId(pub u64);
+pub(crate) struct CommitId(pub u64);
 
 /// One opening of a member: tells answers of an old one from those of the present one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Generation(pub u64);
+pub(crate) struct Generation(pub u64);
 
 /// A member, as the controller sees it.
 ///
@@ -31,7 +31,7 @@ pub struct Generation(pub u64);
 ///   Recovering ──▶ InSync (TargetLevel)
 /// ```
 #[derive(Debug, Clone)]
-pub struct Member {
+pub(crate) struct Member {
     pub name: String,
     pub fingerprint: String,
     pub description: Description,
@@ -48,7 +48,7 @@ pub struct Member {
 
 /// How a member stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     /// In the in-sync set: it holds every acknowledged transaction.
     InSync,
     Degraded(Out),
@@ -58,7 +58,7 @@ pub enum State {
 
 /// Why a member is out of the in-sync set.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Out {
+pub(crate) struct Out {
     pub reason: String,
     /// An operator disabled it, or it diverged: only an operator's word recovers it.
     pub needs_operator: bool,
@@ -68,7 +68,7 @@ pub struct Out {
 }
 
 impl Out {
-    pub fn because(reason: impl Into<String>) -> Self {
+    pub(crate) fn because(reason: impl Into<String>) -> Self {
         Out {
             reason: reason.into(),
             needs_operator: false,
@@ -79,7 +79,7 @@ impl Out {
 
 /// Whether the member is open.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Link {
+pub(crate) enum Link {
     /// Being opened, or waiting for the next try; the last failure, where there was one.
     Opening { failed: Option<String> },
     /// `pipelined` as in [`crate::storage::Capabilities`].
@@ -93,22 +93,22 @@ pub enum Link {
 }
 
 impl Member {
-    pub fn is_in_sync(&self) -> bool {
+    pub(crate) fn is_in_sync(&self) -> bool {
         self.standing == State::InSync
     }
 
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         matches!(self.link, Link::Open { .. })
     }
 
-    pub fn last_tid(&self) -> Option<Tid> {
+    pub(crate) fn last_tid(&self) -> Option<Tid> {
         match self.link {
             Link::Open { last_tid, .. } => Some(last_tid),
             _ => None,
         }
     }
 
-    pub fn generation(&self) -> Option<Generation> {
+    pub(crate) fn generation(&self) -> Option<Generation> {
         match self.link {
             Link::Open { generation, .. } => Some(generation),
             _ => None,
@@ -116,7 +116,7 @@ impl Member {
     }
 
     /// Why it is out, where it is.
-    pub fn out(&self) -> Option<&Out> {
+    pub(crate) fn out(&self) -> Option<&Out> {
         match &self.standing {
             State::InSync => None,
             State::Degraded(out) | State::Recovering(out) => Some(out),
@@ -127,7 +127,7 @@ impl Member {
     ///
     /// # Panics
     /// Where the transition is not a legal one: that is a bug, and going on would break a promise.
-    pub fn stand(&mut self, next: State, now: Timestamp) {
+    pub(crate) fn stand(&mut self, next: State, now: Timestamp) {
         let legal = match (&self.standing, &next) {
             // Only a recovery that has caught up, or a start that has compared, lets a member in.
             (State::Degraded(_) | State::Recovering(_), State::InSync)
@@ -150,7 +150,7 @@ impl Member {
 
 /// What the whole is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Members are being opened; nothing is decided.
     Opening { first_open: Option<Instant> },
     /// Members are being compared before they serve.
@@ -163,7 +163,7 @@ pub enum Phase {
 
 /// A commit, from the request for its vote to its last reply.
 #[derive(Debug, Clone)]
-pub struct Commit {
+pub(crate) struct Commit {
     pub kind: Kind,
     pub state: CommitState,
     /// The TID that the client asked for.
@@ -178,7 +178,7 @@ pub struct Commit {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Client,
     /// A recovery holds the lock to copy what is left.
     CatchUp,
@@ -192,7 +192,7 @@ pub enum Kind {
 /// ```
 /// The lock is held from `Voting` to `AwaitsRecord`. `Finishing` and `AwaitsAck` are in TID order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CommitState {
+pub(crate) enum CommitState {
     Queued,
     Voting {
         waits: BTreeSet<MemberId>,
@@ -228,7 +228,7 @@ pub enum CommitState {
 
 /// What a member answered to a vote.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Ballot {
+pub(crate) enum Ballot {
     Ready { resolved: Vec<Oid> },
     Conflicts(Vec<Conflict>),
     No(Answer),
@@ -236,7 +236,7 @@ pub enum Ballot {
 
 /// Limits that the controller goes by.
 #[derive(Debug, Clone)]
-pub struct Rules {
+pub(crate) struct Rules {
     pub array: String,
     pub start_policy: super::super::StartPolicy,
     pub force: bool,

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::super::view::Reader;
 use super::analyse::same;
-use super::{Halt, Job, is_past};
+use super::{Halt, Job, failed, is_past};
 use crate::job::Amount;
 use crate::storage::{History, Storage};
 use crate::zodb::{HistoryTxn, Tid, TidRange, TxnStatus};
@@ -28,7 +28,7 @@ impl Job {
             return Ok(at);
         }
         let history = source.storage.iterate(range).await;
-        let mut history = history.map_err(|error| self.failed("reading the source", error))?;
+        let mut history = history.map_err(|error| failed("reading the source", error))?;
         let mut batch = self.next_batch(&mut *history).await?;
         while let Some(last) = batch.last().map(|transaction| transaction.tid) {
             if is_past(until) {
@@ -46,7 +46,7 @@ impl Job {
             // The next batch is read while this one is written.
             let (written, next) =
                 tokio::join!(target.restore(batch), self.next_batch(&mut *history));
-            written.map_err(|error| self.failed("writing to the target", error))?;
+            written.map_err(|error| failed("writing to the target", error))?;
             at = last;
             self.work.did(amount);
             batch = next?;
@@ -58,7 +58,7 @@ impl Job {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while bytes < BATCH_BYTES && batch.len() < BATCH_TRANSACTIONS {
             let next = history.next().await;
-            let next = next.map_err(|error| self.failed("reading the source", error))?;
+            let next = next.map_err(|error| failed("reading the source", error))?;
             let Some(transaction) = next else { break };
             bytes += transaction.size();
             batch.push(transaction);
@@ -75,7 +75,7 @@ impl Job {
         at: Tid,
     ) -> Result<Tid, Halt> {
         let total = target.measure_after(Tid::ZERO).await;
-        let total = total.map_err(|error| self.failed("verifying", error))?;
+        let total = total.map_err(|error| failed("verifying", error))?;
         self.work.begin(
             "verify",
             Amount {
@@ -104,7 +104,7 @@ impl Job {
             last: at,
         };
         let ours = source.storage.iterate(range).await;
-        let mut ours = ours.map_err(|error| self.failed("reading the source", error))?;
+        let mut ours = ours.map_err(|error| failed("reading the source", error))?;
         let Ok(mut theirs) = target.iterate(range).await else {
             return Ok(Some(Tid::ZERO));
         };
@@ -113,7 +113,7 @@ impl Job {
         loop {
             if our_next.is_none() {
                 let next = ours.next().await;
-                our_next = next.map_err(|error| self.failed("reading the source", error))?;
+                our_next = next.map_err(|error| failed("reading the source", error))?;
             }
             if their_next.is_none() {
                 // What cannot be read is different.
@@ -126,7 +126,7 @@ impl Job {
                 (None, None) => return Ok(None),
                 (Some(our), Some(their)) if our.tid == their.tid => {
                     let equal = same(our, their);
-                    if !equal.map_err(|error| self.failed("verifying", error))? {
+                    if !equal.map_err(|error| failed("verifying", error))? {
                         return Ok(Some(last));
                     }
                     last = our.tid;

@@ -37,7 +37,6 @@ pub(super) use analyse::{analyse, relate};
 /// The recovery that runs, or ended last.
 pub(super) struct LastRecovery {
     pub id: u64,
-    pub member: MemberId,
     pub name: String,
     pub source: Option<String>,
     pub strategy: Strategy,
@@ -66,7 +65,6 @@ pub(super) fn start(
     core.recoveries += 1;
     core.recovery = Some(LastRecovery {
         id: core.recoveries,
-        member,
         name: name.clone(),
         source: None,
         strategy,
@@ -111,7 +109,7 @@ struct Job {
 }
 
 /// How long a member that is to be recovered may take to open.
-const OPEN_PATIENCE: Duration = Duration::from_secs(60);
+const OPEN_PATIENCE: Duration = Duration::from_mins(1);
 /// Rounds of copying without the lock before the lock is asked for in any case.
 const ROUNDS: u32 = 8;
 /// So little is always copied under the lock.
@@ -179,7 +177,7 @@ impl Job {
 
         let head = self.runner.view().head;
         let finding = relate(&*source.storage, &*target, head).await;
-        let finding = finding.map_err(|error| self.failed("the analysis", error))?;
+        let finding = finding.map_err(|error| failed("the analysis", error))?;
         let rebuild = matches!(finding, Finding::Diverged { .. });
         let mut at = self.make_prefix(&*target, finding).await?;
         at = self.copy_until_short(&source, &*target, at).await?;
@@ -261,7 +259,7 @@ impl Job {
         match finding {
             Finding::UpToDate => {
                 let last = target.last_tid().await;
-                last.map_err(|error| self.failed("the analysis", error))
+                last.map_err(|error| failed("the analysis", error))
             }
             Finding::Behind { common, .. } => Ok(common),
             Finding::Empty { .. } => Ok(Tid::ZERO),
@@ -296,7 +294,7 @@ impl Job {
         }
         self.work.note("setting aside what only this member holds");
         let saved = target.rewind(keep).await;
-        let saved = saved.map_err(|error| self.failed("setting aside its tail", error))?;
+        let saved = saved.map_err(|error| failed("setting aside its tail", error))?;
         self.note_set_aside(saved);
         Ok(())
     }
@@ -325,8 +323,7 @@ impl Job {
         for round in 0..ROUNDS {
             let head = self.runner.view().head;
             let missing = source.storage.measure_after(at).await;
-            let missing =
-                missing.map_err(|error| self.failed("measuring what is missing", error))?;
+            let missing = missing.map_err(|error| failed("measuring what is missing", error))?;
             let total = Amount {
                 transactions: missing.transactions,
                 bytes: missing.bytes,
@@ -410,7 +407,7 @@ impl Job {
             }
             self.work.note("joining the in-sync set");
             let last = target.last_tid().await;
-            let last_tid = last.map_err(|error| self.failed("lastTransaction", error))?;
+            let last_tid = last.map_err(|error| failed("lastTransaction", error))?;
             let event = Event::TargetLevel {
                 commit,
                 member: self.member,
@@ -427,10 +424,10 @@ impl Job {
             };
         }
     }
+}
 
-    fn failed(&self, what: &str, error: StorageError) -> Halt {
-        Halt::Failed(format!("{what}: {}", as_fault(error)))
-    }
+fn failed(what: &str, error: StorageError) -> Halt {
+    Halt::Failed(format!("{what}: {}", as_fault(error)))
 }
 
 /// Gives the commit lock back, whatever way the recovery ends.
@@ -483,11 +480,12 @@ pub(super) async fn assemble(
     let mut found = vec![(newest_id, Compared::Level)];
     for (id, storage) in members.into_iter().skip(1) {
         let compared = match within(limit, runner, relate(&*newest, &*storage, head)).await {
-            Ok(Finding::UpToDate) => Compared::Level,
             Ok(Finding::Behind { .. } | Finding::Empty { .. }) if head > Tid::ZERO => {
                 Compared::Behind
             }
-            Ok(Finding::Behind { .. } | Finding::Empty { .. }) => Compared::Level,
+            Ok(Finding::UpToDate | Finding::Behind { .. } | Finding::Empty { .. }) => {
+                Compared::Level
+            }
             Ok(Finding::Diverged {
                 common,
                 only_here_count,
