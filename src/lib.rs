@@ -1,5 +1,6 @@
 //! zeoraidctl: RAID-1 for ZODB.
 pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod durable;
 pub mod job;
