@@ -14,6 +14,9 @@ use zeoraidctl::wire::Dialect;
 pub(crate) struct Options {
     #[arg(long, default_value_t = 0)]
     port: u16,
+    /// `memory`, or `file` in the current folder.
+    #[arg(long, default_value = "memory")]
+    storage: String,
     /// Announce msgpack.
     #[arg(long)]
     msgpack: bool,
@@ -25,7 +28,10 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
-    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new("bench"));
+    let storage: Arc<dyn Storage> = match options.storage.as_str() {
+        "memory" => Arc::new(MemoryStorage::new("bench")),
+        other => anyhow::bail!("there is no storage {other:?}"),
+    };
     let (_serving, watched) = watch::channel(Serving::Yes);
     let address = Listen::Tcp {
         host: "127.0.0.1".to_owned(),
@@ -39,8 +45,8 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         },
         ..ServerOptions::default()
     };
-    let served = vec![Served::new("1", Arc::clone(&storage), watched)];
-    let server = Server::start(server_options, vec![address], served).await?;
+    let storages = vec![Served::new("1", Arc::clone(&storage), watched)];
+    let server = Server::start(server_options, vec![address], storages).await?;
     for listening in server.listening() {
         println!("{listening}");
     }
