@@ -11,6 +11,10 @@ mod arena;
 pub mod extension;
 mod literal;
 mod read;
+#[cfg(test)]
+pub(crate) mod recorded;
+#[cfg(test)]
+mod tests;
 mod value;
 pub mod write;
 

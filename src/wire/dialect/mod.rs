@@ -12,6 +12,8 @@ mod m;
 mod z;
 
 #[cfg(test)]
+mod recorded_tests;
+#[cfg(test)]
 mod tests;
 
 pub use m::MsgpackError;
