@@ -185,7 +185,7 @@ fn requests_of_pythons_client_are_understood_and_ours_are_the_same() {
             assert_eq!(call, "heartbeat");
             let mut output = Output::new();
             dialect.encode_heartbeat(&mut output);
-            assert_eq!(output.to_vec()[LENGTH..], message);
+            assert_eq!(output.to_bytes()[LENGTH..], message);
             continue;
         };
         assert_eq!(request.call, expected_call(call), "{name}");
@@ -203,7 +203,7 @@ fn requests_of_pythons_client_are_understood_and_ours_are_the_same() {
             .encode_request(&request, &mut output)
             .expect("can be said");
         assert_eq!(
-            output.to_vec()[LENGTH..].escape_ascii().to_string(),
+            output.to_bytes()[LENGTH..].escape_ascii().to_string(),
             message.escape_ascii().to_string(),
             "{name}"
         );
@@ -279,7 +279,7 @@ fn replies_of_pythons_server_are_understood_and_ours_are_the_same() {
         // The stored extension has its memo.
         if !["get_info", "history"].contains(&call) && name != "Z-iterator_next" {
             assert_eq!(
-                output.to_vec()[LENGTH..].escape_ascii().to_string(),
+                output.to_bytes()[LENGTH..].escape_ascii().to_string(),
                 message.escape_ascii().to_string(),
                 "{name}"
             );
@@ -344,7 +344,7 @@ fn our_history_is_pythons() {
         let reply = raw.expect(Expected::History).expect("a history");
         let mut output = Output::new();
         dialect.encode_reply(&MessageId::Int(5), &reply, &mut output);
-        let ours = Bytes::from(output.to_vec()).slice(LENGTH..);
+        let ours = output.to_bytes().slice(LENGTH..);
         let Ok(FromServer::Reply(raw)) = dialect.decode_from_server(ours) else {
             panic!("a reply");
         };
@@ -454,7 +454,7 @@ fn errors_of_pythons_server_are_understood_and_ours_are_the_same() {
         dialect.encode_reply(&MessageId::Int(5), &reply, &mut output);
         if *same {
             assert_eq!(
-                output.to_vec()[LENGTH..].escape_ascii().to_string(),
+                output.to_bytes()[LENGTH..].escape_ascii().to_string(),
                 message.escape_ascii().to_string(),
                 "{name}"
             );
@@ -513,7 +513,7 @@ fn pushes_of_pythons_server_are_understood_and_ours_are_the_same() {
         assert_eq!(decoded, Ok(FromServer::Push(push.clone())));
         let mut output = Output::new();
         dialect.encode_push(push, &mut output);
-        assert_eq!(output.to_vec()[LENGTH..], message);
+        assert_eq!(output.to_bytes()[LENGTH..], message);
     }
     assert_eq!(seen, 10);
 }
@@ -629,7 +629,7 @@ fn a_reply_that_cannot_be_said_becomes_an_error() {
         let mut output = Output::new();
         let reply = Reply::Transaction(Some((TID, meta)));
         dialect.encode_reply(&MessageId::Int(5), &reply, &mut output);
-        let frame = Bytes::from(output.to_vec()).slice(LENGTH..);
+        let frame = output.to_bytes().slice(LENGTH..);
         let Ok(FromServer::Reply(raw)) = dialect.decode_from_server(frame) else {
             panic!("a reply");
         };
