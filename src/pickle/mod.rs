@@ -9,7 +9,10 @@
 
 mod arena;
 pub mod extension;
+mod input;
+mod instance;
 mod literal;
+mod machine;
 mod read;
 #[cfg(test)]
 pub(crate) mod recorded;
