@@ -1,6 +1,7 @@
 //! The table and the JSON.
 
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use comfy_table::style::presets;
+use comfy_table::{Cell, CellAlignment, Table};
 use serde::Serialize;
 
 use crate::measure::Figures;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use zeoraidctl::server::{Listen, Served, Server, ServerOptions, Serving};
 use zeoraidctl::storage::Storage;
+use zeoraidctl::storage::file::{FileOptions, FileStorage};
 use zeoraidctl::storage::memory::MemoryStorage;
 use zeoraidctl::wire::Dialect;
 
@@ -30,6 +31,10 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         .init();
     let storage: Arc<dyn Storage> = match options.storage.as_str() {
         "memory" => Arc::new(MemoryStorage::new("bench")),
+        "file" => {
+            let path = std::path::Path::new("Data.fs");
+            Arc::new(FileStorage::open(path, FileOptions::default()).await?)
+        }
         other => anyhow::bail!("there is no storage {other:?}"),
     };
     let (_serving, watched) = watch::channel(Serving::Yes);
