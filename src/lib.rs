@@ -7,6 +7,7 @@ pub mod job;
 pub mod pickle;
 pub mod raid;
 pub mod recipe;
+pub mod server;
 pub mod storage;
 pub mod task;
 pub mod wire;

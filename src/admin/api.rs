@@ -1,7 +1,7 @@
 //! What is asked and answered over the admin protocol.
 //!
 //! The types are this edge's own shapes: rooms further in know nothing of them, and the daemon
-//! converts. Server and client share them; the OpenAPI document is made from them. Times are UTC in
+//! converts. Server and client share them; the `OpenAPI` document is made from them. Times are UTC in
 //! RFC 3339, TIDs are `0x` and sixteen digits, durations say their unit in the name.
 
 use async_trait::async_trait;
@@ -101,6 +101,11 @@ pub struct ArrayDetails {
     pub objects: u64,
     pub bytes: u64,
     pub clients: u64,
+    /// Since the start of the daemon.
+    #[serde(default)]
+    pub loads: u64,
+    #[serde(default)]
+    pub commits: u64,
     pub loads_per_s: f64,
     pub commits_per_s: f64,
     pub commit_lock: CommitLock,
@@ -422,6 +427,12 @@ impl Problem {
     #[must_use]
     pub fn unauthorized(detail: impl Into<String>) -> Self {
         Self::new(401, "unauthorized", "Not authorized", detail)
+    }
+
+    /// 403: not for this one.
+    #[must_use]
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(403, "forbidden", "Forbidden", detail)
     }
 
     /// 503: the daemon, or what it needs, is not there.

@@ -6,3 +6,17 @@
 
 pub mod api;
 pub mod client;
+pub mod events;
+pub mod http;
+pub mod listen;
+
+mod guard;
+mod metrics;
+mod openapi;
+mod page;
+
+pub use guard::{Token, TokenError};
+pub use metrics::Metrics;
+
+#[cfg(test)]
+pub(crate) mod fake;

@@ -19,8 +19,9 @@ use super::units::{format_size, parse_size};
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
 
-/// Longer than this no path of a Unix socket may be, on Linux (107 bytes and its end).
-const LONGEST_SOCKET: usize = 107;
+/// Longer than this no path of a Unix socket may be: 107 bytes on Linux, less a few for the name under
+/// which it is made.
+const LONGEST_SOCKET: usize = 100;
 
 /// Reads the whole configuration.
 pub(super) fn check(root: &Node, instance: &Path, file: &Path) -> Result<Config, Vec<Mistake>> {

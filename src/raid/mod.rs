@@ -8,10 +8,20 @@
 //! the configuration, not HTTP.
 
 mod array;
+mod buffer;
+mod cache;
+mod controller;
+mod member;
 mod notice;
 mod options;
+mod read;
 mod record;
+mod recovery;
 mod report;
+mod runner;
+#[cfg(test)]
+mod tests;
+mod view;
 
 pub use array::Array;
 pub use notice::{Notice, NoticeSink, Severity};

@@ -28,10 +28,19 @@ pub enum Standing {
         reason: String,
         since: Timestamp,
         needs_operator: bool,
+        /// It was in the in-sync set when the daemon ended, so what only it holds was never
+        /// acknowledged.
+        unacknowledged_tail: bool,
     },
 }
 
 impl Membership {
+    /// Whether two records differ in nothing but their time.
+    #[must_use]
+    pub fn says_the_same(&self, other: &Membership) -> bool {
+        (self.array, self.epoch, &self.members) == (other.array, other.epoch, &other.members)
+    }
+
     /// The names of the members in the in-sync set.
     pub fn in_sync(&self) -> impl Iterator<Item = &str> {
         self.members
@@ -59,12 +68,20 @@ pub enum RecordError {
         path: PathBuf,
         source: std::io::Error,
     },
+    #[error("reading the membership record was interrupted: {0}")]
+    Interrupted(String),
     #[error(
         "the membership record {} makes no sense: {why}; it was not written by this program, or was damaged. \
          To start without it, move it away: then every member has to be there and to agree",
         .path.display()
     )]
     Damaged { path: PathBuf, why: String },
+}
+
+impl RecordError {
+    pub(super) fn interrupted(why: &dyn std::fmt::Display) -> Self {
+        RecordError::Interrupted(why.to_string())
+    }
 }
 
 /// The membership record in a file: written beside, synced, renamed, and the folder synced.
@@ -134,6 +151,8 @@ enum KeptStanding {
         reason: String,
         since: Timestamp,
         needs_operator: bool,
+        #[serde(default)]
+        unacknowledged_tail: bool,
     },
 }
 
@@ -152,10 +171,12 @@ impl From<Membership> for KeptV1 {
                     reason,
                     since,
                     needs_operator,
+                    unacknowledged_tail,
                 } => KeptStanding::Out {
                     reason,
                     since,
                     needs_operator,
+                    unacknowledged_tail,
                 },
             };
             (name, kept)
@@ -178,10 +199,12 @@ impl From<KeptV1> for Membership {
                     reason,
                     since,
                     needs_operator,
+                    unacknowledged_tail,
                 } => Standing::Out {
                     reason,
                     since,
                     needs_operator,
+                    unacknowledged_tail,
                 },
             };
             (name, standing)
@@ -204,6 +227,7 @@ mod tests {
             reason: "no answer".into(),
             since: Timestamp::UNIX_EPOCH,
             needs_operator: true,
+            unacknowledged_tail: false,
         };
         Membership {
             array: Uuid::from_u128(7),

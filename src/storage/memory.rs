@@ -1,1 +1,918 @@
-//! A storage in memory, for tests and as the model of the others.
+//! A storage in memory: the model of the others, and a member for tests.
+//!
+//! Simple and obviously right before anything else. The history is a vector of whole transactions;
+//! beside it is kept where the revisions of each object are. What every other storage answers is
+//! compared with what this one answers.
+//!
+//! The data outlives the storage: a [`MemoryOpener`] gives the same data to each storage it opens,
+//! as a file does. [`Faults`] makes calls fail or hang.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::storage::{
+    Answer, Capabilities, Committed, CurrentRecord, Description, Extent, Fault, Finishing, History,
+    Invalidations, Loaded, Opener, Publisher, Result, Revision, SetAside, Size, Storage,
+    StorageError, Transaction, TxnToken, Vote, Voted,
+};
+use crate::zodb::{
+    Conflict, HistoryRecord, HistoryTxn, Oid, Op, Payload, RecordData, Tid, TidRange, TxnMeta,
+    TxnStatus,
+};
+
+mod faults;
+
+pub use faults::{Faults, Gate, Moment};
+
+/// Opens storages that all have the same data, one after the other.
+#[derive(Debug, Clone)]
+pub struct MemoryOpener {
+    name: String,
+    data: Arc<Mutex<Data>>,
+    faults: Faults,
+}
+
+impl MemoryOpener {
+    /// With no data yet.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        MemoryOpener {
+            name: name.into(),
+            data: Arc::default(),
+            faults: Faults::new(),
+        }
+    }
+
+    /// What happens at which moment, in this and in every storage it opens.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// Every transaction that is kept, also while the storage is closed.
+    #[must_use]
+    pub fn transactions(&self) -> Vec<HistoryTxn> {
+        self.data.lock().history.clone()
+    }
+
+    /// Changes what is kept behind the storage's back, as a bad disk or another program would.
+    pub fn tamper(&self, change: impl FnOnce(&mut Vec<HistoryTxn>)) {
+        let mut data = self.data.lock();
+        let mut history = std::mem::take(&mut data.history);
+        change(&mut history);
+        *data = Data::of(history);
+    }
+
+    fn storage(&self) -> MemoryStorage {
+        MemoryStorage(Arc::new(Inner {
+            name: self.name.clone(),
+            data: Arc::clone(&self.data),
+            faults: self.faults.clone(),
+            session: Mutex::default(),
+            settled: Notify::new(),
+            publisher: Publisher::new(),
+            slot: Arc::new(Semaphore::new(1)),
+        }))
+    }
+}
+
+#[async_trait]
+impl Opener for MemoryOpener {
+    fn describe(&self) -> Description {
+        describe(&self.name)
+    }
+
+    async fn open(&self) -> Result<Arc<dyn Storage>, Fault> {
+        self.faults.reach(Moment::Open).await?;
+        Ok(Arc::new(self.storage()))
+    }
+
+    async fn set_aside(&self) -> Result<SetAside, Fault> {
+        let old = std::mem::take(&mut *self.data.lock());
+        Ok(SetAside {
+            file: None,
+            extent: extent(&old.history),
+        })
+    }
+}
+
+fn describe(name: &str) -> Description {
+    Description {
+        kind: "memory",
+        location: name.to_owned(),
+    }
+}
+
+fn extent(transactions: &[HistoryTxn]) -> Extent {
+    Extent {
+        transactions: transactions.len() as u64,
+        bytes: transactions.iter().map(HistoryTxn::size).sum(),
+    }
+}
+
+/// A storage in memory. `Clone` shares it.
+#[derive(Debug, Clone)]
+pub struct MemoryStorage(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    name: String,
+    data: Arc<Mutex<Data>>,
+    faults: Faults,
+    /// Locked before `data` where both are.
+    session: Mutex<Session>,
+    /// Told when a finish is settled.
+    settled: Notify,
+    publisher: Publisher,
+    /// Who may write: a transaction from its vote to its finish. Fair: first come, first served.
+    slot: Arc<Semaphore>,
+}
+
+/// What lasts from an opening to the next.
+#[derive(Debug, Default)]
+struct Session {
+    refuses: Option<Fault>,
+    /// Transactions between their finish and being kept, in the order of the finishes.
+    finishing: VecDeque<Pending>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    txn: HistoryTxn,
+    token: TxnToken,
+    ready: bool,
+    done: oneshot::Sender<Result<Tid>>,
+}
+
+/// What is kept.
+#[derive(Debug, Default)]
+struct Data {
+    history: Vec<HistoryTxn>,
+    /// Each revision of each object, oldest first.
+    objects: BTreeMap<Oid, Vec<Place>>,
+    largest_oid: Oid,
+}
+
+/// A record: of which transaction, and which of its records.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    txn: usize,
+    record: usize,
+}
+
+impl Data {
+    fn of(history: Vec<HistoryTxn>) -> Self {
+        let mut data = Data::default();
+        for txn in history {
+            data.append(txn);
+        }
+        data
+    }
+
+    fn append(&mut self, txn: HistoryTxn) {
+        let number = self.history.len();
+        for (record, HistoryRecord { oid, .. }) in txn.records.iter().enumerate() {
+            if txn.meta.status == TxnStatus::Undone {
+                break;
+            }
+            let places = self.objects.entry(*oid).or_default();
+            // Of two records of one object in a transaction, the last one counts.
+            places.pop_if(|last| last.txn == number);
+            places.push(Place {
+                txn: number,
+                record,
+            });
+            self.largest_oid = self.largest_oid.max(*oid);
+        }
+        self.history.push(txn);
+    }
+
+    fn last_tid(&self) -> Tid {
+        self.history.last().map_or(Tid::ZERO, |txn| txn.tid)
+    }
+
+    fn tid(&self, place: Place) -> Tid {
+        self.history[place.txn].tid
+    }
+
+    fn record(&self, place: Place) -> &RecordData {
+        &self.history[place.txn].records[place.record].data
+    }
+
+    fn places(&self, oid: Oid) -> Result<&[Place], Answer> {
+        let places = self.objects.get(&oid).ok_or(Answer::NoSuchObject(oid))?;
+        Ok(places)
+    }
+
+    fn current(&self, oid: Oid) -> Option<(Tid, &RecordData)> {
+        let place = *self.objects.get(&oid)?.last()?;
+        Some((self.tid(place), self.record(place)))
+    }
+
+    /// The record that an object got in a transaction.
+    fn written(&self, oid: Oid, tid: Tid) -> Option<&RecordData> {
+        let places = self.objects.get(&oid)?;
+        let at = places.partition_point(|place| self.tid(*place) < tid);
+        let place = *places.get(at)?;
+        (self.tid(place) == tid).then(|| self.record(place))
+    }
+
+    /// The first transaction later than `tid`.
+    fn after(&self, tid: Tid) -> usize {
+        self.history.partition_point(|txn| txn.tid <= tid)
+    }
+}
+
+impl MemoryStorage {
+    /// An empty storage that nobody will open again.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        MemoryOpener::new(name).storage()
+    }
+
+    /// What happens at which moment.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        &self.0.faults
+    }
+}
+
+impl Inner {
+    fn usable(&self) -> Result<(), Fault> {
+        self.session.lock().refuses.clone().map_or(Ok(()), Err)
+    }
+
+    async fn reach(&self, moment: Moment) -> Result<(), Fault> {
+        self.usable()?;
+        self.faults.reach(moment).await?;
+        // It may have been closed meanwhile.
+        self.usable()
+    }
+
+    /// The last TID, with those that are being finished.
+    fn last_tid(&self) -> Tid {
+        let session = self.session.lock();
+        let finishing = session.finishing.back().map(|pending| pending.txn.tid);
+        finishing.unwrap_or_else(|| self.data.lock().last_tid())
+    }
+
+    /// Nothing is being finished any more.
+    async fn settled(&self) {
+        loop {
+            let settled = self.settled.notified();
+            if self.session.lock().finishing.is_empty() {
+                return;
+            }
+            settled.await;
+        }
+    }
+
+    /// A finish succeeded: it is kept as soon as all before it are.
+    fn finish(&self, tid: Tid) {
+        let mut session = self.session.lock();
+        if let Some(pending) = session.finishing.iter_mut().find(|one| one.txn.tid == tid) {
+            pending.ready = true;
+        }
+        while let Some(pending) = session.finishing.pop_front_if(|one| one.ready) {
+            let oids: BTreeSet<Oid> = pending.txn.records.iter().map(|one| one.oid).collect();
+            let committed = Committed {
+                tid: pending.txn.tid,
+                oids: oids.into_iter().collect(),
+                by: Some(pending.token),
+            };
+            // INVARIANT 6: no load can see the transaction before it is in every queue.
+            let mut data = self.data.lock();
+            self.publisher.publish(&committed);
+            data.append(pending.txn);
+            // Whoever dropped the future does not want to know.
+            drop(pending.done.send(Ok(committed.tid)));
+        }
+        drop(session);
+        self.settled.notify_waiters();
+    }
+
+    /// Refuses everything from now on, as a file does whose state nobody knows; what was being
+    /// finished is not kept.
+    fn refuse(&self, fault: Fault) {
+        let mut session = self.session.lock();
+        for pending in session.finishing.drain(..) {
+            drop(pending.done.send(Err(fault.clone().into())));
+        }
+        session.refuses.get_or_insert(fault);
+        drop(session);
+        self.publisher.cut_off();
+        self.settled.notify_waiters();
+    }
+
+    /// What would be current, were all finished that is being finished: the TID, and whether there is
+    /// an object.
+    fn foreseen(&self, oid: Oid) -> Option<(Tid, bool)> {
+        let session = self.session.lock();
+        let finishing = session.finishing.iter().rev().find_map(|pending| {
+            let mut records = pending.txn.records.iter().rev();
+            let record = records.find(|record| record.oid == oid)?;
+            Some((pending.txn.tid, record.data.payload().is_some()))
+        });
+        finishing.or_else(|| {
+            let data = self.data.lock();
+            let (tid, record) = data.current(oid)?;
+            Some((tid, record.payload().is_some()))
+        })
+    }
+
+    /// What a restored record holds: a back-pointer where the transaction that is pointed to has the
+    /// same data for the object.
+    fn restored(
+        &self,
+        oid: Oid,
+        data: Option<Payload>,
+        previous: Option<Tid>,
+    ) -> Result<RecordData> {
+        let there = previous.and_then(|tid| {
+            let session = self.session.lock();
+            let finishing = session.finishing.iter().find(|one| one.txn.tid == tid);
+            let found = match finishing {
+                Some(pending) => {
+                    let mut records = pending.txn.records.iter().rev();
+                    records.find(|one| one.oid == oid)?.data.payload().cloned()
+                }
+                None => self.data.lock().written(oid, tid)?.payload().cloned(),
+            };
+            Some((tid, found?))
+        });
+        match (data, there) {
+            (None, Some((tid, data))) => Ok(RecordData::Back { tid, data }),
+            (Some(data), Some((tid, same))) if data.same_as(&same).map_err(reading)? => {
+                Ok(RecordData::Back { tid, data })
+            }
+            (Some(data), _) => Ok(RecordData::Data(data)),
+            (None, None) => Ok(RecordData::Gone),
+        }
+    }
+}
+
+fn reading(error: std::io::Error) -> StorageError {
+    Fault::io("reading a record's data", error).into()
+}
+
+#[async_trait]
+impl Storage for MemoryStorage {
+    fn describe(&self) -> Description {
+        describe(&self.0.name)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            pipelined: true,
+            rewind: true,
+            undo: false,
+            read_only: false,
+        }
+    }
+
+    fn size(&self) -> Size {
+        let data = self.0.data.lock();
+        Size {
+            objects: data.objects.len() as u64,
+            bytes: extent(&data.history).bytes,
+        }
+    }
+
+    async fn last_tid(&self) -> Result<Tid> {
+        self.0.reach(Moment::Ask).await?;
+        Ok(self.0.data.lock().last_tid())
+    }
+
+    async fn load_before(&self, oid: Oid, before: Tid) -> Result<Option<Loaded>> {
+        self.0.reach(Moment::Load).await?;
+        let data = self.0.data.lock();
+        let places = data.places(oid)?;
+        let at = places.partition_point(|place| data.tid(*place) < before);
+        let Some(place) = at.checked_sub(1).map(|at| places[at]) else {
+            return Ok(None);
+        };
+        let payload = data
+            .record(place)
+            .payload()
+            .ok_or(Answer::NoSuchObject(oid))?;
+        Ok(Some(Loaded {
+            data: payload.read().map_err(reading)?,
+            tid: data.tid(place),
+            end: places.get(at).map(|next| data.tid(*next)),
+            as_of: data.last_tid(),
+        }))
+    }
+
+    async fn load_serial(&self, oid: Oid, serial: Tid) -> Result<Bytes> {
+        self.0.reach(Moment::Load).await?;
+        let data = self.0.data.lock();
+        let record = data.written(oid, serial);
+        let payload = record.and_then(RecordData::payload);
+        payload
+            .ok_or(Answer::NoSuchObject(oid))?
+            .read()
+            .map_err(reading)
+    }
+
+    async fn current_tid(&self, oid: Oid) -> Result<Tid> {
+        self.0.reach(Moment::Load).await?;
+        match self.0.data.lock().current(oid) {
+            Some((tid, record)) if record.payload().is_some() => Ok(tid),
+            _ => Err(Answer::NoSuchObject(oid).into()),
+        }
+    }
+
+    async fn new_oids(&self, count: usize, after: Oid) -> Result<Vec<Oid>> {
+        self.0.reach(Moment::Ask).await?;
+        let mut data = self.0.data.lock();
+        let first = data.largest_oid.max(after).0;
+        let last = first
+            .checked_add(count as u64)
+            .ok_or_else(|| Answer::Invalid("there are no object identifiers left".to_owned()))?;
+        data.largest_oid = Oid(last);
+        Ok((first + 1..=last).map(Oid).collect())
+    }
+
+    async fn history(&self, oid: Oid, count: usize) -> Result<Vec<Revision>> {
+        self.0.reach(Moment::Load).await?;
+        let data = self.0.data.lock();
+        let newest_first = data.places(oid)?.iter().rev().take(count);
+        let revisions = newest_first.map(|place| {
+            let txn = &data.history[place.txn];
+            Revision {
+                tid: txn.tid,
+                user: txn.meta.user.clone(),
+                description: txn.meta.description.clone(),
+                extension: txn.meta.extension.clone(),
+                size: match data.record(*place) {
+                    RecordData::Data(data) => data.len() as u64,
+                    // A back-pointer has no data of its own.
+                    RecordData::Back { .. } | RecordData::Gone => 0,
+                },
+            }
+        });
+        Ok(revisions.collect())
+    }
+
+    async fn record_from(&self, from: Oid) -> Result<Option<CurrentRecord>> {
+        self.0.reach(Moment::Load).await?;
+        let data = self.0.data.lock();
+        let mut there = data.objects.range(from..).filter_map(|(oid, _)| {
+            let (tid, record) = data.current(*oid)?;
+            Some((*oid, tid, record.payload()?))
+        });
+        let Some((oid, tid, payload)) = there.next() else {
+            return Ok(None);
+        };
+        Ok(Some(CurrentRecord {
+            oid,
+            tid,
+            data: payload.read().map_err(reading)?,
+            next: there.next().map(|(oid, ..)| oid),
+        }))
+    }
+
+    async fn iterate(&self, range: TidRange) -> Result<Box<dyn History>> {
+        self.0.reach(Moment::Iterate).await?;
+        let last = self.0.data.lock().last_tid().min(range.last);
+        Ok(Box::new(Iteration {
+            storage: Arc::clone(&self.0),
+            rest: TidRange { last, ..range },
+        }))
+    }
+
+    async fn tids_before(&self, before: Tid, count: usize) -> Result<Vec<Tid>> {
+        self.0.reach(Moment::Iterate).await?;
+        let data = self.0.data.lock();
+        let end = data.history.partition_point(|txn| txn.tid < before);
+        let newest_first = data.history[..end].iter().rev();
+        Ok(newest_first.take(count).map(|txn| txn.tid).collect())
+    }
+
+    async fn measure_after(&self, after: Tid) -> Result<Extent> {
+        self.0.reach(Moment::Iterate).await?;
+        let data = self.0.data.lock();
+        Ok(extent(&data.history[data.after(after)..]))
+    }
+
+    async fn invalidations_since(&self, since: Tid) -> Result<(Tid, Option<Vec<Oid>>)> {
+        self.0.reach(Moment::Ask).await?;
+        let data = self.0.data.lock();
+        let later = data.history[data.after(since)..].iter();
+        let oids: BTreeSet<Oid> = later
+            .flat_map(|txn| txn.records.iter().map(|record| record.oid))
+            .collect();
+        Ok((data.last_tid(), Some(oids.into_iter().collect())))
+    }
+
+    fn subscribe(&self) -> Invalidations {
+        let invalidations = self.0.publisher.subscribe();
+        if self.0.usable().is_err() {
+            self.0.publisher.cut_off();
+        }
+        invalidations
+    }
+
+    async fn begin(&self, meta: TxnMeta, tid: Option<Tid>) -> Result<Box<dyn Transaction>> {
+        self.0.reach(Moment::Begin).await?;
+        if let Some(tid) = tid {
+            must_be_later(tid, self.0.last_tid())?;
+        }
+        Ok(Box::new(MemoryTransaction {
+            storage: Arc::clone(&self.0),
+            token: TxnToken::new(),
+            meta,
+            tid,
+            ops: Vec::new(),
+            slot: None,
+        }))
+    }
+
+    async fn restore(&self, batch: Vec<HistoryTxn>) -> Result<()> {
+        let _slot = slot(&self.0).await?;
+        self.0.settled().await;
+        self.0.reach(Moment::Restore).await?;
+        let mut last = self.0.last_tid();
+        for txn in &batch {
+            must_be_later(txn.tid, last)?;
+            last = txn.tid;
+            for record in &txn.records {
+                if let Some(data) = record.data.payload() {
+                    not_empty(record.oid, data)?;
+                }
+            }
+        }
+        for mut txn in batch {
+            for record in &mut txn.records {
+                if let RecordData::Back { tid, data } = &record.data {
+                    record.data = self
+                        .0
+                        .restored(record.oid, Some(data.clone()), Some(*tid))?;
+                }
+            }
+            self.0.data.lock().append(txn);
+        }
+        Ok(())
+    }
+
+    async fn rewind(&self, keep: Option<Tid>) -> Result<SetAside> {
+        let _slot = slot(&self.0).await?;
+        self.0.settled().await;
+        self.0.reach(Moment::Rewind).await?;
+        let mut data = self.0.data.lock();
+        let at = keep.map_or(0, |keep| data.after(keep));
+        let mut history = std::mem::take(&mut data.history);
+        let cut = history.split_off(at);
+        *data = Data::of(history);
+        Ok(SetAside {
+            file: None,
+            extent: extent(&cut),
+        })
+    }
+
+    async fn close(&self) {
+        // A fault of closing is nobody's: it can only make it hang.
+        drop(self.0.faults.reach(Moment::Close).await);
+        self.0
+            .refuse(Fault::Closed("the storage was closed".to_owned()));
+    }
+}
+
+/// The place of a transaction that is voted, or of something that nothing may be voted beside.
+async fn slot(storage: &Inner) -> Result<OwnedSemaphorePermit> {
+    storage.usable()?;
+    let slot = Arc::clone(&storage.slot).acquire_owned().await;
+    let slot = slot.map_err(|_| Fault::Closed("the storage was closed".to_owned()))?;
+    storage.usable()?;
+    Ok(slot)
+}
+
+fn must_be_later(tid: Tid, last: Tid) -> Result<(), Answer> {
+    if tid > last {
+        return Ok(());
+    }
+    Err(Answer::Invalid(format!(
+        "transaction {tid} is not later than the last one, {last}"
+    )))
+}
+
+/// A `Data.fs` cannot hold an empty state: it would mean that there is no object.
+fn not_empty(oid: Oid, data: &Payload) -> Result<(), Answer> {
+    if data.is_empty() {
+        return Err(Answer::Invalid(format!("the state of {oid} is empty")));
+    }
+    Ok(())
+}
+
+/// Gives the transactions of a range one by one; later ones than were there in the beginning are not
+/// in it.
+struct Iteration {
+    storage: Arc<Inner>,
+    rest: TidRange,
+}
+
+#[async_trait]
+impl History for Iteration {
+    async fn next(&mut self) -> Result<Option<HistoryTxn>> {
+        self.storage.reach(Moment::Iterate).await?;
+        let data = self.storage.data.lock();
+        let at = data
+            .history
+            .partition_point(|txn| txn.tid < self.rest.first);
+        let txn = data.history.get(at);
+        let txn = txn.filter(|txn| self.rest.contains(txn.tid)).cloned();
+        if let Some(txn) = &txn {
+            self.rest.first = txn.tid.next();
+        }
+        Ok(txn)
+    }
+}
+
+struct MemoryTransaction {
+    storage: Arc<Inner>,
+    token: TxnToken,
+    meta: TxnMeta,
+    tid: Option<Tid>,
+    ops: Vec<Op>,
+    /// Kept while a client resolves conflicts, so that others cannot make new ones meanwhile.
+    slot: Option<OwnedSemaphorePermit>,
+}
+
+#[async_trait]
+impl Transaction for MemoryTransaction {
+    fn token(&self) -> TxnToken {
+        self.token
+    }
+
+    async fn store(&mut self, op: Op) -> Result<()> {
+        self.storage.usable()?;
+        self.ops.push(op);
+        Ok(())
+    }
+
+    async fn vote(mut self: Box<Self>) -> Result<Vote> {
+        let slot = match self.slot.take() {
+            Some(slot) => slot,
+            None => slot(&self.storage).await?,
+        };
+        self.storage.reach(Moment::Vote).await?;
+        let last = self.storage.last_tid();
+        let tid = match self.tid {
+            Some(tid) => tid,
+            None => Tid::for_commit(Timestamp::now(), last),
+        };
+        must_be_later(tid, last)?;
+        let conflicts = self.drop_conflicts()?;
+        if !conflicts.is_empty() {
+            self.slot = Some(slot);
+            return Ok(Vote::Conflicts(self, conflicts));
+        }
+        let mut records = Vec::new();
+        for op in &self.ops {
+            records.extend(self.record(op, tid)?);
+        }
+        let txn = HistoryTxn {
+            tid,
+            meta: self.meta,
+            records,
+        };
+        Ok(Vote::Ready(Box::new(MemoryVoted {
+            storage: self.storage,
+            token: self.token,
+            txn,
+            slot,
+        })))
+    }
+}
+
+impl MemoryTransaction {
+    /// Takes out what a client may store again, resolved. Any other disagreement is the answer.
+    fn drop_conflicts(&mut self) -> Result<Vec<Conflict>, Answer> {
+        let mut conflicts = Vec::new();
+        let mut kept = Vec::with_capacity(self.ops.len());
+        for op in self.ops.drain(..) {
+            let conflict = |oid, read, committed, data| Conflict {
+                oid,
+                committed,
+                read,
+                data,
+            };
+            match &op {
+                Op::Store { oid, serial, data } => match self.storage.foreseen(*oid) {
+                    Some((committed, _)) if committed != *serial => {
+                        let data = Some(data.clone());
+                        conflicts.push(conflict(*oid, *serial, committed, data));
+                        continue;
+                    }
+                    _ => (),
+                },
+                Op::Delete { oid, serial } => match self.storage.foreseen(*oid) {
+                    None => return Err(Answer::NoSuchObject(*oid)),
+                    Some((committed, _)) if committed != *serial => {
+                        return Err(Answer::Conflict(conflict(*oid, *serial, committed, None)));
+                    }
+                    Some(_) => (),
+                },
+                Op::CheckCurrent { oid, serial } => match self.storage.foreseen(*oid) {
+                    None | Some((_, false)) => return Err(Answer::NoSuchObject(*oid)),
+                    Some((committed, true)) if committed != *serial => {
+                        let conflict = conflict(*oid, *serial, committed, None);
+                        return Err(Answer::ReadConflict(conflict));
+                    }
+                    Some((_, true)) => (),
+                },
+                Op::Restore { .. } => (),
+                Op::Undo { .. } => return Err(Answer::Unsupported("undo")),
+            }
+            kept.push(op);
+        }
+        self.ops = kept;
+        Ok(conflicts)
+    }
+
+    /// The record that an operation writes, where it writes one.
+    fn record(&self, op: &Op, tid: Tid) -> Result<Option<HistoryRecord>> {
+        let (oid, data) = match op {
+            Op::Store { oid, data, .. } => {
+                not_empty(*oid, data)?;
+                (*oid, RecordData::Data(data.clone()))
+            }
+            Op::Delete { oid, .. } => (*oid, RecordData::Gone),
+            Op::Restore {
+                oid,
+                serial,
+                data,
+                previous,
+            } => {
+                if *serial != tid {
+                    return Err(Answer::Invalid(format!(
+                        "the record of {oid} belongs to transaction {serial}, not to {tid}"
+                    ))
+                    .into());
+                }
+                if let Some(data) = data {
+                    not_empty(*oid, data)?;
+                }
+                let data = self.storage.restored(*oid, data.clone(), *previous)?;
+                (*oid, data)
+            }
+            Op::CheckCurrent { .. } | Op::Undo { .. } => return Ok(None),
+        };
+        Ok(Some(HistoryRecord { oid, data }))
+    }
+}
+
+struct MemoryVoted {
+    storage: Arc<Inner>,
+    token: TxnToken,
+    txn: HistoryTxn,
+    slot: OwnedSemaphorePermit,
+}
+
+impl Voted for MemoryVoted {
+    fn tid(&self) -> Option<Tid> {
+        Some(self.txn.tid)
+    }
+
+    fn resolved(&self) -> &[Oid] {
+        &[]
+    }
+
+    fn finish(self: Box<Self>) -> Finishing {
+        let MemoryVoted {
+            storage,
+            token,
+            txn,
+            slot,
+        } = *self;
+        let tid = txn.tid;
+        let (done, answer) = oneshot::channel();
+        {
+            let mut session = storage.session.lock();
+            if let Some(fault) = session.refuses.clone() {
+                return Box::pin(async move { Err(fault.into()) });
+            }
+            session.finishing.push_back(Pending {
+                txn,
+                token,
+                ready: false,
+                done,
+            });
+        }
+        drop(slot);
+        let undecided = Undecided { storage, tid };
+        Box::pin(async move {
+            let storage = Arc::clone(&undecided.storage);
+            if let Err(fault) = storage.faults.reach(Moment::Finish).await {
+                storage.refuse(Fault::Poisoned(fault.to_string()));
+                return Err(fault.into());
+            }
+            drop(undecided);
+            let tid = answer.await.unwrap_or_else(|_| {
+                Err(Fault::Closed("the storage was closed".to_owned()).into())
+            })?;
+            storage.faults.reach(Moment::Finished).await?;
+            Ok(tid)
+        })
+    }
+}
+
+/// Finishes the transaction when dropped, with the future or by it: dropping the future does not undo
+/// the finish. Where it failed nothing is being finished any more, and this does nothing.
+struct Undecided {
+    storage: Arc<Inner>,
+    tid: Tid,
+}
+
+impl Drop for Undecided {
+    fn drop(&mut self) {
+        self.storage.finish(self.tid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::suite::{Fixture, commit, storage_suite};
+
+    storage_suite!(async { Fixture::new(MemoryStorage::new("test")) });
+
+    #[tokio::test]
+    async fn the_data_is_there_when_it_is_opened_again() {
+        let opener = MemoryOpener::new("test");
+        let first = opener.open().await.unwrap();
+        let tid = commit(&*first, &[(1, Tid::ZERO, b"a")]).await;
+        first.close().await;
+        assert!(matches!(
+            first.last_tid().await,
+            Err(StorageError::Fault(Fault::Closed(_)))
+        ));
+        let second = opener.open().await.unwrap();
+        assert_eq!(second.last_tid().await.unwrap(), tid);
+        second.close().await;
+        let aside = opener.set_aside().await.unwrap();
+        assert_eq!(aside.extent.transactions, 1);
+        let third = opener.open().await.unwrap();
+        assert_eq!(third.last_tid().await.unwrap(), Tid::ZERO);
+    }
+
+    #[tokio::test]
+    async fn what_is_told_to_fail_fails_as_often_as_told() {
+        let opener = MemoryOpener::new("test");
+        let fault = Fault::Unreachable("no route".to_owned());
+        opener.faults().fail_once(Moment::Open, fault.clone());
+        assert!(opener.open().await.is_err());
+        let storage = opener.open().await.unwrap();
+        opener.faults().fail_after(1, Moment::Ask, fault);
+        assert!(storage.last_tid().await.is_ok());
+        assert!(storage.last_tid().await.is_err());
+        assert!(storage.last_tid().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_finish_that_fails_poisons_the_storage_until_it_is_opened_again() {
+        let opener = MemoryOpener::new("test");
+        let storage = opener.open().await.unwrap();
+        let tid = commit(&*storage, &[(1, Tid::ZERO, b"a")]).await;
+        let full = Fault::DiskFull {
+            what: "a test".to_owned(),
+        };
+        opener.faults().fail_once(Moment::Finish, full);
+        let mut txn = storage.begin(TxnMeta::default(), None).await.unwrap();
+        let store = Op::Store {
+            oid: Oid(1),
+            serial: tid,
+            data: Payload::from(&b"b"[..]),
+        };
+        txn.store(store).await.unwrap();
+        let Vote::Ready(voted) = txn.vote().await.unwrap() else {
+            panic!("no conflict is possible");
+        };
+        assert!(voted.finish().await.is_err());
+        assert!(matches!(
+            storage.last_tid().await,
+            Err(StorageError::Fault(Fault::Poisoned(_)))
+        ));
+        let again = opener.open().await.unwrap();
+        assert_eq!(again.last_tid().await.unwrap(), tid);
+    }
+
+    #[tokio::test]
+    async fn a_held_call_waits_for_its_gate() {
+        let storage = MemoryStorage::new("test");
+        let gate = storage.faults().hold(Moment::Ask);
+        let held = storage.last_tid();
+        let release = async {
+            gate.reached().await;
+            gate.release();
+        };
+        let (tid, ()) = tokio::join!(held, release);
+        assert_eq!(tid.unwrap(), Tid::ZERO);
+    }
+}

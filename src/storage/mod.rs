@@ -33,7 +33,7 @@ mod publish;
 pub mod suite;
 
 pub use fault::{Fault, StorageError};
-pub use publish::{Committed, Invalidations, Publisher, TxnToken};
+pub use publish::{Committed, CutOff, Invalidations, Publisher, TxnToken};
 
 /// The result of most calls.
 pub type Result<T, E = StorageError> = std::result::Result<T, E>;
@@ -190,6 +190,10 @@ pub struct Description {
 
 /// What a storage can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a question of its own"
+)]
 pub struct Capabilities {
     /// The next transaction may be voted while earlier ones are being finished.
     pub pipelined: bool,

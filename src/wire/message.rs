@@ -164,7 +164,7 @@ pub enum Call {
         label: String,
     },
     Ping,
-    /// The original ZEORaid's extension methods, by name: `raid_status` and its like.
+    /// The original `ZEORaid`'s extension methods, by name: `raid_status` and its like.
     Raid {
         method: RaidMethod,
         arguments: Vec<Value>,
@@ -180,7 +180,7 @@ pub enum Call {
     },
 }
 
-/// The original ZEORaid's extension methods.
+/// The original `ZEORaid`'s extension methods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RaidMethod {
     Status,

@@ -25,8 +25,8 @@ impl Tid {
         let months = years * 12 + i64::from(civil.month()) - 1;
         let days = months * 31 + i64::from(civil.day()) - 1;
         let minutes = (days * 24 + i64::from(civil.hour())) * 60 + i64::from(civil.minute());
-        let nanos = civil.second().unsigned_abs() as u128 * 1_000_000_000
-            + civil.subsec_nanosecond().unsigned_abs() as u128;
+        let nanos = u128::from(civil.second().unsigned_abs()) * 1_000_000_000
+            + u128::from(civil.subsec_nanosecond().unsigned_abs());
         let fraction = (nanos << 32) / NANOS_PER_MINUTE;
         // Years up to 9999 need 32 bits; the fraction is below 2^32 because seconds are below 60.
         Tid((minutes.unsigned_abs() << 32) | fraction as u64)

@@ -1,0 +1,395 @@
+//! Members come and go: opened, lost, disabled, added, removed; and whether clients are served.
+
+use std::time::Duration;
+
+use super::{
+    Asked, Changes, Configured, Controller, Effect, Fault, Kind, Link, Member, MemberId, Notice,
+    Now, Out, Phase, Refused, Serving, State,
+};
+use crate::raid::FailMode;
+use crate::storage::Extent;
+use crate::zodb::Tid;
+
+impl Controller {
+    pub(super) fn add_member(
+        &mut self,
+        configured: Configured,
+        standing: State,
+        now: Now,
+    ) -> MemberId {
+        let id = MemberId(self.next_member);
+        self.next_member += 1;
+        let shut = matches!(
+            &standing,
+            State::Degraded(Out {
+                needs_operator: true,
+                ..
+            })
+        );
+        let member = Member {
+            name: configured.name,
+            fingerprint: configured.fingerprint,
+            description: configured.description,
+            standing,
+            link: if shut {
+                Link::Shut
+            } else {
+                Link::Opening { failed: None }
+            },
+            since: now.wall,
+            lacks: None,
+            failures: 0,
+            retry_at: None,
+        };
+        self.members.insert(id, member);
+        self.emit(Effect::Added(id));
+        if !shut {
+            self.emit(Effect::Open(id));
+        }
+        id
+    }
+
+    pub(super) fn member_opened(&mut self, id: MemberId, link: Link, now: Now) {
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
+        if member.link == Link::Shut {
+            // It was shut while it was being opened.
+            self.emit(Effect::Close(id));
+            return;
+        }
+        member.link = link;
+        let name = member.name.clone();
+        self.blocked = None;
+        self.notice(Notice::MemberOpened { member: name });
+        if let Phase::Opening {
+            first_open: first_open @ None,
+        } = &mut self.phase
+        {
+            *first_open = Some(now.monotonic);
+        }
+        self.start_if_possible(now);
+        self.recover_by_itself(now);
+        self.start_next_recovery(now);
+    }
+
+    pub(super) fn open_failed(&mut self, id: MemberId, fault: &Fault, now: Now) {
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
+        if matches!(member.link, Link::Opening { .. }) {
+            let text = fault.to_string();
+            if let State::Degraded(out) = &mut member.standing
+                && !out.needs_operator
+            {
+                out.reason.clone_from(&text);
+            }
+            member.link = Link::Opening { failed: Some(text) };
+            self.start_if_possible(now);
+        }
+    }
+
+    /// A member failed, answered wrongly, or is disabled.
+    ///
+    /// INVARIANT 7: commits in hand go on with the others. The last member of the in-sync set stays
+    /// in it (INVARIANT 4: a record that names nobody could never be started from); the array then
+    /// starts anew from it.
+    pub(super) fn lose(&mut self, id: MemberId, out: Out, now: Now) {
+        let last = self.in_sync_count() == 1;
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
+        member.link = if out.needs_operator && !(member.is_in_sync() && last) {
+            Link::Shut
+        } else {
+            Link::Opening {
+                failed: Some(out.reason.clone()),
+            }
+        };
+        let reopen = member.link != Link::Shut;
+        let name = member.name.clone();
+        match member.standing.clone() {
+            State::InSync if last => {
+                self.notice(Notice::NotServing {
+                    reason: format!("{name}, the last optimal member, failed: {}", out.reason),
+                });
+                self.close_and_reopen(id, reopen);
+                self.drop_participant(id, now);
+                self.start_anew(now);
+                return;
+            }
+            State::InSync => {
+                member.stand(State::Degraded(out.clone()), now.wall);
+                member.lacks = Some(Extent::default());
+                self.change_membership(now);
+                let epoch = self.epoch;
+                self.notice(Notice::MemberDegraded {
+                    member: name,
+                    reason: out.reason,
+                    epoch,
+                });
+                self.emit(Effect::Publish);
+            }
+            State::Recovering(_) => {
+                member.stand(State::Degraded(out.clone()), now.wall);
+                self.notice(Notice::MemberDegraded {
+                    member: name,
+                    reason: out.reason,
+                    epoch: self.epoch,
+                });
+                self.emit(Effect::CancelRecovery);
+            }
+            State::Degraded(before) => {
+                // What it was first taken out for says more, unless an operator speaks.
+                if out.needs_operator || !before.needs_operator {
+                    member.standing = State::Degraded(out);
+                }
+            }
+        }
+        self.close_and_reopen(id, reopen);
+        self.drop_participant(id, now);
+        self.serve_or_not(now);
+    }
+
+    fn close_and_reopen(&mut self, id: MemberId, reopen: bool) {
+        self.emit(Effect::Close(id));
+        if reopen {
+            self.emit(Effect::Open(id));
+        }
+    }
+
+    /// Commits in hand go on without this member.
+    fn drop_participant(&mut self, id: MemberId, now: Now) {
+        use super::CommitState::{Finishing, Voting};
+        for commit in self.commits.values_mut() {
+            commit.participants.remove(&id);
+            commit.votes.remove(&id);
+            if let Voting { waits } | Finishing { waits, .. } = &mut commit.state {
+                waits.remove(&id);
+            }
+        }
+        self.settle_votes(now);
+        self.settle_finishing(now);
+    }
+
+    /// No member of the in-sync set is left open: what was begun is given up, and the array starts
+    /// again from the set as it is.
+    fn start_anew(&mut self, now: Now) {
+        let membership = self.membership(now);
+        self.recorded = Some(membership);
+        self.phase = Phase::Opening { first_open: None };
+        let finishing: Vec<_> = self.finishing.iter().copied().collect();
+        let begun: Vec<_> = self
+            .commits
+            .keys()
+            .copied()
+            .filter(|id| !finishing.contains(id))
+            .collect();
+        for id in begun {
+            let Some(commit) = self.commits.get(&id) else {
+                continue;
+            };
+            let fault = Fault::NotServing("no optimal member is left".into());
+            let voted = matches!(
+                commit.state,
+                super::CommitState::AwaitsRecord { .. } | super::CommitState::Voted { .. }
+            );
+            if commit.kind == Kind::Client && voted {
+                self.forget(id);
+                self.emit(Effect::Abort { commit: id });
+                self.emit(Effect::FinishReply {
+                    commit: id,
+                    reply: Err(fault),
+                });
+            } else {
+                self.emit(Effect::Abort { commit: id });
+                self.refuse(id, fault);
+            }
+        }
+        if self.recovery.is_some() {
+            self.emit(Effect::CancelRecovery);
+        }
+        self.emit(Effect::Publish);
+        self.serve_or_not(now);
+    }
+
+    /// Says whether clients are served, where that has changed.
+    pub(super) fn serve_or_not(&mut self, now: Now) {
+        let (have, needed) = (self.in_sync_count(), self.needed());
+        let next = match &self.phase {
+            Phase::Opening { .. } | Phase::Assembling => {
+                let waits_for = self.what_is_waited_for();
+                if self.head == Tid::ZERO
+                    && !matches!(self.serving, Serving::Yes | Serving::No { .. })
+                {
+                    Serving::Starting { waits_for }
+                } else {
+                    Serving::No { reason: waits_for }
+                }
+            }
+            Phase::Stopping => Serving::No {
+                reason: "the daemon is shutting down".into(),
+            },
+            Phase::Running if have >= needed => Serving::Yes,
+            Phase::Running => {
+                let reason = format!(
+                    "{have} of {} members are optimal, {needed} are needed",
+                    self.members.len()
+                );
+                match self.rules.fail_mode {
+                    FailMode::Close => Serving::No { reason },
+                    FailMode::ReadOnly => Serving::ReadOnly { reason },
+                }
+            }
+        };
+        if next == self.serving {
+            return;
+        }
+        if let Serving::No { reason } | Serving::ReadOnly { reason } = &next
+            && self.phase == Phase::Running
+        {
+            self.notice(Notice::NotServing {
+                reason: reason.clone(),
+            });
+        }
+        if next == Serving::Yes {
+            let members = self
+                .in_sync()
+                .map(|(_, member)| member.name.clone())
+                .collect();
+            self.notice(Notice::Serving {
+                members,
+                head: self.head,
+            });
+        } else {
+            let waiting: Vec<_> = self
+                .queue
+                .iter()
+                .copied()
+                .filter(|id| {
+                    self.commits
+                        .get(id)
+                        .is_some_and(|commit| commit.kind == Kind::Client)
+                })
+                .collect();
+            for id in waiting {
+                self.refuse(id, Fault::NotServing("too few members are optimal".into()));
+            }
+        }
+        self.serving = next.clone();
+        self.emit(Effect::Serving(next));
+        self.grant_lock(now);
+    }
+
+    pub(super) fn disable_asked(&mut self, name: &str, now: Now) -> Asked {
+        let id = self.id_of(name)?;
+        let member = &self.members[&id];
+        if member.is_in_sync() && (self.phase != Phase::Running || self.in_sync_count() == 1) {
+            let (array, member) = (self.rules.array.clone(), name.to_owned());
+            return Err(Refused::LastOptimal { array, member });
+        }
+        self.recovery_queue.retain(|wanted| wanted.member != id);
+        let in_sync = member.is_in_sync();
+        let out = Out {
+            needs_operator: true,
+            ..Out::because("disabled by an operator")
+        };
+        self.lose(id, out, now);
+        if !in_sync {
+            // The in-sync set is the same; that an operator's word is needed must be kept too.
+            self.record_membership(now);
+        }
+        Ok(Changes::default())
+    }
+
+    pub(super) fn members_asked(
+        &mut self,
+        wanted: Vec<Configured>,
+        dry_run: bool,
+        now: Now,
+    ) -> Asked {
+        let stays = |member: &Member| {
+            wanted
+                .iter()
+                .any(|w| w.name == member.name && w.fingerprint == member.fingerprint)
+        };
+        let leaving: Vec<MemberId> = self
+            .members
+            .iter()
+            .filter(|(_, member)| !stays(member))
+            .map(|(id, _)| *id)
+            .collect();
+        let present = |name: &str| {
+            self.members
+                .values()
+                .any(|member| member.name == name && stays(member))
+        };
+        let joining: Vec<Configured> = wanted
+            .iter()
+            .filter(|wanted| !present(&wanted.name))
+            .cloned()
+            .collect();
+        let changes = Changes {
+            added: joining.iter().map(|wanted| wanted.name.clone()).collect(),
+            removed: leaving.iter().map(|id| self.name(*id)).collect(),
+        };
+        let remain = self
+            .in_sync()
+            .filter(|(id, _)| !leaving.contains(id))
+            .count();
+        if remain == 0 && !leaving.is_empty() {
+            let (array, removed) = (self.rules.array.clone(), changes.removed);
+            return Err(Refused::NoneWouldRemain { array, removed });
+        }
+        if dry_run || (leaving.is_empty() && joining.is_empty()) {
+            return Ok(changes);
+        }
+        for id in leaving {
+            self.remove_member(id, now);
+        }
+        for configured in joining {
+            let name = configured.name.clone();
+            let out = Out::because("added; not recovered yet");
+            self.add_member(configured, State::Degraded(out), now);
+            self.notice(Notice::MemberAdded { member: name });
+        }
+        self.blocked = None;
+        self.change_membership(now);
+        self.emit(Effect::Publish);
+        self.serve_or_not(now);
+        self.start_if_possible(now);
+        Ok(changes)
+    }
+
+    fn remove_member(&mut self, id: MemberId, now: Now) {
+        if self
+            .recovery
+            .as_ref()
+            .is_some_and(|running| running.member == id)
+        {
+            self.emit(Effect::CancelRecovery);
+            self.recovery = None;
+        }
+        self.recovery_queue.retain(|wanted| wanted.member != id);
+        if let Some(member) = self.members.remove(&id) {
+            self.notice(Notice::MemberRemoved {
+                member: member.name,
+            });
+        }
+        self.emit(Effect::Remove(id));
+        self.drop_participant(id, now);
+    }
+
+    /// A member may be recovered without an operator at this moment.
+    pub(super) fn recovers_by_itself(&self, member: &Member, now: Now) -> bool {
+        self.rules.auto_recover
+            && member.is_open()
+            && matches!(&member.standing, State::Degraded(out) if !out.needs_operator)
+            && member.retry_at.is_none_or(|at| at <= now.monotonic)
+    }
+
+    /// How long after so many failures a recovery is tried again.
+    pub(super) fn retry_delay(failures: u32) -> Duration {
+        Duration::from_secs(1 << failures.min(8))
+    }
+}

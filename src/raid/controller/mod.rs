@@ -1,0 +1,615 @@
+//! The controller decides. It is told what happened and says what is to be done: no IO, no tasks, no
+//! clock but the `now` it is given, so that every decision can be tested and simulated.
+//!
+//! Where the invariants of the design page are kept:
+//!
+//! | invariant | where |
+//! | --- | --- |
+//! | 1 durable before acknowledged | [`commit`]: `FinishReply` only after every participant finished |
+//! | 2 membership before acknowledgement | [`commit`]: `AwaitsRecord`, `AwaitsAck` |
+//! | 3 one history | [`commit`]: one lock, TIDs rise; members vote and finish in that order |
+//! | 4 start only from the in-sync set | [`start`] |
+//! | 5 reads are capped at the head | `raid::read`; the head rises here, in `commit` |
+//! | 6 order | `Effect::Committed` in TID order; `server::outbox`, `raid::cache` |
+//! | 7 a member's failure is not the client's | [`membership`]: `lose`; `raid::read` asks another |
+//! | 8 an error that every member gives is an answer | [`commit`]: `count_ballots` |
+//! | 9 nothing is thrown away | `raid::recovery`; `Storage::rewind` sets aside |
+
+mod check;
+mod commit;
+mod membership;
+mod recover;
+mod start;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::record::{Membership, Standing};
+use super::report::{Serving, Strategy};
+use super::{Notice, Refused};
+use crate::job::Rate;
+use crate::storage::{Description, Fault};
+use crate::zodb::{Conflict, Oid, Tid};
+
+pub(crate) use state::{
+    Ballot, Commit, CommitId, CommitState, Generation, Kind, Link, Member, MemberId, Out, Phase,
+    Rules, State,
+};
+
+/// The moment at which something happened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Now {
+    /// For deadlines.
+    pub monotonic: Instant,
+    /// For TIDs and for people.
+    pub wall: Timestamp,
+}
+
+impl Now {
+    pub(crate) fn read() -> Self {
+        Now {
+            monotonic: Instant::now(),
+            wall: Timestamp::now(),
+        }
+    }
+}
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Event {
+    MemberOpened {
+        member: MemberId,
+        generation: Generation,
+        last_tid: Tid,
+        pipelined: bool,
+    },
+    OpenFailed {
+        member: MemberId,
+        fault: Fault,
+    },
+    /// A call to the member failed.
+    MemberLost {
+        member: MemberId,
+        generation: Generation,
+        fault: Fault,
+    },
+    /// The comparison at the start has ended.
+    Assembled {
+        found: Vec<(MemberId, Compared)>,
+    },
+    Recorded {
+        epoch: u64,
+    },
+    RecordFailed {
+        epoch: u64,
+        reason: String,
+    },
+    /// A client wants the lock and the votes. Also after it has resolved conflicts.
+    VoteAsked {
+        commit: CommitId,
+        wanted: Option<Tid>,
+        bytes: u64,
+    },
+    MemberVoted {
+        commit: CommitId,
+        member: MemberId,
+        ballot: Ballot,
+    },
+    FinishAsked {
+        commit: CommitId,
+    },
+    MemberFinished {
+        commit: CommitId,
+        member: MemberId,
+    },
+    /// The client aborted or left.
+    Gone {
+        commit: CommitId,
+    },
+    RecoverAsked {
+        member: String,
+        strategy: Strategy,
+        rate: Option<Rate>,
+    },
+    CancelAsked,
+    /// A recovery wants the lock for its last part.
+    CatchUpAsked {
+        commit: CommitId,
+    },
+    /// A recovery gives the lock back without having become level.
+    CatchUpEnded {
+        commit: CommitId,
+    },
+    /// The target holds everything up to this transaction.
+    TargetLevel {
+        commit: CommitId,
+        member: MemberId,
+        last_tid: Tid,
+    },
+    RecoveryEnded {
+        member: MemberId,
+        ended: Ended,
+    },
+    DisableAsked {
+        member: String,
+    },
+    MembersAsked {
+        members: Vec<Configured>,
+        dry_run: bool,
+    },
+    Tick,
+    StopAsked,
+}
+
+/// A member as the configuration has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Configured {
+    pub name: String,
+    pub fingerprint: String,
+    pub description: Description,
+}
+
+/// What the comparison at the start found about a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Compared {
+    /// It ends with the same transaction as the newest.
+    Level,
+    /// It is a prefix of the newest.
+    Behind,
+    /// It holds what the newest does not.
+    Diverged { reason: String },
+    /// It could not be asked.
+    Unknown(String),
+}
+
+/// How a recovery ended.
+#[derive(Debug, Clone)]
+pub(crate) enum Ended {
+    Done,
+    Cancelled,
+    /// It may be tried again later.
+    Failed {
+        reason: String,
+    },
+    /// It makes no sense to try again without an operator.
+    Stuck {
+        reason: String,
+    },
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// Open the member, now and again until it is open.
+    Open(MemberId),
+    Close(MemberId),
+    /// Forget the member after closing it.
+    Remove(MemberId),
+    Added(MemberId),
+    /// Compare these at the start; the first is the newest.
+    Assemble {
+        members: Vec<MemberId>,
+    },
+    /// Make this record durable and say so.
+    Record(Membership),
+    /// Readers see the present head and members from now on.
+    Publish,
+    Serving(Serving),
+    /// Ask a member for its vote.
+    Vote {
+        commit: CommitId,
+        member: MemberId,
+        tid: Tid,
+    },
+    VoteReply {
+        commit: CommitId,
+        reply: VoteReply,
+    },
+    /// Ask a member to finish. The order of these is the order of transactions.
+    Finish {
+        commit: CommitId,
+        member: MemberId,
+    },
+    /// Drop whatever members hold of this transaction.
+    Abort {
+        commit: CommitId,
+    },
+    /// It is acknowledged: caches, subscribers, the head. In TID order.
+    Committed {
+        commit: CommitId,
+        tid: Tid,
+    },
+    FinishReply {
+        commit: CommitId,
+        reply: Result<Tid, Fault>,
+    },
+    StartRecovery {
+        member: MemberId,
+        strategy: Strategy,
+        rate: Option<Rate>,
+        may_cut: bool,
+    },
+    CancelRecovery,
+    /// The recovery has the lock, until then; this is the head.
+    CatchUpGranted {
+        commit: CommitId,
+        head: Tid,
+        until: Instant,
+    },
+    CatchUpRefused {
+        commit: CommitId,
+        reason: String,
+    },
+    /// The target is in the in-sync set, durably.
+    Joined {
+        commit: CommitId,
+    },
+    Notice(Notice),
+}
+
+/// What a client's vote is answered.
+#[derive(Debug)]
+pub(crate) enum VoteReply {
+    Ready {
+        tid: Tid,
+        resolved: Vec<Oid>,
+    },
+    /// The lock stays with the client until it votes again.
+    Conflicts(Vec<Conflict>),
+    No(crate::storage::Answer),
+    Fault(Fault),
+}
+
+/// What an operator's request is answered.
+pub(crate) type Asked = Result<Changes, Refused>;
+
+/// What a change of the members did, or would do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    pub added: Vec<String>,
+    pub removed: Vec<String>,
+}
+
+/// The state of the array. See the module's page.
+pub(crate) struct Controller {
+    pub(crate) rules: Rules,
+    pub(crate) array: Uuid,
+    /// The record that was found at the start.
+    recorded: Option<Membership>,
+    pub(crate) epoch: u64,
+    durable_epoch: u64,
+    pub(crate) members: BTreeMap<MemberId, Member>,
+    next_member: u32,
+    pub(crate) phase: Phase,
+    pub(crate) serving: Serving,
+    pub(crate) head: Tid,
+    /// The last TID that was given to a commit that may still come true. Not before the head.
+    last_given: Tid,
+    pub(crate) lock: Option<CommitId>,
+    lock_since: Option<Instant>,
+    queue: VecDeque<CommitId>,
+    commits: BTreeMap<CommitId, Commit>,
+    /// Commits whose members have been asked to finish, in TID order.
+    finishing: VecDeque<CommitId>,
+    pub(crate) recovery: Option<Running>,
+    pub(crate) recovery_queue: VecDeque<Wanted>,
+    /// Why a comparison at the start did not lead to serving; nothing is tried before something
+    /// about the members changes.
+    blocked: Option<String>,
+    /// Since when the array's state is what it is.
+    pub(crate) since: Timestamp,
+    last_state: super::ArrayState,
+    effects: Vec<Effect>,
+}
+
+/// The recovery that runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Running {
+    pub member: MemberId,
+    /// Waits for the record that lets the target in.
+    pub joining: Option<(CommitId, u64)>,
+}
+
+/// A recovery that waits for its turn.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    pub member: MemberId,
+    pub strategy: Strategy,
+    pub rate: Option<Rate>,
+}
+
+impl Controller {
+    /// An array of these members, with the record that was found. What is to be done first is to be
+    /// taken with [`Self::take_effects`].
+    pub(crate) fn new(
+        rules: Rules,
+        configured: Vec<Configured>,
+        recorded: Option<Membership>,
+        now: Now,
+    ) -> Self {
+        let array = recorded
+            .as_ref()
+            .map_or_else(Uuid::new_v4, |record| record.array);
+        let epoch = recorded.as_ref().map_or(0, |record| record.epoch);
+        let mut controller = Controller {
+            rules,
+            array,
+            recorded,
+            epoch,
+            durable_epoch: epoch,
+            members: BTreeMap::new(),
+            next_member: 0,
+            phase: Phase::Opening { first_open: None },
+            serving: Serving::Starting {
+                waits_for: "members".into(),
+            },
+            head: Tid::ZERO,
+            last_given: Tid::ZERO,
+            lock: None,
+            lock_since: None,
+            queue: VecDeque::new(),
+            commits: BTreeMap::new(),
+            finishing: VecDeque::new(),
+            recovery: None,
+            recovery_queue: VecDeque::new(),
+            blocked: None,
+            since: now.wall,
+            last_state: super::ArrayState::Failed,
+            effects: Vec::new(),
+        };
+        for member in configured {
+            let standing = controller.standing_at_start(&member.name);
+            controller.add_member(member, standing, now);
+        }
+        controller.say_what_is_waited_for();
+        controller
+    }
+
+    /// Takes note of what happened; what is to be done is returned in order.
+    pub(crate) fn apply(&mut self, now: Now, event: Event) -> (Asked, Vec<Effect>) {
+        let asked = self.dispatch(now, event);
+        self.note_state(now);
+        self.check();
+        (asked, self.take_effects())
+    }
+
+    pub(crate) fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    fn dispatch(&mut self, now: Now, event: Event) -> Asked {
+        match event {
+            Event::MemberOpened {
+                member,
+                generation,
+                last_tid,
+                pipelined,
+            } => {
+                self.member_opened(
+                    member,
+                    Link::Open {
+                        generation,
+                        last_tid,
+                        pipelined,
+                    },
+                    now,
+                );
+            }
+            Event::OpenFailed { member, fault } => self.open_failed(member, &fault, now),
+            Event::MemberLost {
+                member,
+                generation,
+                fault,
+            } => {
+                if self.members.get(&member).and_then(Member::generation) == Some(generation) {
+                    self.lose(member, Out::because(fault.to_string()), now);
+                }
+            }
+            Event::Assembled { found } => self.assembled(found, now),
+            Event::Recorded { epoch } => self.recorded(epoch, now),
+            Event::RecordFailed { epoch, reason } => self.record_failed(epoch, reason, now),
+            Event::VoteAsked {
+                commit,
+                wanted,
+                bytes,
+            } => {
+                self.vote_asked(commit, wanted, bytes, now);
+            }
+            Event::MemberVoted {
+                commit,
+                member,
+                ballot,
+            } => {
+                self.member_voted(commit, member, ballot, now);
+            }
+            Event::FinishAsked { commit } => self.finish_asked(commit, now),
+            Event::MemberFinished { commit, member } => self.member_finished(commit, member, now),
+            Event::Gone { commit } => self.gone(commit, now),
+            Event::RecoverAsked {
+                member,
+                strategy,
+                rate,
+            } => {
+                return self.recover_asked(&member, strategy, rate, now);
+            }
+            Event::CancelAsked => return self.cancel_asked(),
+            Event::CatchUpAsked { commit } => self.catch_up_asked(commit, now),
+            Event::CatchUpEnded { commit } => self.catch_up_ended(commit, now),
+            Event::TargetLevel {
+                commit,
+                member,
+                last_tid,
+            } => {
+                self.target_level(commit, member, last_tid, now);
+            }
+            Event::RecoveryEnded { member, ended } => self.recovery_ended(member, ended, now),
+            Event::DisableAsked { member } => return self.disable_asked(&member, now),
+            Event::MembersAsked { members, dry_run } => {
+                return self.members_asked(members, dry_run, now);
+            }
+            Event::Tick => self.tick(now),
+            Event::StopAsked => self.stop_asked(now),
+        }
+        Ok(Changes::default())
+    }
+
+    fn emit(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        self.emit(Effect::Notice(notice));
+    }
+
+    /// What time brings: waiting that has been long enough.
+    fn tick(&mut self, now: Now) {
+        self.start_if_possible(now);
+        self.time_out_holder(now);
+        self.recover_by_itself(now);
+        self.start_next_recovery(now);
+        if self.epoch > self.durable_epoch {
+            // A record that could not be written is tried again; one that is being written is
+            // written at most twice.
+            self.record_membership(now);
+        }
+    }
+
+    fn stop_asked(&mut self, now: Now) {
+        self.phase = Phase::Stopping;
+        self.recovery_queue.clear();
+        if self.recovery.is_some() {
+            self.emit(Effect::CancelRecovery);
+        }
+        for commit in std::mem::take(&mut self.queue) {
+            self.refuse(
+                commit,
+                Fault::NotServing("the daemon is shutting down".into()),
+            );
+        }
+        self.serve_or_not(now);
+    }
+
+    /// The members of the in-sync set.
+    pub(crate) fn in_sync(&self) -> impl Iterator<Item = (MemberId, &Member)> {
+        self.members
+            .iter()
+            .filter(|(_, member)| member.is_in_sync())
+            .map(|(id, member)| (*id, member))
+    }
+
+    pub(crate) fn in_sync_count(&self) -> usize {
+        self.in_sync().count()
+    }
+
+    /// Nothing is in hand: no commit, no recovery.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.commits.is_empty() && self.recovery.is_none() && self.durable_epoch >= self.epoch
+    }
+
+    pub(crate) fn knows(&self, commit: CommitId) -> bool {
+        self.commits.contains_key(&commit)
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(crate) fn lock_held_for(&self, now: Instant) -> Option<Duration> {
+        self.lock_since
+            .map(|since| now.saturating_duration_since(since))
+    }
+
+    /// Which of the original's four words holds.
+    pub(crate) fn state(&self) -> super::ArrayState {
+        let out = self.members.len() - self.in_sync_count();
+        if !matches!(self.phase, Phase::Running) || self.in_sync_count() < self.needed() {
+            super::ArrayState::Failed
+        } else if self
+            .members
+            .values()
+            .any(|member| matches!(member.standing, State::Recovering(_)))
+            || self
+                .recovery
+                .as_ref()
+                .is_some_and(|running| running.joining.is_some())
+        {
+            super::ArrayState::Recovering
+        } else if out > 0 {
+            super::ArrayState::Degraded
+        } else {
+            super::ArrayState::Optimal
+        }
+    }
+
+    fn needed(&self) -> usize {
+        self.rules.min_optimal.max(1)
+    }
+
+    fn note_state(&mut self, now: Now) {
+        let state = self.state();
+        if state != self.last_state {
+            self.last_state = state;
+            self.since = now.wall;
+        }
+    }
+
+    pub(crate) fn id_of(&self, name: &str) -> Result<MemberId, Refused> {
+        let found = self.members.iter().find(|(_, member)| member.name == name);
+        found
+            .map(|(id, _)| *id)
+            .ok_or_else(|| Refused::NoSuchMember {
+                array: self.rules.array.clone(),
+                member: name.to_owned(),
+                members: self
+                    .members
+                    .values()
+                    .map(|member| member.name.clone())
+                    .collect(),
+            })
+    }
+
+    /// The record as it should be now.
+    fn membership(&self, now: Now) -> Membership {
+        let members = self.members.values().map(|member| {
+            let standing = match member.out() {
+                None => Standing::InSync,
+                Some(out) => Standing::Out {
+                    reason: out.reason.clone(),
+                    since: member.since,
+                    needs_operator: out.needs_operator,
+                    unacknowledged_tail: out.unacknowledged_tail,
+                },
+            };
+            (member.name.clone(), standing)
+        });
+        Membership {
+            array: self.array,
+            epoch: self.epoch,
+            members: members.collect(),
+            time: now.wall,
+        }
+    }
+
+    /// The in-sync set, or what is known of the others, has changed: from now on nothing is
+    /// acknowledged before the record of it is durable.
+    fn change_membership(&mut self, now: Now) {
+        self.epoch += 1;
+        self.record_membership(now);
+    }
+
+    /// What the record says besides the in-sync set has changed.
+    fn record_membership(&mut self, now: Now) {
+        let membership = self.membership(now);
+        self.emit(Effect::Record(membership));
+    }
+
+    fn participants(&self) -> BTreeSet<MemberId> {
+        self.in_sync().map(|(id, _)| id).collect()
+    }
+}

@@ -1,0 +1,309 @@
+//! Recoveries: one at a time, the others in line. The copying is ordinary code in `raid::recovery`;
+//! here are the three moments that must be decided: the start, the lock for the last part, and the
+//! target's entry into the in-sync set.
+
+use super::{
+    Asked, Changes, CommitId, CommitState, Controller, Effect, Ended, Kind, Link, MemberId, Notice,
+    Now, Out, Phase, Rate, Refused, Running, State, Strategy, Wanted,
+};
+use crate::zodb::Tid;
+
+impl Controller {
+    pub(super) fn recover_asked(
+        &mut self,
+        name: &str,
+        strategy: Strategy,
+        rate: Option<Rate>,
+        now: Now,
+    ) -> Asked {
+        let id = self.id_of(name)?;
+        if self.phase != Phase::Running {
+            return Err(Refused::NotServing {
+                reason: self.what_is_waited_for(),
+            });
+        }
+        let member = name.to_owned();
+        let queued = self.recovery_queue.iter().any(|wanted| wanted.member == id);
+        match &mut self.members.get_mut(&id).expect("id_of found it").standing {
+            State::InSync => return Err(Refused::AlreadyOptimal { member }),
+            State::Recovering(_) => return Err(Refused::AlreadyRecovering { member }),
+            State::Degraded(_) if queued => return Err(Refused::AlreadyRecovering { member }),
+            State::Degraded(out) => out.needs_operator = false,
+        }
+        self.queue_recovery(Wanted {
+            member: id,
+            strategy,
+            rate,
+        });
+        self.start_next_recovery(now);
+        Ok(Changes::default())
+    }
+
+    fn queue_recovery(&mut self, wanted: Wanted) {
+        if let Some(member) = self.members.get_mut(&wanted.member) {
+            member.retry_at = None;
+            if member.link == Link::Shut {
+                member.link = Link::Opening { failed: None };
+                self.emit(Effect::Open(wanted.member));
+            }
+        }
+        self.recovery_queue.push_back(wanted);
+    }
+
+    /// Queues the members that come back from a lack of contact.
+    pub(super) fn recover_by_itself(&mut self, now: Now) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        let due: Vec<MemberId> = self
+            .members
+            .iter()
+            .filter(|(_, member)| self.recovers_by_itself(member, now))
+            .map(|(id, _)| *id)
+            .filter(|id| {
+                !self
+                    .recovery_queue
+                    .iter()
+                    .any(|wanted| wanted.member == *id)
+            })
+            .collect();
+        for member in due {
+            let strategy = Strategy::Missing;
+            self.queue_recovery(Wanted {
+                member,
+                strategy,
+                rate: None,
+            });
+        }
+    }
+
+    pub(super) fn start_next_recovery(&mut self, now: Now) {
+        while self.recovery.is_none() && self.phase == Phase::Running {
+            let Some(wanted) = self.recovery_queue.pop_front() else {
+                return;
+            };
+            let Some(member) = self.members.get_mut(&wanted.member) else {
+                continue;
+            };
+            let State::Degraded(out) = member.standing.clone() else {
+                continue;
+            };
+            let may_cut = wanted.strategy == Strategy::Rebuild || out.unacknowledged_tail;
+            member.stand(State::Recovering(out), now.wall);
+            self.recovery = Some(Running {
+                member: wanted.member,
+                joining: None,
+            });
+            self.emit(Effect::StartRecovery {
+                member: wanted.member,
+                strategy: wanted.strategy,
+                rate: wanted.rate,
+                may_cut,
+            });
+        }
+    }
+
+    pub(super) fn cancel_asked(&mut self) -> Asked {
+        if self.recovery.is_none() && self.recovery_queue.is_empty() {
+            return Err(Refused::NoRecovery);
+        }
+        for wanted in std::mem::take(&mut self.recovery_queue) {
+            self.hold_back(wanted.member);
+        }
+        if self.recovery.is_some() {
+            self.emit(Effect::CancelRecovery);
+        }
+        Ok(Changes::default())
+    }
+
+    /// After an operator's cancel, only an operator starts it again.
+    fn hold_back(&mut self, id: MemberId) {
+        let member = self.members.get_mut(&id);
+        if let Some(State::Degraded(out)) = member.map(|member| &mut member.standing) {
+            out.needs_operator = true;
+            out.reason = "its recovery was cancelled by an operator".into();
+        }
+    }
+
+    pub(super) fn catch_up_asked(&mut self, id: CommitId, now: Now) {
+        if self.recovery.is_none() || self.phase != Phase::Running {
+            let reason = "the array does not serve".into();
+            self.emit(Effect::CatchUpRefused { commit: id, reason });
+            return;
+        }
+        self.enqueue(id, Kind::CatchUp, None, 0);
+        self.grant_lock(now);
+    }
+
+    /// The lock is the recovery's once everything before it is finished.
+    pub(super) fn let_catch_up(&mut self, now: Now) {
+        let (Some(id), true) = (self.lock, self.finishing.is_empty()) else {
+            return;
+        };
+        let until = now.monotonic + self.rules.catch_up_limit;
+        let Some(commit) = self.commits.get_mut(&id) else {
+            return;
+        };
+        if commit.state == CommitState::CatchUpWaits {
+            commit.state = CommitState::CatchingUp { until };
+            let head = self.head;
+            self.emit(Effect::CatchUpGranted {
+                commit: id,
+                head,
+                until,
+            });
+        }
+    }
+
+    pub(super) fn catch_up_ended(&mut self, id: CommitId, now: Now) {
+        let joining = self.recovery.as_ref().and_then(|running| running.joining);
+        if joining.is_some_and(|(commit, _)| commit == id) {
+            return;
+        }
+        if self
+            .commits
+            .get(&id)
+            .is_some_and(|commit| commit.kind == Kind::CatchUp)
+        {
+            self.forget(id);
+            let reason = "it took too long".into();
+            self.emit(Effect::CatchUpRefused { commit: id, reason });
+            self.grant_lock(now);
+        }
+    }
+
+    /// The target holds everything up to `last_tid`. Under the lock that is the head, or it is not
+    /// let in.
+    pub(super) fn target_level(&mut self, id: CommitId, member: MemberId, last_tid: Tid, now: Now) {
+        let has_lock = self.lock == Some(id)
+            && self
+                .commits
+                .get(&id)
+                .is_some_and(|commit| matches!(commit.state, CommitState::CatchingUp { .. }));
+        let is_target = self
+            .recovery
+            .as_ref()
+            .is_some_and(|running| running.member == member);
+        let head = self.head;
+        let target = self.members.get_mut(&member).filter(|member| {
+            is_target && member.is_open() && matches!(member.standing, State::Recovering(_))
+        });
+        let Some(target) = target.filter(|_| has_lock && last_tid == head) else {
+            let reason = "the target is not level with the array".into();
+            self.forget(id);
+            self.emit(Effect::CatchUpRefused { commit: id, reason });
+            self.grant_lock(now);
+            return;
+        };
+        if let Link::Open {
+            last_tid: known, ..
+        } = &mut target.link
+        {
+            *known = last_tid;
+        }
+        target.stand(State::InSync, now.wall);
+        self.change_membership(now);
+        let epoch = self.epoch;
+        if let Some(running) = &mut self.recovery {
+            running.joining = Some((id, epoch));
+        }
+    }
+
+    /// The record that lets the target in is durable.
+    pub(super) fn joined_durably(&mut self, now: Now) {
+        let Some(running) = &mut self.recovery else {
+            return;
+        };
+        let Some((commit, _)) = running.joining.take() else {
+            return;
+        };
+        let id = running.member;
+        self.forget(commit);
+        if let Some(member) = self.members.get_mut(&id) {
+            member.lacks = None;
+            member.failures = 0;
+            let name = member.name.clone();
+            let epoch = self.epoch;
+            self.notice(Notice::MemberOptimal {
+                member: name,
+                epoch,
+            });
+        }
+        self.emit(Effect::Publish);
+        self.emit(Effect::Joined { commit });
+        self.serve_or_not(now);
+        self.grant_lock(now);
+    }
+
+    /// The record that lets the target in cannot be written: it stays out.
+    pub(super) fn join_failed(&mut self, reason: &str, now: Now) {
+        let Some(running) = &mut self.recovery else {
+            return;
+        };
+        let Some((commit, _)) = running.joining.take() else {
+            return;
+        };
+        let id = running.member;
+        self.forget(commit);
+        if let Some(member) = self.members.get_mut(&id)
+            && member.is_in_sync()
+        {
+            member.stand(State::Degraded(Out::because("not let in")), now.wall);
+            self.change_membership(now);
+        }
+        let reason = format!("the membership record could not be written: {reason}");
+        self.emit(Effect::CatchUpRefused { commit, reason });
+        self.grant_lock(now);
+    }
+
+    pub(super) fn recovery_ended(&mut self, id: MemberId, ended: Ended, now: Now) {
+        if self
+            .recovery
+            .as_ref()
+            .is_none_or(|running| running.member != id)
+        {
+            return;
+        }
+        self.recovery = None;
+        let stopping = self.phase != Phase::Running;
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
+        let name = member.name.clone();
+        let (reason, needs_operator) = match &ended {
+            Ended::Done => (None, false),
+            Ended::Cancelled if stopping => (Some("its recovery was interrupted".into()), false),
+            Ended::Cancelled => (
+                Some("its recovery was cancelled by an operator".into()),
+                true,
+            ),
+            Ended::Failed { reason } => (Some(reason.clone()), false),
+            Ended::Stuck { reason } => (Some(reason.clone()), true),
+        };
+        // Where it was lost or disabled meanwhile, that is its reason.
+        if let (State::Recovering(out), Some(reason)) = (member.standing.clone(), reason) {
+            member.stand(
+                State::Degraded(Out {
+                    reason,
+                    needs_operator,
+                    ..out
+                }),
+                now.wall,
+            );
+            member.failures += 1;
+            member.retry_at = Some(now.monotonic + Self::retry_delay(member.failures));
+            self.record_membership(now);
+        }
+        match ended {
+            Ended::Done => {}
+            Ended::Cancelled => self.notice(Notice::RecoveryCancelled { member: name }),
+            Ended::Failed { reason } | Ended::Stuck { reason } => {
+                self.notice(Notice::RecoveryFailed {
+                    member: name,
+                    reason,
+                });
+            }
+        }
+        self.start_next_recovery(now);
+    }
+}

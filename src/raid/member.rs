@@ -1,0 +1,135 @@
+//! One task for each member: opens it, tries again, closes it.
+//!
+//! The task follows what the controller wants ([`Want`]). Opening never blocks anybody else; what
+//! takes longer than the open timeout is reported as a failure, so that the start can go on, and is
+//! waited for all the same.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, watch};
+
+use super::controller::MemberId;
+use super::runner::Runner;
+use crate::storage::{Fault, Opener, Storage};
+use crate::task::{Backoff, Stop};
+
+/// What the controller wants of a member's task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Want {
+    pub open: bool,
+    /// Rises when what is open is to be closed.
+    pub round: u64,
+}
+
+/// The task's surroundings.
+pub(super) struct Link {
+    pub runner: Arc<Runner>,
+    pub member: MemberId,
+    pub opener: Arc<dyn Opener>,
+    pub want: watch::Receiver<Want>,
+    /// Cuts the wait for the next try short.
+    pub retry: Arc<Notify>,
+    pub open_timeout: Duration,
+    pub stop: Stop,
+}
+
+const FIRST_DELAY: Duration = Duration::from_millis(500);
+const MOST_DELAY: Duration = Duration::from_secs(30);
+/// How long a member that is let go may take to close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Who stayed open for this long is opened again at once.
+const GOOD_WHILE: Duration = Duration::from_mins(1);
+
+impl Link {
+    /// Runs until the stop, and closes what is open then.
+    pub(super) async fn run(mut self) {
+        let mut open: Option<(Arc<dyn Storage>, u64, Instant)> = None;
+        let mut backoff = Backoff::new(FIRST_DELAY, MOST_DELAY);
+        let mut held_back = false;
+        loop {
+            let want = *self.want.borrow_and_update();
+            if let Some((storage, round, since)) = &open
+                && (want.round != *round || !want.open)
+            {
+                close(&**storage).await;
+                held_back = since.elapsed() < GOOD_WHILE;
+                if !held_back {
+                    backoff.reset();
+                }
+                open = None;
+            }
+            if self.stop.is_requested() {
+                break;
+            }
+            if want.open && open.is_none() {
+                if std::mem::take(&mut held_back) && !self.pause(backoff.delay()).await {
+                    continue;
+                }
+                match self.open().await {
+                    Ok(storage) if *self.want.borrow() == want => {
+                        open = Some((Arc::clone(&storage), want.round, Instant::now()));
+                        self.runner.member_is_open(self.member, storage).await;
+                    }
+                    // Meanwhile something else is wanted.
+                    Ok(storage) => close(&*storage).await,
+                    Err(fault) => {
+                        let delay = backoff.delay();
+                        self.runner.member_not_open(self.member, fault, delay);
+                        self.pause(delay).await;
+                    }
+                }
+                continue;
+            }
+            // Both may be dropped: they are only looked at anew.
+            tokio::select! {
+                changed = self.want.changed() => if changed.is_err() { self.stop.request() },
+                () = self.stop.requested() => {}
+            }
+        }
+        if let Some((storage, ..)) = open {
+            close(&*storage).await;
+        }
+    }
+
+    async fn open(&self) -> Result<Arc<dyn Storage>, Fault> {
+        let opening = self.opener.open();
+        tokio::pin!(opening);
+        if let Ok(opened) = tokio::time::timeout(self.open_timeout, &mut opening).await {
+            return opened;
+        }
+        let fault = Fault::Timeout {
+            what: "being opened",
+            after: self.open_timeout,
+        };
+        self.runner
+            .member_not_open(self.member, fault, Duration::ZERO);
+        tokio::select! {
+            opened = opening => opened,
+            () = self.stop.requested() => Err(Fault::Closed("the daemon is shutting down".into())),
+        }
+    }
+
+    /// Waits before the next try; false when something else is wanted.
+    async fn pause(&mut self, delay: Duration) -> bool {
+        tokio::select! {
+            () = tokio::time::sleep(delay) => true,
+            () = self.retry.notified() => true,
+            _ = self.want.changed() => {
+                self.want.mark_changed();
+                false
+            }
+            () = self.stop.requested() => false,
+        }
+    }
+}
+
+async fn close(storage: &dyn Storage) {
+    if tokio::time::timeout(CLOSE_TIMEOUT, storage.close())
+        .await
+        .is_err()
+    {
+        let location = storage.describe().location;
+        tracing::warn!(location, "a member did not close in time");
+    }
+}

@@ -1,0 +1,154 @@
+//! Reading from whichever member is best, and from another where that one fails.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Instant;
+
+use futures_util::future::BoxFuture;
+
+use super::report::Serving;
+use super::runner::Runner;
+use super::view::{Reader, View};
+use crate::storage::{Fault, Loaded, Result, Storage, StorageError};
+use crate::zodb::{Oid, Tid};
+
+/// Objects of one page of oids are asked of the same member while it is not busier than the others,
+/// so that each member's caches hold a part of the database and not all the same.
+const PAGE_BITS: u32 = 12;
+
+/// How many more calls the preferred member may have outstanding than the least busy one.
+const PATIENCE: usize = 4;
+
+impl Runner {
+    /// INVARIANT 5: what was current just before `before`, and never anything past the head.
+    pub(super) async fn load_before(
+        self: &Arc<Self>,
+        oid: Oid,
+        before: Tid,
+    ) -> Result<Option<Loaded>> {
+        self.counters.loads.fetch_add(1, Ordering::Relaxed);
+        let view = self.view();
+        let head = view.head;
+        let before = before.min(head.next());
+        if view.serving.can_read()
+            && let Some(loaded) = self.cache.get(oid, before, head)
+        {
+            return Ok(Some(loaded));
+        }
+        let loaded = self
+            .ask(&view, oid, "loadBefore", move |storage| {
+                Box::pin(async move { storage.load_before(oid, before).await })
+            })
+            .await?;
+        let Some(mut loaded) = loaded else {
+            return Ok(None);
+        };
+        loaded.end = loaded.end.filter(|end| *end <= head);
+        loaded.as_of = head;
+        self.cache.put(oid, &loaded);
+        Ok(Some(loaded))
+    }
+
+    /// Asks one member, and the others where it fails; who failed is taken out. `near` is what
+    /// neighbours are kept together by.
+    pub(super) async fn ask<T: Send>(
+        self: &Arc<Self>,
+        view: &View,
+        near: Oid,
+        what: &'static str,
+        call: impl Fn(Arc<dyn Storage>) -> BoxFuture<'static, Result<T>> + Send + Sync,
+    ) -> Result<T> {
+        let mut failed: Vec<usize> = Vec::new();
+        loop {
+            let Some((index, reader)) = choose(view, near, &failed) else {
+                return Err(not_serving(view).into());
+            };
+            match self.ask_one(reader, what, &call).await {
+                // INVARIANT 7: another one is asked, and this one is looked after.
+                Err(StorageError::Fault(fault)) => {
+                    failed.push(index);
+                    self.lost(reader.member, reader.generation, fault);
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn ask_one<T: Send>(
+        &self,
+        reader: &Reader,
+        what: &'static str,
+        call: &(impl Fn(Arc<dyn Storage>) -> BoxFuture<'static, Result<T>> + Send + Sync),
+    ) -> Result<T> {
+        let timed = reader.stats.count_read().then(Instant::now);
+        let _busy = Busy::new(reader);
+        let mut answering = call(Arc::clone(&reader.storage));
+        // Most answers are there at once, and then no timer is needed.
+        let answer = match poll_once(answering.as_mut()).await {
+            Some(answer) => answer,
+            None => tokio::time::timeout(self.options.member_timeout, answering)
+                .await
+                .unwrap_or_else(|_| Err(self.timeout(what).into())),
+        };
+        if let Some(since) = timed {
+            reader.stats.add_latency(since);
+        }
+        answer
+    }
+}
+
+/// Counts a call as outstanding while it lives.
+struct Busy<'a>(&'a Reader);
+
+impl<'a> Busy<'a> {
+    fn new(reader: &'a Reader) -> Self {
+        reader.stats.outstanding.fetch_add(1, Ordering::Relaxed);
+        Busy(reader)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.stats.outstanding.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn choose<'a>(view: &'a View, near: Oid, failed: &[usize]) -> Option<(usize, &'a Reader)> {
+    if !view.serving.can_read() {
+        return None;
+    }
+    let usable = || {
+        view.readers
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| !failed.contains(index))
+    };
+    let busy = |reader: &Reader| reader.stats.outstanding.load(Ordering::Relaxed);
+    let preferred = (near.0 >> PAGE_BITS) as usize % view.readers.len().max(1);
+    let least = usable().map(|(_, reader)| busy(reader)).min()?;
+    usable()
+        .find(|(index, reader)| *index == preferred && busy(reader) <= least + PATIENCE)
+        .or_else(|| usable().find(|(_, reader)| busy(reader) == least))
+        .or_else(|| usable().next())
+}
+
+pub(super) fn not_serving(view: &View) -> Fault {
+    let reason = match &view.serving {
+        Serving::No { reason } | Serving::ReadOnly { reason } => reason.clone(),
+        Serving::Starting { waits_for } => format!("it is starting, and waits for {waits_for}"),
+        Serving::Yes => "every member failed".into(),
+    };
+    Fault::NotServing(reason)
+}
+
+/// The answer, where it is there at once.
+async fn poll_once<T>(mut future: Pin<&mut (dyn Future<Output = T> + Send)>) -> Option<T> {
+    std::future::poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}

@@ -1,0 +1,831 @@
+//! The runner does what the controller decides.
+//!
+//! Whoever brings an event feeds it to the controller under one lock and carries out the effects
+//! before letting go of it; every effect is quick (a message sent, a task started, a state
+//! published), so there is no queue between deciding and doing, and effects happen in the order in
+//! which they were decided. Votes and finishes run as tasks and come back as events.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use super::cache::RecordCache;
+use super::controller::{
+    Asked, Ballot, CommitId, Configured, Controller, Effect, Event, Generation, MemberId, Now,
+    VoteReply,
+};
+use super::member::{Link, Want};
+use super::options::{ArrayOptions, MemberSpec};
+use super::recovery::{self, LastRecovery};
+use super::report::Serving;
+use super::view::{MemberStats, Reader, View};
+use super::{Membership, Notice, NoticeSink, RecordStore, Severity};
+use crate::storage::{
+    Committed, Fault, Publisher, Result, Storage, StorageError, TxnToken, Vote, Voted,
+};
+use crate::task::{Stop, Tasks};
+use crate::zodb::{Oid, Op, Tid, TxnMeta};
+
+/// All that an array's tasks share.
+pub(super) struct Runner {
+    pub options: ArrayOptions,
+    core: Mutex<Core>,
+    view: ArcSwap<View>,
+    pub cache: RecordCache,
+    pub publisher: Publisher,
+    /// The last transactions, oldest first: clients verify their caches with them.
+    recent: Mutex<VecDeque<Committed>>,
+    serving: watch::Sender<Serving>,
+    notices: NoticeSink,
+    recorder: watch::Sender<Option<Membership>>,
+    pub tasks: Tasks,
+    /// Rises when a member was opened or could not be.
+    links: watch::Sender<u64>,
+    pub counters: Counters,
+    pub oid_floor: tokio::sync::Mutex<Oid>,
+    next_commit: AtomicU64,
+}
+
+/// What is counted since the start.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub loads: AtomicU64,
+    pub commits: AtomicU64,
+    /// Per second, times 1000, over the last seconds.
+    pub loads_rate: AtomicU64,
+    pub commits_rate: AtomicU64,
+}
+
+/// What is behind the lock.
+pub(super) struct Core {
+    pub controller: Controller,
+    live: HashMap<CommitId, Live>,
+    pub members: BTreeMap<MemberId, Handle>,
+    /// The configured members, for those that the controller adds.
+    specs: Vec<MemberSpec>,
+    next_generation: u64,
+    pub recovery: Option<LastRecovery>,
+    pub recoveries: u64,
+    catch_ups: HashMap<CommitId, mpsc::Sender<CatchUp>>,
+}
+
+/// A member, on the side that does.
+pub(super) struct Handle {
+    pub spec: MemberSpec,
+    pub stats: Arc<MemberStats>,
+    pub storage: Option<(Generation, Arc<dyn Storage>)>,
+    pub last_fault: Option<Fault>,
+    pub next_try: Option<Instant>,
+    pub retry: Arc<Notify>,
+    want: watch::Sender<Want>,
+    stop: Stop,
+}
+
+/// A transaction between its vote and its end.
+struct Live {
+    token: TxnToken,
+    meta: TxnMeta,
+    ops: Arc<[Op]>,
+    oids: Vec<Oid>,
+    /// Ends the votes of this round.
+    round: Stop,
+    voted: HashMap<MemberId, Box<dyn Voted>>,
+    vote_reply: Option<oneshot::Sender<VoteReply>>,
+    finish_reply: Option<oneshot::Sender<std::result::Result<Tid, Fault>>>,
+}
+
+/// What a recovery is told of the commit lock.
+#[derive(Debug)]
+pub(super) enum CatchUp {
+    Granted { head: Tid, until: Instant },
+    Refused { reason: String },
+    Joined,
+}
+
+/// A transaction that asks for its vote.
+pub(super) struct Ballots {
+    pub commit: CommitId,
+    pub token: TxnToken,
+    pub meta: TxnMeta,
+    pub ops: Arc<[Op]>,
+    pub oids: Vec<Oid>,
+    pub wanted: Option<Tid>,
+    pub bytes: u64,
+}
+
+impl Runner {
+    pub(super) fn new(
+        options: ArrayOptions,
+        controller: Controller,
+        specs: Vec<MemberSpec>,
+        notices: NoticeSink,
+    ) -> Arc<Runner> {
+        let serving = controller.serving.clone();
+        let view = View {
+            head: Tid::ZERO,
+            serving: serving.clone(),
+            readers: Arc::new([]),
+        };
+        let core = Core {
+            controller,
+            live: HashMap::new(),
+            members: BTreeMap::new(),
+            specs,
+            next_generation: 0,
+            recovery: None,
+            recoveries: 0,
+            catch_ups: HashMap::new(),
+        };
+        Arc::new(Runner {
+            cache: RecordCache::new(options.cache_bytes),
+            options,
+            core: Mutex::new(core),
+            view: ArcSwap::from_pointee(view),
+            publisher: Publisher::new(),
+            recent: Mutex::default(),
+            serving: watch::Sender::new(serving),
+            notices,
+            recorder: watch::Sender::new(None),
+            tasks: Tasks::new("tasks of the array"),
+            links: watch::Sender::new(0),
+            counters: Counters::default(),
+            oid_floor: tokio::sync::Mutex::new(Oid(0)),
+            next_commit: AtomicU64::new(1),
+        })
+    }
+
+    /// Carries out what the controller wants at the very beginning, and starts the tasks that every
+    /// array has.
+    pub(super) fn start(self: &Arc<Self>, record: Arc<dyn RecordStore>) {
+        let recorder = Arc::clone(self);
+        let pending = self.recorder.subscribe();
+        self.tasks
+            .spawn("membership record", recorder.keep_record(record, pending));
+        let ticker = Arc::clone(self);
+        self.tasks.spawn("clock", ticker.tick());
+        let mut core = self.core.lock();
+        let effects = core.controller.take_effects();
+        self.carry_out(&mut core, effects);
+    }
+
+    /// Tells the controller what happened, and does what it decides.
+    pub(super) fn feed(self: &Arc<Self>, event: Event) -> Asked {
+        let mut core = self.core.lock();
+        let (asked, effects) = core.controller.apply(Now::read(), event);
+        self.carry_out(&mut core, effects);
+        asked
+    }
+
+    /// Tells the controller which members are wanted.
+    pub(super) fn feed_members(self: &Arc<Self>, specs: Vec<MemberSpec>, dry_run: bool) -> Asked {
+        let members = specs.iter().map(configured).collect();
+        let mut core = self.core.lock();
+        if !dry_run {
+            core.specs = specs;
+        }
+        let (asked, effects) = core
+            .controller
+            .apply(Now::read(), Event::MembersAsked { members, dry_run });
+        self.carry_out(&mut core, effects);
+        asked
+    }
+
+    /// Looks at the state. `look` must be quick.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Core) -> T) -> T {
+        look(&self.core.lock())
+    }
+
+    pub(super) fn update<T>(&self, update: impl FnOnce(&mut Core) -> T) -> T {
+        update(&mut self.core.lock())
+    }
+
+    pub(super) fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    pub(super) fn serving(&self) -> watch::Receiver<Serving> {
+        self.serving.subscribe()
+    }
+
+    pub(super) fn links(&self) -> watch::Receiver<u64> {
+        self.links.subscribe()
+    }
+
+    pub(super) fn new_commit_id(&self) -> CommitId {
+        CommitId(self.next_commit.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(super) fn notice(&self, notice: Notice) {
+        let array = self.options.name.as_str();
+        let member = notice.member().unwrap_or_default();
+        let (kind, text) = (notice.kind(), notice.to_string());
+        match notice.severity() {
+            Severity::Info => tracing::info!(array, member, kind, "{text}"),
+            Severity::Warning => tracing::warn!(array, member, kind, "{text}"),
+            Severity::Error => tracing::error!(array, member, kind, "{text}"),
+        }
+        (self.notices)(notice);
+    }
+
+    fn carry_out(self: &Arc<Self>, core: &mut Core, effects: Vec<Effect>) {
+        for effect in effects {
+            self.carry_out_one(core, effect);
+        }
+    }
+
+    fn carry_out_one(self: &Arc<Self>, core: &mut Core, effect: Effect) {
+        match effect {
+            Effect::Added(member) => self.add_handle(core, member),
+            Effect::Open(member) => {
+                if let Some(handle) = core.members.get(&member) {
+                    handle.want.send_modify(|want| want.open = true);
+                    handle.retry.notify_waiters();
+                }
+            }
+            Effect::Close(member) => core.close(member),
+            Effect::Remove(member) => {
+                core.close(member);
+                if let Some(handle) = core.members.remove(&member) {
+                    handle.stop.request();
+                }
+            }
+            Effect::Assemble { members } => {
+                let members = core.open_storages(&members);
+                let runner = Arc::clone(self);
+                self.tasks.spawn("comparison of the members", async move {
+                    let found = recovery::assemble(&runner, members).await;
+                    runner.feed(Event::Assembled { found }).ok();
+                });
+            }
+            Effect::Record(membership) => drop(self.recorder.send_replace(Some(membership))),
+            Effect::Publish => self.publish(core),
+            Effect::Serving(serving) => {
+                if !serving.can_read() {
+                    self.cache.clear();
+                    self.publisher.cut_off();
+                }
+                self.publish(core);
+                self.serving.send_replace(serving);
+            }
+            Effect::Vote {
+                commit,
+                member,
+                tid,
+            } => self.ask_vote(core, commit, member, tid),
+            Effect::VoteReply { commit, reply } => core.reply_to_vote(commit, reply),
+            Effect::Finish { commit, member } => self.ask_finish(core, commit, member),
+            Effect::Abort { commit } => core.abort(commit),
+            Effect::Committed { commit, tid } => self.committed(core, commit, tid),
+            Effect::FinishReply { commit, reply } => {
+                if let Some(sender) = core.live.remove(&commit).and_then(|live| live.finish_reply) {
+                    drop(sender.send(reply));
+                }
+            }
+            Effect::StartRecovery {
+                member,
+                strategy,
+                rate,
+                may_cut,
+            } => {
+                recovery::start(self, core, member, strategy, rate, may_cut);
+            }
+            Effect::CancelRecovery => {
+                if let Some(recovery) = &core.recovery {
+                    recovery.handle.cancel();
+                }
+            }
+            Effect::CatchUpGranted {
+                commit,
+                head,
+                until,
+            } => {
+                core.tell_catch_up(commit, CatchUp::Granted { head, until });
+            }
+            Effect::CatchUpRefused { commit, reason } => {
+                core.tell_catch_up(commit, CatchUp::Refused { reason });
+            }
+            Effect::Joined { commit } => core.tell_catch_up(commit, CatchUp::Joined),
+            Effect::Notice(notice) => self.notice(notice),
+        }
+    }
+
+    fn add_handle(self: &Arc<Self>, core: &mut Core, member: MemberId) {
+        let Some(name) = core
+            .controller
+            .members
+            .get(&member)
+            .map(|member| &member.name)
+        else {
+            return;
+        };
+        let Some(spec) = core.specs.iter().find(|spec| spec.name == *name).cloned() else {
+            return;
+        };
+        let (want, wanted) = watch::channel(Want::default());
+        let stop = self.tasks.stop().child();
+        let retry = Arc::new(Notify::new());
+        let link = Link {
+            runner: Arc::clone(self),
+            member,
+            opener: Arc::clone(&spec.opener),
+            want: wanted,
+            retry: Arc::clone(&retry),
+            open_timeout: self.options.open_timeout,
+            stop: stop.clone(),
+        };
+        self.tasks
+            .spawn(format!("member {}", spec.name), link.run());
+        let handle = Handle {
+            spec,
+            stats: Arc::default(),
+            storage: None,
+            last_fault: None,
+            next_try: None,
+            retry,
+            want,
+            stop,
+        };
+        core.members.insert(member, handle);
+    }
+
+    /// A member's task has opened it.
+    pub(super) async fn member_is_open(
+        self: &Arc<Self>,
+        member: MemberId,
+        storage: Arc<dyn Storage>,
+    ) {
+        let asked = tokio::time::timeout(self.options.member_timeout, storage.last_tid()).await;
+        let last_tid = match asked {
+            Ok(Ok(last_tid)) => last_tid,
+            Ok(Err(error)) => {
+                let fault = as_fault(error);
+                return self.member_not_open(member, fault, Duration::ZERO);
+            }
+            Err(_) => {
+                let fault = self.timeout("lastTransaction");
+                return self.member_not_open(member, fault, Duration::ZERO);
+            }
+        };
+        let pipelined = storage.capabilities().pipelined;
+        let mut core = self.core.lock();
+        core.next_generation += 1;
+        let generation = Generation(core.next_generation);
+        let Some(handle) = core.members.get_mut(&member) else {
+            return;
+        };
+        handle.storage = Some((generation, storage));
+        handle.last_fault = None;
+        handle.next_try = None;
+        let event = Event::MemberOpened {
+            member,
+            generation,
+            last_tid,
+            pipelined,
+        };
+        let (_, effects) = core.controller.apply(Now::read(), event);
+        self.carry_out(&mut core, effects);
+        drop(core);
+        self.links.send_modify(|count| *count += 1);
+    }
+
+    /// A member's task could not open it, and tries again after a while.
+    pub(super) fn member_not_open(
+        self: &Arc<Self>,
+        member: MemberId,
+        fault: Fault,
+        delay: Duration,
+    ) {
+        let mut core = self.core.lock();
+        if let Some(handle) = core.members.get_mut(&member) {
+            handle.last_fault = Some(fault.clone());
+            handle.next_try = Some(Instant::now() + delay);
+        }
+        let event = Event::OpenFailed { member, fault };
+        let (_, effects) = core.controller.apply(Now::read(), event);
+        self.carry_out(&mut core, effects);
+        drop(core);
+        self.links.send_modify(|count| *count += 1);
+    }
+
+    /// A call to a member failed.
+    pub(super) fn lost(self: &Arc<Self>, member: MemberId, generation: Generation, fault: Fault) {
+        self.feed(Event::MemberLost {
+            member,
+            generation,
+            fault,
+        })
+        .ok();
+    }
+
+    pub(super) fn timeout(&self, what: &'static str) -> Fault {
+        Fault::Timeout {
+            what,
+            after: self.options.member_timeout,
+        }
+    }
+
+    /// Publishes the present head and members to readers.
+    fn publish(&self, core: &Core) {
+        let readers = core.controller.in_sync().filter_map(|(id, member)| {
+            let handle = core.members.get(&id)?;
+            let (generation, storage) = handle.storage.as_ref()?;
+            member.is_open().then(|| Reader {
+                member: id,
+                generation: *generation,
+                storage: Arc::clone(storage),
+                stats: Arc::clone(&handle.stats),
+            })
+        });
+        let (head, serving) = (core.controller.head, core.controller.serving.clone());
+        self.view.store(Arc::new(View {
+            head,
+            serving,
+            readers: readers.collect(),
+        }));
+    }
+
+    /// INVARIANT 6: caches and queues learn of it before any reader sees the new head.
+    fn committed(&self, core: &mut Core, commit: CommitId, tid: Tid) {
+        if let Some(live) = core.live.get_mut(&commit) {
+            let oids: Arc<[Oid]> = std::mem::take(&mut live.oids).into();
+            self.cache.invalidate(tid, &oids);
+            let committed = Committed {
+                tid,
+                oids,
+                by: Some(live.token),
+            };
+            self.remember(committed.clone());
+            self.publisher.publish(&committed);
+        }
+        let view = self.view.load();
+        let (serving, readers) = (view.serving.clone(), Arc::clone(&view.readers));
+        self.view.store(Arc::new(View {
+            head: tid,
+            serving,
+            readers,
+        }));
+        self.counters.commits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn remember(&self, committed: Committed) {
+        let mut recent = self.recent.lock();
+        if recent.len() >= self.options.invalidation_queue.max(1) {
+            recent.pop_front();
+        }
+        recent.push_back(committed);
+    }
+
+    /// Replaces the queue that clients verify their caches with.
+    pub(super) fn set_recent(&self, transactions: Vec<Committed>) {
+        *self.recent.lock() = transactions.into();
+    }
+
+    /// What was written after `since`; none where the queue does not reach back to it.
+    pub(super) fn written_since(&self, since: Tid, head: Tid) -> Option<Vec<Oid>> {
+        if since >= head {
+            return Some(Vec::new());
+        }
+        let recent = self.recent.lock();
+        if recent.front()?.tid > since {
+            return None;
+        }
+        let later = recent
+            .iter()
+            .filter(|committed| since < committed.tid && committed.tid <= head);
+        let mut oids: Vec<Oid> = later
+            .flat_map(|committed| committed.oids.iter().copied())
+            .collect();
+        oids.sort_unstable();
+        oids.dedup();
+        Some(oids)
+    }
+
+    /// Asks for a vote. The answer comes when all members have voted.
+    pub(super) fn vote(self: &Arc<Self>, ballots: Ballots) -> oneshot::Receiver<VoteReply> {
+        let (sender, receiver) = oneshot::channel();
+        let Ballots {
+            commit,
+            token,
+            meta,
+            ops,
+            oids,
+            wanted,
+            bytes,
+        } = ballots;
+        let live = Live {
+            token,
+            meta,
+            ops,
+            oids,
+            round: self.tasks.stop().child(),
+            voted: HashMap::new(),
+            vote_reply: Some(sender),
+            finish_reply: None,
+        };
+        let mut core = self.core.lock();
+        core.live.insert(commit, live);
+        let event = Event::VoteAsked {
+            commit,
+            wanted,
+            bytes,
+        };
+        let (_, effects) = core.controller.apply(Now::read(), event);
+        self.carry_out(&mut core, effects);
+        receiver
+    }
+
+    fn ask_vote(self: &Arc<Self>, core: &mut Core, commit: CommitId, member: MemberId, tid: Tid) {
+        let Some(live) = core.live.get(&commit) else {
+            return;
+        };
+        let Some((generation, storage)) = core.members.get(&member).and_then(|h| h.storage.clone())
+        else {
+            return;
+        };
+        let (meta, ops, round) = (live.meta.clone(), Arc::clone(&live.ops), live.round.clone());
+        let runner = Arc::clone(self);
+        self.tasks.spawn("vote", async move {
+            let voting = tokio::time::timeout(
+                runner.options.member_timeout,
+                vote_on(&*storage, meta, &ops, tid),
+            );
+            // A vote that is dropped is aborted by its storage.
+            let outcome = tokio::select! {
+                () = round.requested() => return,
+                outcome = voting => outcome.unwrap_or_else(|_| Err(runner.timeout("vote").into())),
+            };
+            runner.voted(commit, member, generation, &round, outcome);
+        });
+    }
+
+    /// A member has voted.
+    fn voted(
+        self: &Arc<Self>,
+        commit: CommitId,
+        member: MemberId,
+        generation: Generation,
+        round: &Stop,
+        outcome: Result<Vote>,
+    ) {
+        let mut core = self.core.lock();
+        if round.is_requested() {
+            return;
+        }
+        let ballot = match outcome {
+            Ok(Vote::Ready(voted)) => {
+                let resolved = voted.resolved().to_vec();
+                let Some(live) = core.live.get_mut(&commit) else {
+                    return;
+                };
+                live.voted.insert(member, voted);
+                Ballot::Ready { resolved }
+            }
+            Ok(Vote::Conflicts(_, conflicts)) => Ballot::Conflicts(conflicts),
+            Err(StorageError::Answer(answer)) => Ballot::No(answer),
+            Err(StorageError::Fault(fault)) => {
+                let event = Event::MemberLost {
+                    member,
+                    generation,
+                    fault,
+                };
+                let (_, effects) = core.controller.apply(Now::read(), event);
+                return self.carry_out(&mut core, effects);
+            }
+        };
+        let event = Event::MemberVoted {
+            commit,
+            member,
+            ballot,
+        };
+        let (_, effects) = core.controller.apply(Now::read(), event);
+        self.carry_out(&mut core, effects);
+    }
+
+    /// Asks for the finish: takes the transaction's place in the order at once; the answer comes
+    /// when it is acknowledged.
+    pub(super) fn finish(
+        self: &Arc<Self>,
+        commit: CommitId,
+    ) -> oneshot::Receiver<std::result::Result<Tid, Fault>> {
+        let (sender, receiver) = oneshot::channel();
+        let mut core = self.core.lock();
+        let Some(live) = core.live.get_mut(&commit) else {
+            let after = self.options.transaction_timeout;
+            drop(sender.send(Err(Fault::Timeout {
+                what: "a vote (the finish came too late)",
+                after,
+            })));
+            return receiver;
+        };
+        live.finish_reply = Some(sender);
+        let (_, effects) = core
+            .controller
+            .apply(Now::read(), Event::FinishAsked { commit });
+        self.carry_out(&mut core, effects);
+        receiver
+    }
+
+    fn ask_finish(self: &Arc<Self>, core: &mut Core, commit: CommitId, member: MemberId) {
+        let voted = core
+            .live
+            .get_mut(&commit)
+            .and_then(|live| live.voted.remove(&member));
+        let generation = core
+            .members
+            .get(&member)
+            .and_then(|handle| handle.storage.as_ref());
+        let (Some(voted), Some((generation, _))) = (voted, generation) else {
+            return;
+        };
+        let generation = *generation;
+        // The call itself, under the lock, fixes the order of transactions on this member.
+        let finishing = voted.finish();
+        let runner = Arc::clone(self);
+        self.tasks.spawn("finish", async move {
+            let outcome = tokio::time::timeout(runner.options.member_timeout, finishing).await;
+            let fault = match outcome {
+                Ok(Ok(_)) => {
+                    runner.feed(Event::MemberFinished { commit, member }).ok();
+                    return;
+                }
+                Ok(Err(error)) => as_fault(error),
+                Err(_) => runner.timeout("tpc_finish"),
+            };
+            runner.lost(member, generation, fault);
+        });
+    }
+
+    /// Waits for the lock on behalf of a recovery.
+    pub(super) fn ask_catch_up(self: &Arc<Self>, commit: CommitId) -> mpsc::Receiver<CatchUp> {
+        // At most: granted, then joined or refused.
+        let (sender, receiver) = mpsc::channel(4);
+        self.core.lock().catch_ups.insert(commit, sender);
+        self.feed(Event::CatchUpAsked { commit }).ok();
+        receiver
+    }
+
+    pub(super) fn forget_catch_up(&self, commit: CommitId) {
+        self.core.lock().catch_ups.remove(&commit);
+    }
+
+    /// Writes the membership record whenever it has changed.
+    async fn keep_record(
+        self: Arc<Self>,
+        store: Arc<dyn RecordStore>,
+        mut pending: watch::Receiver<Option<Membership>>,
+    ) {
+        let stop = self.tasks.stop().clone();
+        let mut last: Option<Membership> = None;
+        loop {
+            // Nothing is lost where a branch is dropped: the channel keeps the newest record.
+            tokio::select! {
+                biased;
+                changed = pending.changed() => if changed.is_err() { return },
+                () = stop.requested() => return,
+            }
+            let Some(membership) = pending.borrow_and_update().clone() else {
+                continue;
+            };
+            let epoch = membership.epoch;
+            if last
+                .as_ref()
+                .is_some_and(|last| last.says_the_same(&membership))
+            {
+                self.feed(Event::Recorded { epoch }).ok();
+                continue;
+            }
+            let (writer, record) = (Arc::clone(&store), membership.clone());
+            let written = tokio::task::spawn_blocking(move || writer.save(&record)).await;
+            let reason = match written {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(ended) => Some(ended.to_string()),
+            };
+            match reason {
+                None => {
+                    last = Some(membership);
+                    self.feed(Event::Recorded { epoch }).ok();
+                }
+                Some(reason) => {
+                    last = None;
+                    self.feed(Event::RecordFailed { epoch, reason }).ok();
+                }
+            }
+        }
+    }
+
+    /// Deadlines and rates.
+    async fn tick(self: Arc<Self>) {
+        const STEP: Duration = Duration::from_millis(250);
+        let stop = self.tasks.stop().clone();
+        let mut ticks = tokio::time::interval(STEP);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut last = (Instant::now(), 0, 0);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = stop.requested() => return,
+            }
+            self.feed(Event::Tick).ok();
+            let elapsed = last.0.elapsed();
+            if elapsed >= Duration::from_secs(2) {
+                let loads = self.counters.loads.load(Ordering::Relaxed);
+                let commits = self.counters.commits.load(Ordering::Relaxed);
+                let rate = |count: u64| (count as f64 * 1000.0 / elapsed.as_secs_f64()) as u64;
+                self.counters
+                    .loads_rate
+                    .store(rate(loads - last.1), Ordering::Relaxed);
+                self.counters
+                    .commits_rate
+                    .store(rate(commits - last.2), Ordering::Relaxed);
+                last = (Instant::now(), loads, commits);
+            }
+        }
+    }
+}
+
+impl Core {
+    fn close(&mut self, member: MemberId) {
+        if let Some(handle) = self.members.get_mut(&member) {
+            if handle.storage.take().is_some() {
+                handle.stats.faults.fetch_add(1, Ordering::Relaxed);
+            }
+            handle.want.send_modify(|want| {
+                want.open = false;
+                want.round += 1;
+            });
+        }
+    }
+
+    fn open_storages(&self, members: &[MemberId]) -> Vec<(MemberId, Arc<dyn Storage>)> {
+        let storage = |id: &MemberId| Some((*id, self.members.get(id)?.storage.clone()?.1));
+        members.iter().filter_map(storage).collect()
+    }
+
+    fn reply_to_vote(&mut self, commit: CommitId, reply: VoteReply) {
+        let Some(live) = self.live.get_mut(&commit) else {
+            return;
+        };
+        let stays = matches!(reply, VoteReply::Ready { .. } | VoteReply::Conflicts(_));
+        if let VoteReply::Ready { resolved, .. } = &reply {
+            live.oids.extend(resolved);
+        }
+        if let Some(sender) = live.vote_reply.take() {
+            // Where nobody waits any more, `Gone` is on its way.
+            drop(sender.send(reply));
+        }
+        if !stays {
+            self.live.remove(&commit);
+        }
+    }
+
+    /// Drops what members hold of a transaction, which aborts it there.
+    fn abort(&mut self, commit: CommitId) {
+        let known = self.controller.knows(commit);
+        let Some(live) = self.live.get_mut(&commit) else {
+            return;
+        };
+        live.round.request();
+        live.voted.clear();
+        if !known && live.vote_reply.is_none() && live.finish_reply.is_none() {
+            self.live.remove(&commit);
+        }
+    }
+
+    fn tell_catch_up(&mut self, commit: CommitId, what: CatchUp) {
+        if let Some(sender) = self.catch_ups.get(&commit) {
+            // The queue has room for all that can be said of one commit.
+            drop(sender.try_send(what));
+        }
+    }
+}
+
+/// Both phases but the second, on one member.
+async fn vote_on(storage: &dyn Storage, meta: TxnMeta, ops: &[Op], tid: Tid) -> Result<Vote> {
+    let mut transaction = storage.begin(meta, Some(tid)).await?;
+    for op in ops {
+        transaction.store(op.clone()).await?;
+    }
+    transaction.vote().await
+}
+
+/// A member's answer where none makes sense is a fault of the member.
+pub(super) fn as_fault(error: StorageError) -> Fault {
+    match error {
+        StorageError::Fault(fault) => fault,
+        StorageError::Answer(answer) => Fault::Damaged(format!("unexpected answer: {answer}")),
+    }
+}
+
+pub(super) fn configured(spec: &MemberSpec) -> Configured {
+    Configured {
+        name: spec.name.clone(),
+        fingerprint: spec.fingerprint.clone(),
+        description: spec.opener.describe(),
+    }
+}
