@@ -204,6 +204,7 @@ pub enum Strategy {
 
 /// A limit on a recovery's speed; none is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct RateLimit {
     #[serde(default)]
     pub transactions_per_second: Option<u64>,
