@@ -120,7 +120,7 @@ impl Arena {
     }
 
     /// A piece of the pickle.
-    pub(super) fn span(&self, start: usize, length: usize) -> Result<Span, Problem> {
+    pub(super) fn span(start: usize, length: usize) -> Result<Span, Problem> {
         Ok(Span {
             source: 0,
             start: u32::try_from(start).map_err(|_| Problem::TooLarge)?,
