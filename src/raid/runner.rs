@@ -431,10 +431,10 @@ impl Runner {
 
     /// Publishes the present head and members to readers.
     fn publish(&self, core: &Core) {
-        let readers = core.controller.in_sync().filter_map(|(id, member)| {
+        let readers = core.controller.readable().filter_map(|(id, _)| {
             let handle = core.members.get(&id)?;
             let (generation, storage) = handle.storage.as_ref()?;
-            member.is_open().then(|| Reader {
+            Some(Reader {
                 member: id,
                 generation: *generation,
                 storage: Arc::clone(storage),
