@@ -402,6 +402,8 @@ impl Controller {
                     commit: id,
                     reply: if finished { Ok(tid) } else { Err(fault()) },
                 });
+            } else if !finished {
+                self.emit(Effect::Abort { commit: id });
             }
         }
         if self.finishing.is_empty() {

@@ -56,7 +56,8 @@ pub(crate) struct Now {
 impl Now {
     pub(crate) fn read() -> Self {
         Now {
-            monotonic: Instant::now(),
+            // The clock of the runtime, which tests can stop.
+            monotonic: tokio::time::Instant::now().into_std(),
             wall: Timestamp::now(),
         }
     }
@@ -570,7 +571,8 @@ impl Controller {
     /// Which of the original's four words holds.
     pub(crate) fn state(&self) -> super::ArrayState {
         let out = self.members.len() - self.in_sync_count();
-        if !matches!(self.phase, Phase::Running) || self.in_sync_count() < self.needed() {
+        let started = self.phase == Phase::Running && self.durable_epoch >= self.start_epoch;
+        if !started || self.in_sync_count() < self.needed() {
             super::ArrayState::Failed
         } else if self
             .members

@@ -99,11 +99,10 @@ impl Controller {
             let recorded = self.recorded.iter().flat_map(Membership::in_sync);
             let recorded: Vec<_> = recorded.collect();
             let recorded = recorded.join(", ");
-            return Some(match recorded.is_empty() {
-                true => "a member: none is configured, or all wait for an operator".into(),
-                false => format!(
-                    "{recorded}: what was in the last in-sync set is not configured any more"
-                ),
+            return Some(if recorded.is_empty() {
+                "a member: none is configured, or all wait for an operator".into()
+            } else {
+                format!("{recorded}: what was in the last in-sync set is not configured any more")
             });
         }
         let whole_set =
