@@ -69,7 +69,8 @@ impl Link {
                 match self.open().await {
                     Ok(storage) if *self.want.borrow() == want => {
                         open = Some((Arc::clone(&storage), want.round, Instant::now()));
-                        self.runner.member_is_open(self.member, storage).await;
+                        let (member, round) = (self.member, want.round);
+                        self.runner.member_is_open(member, round, storage).await;
                     }
                     // Meanwhile something else is wanted.
                     Ok(storage) => close(&*storage).await,
