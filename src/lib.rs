@@ -2,6 +2,7 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod durable;
 pub mod job;
 pub mod pickle;

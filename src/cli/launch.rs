@@ -5,17 +5,25 @@ use std::process::Child;
 use super::error::CliError;
 use super::exit::Exit;
 use crate::config::Config;
+use crate::daemon::{self, DaemonError, Start};
 
-/// Runs the daemon in this process.
-pub(super) fn run(config: Config, force: bool) -> Result<Exit, CliError> {
-    let _ = (config, force);
-    Err(CliError::new("the daemon is not merged yet"))
+/// Runs the daemon in this process, until it ends.
+pub(super) fn run(config: Config, start: Start) -> Result<Exit, CliError> {
+    daemon::run(config, start).map_err(failed)?;
+    Ok(Exit::Done)
 }
 
 /// Runs the daemon in the background.
 pub(super) fn spawn(config: &Config, force: bool) -> Result<Child, CliError> {
-    let _ = (config, force);
-    Err(CliError::new("the daemon is not merged yet"))
+    daemon::background::spawn(config, force).map_err(failed)
+}
+
+fn failed(error: DaemonError) -> CliError {
+    let failed = CliError::new(error.to_string());
+    match error.next() {
+        Some(next) => failed.with_next(next),
+        None => failed,
+    }
 }
 
 /// Whether this process runs. One that has ended and that nobody has asked about does not.

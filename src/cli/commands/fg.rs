@@ -7,6 +7,7 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::launch;
+use crate::daemon::Start;
 
 /// Run the daemon in the foreground
 ///
@@ -21,6 +22,10 @@ pub struct FgArgs {
     /// Do not ask, with --force
     #[arg(short, long)]
     pub(super) yes: bool,
+
+    /// It is `start` that runs this: log to the file, leave the terminal
+    #[arg(long, hide = true)]
+    pub(super) background: bool,
 }
 
 pub fn run(args: &FgArgs, context: &Context) -> Result<Exit, CliError> {
@@ -28,5 +33,9 @@ pub fn run(args: &FgArgs, context: &Context) -> Result<Exit, CliError> {
     if args.force {
         start::confirm_force_in_foreground(args, context)?;
     }
-    launch::run(config, args.force)
+    let start = Start {
+        force: args.force,
+        background: args.background,
+    };
+    launch::run(config, start)
 }

@@ -225,6 +225,7 @@ impl StartArgs {
         FgArgs {
             force: self.force,
             yes: self.yes,
+            background: false,
         }
     }
 }
