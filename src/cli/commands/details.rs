@@ -176,7 +176,8 @@ impl DetailsView {
 
         let head = match &array.head {
             Some(head) => format!("head {}", format::transaction(head, &self.zone)),
-            None => "no transaction yet".into(),
+            None if array.serving => "no transaction yet".into(),
+            None => "head unknown".into(),
         };
         let second = [
             head,
@@ -245,10 +246,8 @@ impl DetailsView {
             }
             lines.extend(table::wrap(&sentence, room));
             if let Some(last) = &member.last {
-                lines.push(format!(
-                    "last transaction {}",
-                    format::transaction(last, &self.zone)
-                ));
+                let last = format!("last transaction {}", format::transaction(last, &self.zone));
+                lines.extend(table::wrap(&last, room));
             }
         }
         let recovery: Option<&Recovery> = array.recovery.as_ref();

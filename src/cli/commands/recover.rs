@@ -463,7 +463,7 @@ async fn follow(
     loop {
         let recovery = api.recovery(array).await?;
         let is_ours = recovery.id >= first && open.contains(&recovery.member);
-        if is_ours {
+        if is_ours && recovery.state == RecoveryState::Running {
             display.show(&recovery);
         }
         // One that is neither running nor waiting has ended; if it was not seen to, the array says how.
