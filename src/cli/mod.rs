@@ -16,6 +16,10 @@ pub mod output;
 mod place;
 mod progress;
 pub mod prompt;
+#[cfg(test)]
+mod screens;
+#[cfg(test)]
+mod testing;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -67,11 +67,11 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 async fn watch(context: &Context) -> Result<Exit, CliError> {
     let api = context.api()?;
-    let claim = context.interrupts.claim();
+    let mut ctrl_c = context.interrupts.claim()?;
     let printer = &context.printer;
     let live = printer.stdout_is_terminal() && printer.format == Format::Table;
     let mut before: Option<String> = None;
-    let exit = loop {
+    loop {
         let (text, exit) = match ask(&*api, context).await {
             Ok(view) => {
                 let text = match printer.format {
@@ -102,17 +102,12 @@ async fn watch(context: &Context) -> Result<Exit, CliError> {
             printer.write(&text)?;
         }
         before = Some(text);
-        // Both may be dropped: a sleep holds nothing, and a press that comes later is waited for anew.
+        // Both may be dropped: a sleep holds nothing, and a press is kept until it is asked for.
         tokio::select! {
             () = tokio::time::sleep(WATCH_EVERY) => {}
-            pressed = context.interrupts.next() => {
-                pressed?;
-                break exit;
-            }
+            () = ctrl_c.pressed() => break Ok(exit),
         }
-    };
-    drop(claim);
-    Ok(exit)
+    }
 }
 
 /// The arrays, and the moment and zone that times are shown for.
@@ -181,7 +176,8 @@ impl DetailsView {
 
         let head = match &array.head {
             Some(head) => format!("head {}", format::transaction(head, &self.zone)),
-            None => "no transaction yet".into(),
+            None if array.serving => "no transaction yet".into(),
+            None => "head unknown".into(),
         };
         let second = [
             head,
@@ -250,10 +246,8 @@ impl DetailsView {
             }
             lines.extend(table::wrap(&sentence, room));
             if let Some(last) = &member.last {
-                lines.push(format!(
-                    "last transaction {}",
-                    format::transaction(last, &self.zone)
-                ));
+                let last = format!("last transaction {}", format::transaction(last, &self.zone));
+                lines.extend(table::wrap(&last, room));
             }
         }
         let recovery: Option<&Recovery> = array.recovery.as_ref();

@@ -174,7 +174,7 @@ fn confirm_force(args: &StartArgs, context: &Context) -> Result<(), CliError> {
     }
     let question = Question {
         text: "Start from what is there?",
-        flag: "--yes",
+        flags: &["--yes"],
     };
     if context.prompt.type_word(question, "force")? {
         Ok(())

@@ -39,9 +39,11 @@ pub fn rate(per_second: f64) -> String {
     }
 }
 
-/// `0.4 ms`.
+/// `0.4 ms`, `2.1 s`.
 pub fn milliseconds(ms: f64) -> String {
-    if ms >= 9.95 {
+    if ms >= 1000.0 {
+        format!("{:.1} s", ms / 1000.0)
+    } else if ms >= 9.95 {
         format!("{} ms", count(ms.round() as u64))
     } else {
         format!("{ms:.1} ms")
@@ -125,6 +127,7 @@ mod tests {
             ("0".into(), "0.2".into(), "212".into())
         );
         assert_eq!(milliseconds(0.42), "0.4 ms");
+        assert_eq!(milliseconds(2100.0), "2.1 s");
         for (seconds, text) in [
             (12, "12 s"),
             (250, "4 min"),
