@@ -145,9 +145,6 @@ async fn open(daemon: &Daemon, force: bool, tasks: &Tasks) -> Result<(), DaemonE
     daemon.set_arrays(arrays);
     let server = supervisor::start_server(&config, daemon.arrays(), tasks).await?;
     server.set_admin(Arc::new(daemon.clone()));
-    for address in server.listening() {
-        tracing::info!(%address, "listening for ZEO clients");
-    }
     daemon.set_server(server);
     Ok(())
 }
