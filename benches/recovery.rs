@@ -18,8 +18,8 @@ use zeoraidctl::raid::{
     Array, ArrayOptions, ArrayState, FailMode, FileRecord, MemberSpec, Membership, RecordStore,
     Spool, Standing, StartPolicy,
 };
+use zeoraidctl::storage::Opener;
 use zeoraidctl::storage::file::{FileOpener, FileOptions};
-use zeoraidctl::storage::{Opener, Storage};
 use zeoraidctl::zodb::{HistoryRecord, HistoryTxn, Oid, RecordData, Tid, TxnMeta};
 
 const MIB: u64 = 1 << 20;
@@ -190,6 +190,7 @@ async fn recover(folder: &Path, source: &Path) -> Duration {
         since: now,
         needs_operator: false,
         unacknowledged_tail: false,
+        damaged: false,
     };
     let members = [
         ("source".to_owned(), Standing::InSync),
@@ -198,6 +199,7 @@ async fn recover(folder: &Path, source: &Path) -> Duration {
     let membership = Membership {
         array: uuid::Uuid::new_v4(),
         epoch: 1,
+        head: Tid::ZERO,
         members: members.into(),
         time: now,
     };

@@ -146,9 +146,10 @@ impl Builder {
             Some(Unfinished::List(nodes)) => nodes.push(node),
             Some(Unfinished::Map(entries, key)) => match key.take() {
                 Some((key, place)) => entries.push(Entry { key, place, node }),
-                None => match node.value {
-                    Value::Scalar(text) => *key = Some((text, node.place)),
-                    _ => {
+                None => {
+                    if let Value::Scalar(text) = node.value {
+                        *key = Some((text, node.place));
+                    } else {
                         let (line, column) = node.place.numbers();
                         return Err(Mistake::at(
                             line,
@@ -157,7 +158,7 @@ impl Builder {
                             "write `key: value`",
                         ));
                     }
-                },
+                }
             },
         }
         Ok(())

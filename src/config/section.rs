@@ -157,23 +157,22 @@ impl<'a> Section<'a> {
             found.setting(full, show(&default), Origin::Default);
             return default;
         };
-        let value = match &node.value {
-            Value::Scalar(text) => match parse(text) {
+        let value = if let Value::Scalar(text) = &node.value {
+            match parse(text) {
                 Ok(value) => value,
                 Err(what) => {
                     let (what, mend) = what.split_once("; ").unwrap_or((&what, ""));
                     found.mistake(node.place, format!("{full}: {what}"), mend);
                     return default;
                 }
-            },
-            _ => {
-                found.mistake(
-                    node.place,
-                    format!("{full} must be one value"),
-                    format!("write `{key}: {}`", show(&default)),
-                );
-                return default;
             }
+        } else {
+            found.mistake(
+                node.place,
+                format!("{full} must be one value"),
+                format!("write `{key}: {}`", show(&default)),
+            );
+            return default;
         };
         found.setting(full, show(&value), origin(node.place));
         value

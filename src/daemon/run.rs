@@ -202,9 +202,9 @@ async fn tell_status(daemon: &Daemon, notify: Notify) {
             .map(|serving| Box::pin(serving.changed()));
         // Both may be dropped: it only looks again.
         tokio::select! {
-            (changed, ..) = futures_util::future::select_all(any) => {
+            (came, ..) = futures_util::future::select_all(any) => {
                 // The array has ended, and says nothing more.
-                if changed.is_err() { return }
+                if came.is_err() { return }
             }
             () = tokio::time::sleep(EVERY) => {}
         }

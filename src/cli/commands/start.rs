@@ -30,6 +30,10 @@ Examples:
   zeoraidctl start
   zeoraidctl start --timeout 10m
   zeoraidctl start --foreground      for systemd and containers; the same as `fg`")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command"
+)]
 pub struct StartArgs {
     /// Stay in the foreground, and log to standard error
     #[arg(short, long, conflicts_with_all = ["timeout", "no_wait"])]
@@ -52,7 +56,7 @@ pub struct StartArgs {
     yes: bool,
 }
 
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 /// A start takes less than a tenth of a second; what is longer is waited for no more finely than a
 /// person can see.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
