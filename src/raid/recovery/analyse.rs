@@ -115,8 +115,8 @@ async fn open(runner: &Arc<Runner>, id: MemberId) -> Result<(Arc<dyn Storage>, b
             return Ok((storage, false));
         }
         if shut {
-            let opened = tokio::time::timeout_at(deadline, opener.open()).await;
-            return opened.map_err(|_| late())?.map(|storage| (storage, true));
+            let opening = tokio::time::timeout_at(deadline, opener.open()).await;
+            return opening.map_err(|_| late())?.map(|storage| (storage, true));
         }
         if let Some(fault) = fault {
             return Err(fault);
@@ -138,9 +138,10 @@ pub(in crate::raid) async fn relate(
     if last.is_zero() && head.is_zero() {
         return Ok(Finding::UpToDate);
     }
-    let common = match last.is_zero() {
-        true => None,
-        false => last_common(source, target).await?,
+    let common = if last.is_zero() {
+        None
+    } else {
+        last_common(source, target).await?
     };
     if common == Some(last) && last >= head {
         return Ok(Finding::UpToDate);
@@ -148,9 +149,10 @@ pub(in crate::raid) async fn relate(
     let after = common.unwrap_or(Tid::ZERO);
     let lacks = source.measure_after(after).await.of_source()?;
     // The last TID proves nothing: it may be that of a transaction which was cut at opening.
-    let only_here_count = match common == Some(last) || last.is_zero() {
-        true => 0,
-        false => target.measure_after(after).await.of_target()?.transactions,
+    let only_here_count = if common == Some(last) || last.is_zero() {
+        0
+    } else {
+        target.measure_after(after).await.of_target()?.transactions
     };
     if only_here_count == 0 {
         return Ok(match common {

@@ -223,14 +223,10 @@ impl Job {
         let related = relate(&*source.storage, target, head);
         let finding = tokio::select! {
             () = self.work.stop().requested() => return Err(Halt::Cancelled),
-            related = tokio::time::timeout(patience, related) => match related {
-                Ok(finding) => finding?,
-                Err(_) => {
-                    let (what, after) = ("the analysis", patience);
-                    return Err(Halt::Target(Fault::Timeout { what, after }));
-                }
-            },
+            related = tokio::time::timeout(patience, related) => related,
         };
+        let (what, after) = ("the analysis", patience);
+        let finding = finding.map_err(|_| Halt::Target(Fault::Timeout { what, after }))??;
         let mut at = self.make_prefix(target, finding).await?;
         at = self.copy_until_short(source, target, at).await?;
         if self.strategy != Strategy::Missing {
@@ -262,14 +258,10 @@ impl Job {
         bytes: u64,
         call: impl Future<Output = Result<T, StorageError>>,
     ) -> Result<T, Halt> {
-        let after = self.runner.patience(bytes);
-        match tokio::time::timeout(after, call).await {
-            Ok(answer) => answer.map_err(|error| Halt::Target(as_fault(error))),
-            Err(_) => {
-                let what = "a recovery";
-                Err(Halt::Target(Fault::Timeout { what, after }))
-            }
-        }
+        let (what, after) = ("a recovery", self.runner.patience(bytes));
+        let answer = tokio::time::timeout(after, call).await;
+        let answer = answer.map_err(|_| Halt::Target(Fault::Timeout { what, after }))?;
+        answer.map_err(|error| Halt::Target(as_fault(error)))
     }
 
     /// The open target. One that is damaged is set aside where a rebuild was asked for.
