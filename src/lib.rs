@@ -1,10 +1,14 @@
 //! zeoraidctl: RAID-1 for ZODB.
 pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod daemon;
 pub mod durable;
 pub mod job;
 pub mod pickle;
 pub mod raid;
 pub mod recipe;
+pub mod server;
 pub mod storage;
 pub mod task;
 pub mod wire;
