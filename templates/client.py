@@ -6,7 +6,7 @@ import ZEO
 import transaction
 
 {{#if (is_socket listen)}}
-ADDRESS = {{python listen}}
+ADDRESS = {{python (socket listen)}}
 {{else}}
 ADDRESS = ({{python (bare_host listen)}}, {{port listen}})
 {{/if}}

@@ -5,6 +5,7 @@
 //! RFC 3339, TIDs are `0x` and sixteen digits, durations say their unit in the name.
 
 use async_trait::async_trait;
+use futures_util::stream::BoxStream;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -31,9 +32,16 @@ pub trait AdminApi: Send + Sync + 'static {
     async fn reload(&self, dry_run: bool) -> Result<Reloaded, Problem>;
     async fn shutdown(&self) -> Result<(), Problem>;
     async fn reopen_logs(&self) -> Result<(), Problem>;
-    /// The configuration in force, secrets hidden.
-    async fn configuration(&self) -> Result<serde_json::Value, Problem>;
+    /// The configuration in force: every value and where it came from; secrets hidden.
+    async fn configuration(&self) -> Result<Configuration, Problem>;
+    /// Events as they happen. With `after`, first those later than that event, as far as the bounded
+    /// log still holds them; without, only new ones. The stream ends when the daemon does, or after a
+    /// problem; whoever reads too slowly loses events, and sees it by the gap in the ids.
+    async fn events(&self, after: Option<u64>) -> Result<EventStream, Problem>;
 }
+
+/// A stream of events.
+pub type EventStream = BoxStream<'static, Result<Event, Problem>>;
 
 /// `GET /v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -93,6 +101,11 @@ pub struct ArrayDetails {
     pub objects: u64,
     pub bytes: u64,
     pub clients: u64,
+    /// Since the start of the daemon.
+    #[serde(default)]
+    pub loads: u64,
+    #[serde(default)]
+    pub commits: u64,
     pub loads_per_s: f64,
     pub commits_per_s: f64,
     pub commit_lock: CommitLock,
@@ -292,6 +305,24 @@ pub struct Reloaded {
     pub needs_restart: Vec<String>,
 }
 
+/// `GET /v1/configuration`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Configuration {
+    /// The file that was read.
+    pub file: String,
+    pub settings: Vec<Setting>,
+}
+
+/// One value in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Setting {
+    /// `arrays.main.min_optimal`.
+    pub key: String,
+    pub value: String,
+    /// `etc/zeoraid.yaml:12`, `default`, or `$ZEORAID_LISTEN`.
+    pub origin: String,
+}
+
 /// One entry of `GET /v1/events`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
@@ -318,6 +349,11 @@ pub enum Level {
     Error,
 }
 
+/// The beginning of every problem's type.
+pub const PROBLEM_TYPE: &str = "urn:zeoraid:problem:";
+/// The problem that a client makes where no daemon runs.
+pub const NOT_RUNNING: &str = "not-running";
+
 /// An RFC 9457 problem document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, thiserror::Error)]
 #[error("{detail}")]
@@ -339,7 +375,7 @@ pub struct Problem {
 impl Problem {
     fn new(status: u16, kind: &str, title: &str, detail: impl Into<String>) -> Self {
         Problem {
-            kind: format!("urn:zeoraid:problem:{kind}"),
+            kind: format!("{PROBLEM_TYPE}{kind}"),
             title: title.to_owned(),
             status,
             detail: detail.into(),
@@ -385,6 +421,56 @@ impl Problem {
     #[must_use]
     pub fn failed(detail: impl Into<String>) -> Self {
         Self::new(500, "failed", "It failed", detail)
+    }
+
+    /// 401: no token, or a wrong one.
+    #[must_use]
+    pub fn unauthorized(detail: impl Into<String>) -> Self {
+        Self::new(401, "unauthorized", "Not authorized", detail)
+    }
+
+    /// 403: not for this one.
+    #[must_use]
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(403, "forbidden", "Forbidden", detail)
+    }
+
+    /// 503: the daemon, or what it needs, is not there.
+    #[must_use]
+    pub fn unavailable(word: &str, title: &str, detail: impl Into<String>) -> Self {
+        Self::new(503, word, title, detail)
+    }
+
+    /// 504: no answer in time.
+    #[must_use]
+    pub fn timeout(detail: impl Into<String>) -> Self {
+        Self::new(504, "timeout", "No answer in time", detail)
+    }
+
+    /// 405: that path knows other methods.
+    #[must_use]
+    pub fn wrong_method(detail: impl Into<String>) -> Self {
+        Self::new(405, "wrong-method", "Not with this method", detail)
+    }
+
+    /// 413: the request is larger than any needs to be.
+    #[must_use]
+    pub fn too_large(detail: impl Into<String>) -> Self {
+        Self::new(413, "too-large", "Too large", detail)
+    }
+
+    /// The stable word at the end of the type: `not-found`, `not-running`.
+    #[must_use]
+    pub fn word(&self) -> &str {
+        self.kind
+            .strip_prefix(PROBLEM_TYPE)
+            .unwrap_or(self.kind.as_str())
+    }
+
+    /// Whether this says that there is no daemon: nothing listens where it should.
+    #[must_use]
+    pub fn is_not_running(&self) -> bool {
+        self.word() == NOT_RUNNING
     }
 
     /// Adds what the operator can do.

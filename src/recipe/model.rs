@@ -23,12 +23,12 @@
 
 use std::collections::BTreeMap;
 
-use saphyr::{LoadableYamlNode as _, MarkedYaml, Scalar, YamlData};
 use serde::Deserialize;
 use serde_yaml::Value;
 
 use super::error::RecipeError;
 use super::library::{Library, Source};
+use crate::config::line_of;
 
 /// A recipe whose `extends` is resolved.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,7 +72,7 @@ pub enum Kind {
     Count,
     Flag,
     Choice(Vec<String>),
-    /// `HOST:PORT`, `[IPV6]:PORT`, `:PORT`, or the absolute path of a Unix socket.
+    /// `HOST:PORT`, `[IPV6]:PORT` or `unix:PATH`.
     Address,
     /// Absolute, or relative to the instance.
     Path,
@@ -435,29 +435,6 @@ fn parse<T: serde::de::DeserializeOwned>(source: &Source) -> Result<T, RecipeErr
         let what = text.split(" at line ").next().unwrap_or(&text);
         RecipeError::mistake(&source.origin, line, what)
     })
-}
-
-/// The line on which something begins: keys of mappings and indexes of lists lead to it.
-fn line_of(text: &str, path: &[&str]) -> Option<usize> {
-    let documents = MarkedYaml::load_from_str(text).ok()?;
-    let mut node = documents.first()?;
-    let mut line = None;
-    for step in path {
-        match &node.data {
-            YamlData::Mapping(entries) => {
-                let is_step = |key: &MarkedYaml<'_>| matches!(&key.data, YamlData::Value(Scalar::String(name)) if name == step);
-                let (key, value) = entries.iter().find(|(key, _)| is_step(key))?;
-                line = Some(key.span.start.line());
-                node = value;
-            }
-            YamlData::Sequence(items) => {
-                node = items.get(step.parse::<usize>().ok()?)?;
-                line = Some(node.span.start.line());
-            }
-            _ => return None,
-        }
-    }
-    line
 }
 
 fn in_order<'de, D, T>(deserializer: D) -> Result<Vec<(String, Option<T>)>, D::Error>

@@ -333,19 +333,23 @@ pub(super) fn is_truthy(value: &Value) -> bool {
 }
 
 fn check_address(text: &str) -> Result<Value, String> {
-    if text.starts_with('/') {
-        return Ok(text.into());
+    if let Some(path) = text.strip_prefix("unix:") {
+        return if path.is_empty() {
+            Err("a path is expected after `unix:`".into())
+        } else {
+            Ok(text.into())
+        };
     }
-    let expected = "`HOST:PORT`, `[IPV6]:PORT` or the absolute path of a Unix socket is expected";
+    let expected = "`HOST:PORT`, `[IPV6]:PORT` or `unix:PATH` is expected";
     let (host, port) = text.rsplit_once(':').ok_or(expected)?;
     let bare_ipv6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
-    let spaces = host.chars().any(|c| c.is_whitespace() || c.is_control());
-    if bare_ipv6 || spaces {
+    let odd = |c: char| c.is_whitespace() || c.is_control() || c == '/';
+    if host.is_empty() || bare_ipv6 || host.chars().any(odd) {
         return Err(expected.into());
     }
     match port.parse::<u16>() {
-        Ok(1..) => Ok(text.into()),
-        _ => Err("a port from 1 to 65535 is expected after the `:`".into()),
+        Ok(_) => Ok(text.into()),
+        Err(_) => Err("a port from 1 to 65535 is expected after the `:`".into()),
     }
 }
 
@@ -381,7 +385,7 @@ mod tests {
         };
         let mut asked = |option: &OptionSpec, default: &str| {
             assert!(!default.is_empty() || option.optional, "{}", option.name);
-            Ok((option.name == "encoding").then(|| "msgpack".to_owned()))
+            Ok((option.name == "encoding").then(|| "M5".to_owned()))
         };
         let resolved = resolve(&embedded(), &given, Path::new("/i"), &mut asked).unwrap();
         let told = |name: &str| {
@@ -391,7 +395,7 @@ mod tests {
         assert_eq!(told("listen"), "127.0.0.1:1 from `--set`");
         assert_eq!(told("name"), "file from `a.yaml`");
         assert_eq!(told("members"), "3 from `recipe.yaml`");
-        assert_eq!(told("encoding"), "msgpack from the prompt");
+        assert_eq!(told("encoding"), "M5 from the prompt");
         assert_eq!(told("log_level"), "info from the default");
         assert_eq!(
             resolved.values["paths"].as_array().map(Vec::len),
@@ -418,13 +422,14 @@ mod tests {
                 .map(|_| ())
                 .map_err(|error| error.to_string())
         };
-        for good in ["[::1]:8100", ":8100", "db.example.org:1", "/run/zeo.sock"] {
+        for good in ["[::1]:8100", "db.example.org:1", "unix:var/zeo.sock"] {
             check(&[("listen", good)]).unwrap();
         }
         for (name, bad) in [
             ("listen", "8100"),
             ("listen", "::1:8100"),
-            ("listen", "localhost:0"),
+            ("listen", ":8100"),
+            ("listen", "/run/zeo.sock"),
             ("listen", "localhost:65536"),
             ("members", "0"),
             ("members", "two"),

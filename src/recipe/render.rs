@@ -18,9 +18,9 @@
 //! | `{{shell v}}` | as one word of a shell command |
 //! | `{{python v}}` | as a Python string literal |
 //! | `{{zconfig v}}` | with `$` doubled, as ZConfig wants it |
-//! | `{{host a}}`, `{{port a}}` | of an address; a host that is empty is `127.0.0.1`, brackets stay |
+//! | `{{host a}}`, `{{port a}}` | of an address; brackets stay |
 //! | `{{bare_host a}}` | the same without brackets |
-//! | `{{is_socket a}}` | whether an address is the path of a Unix socket |
+//! | `{{is_socket a}}`, `{{socket a}}` | whether an address is `unix:PATH`; that path, absolute |
 //! | `{{absolute p}}` | a path, relative ones taken from the instance |
 //! | `{{add n m}}` | the sum |
 //! | `{{sequence 'x#' 1 3}}` | `x1, x2, x3`: the text for each number, with commas between |
@@ -29,7 +29,7 @@ use std::path::Path;
 
 use handlebars::{
     Context as HandlebarsContext, Handlebars, Helper, HelperDef, RenderContext, RenderError,
-    RenderErrorReason, ScopedJson,
+    RenderErrorReason, ScopedJson, TemplateErrorReason,
 };
 use serde_json::{Map, Value};
 
@@ -164,7 +164,14 @@ fn render_text(
         .register_template_string("template", text)
         .map_err(|error| {
             let own = error.pos().map(|(line, _)| line);
-            RecipeError::mistake(file, at(own), error.reason().to_string())
+            let what = match error.reason() {
+                TemplateErrorReason::InvalidSyntax(_) => {
+                    "a template is expected; an expression `{{…}}` or a block is not closed here"
+                        .to_owned()
+                }
+                reason => reason.to_string(),
+            };
+            RecipeError::mistake(file, at(own), what)
         })?;
     handlebars.render("template", context).map_err(|error| {
         let what = match error.reason() {
@@ -234,12 +241,17 @@ const HELPERS: &[(&str, Pure)] = &[
     }),
     ("port", |values, _| Ok(address(&text(values)?)?.1.into())),
     ("is_socket", |values, _| {
-        Ok(text(values)?.starts_with('/').into())
+        Ok(text(values)?.starts_with("unix:").into())
+    }),
+    ("socket", |values, context| {
+        let text = text(values)?;
+        let path = text
+            .strip_prefix("unix:")
+            .ok_or_else(|| format!("an address `unix:PATH` is expected, not {text}"))?;
+        Ok(absolute(path, context))
     }),
     ("absolute", |values, context| {
-        let instance = context.get("instance").and_then(Value::as_str);
-        let path = Path::new(instance.unwrap_or_default()).join(text(values)?);
-        Ok(path.display().to_string().into())
+        Ok(absolute(&text(values)?, context))
     }),
     ("add", |values, _| match values {
         [a, b] => match (a.as_u64(), b.as_u64()) {
@@ -277,11 +289,15 @@ fn text(values: &[Value]) -> Result<String, String> {
     }
 }
 
+fn absolute(path: &str, context: &Value) -> Value {
+    let instance = context.get("instance").and_then(Value::as_str);
+    let path = Path::new(instance.unwrap_or_default()).join(path);
+    path.display().to_string().into()
+}
+
 fn address(text: &str) -> Result<(&str, &str), String> {
-    let (host, port) = text
-        .rsplit_once(':')
-        .ok_or_else(|| format!("an address with a port is expected, not {text}"))?;
-    Ok((if host.is_empty() { "127.0.0.1" } else { host }, port))
+    text.rsplit_once(':')
+        .ok_or_else(|| format!("an address with a port is expected, not {text}"))
 }
 
 #[cfg(test)]
@@ -313,8 +329,11 @@ mod tests {
             "{{host listen}} {{bare_host listen}} {{port listen}}",
             "[::1] ::1 8100",
         );
-        check("{{host ':1'}}", "127.0.0.1");
-        check("{{#if (is_socket '/a')}}yes{{/if}}", "yes");
+        check("{{#if (is_socket 'unix:a')}}yes{{/if}}", "yes");
+        check(
+            "{{socket 'unix:var/a'}} {{socket 'unix:/a'}}",
+            "/srv/zeo/var/a /a",
+        );
         check(
             "{{absolute 'var/x'}} {{absolute '/x'}}",
             "/srv/zeo/var/x /x",
@@ -335,7 +354,10 @@ mod tests {
         );
         check("{{add 1 'x'}}", "t:1: `add`: two numbers are expected");
         check("{{nothing 1}}", "t:1: Helper not found nothing");
-        check("\n{{#if name}}", "");
+        check(
+            "\n{{#if name}}",
+            "t:2: a template is expected; an expression `{{…}}` or a block is not closed here",
+        );
     }
 
     #[test]

@@ -542,6 +542,11 @@ impl Storage for MemoryStorage {
         for txn in &batch {
             must_be_later(txn.tid, last)?;
             last = txn.tid;
+            for record in &txn.records {
+                if let Some(data) = record.data.payload() {
+                    not_empty(record.oid, data)?;
+                }
+            }
         }
         for mut txn in batch {
             for record in &mut txn.records {
@@ -595,6 +600,14 @@ fn must_be_later(tid: Tid, last: Tid) -> Result<(), Answer> {
     Err(Answer::Invalid(format!(
         "transaction {tid} is not later than the last one, {last}"
     )))
+}
+
+/// A `Data.fs` cannot hold an empty state: it would mean that there is no object.
+fn not_empty(oid: Oid, data: &Payload) -> Result<(), Answer> {
+    if data.is_empty() {
+        return Err(Answer::Invalid(format!("the state of {oid} is empty")));
+    }
+    Ok(())
 }
 
 /// Gives the transactions of a range one by one; later ones than were there in the beginning are not
@@ -726,7 +739,10 @@ impl MemoryTransaction {
     /// The record that an operation writes, where it writes one.
     fn record(&self, op: &Op, tid: Tid) -> Result<Option<HistoryRecord>> {
         let (oid, data) = match op {
-            Op::Store { oid, data, .. } => (*oid, RecordData::Data(data.clone())),
+            Op::Store { oid, data, .. } => {
+                not_empty(*oid, data)?;
+                (*oid, RecordData::Data(data.clone()))
+            }
             Op::Delete { oid, .. } => (*oid, RecordData::Gone),
             Op::Restore {
                 oid,
@@ -739,6 +755,9 @@ impl MemoryTransaction {
                         "the record of {oid} belongs to transaction {serial}, not to {tid}"
                     ))
                     .into());
+                }
+                if let Some(data) = data {
+                    not_empty(*oid, data)?;
                 }
                 let data = self.storage.restored(*oid, data.clone(), *previous)?;
                 (*oid, data)

@@ -33,7 +33,7 @@ mod publish;
 pub mod suite;
 
 pub use fault::{Fault, StorageError};
-pub use publish::{Committed, Invalidations, Publisher, TxnToken};
+pub use publish::{Committed, CutOff, Invalidations, Publisher, TxnToken};
 
 /// The result of most calls.
 pub type Result<T, E = StorageError> = std::result::Result<T, E>;

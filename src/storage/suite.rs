@@ -19,17 +19,17 @@ use crate::zodb::{
 };
 
 /// An empty storage, and what must live as long as it does.
-pub struct Fixture {
-    pub storage: Arc<dyn Storage>,
+pub(crate) struct Fixture {
+    pub(crate) storage: Arc<dyn Storage>,
     _keep: Box<dyn Any + Send + Sync>,
 }
 
 impl Fixture {
-    pub fn new(storage: impl Storage) -> Self {
+    pub(crate) fn new(storage: impl Storage) -> Self {
         Fixture::keeping(Arc::new(storage), ())
     }
 
-    pub fn keeping(storage: Arc<dyn Storage>, keep: impl Any + Send + Sync) -> Self {
+    pub(crate) fn keeping(storage: Arc<dyn Storage>, keep: impl Any + Send + Sync) -> Self {
         Fixture {
             storage,
             _keep: Box::new(keep),
@@ -44,6 +44,7 @@ macro_rules! storage_suite {
         $crate::storage::suite::storage_suite!($factory;
             an_empty_storage_is_empty,
             what_is_stored_is_loaded,
+            an_empty_state_is_refused,
             a_load_gives_the_revision_before_and_its_end,
             a_serial_gives_its_revision,
             the_current_tid_is_that_of_the_newest_revision,
@@ -100,11 +101,11 @@ type Stored = Arc<dyn Storage>;
 
 // What the tests are written with.
 
-pub fn payload(data: &[u8]) -> Payload {
+pub(crate) fn payload(data: &[u8]) -> Payload {
     Bytes::copy_from_slice(data).into()
 }
 
-pub fn store(oid: u64, serial: Tid, data: &[u8]) -> Op {
+pub(crate) fn store(oid: u64, serial: Tid, data: &[u8]) -> Op {
     Op::Store {
         oid: Oid(oid),
         serial,
@@ -112,7 +113,7 @@ pub fn store(oid: u64, serial: Tid, data: &[u8]) -> Op {
     }
 }
 
-pub async fn begin(storage: &dyn Storage, ops: Vec<Op>) -> Box<dyn Transaction> {
+pub(crate) async fn begin(storage: &dyn Storage, ops: Vec<Op>) -> Box<dyn Transaction> {
     let mut txn = storage
         .begin(TxnMeta::default(), None)
         .await
@@ -123,7 +124,7 @@ pub async fn begin(storage: &dyn Storage, ops: Vec<Op>) -> Box<dyn Transaction> 
     txn
 }
 
-pub fn ready(vote: Vote) -> Box<dyn Voted> {
+pub(crate) fn ready(vote: Vote) -> Box<dyn Voted> {
     match vote {
         Vote::Ready(voted) => voted,
         Vote::Conflicts(_, conflicts) => panic!("unexpected conflicts: {conflicts:?}"),
@@ -137,18 +138,18 @@ fn conflicts(vote: Vote) -> (Box<dyn Transaction>, Vec<Conflict>) {
     }
 }
 
-pub async fn voted(storage: &dyn Storage, ops: Vec<Op>) -> Box<dyn Voted> {
+pub(crate) async fn voted(storage: &dyn Storage, ops: Vec<Op>) -> Box<dyn Voted> {
     let txn = begin(storage, ops).await;
     ready(txn.vote().await.expect("the vote succeeds"))
 }
 
-pub async fn commit_ops(storage: &dyn Storage, ops: Vec<Op>) -> Tid {
+pub(crate) async fn commit_ops(storage: &dyn Storage, ops: Vec<Op>) -> Tid {
     let voted = voted(storage, ops).await;
     voted.finish().await.expect("the finish succeeds")
 }
 
 /// Commits new revisions: oid, the serial that was read, data.
-pub async fn commit(storage: &dyn Storage, objects: &[(u64, Tid, &[u8])]) -> Tid {
+pub(crate) async fn commit(storage: &dyn Storage, objects: &[(u64, Tid, &[u8])]) -> Tid {
     let ops = objects.iter();
     let ops = ops.map(|(oid, serial, data)| store(*oid, *serial, data));
     commit_ops(storage, ops.collect()).await
@@ -162,7 +163,7 @@ async fn vote_error(storage: &dyn Storage, ops: Vec<Op>) -> Answer {
     }
 }
 
-pub async fn transactions(storage: &dyn Storage, range: TidRange) -> Vec<HistoryTxn> {
+pub(crate) async fn transactions(storage: &dyn Storage, range: TidRange) -> Vec<HistoryTxn> {
     let mut iteration = storage.iterate(range).await.expect("an iteration");
     let mut all = Vec::new();
     while let Some(txn) = iteration.next().await.expect("the next transaction") {
@@ -172,7 +173,7 @@ pub async fn transactions(storage: &dyn Storage, range: TidRange) -> Vec<History
 }
 
 /// A transaction as text, to be compared.
-pub fn text(txn: &HistoryTxn) -> String {
+pub(crate) fn text(txn: &HistoryTxn) -> String {
     use std::fmt::Write as _;
     let mut text = format!("{} {:?}", txn.tid, txn.meta);
     for HistoryRecord { oid, data } in &txn.records {
@@ -198,6 +199,7 @@ fn unknown<T: std::fmt::Debug>(answer: Result<T>, oid: u64) {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as the answer has it")]
 fn loaded(data: &'static [u8], tid: Tid, end: Option<Tid>, as_of: Tid) -> Option<Loaded> {
     Some(Loaded {
         data: Bytes::from_static(data),
@@ -252,7 +254,7 @@ async fn waits<F: Future + Unpin>(what: &mut F) {
 
 // The tests.
 
-pub async fn an_empty_storage_is_empty(storage: &Stored) {
+pub(crate) async fn an_empty_storage_is_empty(storage: &Stored) {
     assert_eq!(storage.last_tid().await.unwrap(), Tid::ZERO);
     assert_eq!(storage.size().objects, 0);
     unknown(storage.load_before(Oid::ROOT, Tid::MAX).await, 0);
@@ -268,8 +270,12 @@ pub async fn an_empty_storage_is_empty(storage: &Stored) {
     assert_eq!((last, oids.unwrap_or_default()), (Tid::ZERO, vec![]));
 }
 
-pub async fn what_is_stored_is_loaded(storage: &Stored) {
-    let tid = commit(&**storage, &[(0, Tid::ZERO, b"root"), (7, Tid::ZERO, b"")]).await;
+pub(crate) async fn what_is_stored_is_loaded(storage: &Stored) {
+    let tid = commit(
+        &**storage,
+        &[(0, Tid::ZERO, b"root"), (7, Tid::ZERO, b"seven")],
+    )
+    .await;
     assert_eq!(storage.last_tid().await.unwrap(), tid);
     let answer = storage.load_before(Oid(0), Tid::MAX).await.unwrap();
     assert_eq!(answer, loaded(b"root", tid, None, tid));
@@ -277,7 +283,16 @@ pub async fn what_is_stored_is_loaded(storage: &Stored) {
     unknown(storage.load_before(Oid(1), Tid::MAX).await, 1);
 }
 
-pub async fn a_load_gives_the_revision_before_and_its_end(storage: &Stored) {
+pub(crate) async fn an_empty_state_is_refused(storage: &Stored) {
+    let answer = vote_error(&**storage, vec![store(1, Tid::ZERO, b"")]).await;
+    assert!(matches!(answer, Answer::Invalid(_)));
+    let restored = storage.restore(vec![history_txn(10, vec![(1, data(b""))])]);
+    assert!(restored.await.is_err());
+    unknown(storage.current_tid(Oid(1)).await, 1);
+    assert_eq!(storage.last_tid().await.unwrap(), Tid::ZERO);
+}
+
+pub(crate) async fn a_load_gives_the_revision_before_and_its_end(storage: &Stored) {
     let first = commit(&**storage, &[(1, Tid::ZERO, b"a")]).await;
     let second = commit(&**storage, &[(2, Tid::ZERO, b"x")]).await;
     let third = commit(&**storage, &[(1, first, b"b")]).await;
@@ -295,7 +310,7 @@ pub async fn a_load_gives_the_revision_before_and_its_end(storage: &Stored) {
     assert_eq!(other, loaded(b"x", second, None, third));
 }
 
-pub async fn a_serial_gives_its_revision(storage: &Stored) {
+pub(crate) async fn a_serial_gives_its_revision(storage: &Stored) {
     let first = commit(&**storage, &[(1, Tid::ZERO, b"a")]).await;
     let second = commit(&**storage, &[(1, first, b"b"), (2, Tid::ZERO, b"x")]).await;
     let answer = async |tid| storage.load_serial(Oid(1), tid).await;
@@ -307,7 +322,7 @@ pub async fn a_serial_gives_its_revision(storage: &Stored) {
     unknown(storage.load_serial(Oid(2), first).await, 2);
 }
 
-pub async fn the_current_tid_is_that_of_the_newest_revision(storage: &Stored) {
+pub(crate) async fn the_current_tid_is_that_of_the_newest_revision(storage: &Stored) {
     let first = commit(&**storage, &[(1, Tid::ZERO, b"a"), (2, Tid::ZERO, b"x")]).await;
     let second = commit(&**storage, &[(1, first, b"b")]).await;
     assert_eq!(storage.current_tid(Oid(1)).await.unwrap(), second);
@@ -315,7 +330,7 @@ pub async fn the_current_tid_is_that_of_the_newest_revision(storage: &Stored) {
     unknown(storage.current_tid(Oid(3)).await, 3);
 }
 
-pub async fn a_changed_revision_is_a_conflict_that_the_client_resolves(storage: &Stored) {
+pub(crate) async fn a_changed_revision_is_a_conflict_that_the_client_resolves(storage: &Stored) {
     let first = commit(&**storage, &[(1, Tid::ZERO, b"a")]).await;
     let second = commit(&**storage, &[(1, first, b"b")]).await;
     let ops = vec![store(1, first, b"mine"), store(2, Tid::ZERO, b"new")];
@@ -345,7 +360,7 @@ pub async fn a_changed_revision_is_a_conflict_that_the_client_resolves(storage: 
     );
 }
 
-pub async fn who_resolves_keeps_the_others_waiting(storage: &Stored) {
+pub(crate) async fn who_resolves_keeps_the_others_waiting(storage: &Stored) {
     let first = commit(&**storage, &[(1, Tid::ZERO, b"a")]).await;
     let second = commit(&**storage, &[(1, first, b"b")]).await;
     let txn = begin(&**storage, vec![store(1, first, b"mine")]).await;
@@ -361,7 +376,7 @@ pub async fn who_resolves_keeps_the_others_waiting(storage: &Stored) {
     assert_eq!(found[0].committed, third);
 }
 
-pub async fn a_dropped_conflict_lets_the_next_one_in(storage: &Stored) {
+pub(crate) async fn a_dropped_conflict_lets_the_next_one_in(storage: &Stored) {
     let first = commit(&**storage, &[(1, Tid::ZERO, b"a")]).await;
     let second = commit(&**storage, &[(1, first, b"b")]).await;
     let txn = begin(&**storage, vec![store(1, first, b"mine")]).await;
@@ -371,7 +386,7 @@ pub async fn a_dropped_conflict_lets_the_next_one_in(storage: &Stored) {
     assert_eq!(&load(&**storage, 1).await[..], b"c");
 }
 
-pub async fn a_dependency_that_changed_is_a_read_conflict(storage: &Stored) {
+pub(crate) async fn a_dependency_that_changed_is_a_read_conflict(storage: &Stored) {
     let first = commit(&**storage, &[(1, Tid::ZERO, b"a"), (2, Tid::ZERO, b"x")]).await;
     let second = commit(&**storage, &[(1, first, b"b")]).await;
     let check = |oid, serial| Op::CheckCurrent {
@@ -395,7 +410,7 @@ pub async fn a_dependency_that_changed_is_a_read_conflict(storage: &Stored) {
     assert_eq!(&load(&**storage, 2).await[..], b"y");
 }
 
-pub async fn a_dropped_transaction_leaves_nothing(storage: &Stored) {
+pub(crate) async fn a_dropped_transaction_leaves_nothing(storage: &Stored) {
     let first = commit(&**storage, &[(1, Tid::ZERO, b"a")]).await;
     drop(begin(&**storage, vec![store(1, first, b"b")]).await);
     drop(
@@ -414,7 +429,7 @@ pub async fn a_dropped_transaction_leaves_nothing(storage: &Stored) {
     assert_eq!(tids, [first, second]);
 }
 
-pub async fn a_dropped_vote_that_waits_leaves_nothing(storage: &Stored) {
+pub(crate) async fn a_dropped_vote_that_waits_leaves_nothing(storage: &Stored) {
     let first = voted(&**storage, vec![store(1, Tid::ZERO, b"a")]).await;
     let mut second = begin(&**storage, vec![store(2, Tid::ZERO, b"x")])
         .await
@@ -426,7 +441,7 @@ pub async fn a_dropped_vote_that_waits_leaves_nothing(storage: &Stored) {
     unknown(storage.load_before(Oid(2), Tid::MAX).await, 2);
 }
 
-pub async fn tids_increase(storage: &Stored) {
+pub(crate) async fn tids_increase(storage: &Stored) {
     let mut last = Tid::ZERO;
     for number in 0..10 {
         let tid = commit(&**storage, &[(number, Tid::ZERO, b"a")]).await;
@@ -435,7 +450,7 @@ pub async fn tids_increase(storage: &Stored) {
     }
 }
 
-pub async fn a_given_tid_is_kept_and_must_be_later(storage: &Stored) {
+pub(crate) async fn a_given_tid_is_kept_and_must_be_later(storage: &Stored) {
     let given = Tid(0x0400_0000_0000_0000);
     let begin_at = async |tid| storage.begin(TxnMeta::default(), Some(tid)).await;
     let mut txn = begin_at(given).await.unwrap();
@@ -458,14 +473,14 @@ pub async fn a_given_tid_is_kept_and_must_be_later(storage: &Stored) {
     assert_eq!(voted.finish().await.unwrap(), given.next());
 }
 
-pub async fn a_transaction_without_records_is_one(storage: &Stored) {
+pub(crate) async fn a_transaction_without_records_is_one(storage: &Stored) {
     let tid = commit(&**storage, &[]).await;
     assert_eq!(storage.last_tid().await.unwrap(), tid);
     let history = transactions(&**storage, TidRange::ALL).await;
     assert_eq!((history.len(), history[0].records.len()), (1, 0));
 }
 
-pub async fn an_object_stored_twice_has_the_last_state(storage: &Stored) {
+pub(crate) async fn an_object_stored_twice_has_the_last_state(storage: &Stored) {
     let first = commit(&**storage, &[(1, Tid::ZERO, b"a"), (1, Tid::ZERO, b"b")]).await;
     assert_eq!(&load(&**storage, 1).await[..], b"b");
     let second = commit(&**storage, &[(1, first, b"c"), (1, first, b"d")]).await;
@@ -480,7 +495,7 @@ pub async fn an_object_stored_twice_has_the_last_state(storage: &Stored) {
     assert_eq!(storage.history(Oid(1), 9).await.unwrap().len(), 2);
 }
 
-pub async fn a_deleted_object_is_gone_and_its_past_is_not(storage: &Stored) {
+pub(crate) async fn a_deleted_object_is_gone_and_its_past_is_not(storage: &Stored) {
     let delete = |oid, serial| Op::Delete {
         oid: Oid(oid),
         serial,
@@ -502,7 +517,7 @@ pub async fn a_deleted_object_is_gone_and_its_past_is_not(storage: &Stored) {
     assert_eq!(walk.oid, Oid(2));
 }
 
-pub async fn subscribers_hear_of_all_in_order_before_the_finish_returns(storage: &Stored) {
+pub(crate) async fn subscribers_hear_of_all_in_order_before_the_finish_returns(storage: &Stored) {
     let mut early = storage.subscribe();
     let mut tokens: Vec<(Tid, TxnToken)> = Vec::new();
     for number in 0..5 {
@@ -533,7 +548,7 @@ pub async fn subscribers_hear_of_all_in_order_before_the_finish_returns(storage:
     assert_eq!(late.try_next(), Ok(None));
 }
 
-pub async fn a_storage_that_is_closed_refuses(storage: &Stored) {
+pub(crate) async fn a_storage_that_is_closed_refuses(storage: &Stored) {
     let first = commit(&**storage, &[(1, Tid::ZERO, b"a")]).await;
     let mut heard = storage.subscribe();
     let open = begin(&**storage, vec![store(2, Tid::ZERO, b"x")]).await;
@@ -551,7 +566,7 @@ pub async fn a_storage_that_is_closed_refuses(storage: &Stored) {
     soon(storage.close()).await;
 }
 
-pub async fn the_history_of_an_object_is_given_newest_first(storage: &Stored) {
+pub(crate) async fn the_history_of_an_object_is_given_newest_first(storage: &Stored) {
     let mut last = Tid::ZERO;
     let mut tids = Vec::new();
     for number in 0..4u8 {
@@ -581,7 +596,7 @@ pub async fn the_history_of_an_object_is_given_newest_first(storage: &Stored) {
     unknown(storage.history(Oid(2), 1).await, 2);
 }
 
-pub async fn a_walk_meets_every_current_record(storage: &Stored) {
+pub(crate) async fn a_walk_meets_every_current_record(storage: &Stored) {
     let oids = [0, 1, 5, 700, 65_536, 1 << 40];
     let first: Vec<_> = oids
         .iter()
@@ -607,7 +622,7 @@ pub async fn a_walk_meets_every_current_record(storage: &Stored) {
     assert_eq!(storage.record_from(Oid((1 << 40) + 1)).await.unwrap(), None);
 }
 
-pub async fn an_iteration_gives_what_was_committed(storage: &Stored) {
+pub(crate) async fn an_iteration_gives_what_was_committed(storage: &Stored) {
     let meta = TxnMeta {
         user: Bytes::from_static("jürgen".as_bytes()),
         description: Bytes::from(vec![b'd'; 5000]),
@@ -628,7 +643,7 @@ pub async fn an_iteration_gives_what_was_committed(storage: &Stored) {
     assert_eq!(text(&history[0]), text(&expected));
 }
 
-pub async fn an_iteration_of_a_range_gives_the_range(storage: &Stored) {
+pub(crate) async fn an_iteration_of_a_range_gives_the_range(storage: &Stored) {
     let mut tids = Vec::new();
     for number in 0..6 {
         tids.push(commit(&**storage, &[(number, Tid::ZERO, b"a")]).await);
@@ -650,7 +665,7 @@ pub async fn an_iteration_of_a_range_gives_the_range(storage: &Stored) {
     }
 }
 
-pub async fn tids_are_given_newest_first(storage: &Stored) {
+pub(crate) async fn tids_are_given_newest_first(storage: &Stored) {
     let mut tids = Vec::new();
     for number in 0..5 {
         tids.push(commit(&**storage, &[(number, Tid::ZERO, b"a")]).await);
@@ -664,7 +679,7 @@ pub async fn tids_are_given_newest_first(storage: &Stored) {
     assert!(before(Tid::MAX, 0).await.is_empty());
 }
 
-pub async fn what_comes_after_is_measured(storage: &Stored) {
+pub(crate) async fn what_comes_after_is_measured(storage: &Stored) {
     let mut tids = Vec::new();
     for number in 0..5 {
         tids.push(commit(&**storage, &[(number, Tid::ZERO, &[b'x'; 1000])]).await);
@@ -689,7 +704,7 @@ async fn restore(storage: &Stored, batch: Vec<HistoryTxn>) -> bool {
     }
 }
 
-pub async fn restored_transactions_are_those_of_the_other_copy(storage: &Stored) {
+pub(crate) async fn restored_transactions_are_those_of_the_other_copy(storage: &Stored) {
     let mut heard = storage.subscribe();
     let mut packed = history_txn(20, vec![(1, data(b"b"))]);
     packed.meta.status = TxnStatus::Packed;
@@ -716,7 +731,7 @@ pub async fn restored_transactions_are_those_of_the_other_copy(storage: &Stored)
     assert!(last > Tid(40));
 }
 
-pub async fn restored_back_pointers_and_gone_objects_are_kept(storage: &Stored) {
+pub(crate) async fn restored_back_pointers_and_gone_objects_are_kept(storage: &Stored) {
     let back = |tid, bytes: &[u8]| RecordData::Back {
         tid: Tid(tid),
         data: payload(bytes),
@@ -761,7 +776,7 @@ pub async fn restored_back_pointers_and_gone_objects_are_kept(storage: &Stored) 
     assert_eq!(sizes, [4, 0, 0, 0, 1, 1]);
 }
 
-pub async fn what_is_not_later_is_not_restored(storage: &Stored) {
+pub(crate) async fn what_is_not_later_is_not_restored(storage: &Stored) {
     if !restore(storage, vec![history_txn(10, vec![(1, data(b"a"))])]).await {
         return;
     }
@@ -783,7 +798,7 @@ pub async fn what_is_not_later_is_not_restored(storage: &Stored) {
     assert!(restore(storage, vec![]).await);
 }
 
-pub async fn a_restored_record_within_a_transaction_is_not_checked(storage: &Stored) {
+pub(crate) async fn a_restored_record_within_a_transaction_is_not_checked(storage: &Stored) {
     let restore = |tid, data: Option<&[u8]>, previous| Op::Restore {
         oid: Oid(1),
         serial: tid,
@@ -822,7 +837,7 @@ pub async fn a_restored_record_within_a_transaction_is_not_checked(storage: &Sto
     assert_eq!(texts(&given), texts(&expected));
 }
 
-pub async fn a_rewound_storage_ends_where_it_was_told(storage: &Stored) {
+pub(crate) async fn a_rewound_storage_ends_where_it_was_told(storage: &Stored) {
     if !storage.capabilities().rewind {
         return;
     }
@@ -846,7 +861,7 @@ pub async fn a_rewound_storage_ends_where_it_was_told(storage: &Stored) {
     assert_eq!(&load(&**storage, 1).await[..], b"new");
 }
 
-pub async fn a_storage_rewound_to_nothing_is_empty(storage: &Stored) {
+pub(crate) async fn a_storage_rewound_to_nothing_is_empty(storage: &Stored) {
     if !storage.capabilities().rewind {
         return;
     }
@@ -863,7 +878,7 @@ pub async fn a_storage_rewound_to_nothing_is_empty(storage: &Stored) {
     assert_eq!(&load(&**storage, 1).await[..], b"a");
 }
 
-pub async fn new_oids_are_new(storage: &Stored) {
+pub(crate) async fn new_oids_are_new(storage: &Stored) {
     let mut given = BTreeSet::new();
     commit(
         &**storage,
@@ -882,7 +897,7 @@ pub async fn new_oids_are_new(storage: &Stored) {
     assert!(gone.is_err());
 }
 
-pub async fn invalidations_since_a_tid_are_those_after_it(storage: &Stored) {
+pub(crate) async fn invalidations_since_a_tid_are_those_after_it(storage: &Stored) {
     let first = commit(&**storage, &[(1, Tid::ZERO, b"a"), (2, Tid::ZERO, b"x")]).await;
     let second = commit(&**storage, &[(1, first, b"b")]).await;
     let third = commit(&**storage, &[(1, second, b"c"), (3, Tid::ZERO, b"z")]).await;
@@ -896,7 +911,7 @@ pub async fn invalidations_since_a_tid_are_those_after_it(storage: &Stored) {
     assert_eq!(since(third).await, Some(BTreeSet::new()));
 }
 
-pub async fn the_next_votes_while_the_last_is_finished(storage: &Stored) {
+pub(crate) async fn the_next_votes_while_the_last_is_finished(storage: &Stored) {
     if !storage.capabilities().pipelined {
         return;
     }
@@ -921,7 +936,7 @@ pub async fn the_next_votes_while_the_last_is_finished(storage: &Stored) {
     assert_eq!(given, tids);
 }
 
-pub async fn a_vote_sees_what_is_being_finished(storage: &Stored) {
+pub(crate) async fn a_vote_sees_what_is_being_finished(storage: &Stored) {
     if !storage.capabilities().pipelined {
         return;
     }
@@ -946,7 +961,7 @@ pub async fn a_vote_sees_what_is_being_finished(storage: &Stored) {
     soon(finish).await.unwrap();
 }
 
-pub async fn the_size_grows(storage: &Stored) {
+pub(crate) async fn the_size_grows(storage: &Stored) {
     let before = storage.size();
     commit(&**storage, &[(1, Tid::ZERO, &[b'x'; 10_000])]).await;
     let after = storage.size();
@@ -954,7 +969,7 @@ pub async fn the_size_grows(storage: &Stored) {
     assert!((10_000..12_000).contains(&(after.bytes - before.bytes)));
 }
 
-pub async fn large_records_come_back_whole(storage: &Stored) {
+pub(crate) async fn large_records_come_back_whole(storage: &Stored) {
     let sizes = [
         0,
         1,

@@ -1,1 +1,312 @@
-//! A `Data.fs` file as a storage.
+//! A `Data.fs` file as a storage: ZODB's own format, read and appended to.
+//!
+//! The file can be given to Python's `FileStorage` and taken back at any time it is closed: the data,
+//! the index beside it and the lock are the same. What each part does:
+//!
+//! - [`format`]: the bytes. [`disk`]: the one place that reads and writes them.
+//! - [`index`]: where the current record of each object is; [`index_file`]: the same on disk.
+//! - [`engine`]: what is shared, and its locks. [`open`] and [`scan`]: how it comes to be.
+//! - [`read`]: loads. [`history`]: iterations. [`recent`]: what clients missed.
+//! - [`commit`]: the two phases. [`restore`]: whole transactions from another copy, with [`origin`]
+//!   for the back-pointers. [`append`]: writing either. [`rewind`]: taking back.
+//!
+//! It does not know Python: conflicts are resolved by clients, references are not followed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::storage::{
+    Answer, Capabilities, CurrentRecord, Description, Extent, Fault, History, Invalidations,
+    Loaded, Opener, Result, Revision, SetAside, Size, Storage, Transaction,
+};
+use crate::zodb::{HistoryTxn, Oid, Tid, TidRange, TxnMeta};
+
+mod append;
+mod commit;
+mod disk;
+mod engine;
+mod format;
+mod history;
+mod index;
+mod index_file;
+mod lock;
+mod open;
+mod origin;
+mod read;
+mod recent;
+mod restore;
+mod rewind;
+mod scan;
+mod window;
+
+use commit::FileTransaction;
+use engine::{Engine, beside};
+use history::{Iteration, Walk};
+use lock::LockFile;
+use read::{Miss, Patience};
+
+/// How a file is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileOptions {
+    /// For how many transactions back a client can be told what changed.
+    pub invalidation_queue: usize,
+    /// After how many bytes the index is saved, beside on closing.
+    pub save_index_every: u64,
+}
+
+impl Default for FileOptions {
+    fn default() -> Self {
+        FileOptions {
+            invalidation_queue: 1000,
+            save_index_every: 256 << 20,
+        }
+    }
+}
+
+/// Where what belongs to a storage is.
+#[derive(Debug, Clone)]
+struct Paths {
+    data: PathBuf,
+    index: PathBuf,
+}
+
+impl Paths {
+    fn of(data: &Path) -> Self {
+        Paths {
+            data: data.to_owned(),
+            index: beside(data, ".index"),
+        }
+    }
+}
+
+/// Opens one file again and again.
+#[derive(Debug, Clone)]
+pub struct FileOpener {
+    path: PathBuf,
+    options: FileOptions,
+}
+
+impl FileOpener {
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>, options: FileOptions) -> Self {
+        FileOpener {
+            path: path.into(),
+            options,
+        }
+    }
+}
+
+#[async_trait]
+impl Opener for FileOpener {
+    fn describe(&self) -> Description {
+        describe(&self.path)
+    }
+
+    async fn open(&self) -> Result<Arc<dyn Storage>, Fault> {
+        let storage = FileStorage::open(&self.path, self.options.clone()).await?;
+        Ok(Arc::new(storage))
+    }
+
+    async fn set_aside(&self) -> Result<SetAside, Fault> {
+        let path = self.path.clone();
+        let set_aside = move || {
+            // Nobody renames a file that somebody writes to.
+            let paths = Paths::of(&path);
+            let _lock = LockFile::take(&beside(&path, ".lock"))?;
+            rewind::set_file_aside(&paths)
+        };
+        on_a_thread(set_aside).await?
+    }
+}
+
+/// Runs what may wait for the disk.
+async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Fault> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Fault::Closed(format!("a thread that reads ended: {error}")))
+}
+
+fn describe(path: &Path) -> Description {
+    Description {
+        kind: "file",
+        location: path.display().to_string(),
+    }
+}
+
+/// An open `Data.fs`. Dropping it without closing it is safe: the index is not saved then.
+pub struct FileStorage(Arc<Engine>);
+
+impl FileStorage {
+    /// Opens a file, or makes a new one.
+    ///
+    /// # Errors
+    /// [`Fault::InUse`] where another process has it, [`Fault::Damaged`] where it is no usable
+    /// `Data.fs`; nothing was changed then.
+    pub async fn open(path: &Path, options: FileOptions) -> Result<Self, Fault> {
+        let path = path.to_owned();
+        let engine = on_a_thread(move || open::open(&path, options)).await??;
+        Ok(FileStorage(engine))
+    }
+
+    /// Tries without waiting for the disk, and then again on a thread that may.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl Fn(&Engine, Patience) -> Result<T, Miss> + Send + 'static,
+    ) -> Result<T> {
+        match read(&self.0, Patience::None) {
+            Ok(answer) => Ok(answer),
+            Err(Miss::Failed(error)) => Err(error),
+            Err(Miss::NotInMemory) => {
+                let engine = Arc::clone(&self.0);
+                let answer = on_a_thread(move || {
+                    read(&engine, Patience::Some).map_err(|miss| engine.waited(miss))
+                });
+                answer.await?
+            }
+        }
+    }
+
+    async fn walk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Walk) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T> {
+        let walk = Walk::new(&self.0)?;
+        Ok(on_a_thread(move || work(walk)).await??)
+    }
+}
+
+impl Drop for FileStorage {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+#[async_trait]
+impl Storage for FileStorage {
+    fn describe(&self) -> Description {
+        describe(&self.0.paths.data)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            pipelined: true,
+            rewind: true,
+            undo: false,
+            read_only: false,
+        }
+    }
+
+    fn size(&self) -> Size {
+        let state = self.0.state.read();
+        Size {
+            objects: state.index.len() as u64,
+            bytes: state.end,
+        }
+    }
+
+    async fn last_tid(&self) -> Result<Tid> {
+        self.0.usable()?;
+        Ok(self.0.state.read().last)
+    }
+
+    async fn load_before(&self, oid: Oid, before: Tid) -> Result<Option<Loaded>> {
+        self.read(move |engine, patience| engine.load_before(oid, before, patience))
+            .await
+    }
+
+    async fn load_serial(&self, oid: Oid, serial: Tid) -> Result<Bytes> {
+        self.read(move |engine, patience| engine.load_serial(oid, serial, patience))
+            .await
+    }
+
+    async fn current_tid(&self, oid: Oid) -> Result<Tid> {
+        self.read(move |engine, patience| engine.current_tid(oid, patience))
+            .await
+    }
+
+    async fn new_oids(&self, count: usize, after: Oid) -> Result<Vec<Oid>> {
+        self.0.usable()?;
+        let mut last_oid = self.0.last_oid.lock();
+        let first = last_oid.max(after).0;
+        let last = first
+            .checked_add(count as u64)
+            .ok_or_else(|| Answer::Invalid("there are no object identifiers left".to_owned()))?;
+        *last_oid = Oid(last);
+        Ok((first + 1..=last).map(Oid).collect())
+    }
+
+    async fn history(&self, oid: Oid, count: usize) -> Result<Vec<Revision>> {
+        let engine = Arc::clone(&self.0);
+        on_a_thread(move || engine.revisions(oid, count)).await?
+    }
+
+    async fn record_from(&self, from: Oid) -> Result<Option<CurrentRecord>> {
+        self.read(move |engine, patience| engine.record_from(from, patience))
+            .await
+    }
+
+    async fn iterate(&self, range: TidRange) -> Result<Box<dyn History>> {
+        let walk = Walk::new(&self.0)?;
+        Ok(Box::new(Iteration::new(walk, range)))
+    }
+
+    async fn tids_before(&self, before: Tid, count: usize) -> Result<Vec<Tid>> {
+        self.walk(move |walk| walk.tids_before(before, count)).await
+    }
+
+    async fn measure_after(&self, after: Tid) -> Result<Extent> {
+        self.walk(move |walk| walk.measure_after(after)).await
+    }
+
+    async fn invalidations_since(&self, since: Tid) -> Result<(Tid, Option<Vec<Oid>>)> {
+        self.0.usable()?;
+        let state = self.0.state.read();
+        Ok((state.last, state.recent.since(since)))
+    }
+
+    fn subscribe(&self) -> Invalidations {
+        let invalidations = self.0.publisher.subscribe();
+        if self.0.usable().is_err() {
+            self.0.publisher.cut_off();
+        }
+        invalidations
+    }
+
+    async fn begin(&self, meta: TxnMeta, tid: Option<Tid>) -> Result<Box<dyn Transaction>> {
+        Ok(Box::new(FileTransaction::begin(&self.0, meta, tid)?))
+    }
+
+    async fn restore(&self, batch: Vec<HistoryTxn>) -> Result<()> {
+        let slot = self.0.slot().await?;
+        let restore = move |engine: &Arc<Engine>| {
+            // Held to the end, also where nobody waits for it any more.
+            let _slot = slot;
+            engine.restore(batch)
+        };
+        self.0.ask(restore).await?
+    }
+
+    async fn rewind(&self, keep: Option<Tid>) -> Result<SetAside> {
+        let slot = self.0.slot().await?;
+        let rewind = move |engine: &Arc<Engine>| {
+            let _slot = slot;
+            engine.rewind(keep)
+        };
+        self.0.ask(rewind).await?
+    }
+
+    async fn close(&self) {
+        let engine = Arc::clone(&self.0);
+        if let Err(fault) = on_a_thread(move || engine.close()).await {
+            tracing::error!(reason = %fault, "file was not closed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,299 @@
+//! Every endpoint against a fake, through real sockets and the real client.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use futures_util::StreamExt as _;
+
+use super::*;
+use crate::admin::api::{Level, RecoveryState, Strategy};
+use crate::admin::client::{AdminClient, ClientError, Target};
+use crate::admin::fake::Fake;
+
+struct Running {
+    fake: Fake,
+    tasks: Tasks,
+    socket: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+async fn run() -> Running {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("zeoraid.sock");
+    let fake = Fake::default();
+    let tasks = Tasks::new("admin tasks");
+    start(&tasks, &socket, admin(&fake)).await.unwrap();
+    Running {
+        fake,
+        tasks,
+        socket,
+        _folder: folder,
+    }
+}
+
+fn admin(fake: &Fake) -> Admin {
+    Admin {
+        api: Arc::new(fake.clone()),
+        metrics: Metrics::default(),
+    }
+}
+
+impl Running {
+    fn client(&self) -> AdminClient {
+        AdminClient::new(Target::Socket(self.socket.clone())).unwrap()
+    }
+
+    /// Asks as anybody could: the status, the content type and the body.
+    async fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String, String) {
+        let client = reqwest::Client::builder()
+            .unix_socket(self.socket.as_path())
+            .build()
+            .unwrap();
+        let method = method.parse::<reqwest::Method>().unwrap();
+        let request = client.request(method, format!("http://x{path}"));
+        let response = request.body(body.to_owned()).send().await.unwrap();
+        let kind = response.headers().get("content-type");
+        let kind = kind.map_or(String::new(), |kind| kind.to_str().unwrap().to_owned());
+        let status = response.status().as_u16();
+        (status, kind, response.text().await.unwrap())
+    }
+}
+
+#[tokio::test]
+async fn the_client_gets_what_the_daemon_says() {
+    let running = run().await;
+    let client = running.client();
+    let fake = &running.fake;
+    assert_eq!(client.status().await, fake.status().await);
+    assert_eq!(client.arrays().await, fake.arrays().await);
+    assert_eq!(client.array("main").await, fake.array("main").await);
+    assert_eq!(client.recovery("main").await, fake.recovery("main").await);
+    assert_eq!(
+        client.analyse("main", "b").await,
+        fake.analyse("main", "b").await
+    );
+    assert_eq!(
+        client.disable("main", "b").await,
+        fake.disable("main", "b").await
+    );
+    assert_eq!(client.configuration().await, fake.configuration().await);
+    assert_eq!(client.reload(true).await, fake.reload(true).await);
+    assert_eq!(client.reload(false).await, fake.reload(false).await);
+    assert_eq!(client.shutdown().await, Ok(()));
+    assert_eq!(client.reopen_logs().await, Ok(()));
+    let rate = RateLimit {
+        transactions_per_second: Some(7),
+        bytes_per_second: None,
+    };
+    let request = RecoverRequest {
+        strategy: Strategy::Rebuild,
+        rate,
+    };
+    let recovery = client.recover("main", "b", request).await.unwrap();
+    assert_eq!(
+        (recovery.strategy, recovery.rate),
+        (Strategy::Rebuild, rate)
+    );
+    assert_eq!(
+        client.change_recovery("main", rate).await.unwrap().rate,
+        rate
+    );
+    let cancelled = client.cancel_recovery("main").await.unwrap();
+    assert_eq!(cancelled.state, RecoveryState::Cancelled);
+    assert!(fake.asked.lock().contains(&"shutdown".to_owned()));
+}
+
+#[tokio::test]
+async fn problems_arrive_with_what_can_be_done() {
+    let running = run().await;
+    let client = running.client();
+    let problem = client.disable("main", "a").await.unwrap_err();
+    assert_eq!(problem.status, 409);
+    assert_eq!(
+        problem.next.as_deref(),
+        Some("zeoraidctl recover --interactive")
+    );
+    let problem = client.reload(false).await.unwrap_err();
+    assert_eq!(problem.mistakes, ["etc/zeoraid.yaml:1:1: wrong"]);
+    for odd in ["no such", "../status", "a/b", "?", "ü"] {
+        let problem = client.array(odd).await.unwrap_err();
+        assert_eq!(problem.status, 404, "{odd}: {problem:?}");
+    }
+    let problem = client.analyse("main", "c").await.unwrap_err();
+    assert_eq!(problem.detail, "array main has no member c; it has a, b");
+}
+
+#[tokio::test]
+async fn whatever_is_wrong_with_a_request_is_a_problem_document() {
+    let running = run().await;
+    let recover = "/v1/arrays/main/members/b/recover";
+    let big = format!("{{\"strategy\": \"{}\"}}", "x".repeat(LARGEST_BODY));
+    for (method, path, body, status) in [
+        ("GET", "/v2/status", "", 404),
+        ("GET", "/v1/arrays/%ff", "", 404),
+        ("DELETE", "/v1/status", "", 405),
+        ("POST", recover, "{", 400),
+        ("POST", recover, "{\"strategy\": \"magic\"}", 400),
+        ("POST", recover, "{\"stratgy\": \"missing\"}", 400),
+        ("POST", recover, "{\"bytes_per_second\": -1}", 400),
+        ("POST", recover, big.as_str(), 413),
+        ("PATCH", "/v1/arrays/main/recovery", "[]", 400),
+        ("POST", "/v1/reload?dry=1", "", 400),
+    ] {
+        let (got, kind, text) = running.ask(method, path, body).await;
+        assert_eq!(got, status, "{method} {path}: {text}");
+        assert_eq!(kind, "application/problem+json", "{method} {path}: {text}");
+        let problem: Problem = serde_json::from_str(&text).unwrap();
+        assert_eq!(problem.status, status);
+        assert!(!problem.detail.is_empty());
+    }
+    let (_, _, text) = running.ask("GET", "/nothing", "").await;
+    assert!(
+        text.contains("GET /v1/status"),
+        "unknown paths list the known: {text}"
+    );
+    let (status, ..) = running.ask("POST", recover, "").await;
+    assert_eq!(status, 200, "a body may be left out");
+}
+
+#[tokio::test]
+async fn every_route_is_served() {
+    let running = run().await;
+    running.fake.serving.store(true, Ordering::Relaxed);
+    for (method, path) in ROUTES.iter().filter(|(_, path)| *path != "/v1/events") {
+        let path = path.replace("{array}", "main").replace("{member}", "b");
+        let path = path.replace("/reload", "/reload?dry_run");
+        let (status, _, text) = running.ask(method, &path, "").await;
+        assert!(
+            (200..300).contains(&status),
+            "{method} {path}: {status} {text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn it_is_ready_when_every_array_serves() {
+    let running = run().await;
+    assert_eq!(running.ask("GET", "/healthz", "").await.0, 200);
+    let (status, _, text) = running.ask("GET", "/readyz", "").await;
+    assert_eq!(status, 503);
+    assert!(text.contains("main: waits for members: b"), "{text}");
+    running.fake.serving.store(true, Ordering::Relaxed);
+    assert_eq!(running.ask("GET", "/readyz", "").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_scrape_tells_states_lags_and_counts() {
+    let running = run().await;
+    let (status, kind, text) = running.ask("GET", "/metrics", "").await;
+    assert_eq!(status, 200);
+    assert!(kind.starts_with("text/plain; version=0.0.4"), "{kind}");
+    for line in [
+        "# TYPE zeoraid_array_state gauge",
+        "zeoraid_array_state{array=\"main\",state=\"recovering\"} 1",
+        "zeoraid_array_state{array=\"main\",state=\"optimal\"} 0",
+        "zeoraid_member_state{array=\"main\",member=\"b\",state=\"recovering\"} 1",
+        "zeoraid_commits_total{array=\"main\"} 12",
+        "zeoraid_recovery_progress_ratio{array=\"main\",member=\"b\"} 0.25",
+    ] {
+        assert!(
+            text.lines().any(|other| other == line),
+            "no `{line}` in\n{text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn events_are_followed_and_resumed() {
+    let running = run().await;
+    let add = |message: &str| {
+        let log = &running.fake.log;
+        log.add(Level::Warning, "test", Some("main"), Some("b"), message);
+    };
+    let client = running.client();
+    let mut stream = client.events(None).await.unwrap();
+    add("one\nin two lines");
+    add("two");
+    let first = stream.next().await.unwrap().unwrap();
+    assert_eq!(first.message, "one\nin two lines");
+    drop(stream);
+    add("three");
+    let mut stream = client.events(Some(first.id)).await.unwrap();
+    for (id, message) in [(first.id + 1, "two"), (first.id + 2, "three")] {
+        let event = stream.next().await.unwrap().unwrap();
+        assert_eq!((event.id, event.message.as_str()), (id, message));
+    }
+    let shutdown = running.tasks.shutdown(Duration::from_secs(10)).await;
+    shutdown.expect("a follower does not hold up the end");
+    assert!(stream.next().await.is_none_or(|event| event.is_err()));
+}
+
+#[tokio::test]
+async fn without_a_daemon_the_client_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("zeoraid.sock");
+    let client = AdminClient::new(Target::Socket(path.clone())).unwrap();
+    let error = client.ping().await.unwrap_err();
+    assert!(matches!(error, ClientError::NotRunning { .. }), "{error:?}");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let error = client.ping().await.unwrap_err();
+    assert!(matches!(error, ClientError::NotRunning { .. }), "{error:?}");
+    let problem = client.status().await.unwrap_err();
+    assert!(problem.is_not_running());
+    assert_eq!(problem.next.as_deref(), Some("zeoraidctl start"));
+}
+
+#[tokio::test]
+async fn a_daemon_that_does_not_answer_is_told_from_one_that_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("zeoraid.sock");
+    let silent = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let client = AdminClient::new(Target::Socket(path)).unwrap();
+    let client = client.with_timeout(Duration::from_millis(100));
+    let error = client.ping().await.unwrap_err();
+    assert!(matches!(error, ClientError::Timeout { .. }), "{error:?}");
+    drop(silent);
+}
+
+#[tokio::test]
+async fn on_tcp_a_token_is_needed() {
+    let fake = Fake::default();
+    let tasks = Tasks::new("admin tasks");
+    let tcp = Tcp::bind("127.0.0.1", 0).await.unwrap();
+    let url = format!("http://{}", tcp.address().unwrap());
+    serve_tcp(
+        &tasks,
+        tcp,
+        Some(Token::new("a token of some length")),
+        admin(&fake),
+    );
+    let client = |token: Option<&str>| {
+        let token = token.map(str::to_owned);
+        let url = url.clone();
+        AdminClient::new(Target::Http { url, token }).unwrap()
+    };
+    assert_eq!(client(None).status().await.unwrap_err().status, 401);
+    assert_eq!(
+        client(Some("another")).status().await.unwrap_err().status,
+        401
+    );
+    let good = client(Some("a token of some length"));
+    assert!(good.status().await.is_ok());
+    assert!(
+        !format!("{good:?}").contains("a token of"),
+        "no secret in debug output"
+    );
+    tasks.shutdown(Duration::from_secs(10)).await.unwrap();
+}
+
+#[test]
+fn other_addresses_than_http_are_refused_at_once() {
+    let target = Target::Http {
+        url: "https://x:1".into(),
+        token: None,
+    };
+    assert!(matches!(
+        AdminClient::new(target),
+        Err(ClientError::Unreachable { .. })
+    ));
+}

@@ -1,0 +1,101 @@
+//! What can be typed: the one definition that `--help`, the man pages and the completions are made of.
+//!
+//! Global options are here; each command's own arguments are in its file under `commands/`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ColorChoice, Parser, Subcommand};
+
+use super::commands;
+use super::output::Format;
+
+/// RAID-1 for ZODB: one database, served over ZEO, kept as complete copies.
+///
+/// An instance is a folder made by `init`. Its daemon serves ZEO clients and keeps every member (a
+/// complete copy of the database) in step; when one fails, clients notice nothing, and `recover` brings
+/// it back while they go on.
+#[derive(Debug, Parser)]
+#[command(
+    name = "zeoraidctl",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true,
+    disable_help_subcommand = false,
+    subcommand_help_heading = "Commands",
+    after_help = "\
+Examples:
+  zeoraidctl init /srv/zodb --yes --start   make an instance and start it
+  zeoraidctl status                         one line, for people and Nagios
+  zeoraidctl details                        the array and its members
+  zeoraidctl recover --interactive          bring members back, guided
+
+Exit codes: 0 done, 1 could not be done, 2 wrong usage; `status` and `details`:
+0 optimal, 1 recovering, 2 degraded or failed, 3 unknown."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: GlobalArgs,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct GlobalArgs {
+    /// The instance's folder [default: this folder or the nearest above it with etc/zeoraid.yaml]
+    #[arg(short = 'C', long, value_name = "DIR", env = "ZEORAID_HOME", hide_env_values = true, global = true)]
+    pub instance: Option<PathBuf>,
+
+    /// Talk to a daemon elsewhere: unix:PATH, http://HOST:PORT or https://HOST:PORT
+    #[arg(long, value_name = "ADDRESS", env = "ZEORAID_ADMIN", hide_env_values = true, global = true)]
+    pub admin: Option<String>,
+
+    /// The file with the token for --admin [or the token itself: $ZEORAID_TOKEN]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub token_file: Option<PathBuf>,
+
+    /// The array, where the daemon serves several
+    #[arg(short = 'S', long, value_name = "NAME", global = true)]
+    pub array: Option<String>,
+
+    /// How answers are printed
+    #[arg(short, long, value_enum, default_value_t, hide_default_value = true, value_name = "FORMAT", global = true)]
+    pub output: Format,
+
+    /// When to use colours
+    #[arg(long, value_name = "WHEN", default_value = "auto", hide_default_value = true, global = true)]
+    pub color: ColorChoice,
+
+    /// Say only what was asked for, and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Say more; twice: still more
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Init(commands::init::InitArgs),
+    Recipe(commands::recipe::RecipeArgs),
+    Start(commands::start::StartArgs),
+    Fg(commands::fg::FgArgs),
+    Stop(commands::stop::StopArgs),
+    Restart(commands::restart::RestartArgs),
+    Wait(commands::wait::WaitArgs),
+    Reload(commands::reload::ReloadArgs),
+    Reopen(commands::reopen::ReopenArgs),
+    Status(commands::status::StatusArgs),
+    Details(commands::details::DetailsArgs),
+    Recover(commands::recover::RecoverArgs),
+    Disable(commands::disable::DisableArgs),
+    Events(commands::events::EventsArgs),
+    Logtail(commands::logtail::LogtailArgs),
+    Show(commands::show::ShowArgs),
+    CheckConfig(commands::check_config::CheckConfigArgs),
+    Completions(commands::completions::CompletionsArgs),
+    Man(commands::man::ManArgs),
+}

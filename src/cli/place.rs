@@ -1,0 +1,67 @@
+//! Where the instance is.
+
+use std::path::{Path, PathBuf};
+
+use super::error::CliError;
+use crate::config;
+
+/// The instance's folder: what was named, else this folder or the nearest above it that holds
+/// `etc/zeoraid.yaml`. Absolute.
+///
+/// # Errors
+/// Says where it was looked for.
+pub fn find_instance(named: Option<&Path>, here: &Path) -> Result<PathBuf, CliError> {
+    if let Some(named) = named {
+        let folder = here.join(named);
+        if folder.join(config::FILE).is_file() {
+            return Ok(normal(&folder));
+        }
+        let message = format!(
+            "{} is no instance: there is no {} in it",
+            folder.display(),
+            config::FILE
+        );
+        return Err(CliError::new(message).with_next(format!(
+            "zeoraidctl init {}",
+            folder.display()
+        )));
+    }
+    let found = here
+        .ancestors()
+        .find(|folder| folder.join(config::FILE).is_file());
+    found.map(Path::to_owned).ok_or_else(|| {
+        CliError::new(format!(
+            "there is no instance here: neither {} nor a folder above it holds {}",
+            here.display(),
+            config::FILE
+        ))
+        .with_next("zeoraidctl -C DIR …, or make one: zeoraidctl init DIR")
+    })
+}
+
+/// Without `.`, `..` and links where that is possible, so that messages and paths of sockets are short.
+fn normal(folder: &Path) -> PathBuf {
+    std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_folder_with_a_configuration_is_the_instance() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let below = root.join("var/deep");
+        std::fs::create_dir_all(&below).unwrap();
+        let error = find_instance(None, &below).unwrap_err().to_string();
+        assert!(error.starts_with("there is no instance here"), "{error}");
+        let error = find_instance(Some(&root), &below).unwrap_err().to_string();
+        assert!(error.ends_with("there is no etc/zeoraid.yaml in it"), "{error}");
+
+        std::fs::create_dir(root.join("etc")).unwrap();
+        std::fs::write(root.join("etc/zeoraid.yaml"), "").unwrap();
+        assert_eq!(find_instance(None, &below).unwrap(), root);
+        assert_eq!(find_instance(Some(Path::new("../..")), &below).unwrap(), root);
+    }
+}

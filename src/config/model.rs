@@ -1,0 +1,263 @@
+//! What a valid configuration says. Whoever has a [`Config`] need not check anything of it again.
+//!
+//! Paths are absolute. Every value that the file, a default or the environment gave is also a
+//! [`Setting`], for `show`.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The configuration of an instance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The instance's folder.
+    pub instance: PathBuf,
+    /// The file that it was read from.
+    pub file: PathBuf,
+    /// Where ZEO clients connect. At least one, none twice.
+    pub listen: Vec<Address>,
+    /// The protocol announced to clients.
+    pub encoding: Encoding,
+    /// Clients may not write.
+    pub read_only: bool,
+    /// How long a client may hold the commit lock.
+    pub transaction_timeout: Duration,
+    pub limits: Limits,
+    pub admin: Admin,
+    /// At least one, in the order of the file.
+    pub arrays: Vec<ArrayConfig>,
+    pub log: Log,
+    pub pid_file: PathBuf,
+    pub spool: Spool,
+    pub(super) settings: Vec<Setting>,
+}
+
+/// Where to listen.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// A host name or an IP address (without brackets), and a port.
+    Tcp {
+        host: String,
+        port: u16,
+    },
+    Unix(PathBuf),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Encoding {
+    /// Pickles, which every client understands.
+    #[default]
+    Z5,
+    /// `msgpack`.
+    M5,
+}
+
+/// What one daemon takes upon itself at most.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Clients at the same time.
+    pub connections: usize,
+    /// The size of one message of a client, in bytes.
+    pub frame: u64,
+}
+
+/// Where the admin protocol is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    pub socket: PathBuf,
+    /// A TCP address as well.
+    pub address: Option<(String, u16)>,
+    /// The file with the bearer token. There is one where the address is not loopback.
+    pub token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ArrayConfig {
+    pub name: String,
+    /// Other names by which clients may ask for this storage.
+    pub aliases: Vec<String>,
+    /// At least one; names and files are different.
+    pub members: Vec<MemberConfig>,
+    pub start_policy: StartPolicy,
+    /// At least 1, at most the number of members.
+    pub min_optimal: usize,
+    pub fail_mode: FailMode,
+    pub member_timeout: Duration,
+    pub open_timeout: Duration,
+    pub auto_recover: bool,
+    pub recovery_rate: Rate,
+    pub catch_up_limit: Duration,
+    /// Bytes of records in memory; 0 is no cache.
+    pub cache: u64,
+    /// How many transactions back clients can verify their caches.
+    pub invalidation_queue: usize,
+    /// Whether ZEO clients may recover, disable and reload.
+    pub zeo_admin: bool,
+    /// The membership record.
+    pub record: PathBuf,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberConfig {
+    pub name: String,
+    pub storage: MemberStorage,
+}
+
+/// Who keeps a member's copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MemberStorage {
+    /// This daemon, in a `Data.fs`.
+    File { file: PathBuf },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StartPolicy {
+    #[default]
+    InSync,
+    Majority,
+    Newest,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FailMode {
+    #[default]
+    Close,
+    ReadOnly,
+}
+
+/// The most in a second; none is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rate {
+    pub transactions: Option<u64>,
+    pub bytes: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    pub file: PathBuf,
+    pub level: LogLevel,
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Where transactions wait for their vote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spool {
+    pub folder: PathBuf,
+    /// Bytes of a transaction in memory, before the rest goes into a file.
+    pub memory: u64,
+}
+
+/// One value in force, for `show`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// `arrays.main.min_optimal`.
+    pub key: String,
+    /// As it would be written in the file; a dash where there is none.
+    pub value: String,
+    pub origin: Origin,
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A line of the configuration file, counted from 1.
+    Line(usize),
+    Default,
+    /// A variable of the environment.
+    Environment(&'static str),
+}
+
+impl Config {
+    /// Every value in force and where it came from, in the order of the model. Nothing here is
+    /// secret: tokens are in files of their own, and only their paths are said.
+    #[must_use]
+    pub fn explain(&self) -> &[Setting] {
+        &self.settings
+    }
+
+    #[must_use]
+    pub fn array(&self, name: &str) -> Option<&ArrayConfig> {
+        self.arrays.iter().find(|array| array.name == name)
+    }
+}
+
+impl Origin {
+    /// `etc/zeoraid.yaml:12`, `default`, or `$ZEORAID_LISTEN`.
+    #[must_use]
+    pub fn to_text(&self, file: &std::path::Path) -> String {
+        match self {
+            Origin::Line(line) => format!("{}:{line}", file.display()),
+            Origin::Default => "default".into(),
+            Origin::Environment(name) => format!("${name}"),
+        }
+    }
+}
+
+/// As clients and people write it: `127.0.0.1:8100`, `[::1]:8100`, `unix:/srv/zeo.sock`.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Address::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// The words of a choice, as they are written in the file.
+macro_rules! words {
+    ($name:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
+        impl $name {
+            pub(super) const WORDS: &'static [(&'static str, $name)] =
+                &[$(($word, $name::$variant)),+];
+
+            /// As it is written in the file.
+            #[must_use]
+            pub fn word(self) -> &'static str {
+                match self {
+                    $($name::$variant => $word),+
+                }
+            }
+        }
+    };
+}
+
+words!(Encoding { Z5 = "Z5", M5 = "M5" });
+words!(StartPolicy {
+    InSync = "in-sync",
+    Majority = "majority",
+    Newest = "newest"
+});
+words!(FailMode {
+    Close = "close",
+    ReadOnly = "read-only"
+});
+words!(LogLevel {
+    Error = "error",
+    Warn = "warn",
+    Info = "info",
+    Debug = "debug",
+    Trace = "trace"
+});
+words!(LogFormat {
+    Text = "text",
+    Json = "json"
+});

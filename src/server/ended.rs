@@ -1,0 +1,68 @@
+//! Why a session has ended.
+
+use std::time::Duration;
+
+use crate::storage::CutOff;
+use crate::wire::connection::ReadError;
+use crate::wire::handshake::HandshakeError;
+use crate::wire::{DecodeError, WireError};
+
+/// Why a session has ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Ended {
+    #[error("the client left")]
+    ClientLeft,
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    #[error("it was asked for the status")]
+    StatusAsked,
+    #[error("the client did not {what} within {} s", .after.as_secs_f64())]
+    TooSlow { what: &'static str, after: Duration },
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("could not write: {0}")]
+    Write(std::io::Error),
+    #[error(transparent)]
+    Garbage(#[from] DecodeError),
+    #[error("a call before `register`")]
+    Unregistered,
+    #[error("there is no method {0:?}")]
+    UnknownMethod(String),
+    #[error("`register` was called twice")]
+    RegisteredTwice,
+    /// Nobody would hear of it otherwise.
+    #[error("a one-way call failed, {method}: {error:?}")]
+    OneWay {
+        method: &'static str,
+        error: WireError,
+    },
+    #[error("the client did not keep up with the invalidations")]
+    CutOff(#[from] CutOff),
+    #[error("the storage does not serve: {0}")]
+    NotServing(String),
+    #[error("the server stops")]
+    Stopping,
+}
+
+impl Ended {
+    /// Whether the client did something that an operator may want to know of.
+    pub(super) fn is_remarkable(&self) -> bool {
+        match self {
+            Ended::ClientLeft
+            | Ended::StatusAsked
+            | Ended::Stopping
+            | Ended::Read(ReadError::Io(_))
+            | Ended::Write(_)
+            | Ended::Handshake(_) => false,
+            Ended::Read(_)
+            | Ended::TooSlow { .. }
+            | Ended::Garbage(_)
+            | Ended::Unregistered
+            | Ended::UnknownMethod(_)
+            | Ended::RegisteredTwice
+            | Ended::OneWay { .. }
+            | Ended::CutOff(_)
+            | Ended::NotServing(_) => true,
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! Listening: TCP and Unix sockets, and taking connections from them.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::net::sockopt;
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tracing::{debug, info, warn};
+
+use super::options::Listen;
+use super::session;
+use super::start::Shared;
+use crate::task::{Backoff, Tasks};
+
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// A peer that is gone without a word is noticed after about this long. Python's clients say
+/// something every minute.
+const KEEPALIVE: Duration = Duration::from_mins(1);
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    #[error("could not find the host of {address}: {source}")]
+    Host { address: String, source: io::Error },
+    #[error("{address} is in use by another process")]
+    InUse { address: String },
+    #[error("{path} exists and is no socket; it is left alone", path = .path.display())]
+    NoSocket { path: PathBuf },
+    #[error("could not listen on {address}: {source}")]
+    Io { address: String, source: io::Error },
+}
+
+impl ListenError {
+    fn io(address: &impl ToString, source: io::Error) -> Self {
+        let address = address.to_string();
+        if source.kind() == io::ErrorKind::AddrInUse {
+            return ListenError::InUse { address };
+        }
+        ListenError::Io { address, source }
+    }
+}
+
+/// An address that is listened on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listening {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for Listening {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Listening::Tcp(address) => address.fmt(f),
+            Listening::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A bound socket that nobody is served from yet.
+pub(super) struct Bound {
+    listening: Listening,
+    listener: Listener,
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix {
+        listener: UnixListener,
+        /// Removed when it is dropped.
+        _file: SocketFile,
+    },
+}
+
+/// Binds an address: a host name may have several.
+pub(super) async fn bind(address: &Listen) -> Result<Vec<Bound>, ListenError> {
+    match address {
+        Listen::Tcp { host, port } => bind_tcp(address, host, *port).await,
+        Listen::Unix { path, mode } => Ok(vec![bind_unix(address, path, *mode).await?]),
+    }
+}
+
+async fn bind_tcp(shown: &Listen, host: &str, port: u16) -> Result<Vec<Bound>, ListenError> {
+    let mut bound: Vec<Bound> = Vec::new();
+    // Where any port will do, all addresses of the host get the one that the first was given.
+    let mut port = port;
+    for ip in addresses(shown, host).await? {
+        let address = SocketAddr::new(ip, port);
+        let listener = match listen(address) {
+            Ok(listener) => listener,
+            // A machine without IPv6 still serves all its addresses.
+            Err(error)
+                if host.is_empty()
+                    && ip.is_ipv6()
+                    && error.kind() != io::ErrorKind::AddrInUse
+                    && !bound.is_empty() =>
+            {
+                debug!(%address, %error, "no IPv6 here");
+                continue;
+            }
+            Err(error) => return Err(ListenError::io(&address, error)),
+        };
+        let real = listener.local_addr();
+        let real = real.map_err(|error| ListenError::io(&address, error))?;
+        port = real.port();
+        bound.push(Bound {
+            listening: Listening::Tcp(real),
+            listener: Listener::Tcp(listener),
+        });
+    }
+    Ok(bound)
+}
+
+/// The addresses of a host, each once. No host means all addresses of this machine.
+async fn addresses(shown: &Listen, host: &str) -> Result<Vec<IpAddr>, ListenError> {
+    if host.is_empty() {
+        return Ok(vec![
+            Ipv4Addr::UNSPECIFIED.into(),
+            Ipv6Addr::UNSPECIFIED.into(),
+        ]);
+    }
+    let found = tokio::net::lookup_host((host, 0)).await;
+    let found = found.map_err(|source| ListenError::Host {
+        address: shown.to_string(),
+        source,
+    })?;
+    let mut addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+    addresses.sort();
+    addresses.dedup();
+    Ok(addresses)
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv6() {
+        let socket = TcpSocket::new_v6()?;
+        // IPv4 has a socket of its own.
+        sockopt::set_ipv6_v6only(&socket, true)?;
+        socket
+    } else {
+        TcpSocket::new_v4()?
+    };
+    // Connections of an earlier run that are still closing do not keep the port.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+async fn bind_unix(shown: &Listen, path: &Path, mode: Option<u32>) -> Result<Bound, ListenError> {
+    let failed = |error| ListenError::io(shown, error);
+    if let Ok(found) = std::fs::symlink_metadata(path) {
+        if !found.file_type().is_socket() {
+            let path = path.to_owned();
+            return Err(ListenError::NoSocket { path });
+        }
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                info!(path = %path.display(), "a socket that nobody listens on is replaced");
+                std::fs::remove_file(path).map_err(failed)?;
+            }
+            // Somebody listens, or may do so: a queue that is full, a socket that is not ours.
+            Ok(_) | Err(_) => {
+                let address = shown.to_string();
+                return Err(ListenError::InUse { address });
+            }
+        }
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    let file = SocketFile::of(path.to_owned()).map_err(failed)?;
+    if let Some(mode) = mode {
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(path, permissions).map_err(failed)?;
+    }
+    Ok(Bound {
+        listening: Listening::Unix(path.to_owned()),
+        listener: Listener::Unix {
+            listener,
+            _file: file,
+        },
+    })
+}
+
+/// The file of a Unix socket, removed with it, unless another has taken its place.
+struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(path: PathBuf) -> io::Result<Self> {
+        let identity = identity(&path)?;
+        Ok(SocketFile { path, identity })
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = std::fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|now| now == self.identity)
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            warn!(path = %self.path.display(), %error, "could not remove the socket");
+        }
+    }
+}
+
+impl Bound {
+    /// Takes connections until the listeners are stopped, in a task of its own.
+    pub(super) fn serve(self, listeners: &Tasks, shared: &Arc<Shared>) -> Listening {
+        let Bound {
+            listening,
+            listener,
+        } = self;
+        let shared = Arc::clone(shared);
+        let stop = listeners.stop().clone();
+        info!(address = %listening, "listening");
+        let name = listening.to_string();
+        let address = listening.clone();
+        listeners.spawn(name, async move {
+            tokio::select! {
+                // A connection that is dropped while it is accepted was not served yet.
+                () = accept_all(&listener, &address, &shared) => {}
+                () = stop.requested() => {}
+            }
+        });
+        listening
+    }
+}
+
+/// Takes connections. Where the system has none to give, for lack of descriptors mostly, it waits:
+/// others may end meanwhile.
+async fn accept_all(listener: &Listener, listening: &Listening, shared: &Arc<Shared>) {
+    let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(2));
+    loop {
+        match accept(listener, listening, shared).await {
+            Ok(()) => backoff.reset(),
+            Err(error) if is_of_the_connection(&error) => debug!(%error, "not accepted"),
+            Err(error) => {
+                let delay = backoff.delay();
+                warn!(address = %listening, %error, wait_ms = delay.as_millis(), "could not accept");
+                tokio::time::sleep(delay).await;
+            }
+        }
+    }
+}
+
+/// Whether only the one connection has failed that was about to be accepted.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+async fn accept(
+    listener: &Listener,
+    listening: &Listening,
+    shared: &Arc<Shared>,
+) -> io::Result<()> {
+    match listener {
+        Listener::Tcp(listener) => {
+            let (stream, peer) = listener.accept().await?;
+            let peer = peer.to_string();
+            if !has_room(shared, &peer) {
+                return Ok(());
+            }
+            if let Err(error) = prepare(&stream) {
+                debug!(%peer, %error, "could not set socket options");
+            }
+            let (read, write) = stream.into_split();
+            let session = session::run(read, write, peer.clone(), Arc::clone(shared));
+            shared.sessions.spawn(peer, session);
+        }
+        Listener::Unix { listener, .. } => {
+            let (stream, _) = listener.accept().await?;
+            let process = stream.peer_cred().ok().and_then(|cred| cred.pid());
+            let peer = match process {
+                Some(process) => format!("{listening} (process {process})"),
+                None => listening.to_string(),
+            };
+            if !has_room(shared, &peer) {
+                return Ok(());
+            }
+            let (read, write) = stream.into_split();
+            let session = session::run(read, write, peer.clone(), Arc::clone(shared));
+            shared.sessions.spawn(peer, session);
+        }
+    }
+    Ok(())
+}
+
+fn has_room(shared: &Shared, peer: &str) -> bool {
+    let most = shared.options.max_connections;
+    if shared.sessions.len() < most {
+        return true;
+    }
+    warn!(%peer, most, "connection refused: there are too many");
+    false
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE)?;
+    Ok(sockopt::set_tcp_keepintvl(stream, KEEPALIVE / 4)?)
+}

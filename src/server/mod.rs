@@ -1,0 +1,33 @@
+//! The ZEO front end: serves storages under names to ZEO 5 clients.
+//!
+//! It knows the storage trait and nothing of what is behind it; whether a storage can be served just
+//! now it reads from a watched [`Serving`]. One task has one connection: it reads calls, starts them,
+//! and passes on replies and invalidations ([`session`]). Three parts of a session have rules of their
+//! own: what leaves in which order ([`outbox`], invariant 6), the calls of a transaction, which keep
+//! their order ([`lane`]), and the others, which may overtake each other ([`reads`], [`iterators`]).
+//! What each method begins is in [`methods`].
+//!
+//! It does not know of members, of the configuration, or of the admin protocol's transport; the
+//! original `ZEORaid`'s extension methods are answered through [`AdminApi`](crate::admin::api::AdminApi)
+//! ([`extension`]).
+
+mod ended;
+mod extension;
+mod iterators;
+mod lane;
+mod listener;
+mod methods;
+mod options;
+mod outbox;
+mod reads;
+mod session;
+mod start;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod welcome;
+
+pub use listener::{ListenError, Listening};
+pub use options::{Listen, ServerOptions};
+pub use start::{Served, Server, Serving};
+pub use stats::Counters;

@@ -1,0 +1,98 @@
+//! Where the front end listens and what it allows.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::wire::{Dialect, frame};
+
+/// An address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// A host name, an address, or nothing for all addresses of this machine; port 0 is any free port.
+    Tcp { host: String, port: u16 },
+    /// A Unix socket. The mode is what the process's umask leaves, where none is given.
+    Unix { path: PathBuf, mode: Option<u32> },
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Listen::Tcp { host, port } if host.is_empty() => write!(f, "*:{port}"),
+            Listen::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Listen::Unix { path, .. } => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// What the front end allows a client.
+#[derive(Debug, Clone)]
+pub struct ServerOptions {
+    /// What is announced; the client chooses.
+    pub offer: Dialect,
+    /// Connections beyond this are closed when they come.
+    pub max_connections: usize,
+    /// A larger message closes its connection.
+    pub max_frame_bytes: usize,
+    /// How long a client may take to choose an encoding.
+    pub handshake_timeout: Duration,
+    /// How long a client may take to register. Python's client verifies one connection at a time, so
+    /// that an honest one may have to wait for another server.
+    pub register_timeout: Duration,
+    /// How long a registration waits for a storage that does not serve before it is hung up on.
+    /// Python's client holds a lock meanwhile that keeps it from other servers, and comes back at
+    /// once.
+    pub register_wait: Duration,
+    /// Where this much waits to be read by a client, none of its calls are taken. A single reply may
+    /// be larger.
+    pub outbox_bytes: usize,
+    /// Where this much of a transaction waits for the storage, none of its client's calls are taken.
+    pub transaction_bytes: usize,
+    /// How many calls of one client are asked of the storage at once.
+    pub calls_in_flight: usize,
+    /// How many iterators one client may have open.
+    pub iterators: usize,
+    /// A client that reads nothing for this long, while something waits for it, is closed.
+    pub write_timeout: Duration,
+    /// A client may take this long from its vote to its finish; then it is closed, which aborts.
+    pub transaction_timeout: Duration,
+    /// Clients may use the extension methods that change something.
+    pub zeo_admin: bool,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        ServerOptions {
+            offer: Dialect::Pickle,
+            max_connections: 4096,
+            max_frame_bytes: frame::DEFAULT_LIMIT,
+            handshake_timeout: Duration::from_secs(30),
+            register_timeout: Duration::from_mins(10),
+            register_wait: Duration::from_secs(2),
+            outbox_bytes: 16 << 20,
+            transaction_bytes: 16 << 20,
+            calls_in_flight: 256,
+            iterators: 1024,
+            write_timeout: Duration::from_mins(5),
+            transaction_timeout: Duration::from_mins(1),
+            zeo_admin: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_shown_as_they_are_written() {
+        let tcp = |host: &str| Listen::Tcp {
+            host: host.to_owned(),
+            port: 8100,
+        };
+        assert_eq!(tcp("::1").to_string(), "[::1]:8100");
+        assert_eq!(tcp("localhost").to_string(), "localhost:8100");
+        assert_eq!(tcp("").to_string(), "*:8100");
+    }
+}

@@ -1,0 +1,225 @@
+//! The calls that read: each is a future of its own, and their replies may overtake each other.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::OnceLock;
+use std::task::{Context, Poll};
+
+use futures_util::future::BoxFuture;
+
+use super::ended::Ended;
+use super::extension;
+use super::iterators::Made;
+use super::start::{Served, Shared};
+use crate::pickle::Value;
+use crate::storage::{Fault, Loaded, Revision, Storage, StorageError};
+use crate::wire::{Call, HistoryLine, Info, MessageId, Reply, WireError};
+use crate::zodb::{Answer, Oid, Tid};
+
+/// How many oids a client gets at once, at most: what Python's server gives.
+const OIDS_AT_ONCE: usize = 100;
+
+/// A call that is being answered.
+pub(super) struct Read<'a> {
+    /// Taken when it is answered.
+    pub(super) about: Option<About>,
+    pub(super) work: Work<'a>,
+}
+
+/// Whom to answer, and whether.
+pub(super) struct About {
+    pub(super) id: MessageId,
+    pub(super) one_way: bool,
+}
+
+pub(super) enum Work<'a> {
+    Load(Load<'a>),
+    Other(BoxFuture<'a, Done>),
+}
+
+/// A load: the outbox needs to know which object it is of.
+pub(super) struct Load<'a> {
+    pub(super) oid: Oid,
+    pub(super) before: Tid,
+    /// How often it was asked.
+    pub(super) tries: u32,
+    pub(super) future: BoxFuture<'a, Result<Option<Loaded>, StorageError>>,
+}
+
+/// What a load has come to.
+pub(super) struct LoadDone {
+    pub(super) oid: Oid,
+    pub(super) before: Tid,
+    pub(super) tries: u32,
+    pub(super) outcome: Result<Option<Loaded>, StorageError>,
+}
+
+/// What a call has come to.
+pub(super) enum Done {
+    Reply(Reply),
+    /// An iterator that is to be given an id.
+    Iterator(Made),
+    /// An iterator has come to its end, with this reply.
+    IteratorEnded(i64, Reply),
+    HangUp(Ended),
+}
+
+/// An answered call.
+pub(super) enum Answered {
+    Load(LoadDone),
+    Other(Done),
+}
+
+impl<'a> Load<'a> {
+    pub(super) fn ask(storage: &'a dyn Storage, oid: Oid, before: Tid, tries: u32) -> Self {
+        Load {
+            oid,
+            before,
+            tries,
+            future: storage.load_before(oid, before),
+        }
+    }
+
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<LoadDone> {
+        let (oid, before, tries) = (self.oid, self.before, self.tries);
+        let outcome = self.future.as_mut().poll(context);
+        outcome.map(|outcome| LoadDone {
+            oid,
+            before,
+            tries,
+            outcome,
+        })
+    }
+}
+
+impl Future for Read<'_> {
+    type Output = (About, Answered);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answered = match &mut self.work {
+            Work::Load(load) => load.poll(context).map(Answered::Load),
+            Work::Other(future) => future.as_mut().poll(context).map(Answered::Other),
+        };
+        answered.map(|answered| {
+            let about = self.about.take().expect("a call is answered once");
+            (about, answered)
+        })
+    }
+}
+
+/// The answer to a call that failed.
+pub(super) fn error(failed: StorageError) -> Done {
+    match failed {
+        // Its clients are better off elsewhere.
+        StorageError::Fault(Fault::NotServing(why)) => Done::HangUp(Ended::NotServing(why)),
+        StorageError::Fault(fault) => {
+            Done::Reply(Reply::Error(WireError::Storage(fault.to_string())))
+        }
+        StorageError::Answer(answer) => Done::Reply(Reply::Error(WireError::Answer(answer))),
+    }
+}
+
+/// Begins a call that only reads, is of no iterator, and has to be asked of the storage.
+pub(super) fn ask<'a>(shared: &'a Shared, served: &'a Served, call: Call) -> BoxFuture<'a, Done> {
+    let storage = &*served.storage;
+    match call {
+        Call::LastTransaction => reply(async { Ok(Reply::Tid(storage.last_tid().await?)) }),
+        Call::GetInvalidations { since } => reply(async move {
+            let (last, oids) = storage.invalidations_since(since).await?;
+            let oids = oids.filter(|_| !last.is_zero());
+            Ok(Reply::Invalidations(oids.map(|oids| (last, oids))))
+        }),
+        Call::LoadSerial { oid, serial } => {
+            reply(async move { Ok(Reply::Data(storage.load_serial(oid, serial).await?)) })
+        }
+        Call::GetTid { oid } => {
+            reply(async move { Ok(Reply::Tid(storage.current_tid(oid).await?)) })
+        }
+        Call::NewOids { count } => reply(async move {
+            let oids = storage.new_oids(count.clamp(1, OIDS_AT_ONCE), Oid::ROOT);
+            Ok(Reply::Oids(oids.await?))
+        }),
+        Call::History { oid, count } => reply(async move {
+            let revisions = storage.history(oid, count).await?;
+            Ok(Reply::History(revisions.into_iter().map(line).collect()))
+        }),
+        Call::RecordIternext { next } => reply(async move {
+            let record = storage.record_from(next.unwrap_or(Oid::ROOT)).await?;
+            Ok(match record {
+                Some(record) => Reply::CurrentRecord {
+                    oid: record.oid,
+                    tid: record.tid,
+                    data: record.data,
+                    next: record.next,
+                },
+                // What Python's file storage says of its index.
+                None => Reply::Error(WireError::Value("no key satisfies the conditions".into())),
+            })
+        }),
+        Call::ServerStatus => reply(async {
+            let last = storage.last_tid().await?;
+            Ok(Reply::ServerStatus(served.stats.status(last)))
+        }),
+        Call::Raid { method, arguments } => Box::pin(async move {
+            let admin = OnceLock::get(&shared.admin).map(|admin| &**admin);
+            let may_change = shared.options.zeo_admin;
+            Done::Reply(extension::answer(admin, may_change, &served.name, method, arguments).await)
+        }),
+        _ => unreachable!("the session answers all others itself"),
+    }
+}
+
+/// What `get_info` says. Interfaces are those that Python's client looks for, and only what is true.
+pub(super) fn info(served: &Served) -> Info {
+    const INTERFACES: &str = "ZODB.interfaces";
+    let size = served.storage.size();
+    Info {
+        name: served.name.clone(),
+        objects: size.objects,
+        bytes: size.bytes,
+        supports_undo: false,
+        supports_record_iternext: true,
+        interfaces: vec![
+            (INTERFACES, "IStorage"),
+            (INTERFACES, "IStorageRestoreable"),
+            (INTERFACES, "IStorageIteration"),
+            (INTERFACES, "IStorageCurrentRecordIteration"),
+        ],
+    }
+}
+
+/// The answer of a method that is not there yet.
+pub(super) fn not_there(method: &str) -> WireError {
+    WireError::NotImplemented(format!("{method} is not supported by this server"))
+}
+
+/// What a storage without undo answers to `undoLog` and `undoInfo`: Python's server does the same.
+pub(super) fn no_undo() -> Reply {
+    Reply::Value(Value::Tuple(Vec::new()))
+}
+
+/// The arguments of a call make no sense.
+pub(super) fn malformed(method: &str, why: &str) -> WireError {
+    WireError::Answer(Answer::Invalid(format!("{method}: {why}")))
+}
+
+fn reply<'a>(
+    call: impl Future<Output = Result<Reply, StorageError>> + Send + 'a,
+) -> BoxFuture<'a, Done> {
+    Box::pin(async move {
+        match call.await {
+            Ok(reply) => Done::Reply(reply),
+            Err(failed) => error(failed),
+        }
+    })
+}
+
+fn line(revision: Revision) -> HistoryLine {
+    HistoryLine {
+        tid: revision.tid,
+        user: revision.user,
+        description: revision.description,
+        extension: revision.extension,
+        size: revision.size,
+    }
+}

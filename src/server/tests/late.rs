@@ -1,0 +1,133 @@
+//! A storage whose loads are answered at once and told late.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::storage::memory::MemoryStorage;
+use crate::storage::{
+    Capabilities, CurrentRecord, Description, Extent, History, Invalidations, Loaded, Result,
+    Revision, SetAside, Size, Storage, Transaction,
+};
+use crate::zodb::{HistoryTxn, Oid, Tid, TidRange, TxnMeta};
+
+/// Every load takes its answer when it is asked, and gives it when nothing is held any more.
+#[derive(Clone)]
+pub(super) struct Late {
+    pub(super) storage: MemoryStorage,
+    held: watch::Sender<bool>,
+    /// How many loads have taken their answer.
+    taken: watch::Sender<usize>,
+}
+
+impl Late {
+    pub(super) fn new() -> Self {
+        Late {
+            storage: MemoryStorage::new("late"),
+            held: watch::Sender::new(false),
+            taken: watch::Sender::new(0),
+        }
+    }
+
+    pub(super) fn hold(&self) {
+        self.held.send_replace(true);
+    }
+
+    pub(super) fn release(&self) {
+        self.held.send_replace(false);
+    }
+
+    /// Waits until this many loads have taken their answer.
+    pub(super) async fn taken(&self, count: usize) {
+        let mut taken = self.taken.subscribe();
+        taken
+            .wait_for(|taken| *taken >= count)
+            .await
+            .expect("it is held by self");
+    }
+}
+
+#[async_trait]
+impl Storage for Late {
+    async fn load_before(&self, oid: Oid, before: Tid) -> Result<Option<Loaded>> {
+        let answer = self.storage.load_before(oid, before).await;
+        self.taken.send_modify(|taken| *taken += 1);
+        let mut held = self.held.subscribe();
+        held.wait_for(|held| !held)
+            .await
+            .expect("it is held by self");
+        answer
+    }
+
+    fn describe(&self) -> Description {
+        self.storage.describe()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.storage.capabilities()
+    }
+
+    fn size(&self) -> Size {
+        self.storage.size()
+    }
+
+    async fn last_tid(&self) -> Result<Tid> {
+        self.storage.last_tid().await
+    }
+
+    async fn load_serial(&self, oid: Oid, serial: Tid) -> Result<Bytes> {
+        self.storage.load_serial(oid, serial).await
+    }
+
+    async fn current_tid(&self, oid: Oid) -> Result<Tid> {
+        self.storage.current_tid(oid).await
+    }
+
+    async fn new_oids(&self, count: usize, after: Oid) -> Result<Vec<Oid>> {
+        self.storage.new_oids(count, after).await
+    }
+
+    async fn history(&self, oid: Oid, count: usize) -> Result<Vec<Revision>> {
+        self.storage.history(oid, count).await
+    }
+
+    async fn record_from(&self, from: Oid) -> Result<Option<CurrentRecord>> {
+        self.storage.record_from(from).await
+    }
+
+    async fn iterate(&self, range: TidRange) -> Result<Box<dyn History>> {
+        self.storage.iterate(range).await
+    }
+
+    async fn tids_before(&self, before: Tid, count: usize) -> Result<Vec<Tid>> {
+        self.storage.tids_before(before, count).await
+    }
+
+    async fn measure_after(&self, after: Tid) -> Result<Extent> {
+        self.storage.measure_after(after).await
+    }
+
+    async fn invalidations_since(&self, since: Tid) -> Result<(Tid, Option<Vec<Oid>>)> {
+        self.storage.invalidations_since(since).await
+    }
+
+    fn subscribe(&self) -> Invalidations {
+        self.storage.subscribe()
+    }
+
+    async fn begin(&self, meta: TxnMeta, tid: Option<Tid>) -> Result<Box<dyn Transaction>> {
+        self.storage.begin(meta, tid).await
+    }
+
+    async fn restore(&self, batch: Vec<HistoryTxn>) -> Result<()> {
+        self.storage.restore(batch).await
+    }
+
+    async fn rewind(&self, keep: Option<Tid>) -> Result<SetAside> {
+        self.storage.rewind(keep).await
+    }
+
+    async fn close(&self) {
+        self.storage.close().await;
+    }
+}

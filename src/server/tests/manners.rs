@@ -1,0 +1,349 @@
+//! Clients that misbehave, servers that do not serve, and small talk.
+
+use tokio::io::AsyncReadExt;
+
+use super::*;
+use crate::storage::memory::{MemoryStorage, Moment};
+use crate::storage::suite::commit;
+use crate::wire::WireError;
+use crate::zodb::Answer;
+
+#[tokio::test]
+async fn garbage_ends_the_connection_and_nothing_else() {
+    let house = House::of(MemoryStorage::new("test"));
+    let mut other = house.client().await;
+    let frames: [&[u8]; 5] = [
+        b"\0\0\0\x04abcd",
+        b"\0\0\0\0",
+        b"\xff\xff\xff\xffabc",
+        // A global that is none of ours.
+        b"\0\0\0\x0ccos\nsystem\n.",
+        // A tuple of nothing.
+        b"\0\0\0\x02).",
+    ];
+    for dialect in [Dialect::Pickle, Dialect::Msgpack] {
+        for frame in frames {
+            for registered in [false, true] {
+                let mut client = house.connect(dialect).await;
+                if registered {
+                    client.register("main", false).await;
+                }
+                client.raw(frame).await;
+                client.is_closed().await;
+            }
+        }
+    }
+    assert_eq!(other.call(Call::Ping).await, Reply::None);
+}
+
+#[tokio::test]
+async fn half_a_frame_aborts_what_was_voted() {
+    let house = House::of(MemoryStorage::new("test"));
+    let mut client = house.client().await;
+    client.begin(1).await;
+    assert_eq!(client.call(vote(1)).await, Reply::Voted(vec![]));
+    client.raw(b"\0\0\0\x10half").await;
+    client.leave().await;
+    house.client().await.commit(1, Tid::ZERO, b"data").await;
+}
+
+#[tokio::test]
+async fn a_frame_beyond_the_limit_is_refused_before_it_comes() {
+    let options = ServerOptions {
+        max_frame_bytes: 1000,
+        ..ServerOptions::default()
+    };
+    let house = House::with(MemoryStorage::new("test"), options);
+    let mut client = house.client().await;
+    client.raw(&1001u32.to_be_bytes()).await;
+    client.is_closed().await;
+}
+
+#[tokio::test]
+async fn calls_before_register_and_unknown_methods_end_the_connection() {
+    let house = House::of(MemoryStorage::new("test"));
+    let mut client = house.connect(Dialect::Pickle).await;
+    client.tell(Call::Ping).await;
+    client.is_closed().await;
+    let unknown = || Call::Unknown {
+        method: "nuke".to_owned(),
+    };
+    let mut client = house.connect(Dialect::Msgpack).await;
+    client.tell(unknown()).await;
+    client.is_closed().await;
+    let mut client = house.client().await;
+    client.tell(unknown()).await;
+    client.is_closed().await;
+    let mut client = house.client().await;
+    client
+        .tell(Call::Register {
+            storage: "main".to_owned(),
+            read_only: true,
+        })
+        .await;
+    client.is_closed().await;
+}
+
+#[tokio::test]
+async fn an_unknown_storage_is_an_error_and_the_connection_may_try_again() {
+    let house = House::of(MemoryStorage::new("test"));
+    let mut client = house.connect(Dialect::Pickle).await;
+    assert_eq!(
+        client.register("other", false).await,
+        Reply::Error(WireError::Value("unknown storage: other".to_owned()))
+    );
+    assert_eq!(client.register("main", false).await, Reply::Tid(Tid::ZERO));
+    assert_eq!(house.counters().clients, 1);
+}
+
+#[tokio::test]
+async fn another_protocol_is_hung_up_on() {
+    let house = House::of(MemoryStorage::new("test"));
+    let mut pipe = house.pipe();
+    pipe.write_all(b"\0\0\0\x02Z4").await.unwrap();
+    let mut said = Vec::new();
+    pipe.read_to_end(&mut said).await.unwrap();
+    assert_eq!(said, b"\0\0\0\x02Z5");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_says_nothing_is_hung_up_on() {
+    let house = House::of(MemoryStorage::new("test"));
+    let mut pipe = house.pipe();
+    let mut said = Vec::new();
+    pipe.read_to_end(&mut said).await.unwrap();
+    assert_eq!(said, b"\0\0\0\x02Z5");
+    let (read, write) = tokio::io::split(house.pipe());
+    let (mut reader, mut writer) = (Reader::new(read, 1 << 20), Writer::new(write));
+    handshake::connect(&mut reader, &mut writer, None)
+        .await
+        .unwrap();
+    assert!(reader.next_frame().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_watcher_is_told_the_status_of_every_storage_without_registering() {
+    let house = House::of(MemoryStorage::new("test"));
+    let (read, write) = tokio::io::split(house.pipe());
+    let (mut reader, mut writer) = (Reader::new(read, 1 << 20), Writer::new(write));
+    let json = handshake::ask_status(&mut reader, &mut writer)
+        .await
+        .unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(json["main"]["last-transaction"], "0000000000000000");
+    assert_eq!(json["main"]["connections"], 0);
+}
+
+#[tokio::test]
+async fn one_load_that_hangs_holds_up_nothing_else() {
+    let storage = MemoryStorage::new("test");
+    commit(&storage, &[(1, Tid::ZERO, b"data")]).await;
+    let house = House::of(storage.clone());
+    let mut client = house.client().await;
+    let gate = storage.faults().hold(Moment::Load);
+    let hanging = client.ask(load(1)).await;
+    gate.reached().await;
+    assert!(matches!(
+        client.call(Call::LastTransaction).await,
+        Reply::Tid(_)
+    ));
+    client.writer.heartbeat();
+    assert_eq!(client.call(Call::Ping).await, Reply::None);
+    gate.release();
+    assert!(matches!(
+        client.hear_until(&hanging).await.1,
+        Reply::Loaded(Some(_))
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_read_is_taken_nothing_from_and_closed_in_the_end() {
+    let storage = MemoryStorage::new("test");
+    let data: &'static [u8] = Box::leak(vec![7; 100_000].into_boxed_slice());
+    commit(&storage, &[(1, Tid::ZERO, data)]).await;
+    let options = ServerOptions {
+        outbox_bytes: 1 << 20,
+        ..ServerOptions::default()
+    };
+    let house = House::with(storage.clone(), options);
+    let mut client = house.client().await;
+    for _ in 0..1000 {
+        let sent = timeout(Duration::from_secs(1), client.ask(load(1))).await;
+        if sent.is_err() {
+            break;
+        }
+    }
+    // No more is asked of the storage than what fits, in the pipe and in the outbox.
+    assert!(house.counters().loads < 40, "{:?}", house.counters());
+    let start = tokio::time::Instant::now();
+    while house.counters().clients > 0 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(start.elapsed() >= Duration::from_secs(290));
+}
+
+#[tokio::test]
+async fn a_pipelining_client_gets_every_reply() {
+    let storage = MemoryStorage::new("test");
+    let data: &'static [u8] = Box::leak(vec![7; 50_000].into_boxed_slice());
+    commit(&storage, &[(1, Tid::ZERO, data)]).await;
+    let options = ServerOptions {
+        outbox_bytes: 100_000,
+        ..ServerOptions::default()
+    };
+    let house = House::with(storage.clone(), options);
+    let mut client = house.client().await;
+    let mut asked = Vec::new();
+    for _ in 0..200 {
+        asked.push(client.ask(load(1)).await);
+    }
+    for id in asked {
+        assert!(matches!(client.hear().await, Said::Reply(of, Reply::Loaded(Some(_))) if of == id));
+    }
+    assert_eq!(house.counters().loads, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storage_that_does_not_serve_yet_is_waited_for_a_little() {
+    let house = House::of(MemoryStorage::new("test"));
+    house.serving.send_replace(Serving::Starting {
+        waits_for: "its members".to_owned(),
+    });
+    let mut early = house.connect(Dialect::Pickle).await;
+    let asked = early
+        .ask(Call::Register {
+            storage: "main".to_owned(),
+            read_only: false,
+        })
+        .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    house.serving.send_replace(Serving::Yes);
+    assert_eq!(early.hear_until(&asked).await.1, Reply::Tid(Tid::ZERO));
+    house.serving.send_replace(Serving::No {
+        reason: "no members".to_owned(),
+    });
+    early.is_closed().await;
+    let mut late = house.connect(Dialect::Pickle).await;
+    late.ask(Call::Register {
+        storage: "main".to_owned(),
+        read_only: true,
+    })
+    .await;
+    late.is_closed().await;
+}
+
+#[tokio::test]
+async fn methods_of_a_later_issue_answer_an_error_that_names_them() {
+    let house = House::of(MemoryStorage::new("test"));
+    let mut client = house.client().await;
+    let calls = [
+        (
+            "pack",
+            Call::Pack {
+                time: 0.0,
+                wait: true,
+            },
+        ),
+        (
+            "sendBlob",
+            Call::SendBlob {
+                oid: Oid(1),
+                serial: Tid(1),
+            },
+        ),
+    ];
+    for (name, call) in calls {
+        let reply = client.call(call).await;
+        assert!(
+            matches!(&reply, Reply::Error(WireError::NotImplemented(text)) if text.contains(name)),
+            "{reply:?}"
+        );
+    }
+    assert_eq!(
+        client
+            .call(Call::UndoLog {
+                first: 0,
+                last: -20
+            })
+            .await,
+        Reply::Value(Value::Tuple(vec![]))
+    );
+    assert_eq!(client.call(Call::Ping).await, Reply::None);
+}
+
+#[tokio::test]
+async fn the_extension_methods_are_refused_where_there_is_nobody_to_ask() {
+    let house = House::of(MemoryStorage::new("test"));
+    let mut client = house.client().await;
+    let reply = client
+        .call(Call::Raid {
+            method: crate::wire::RaidMethod::Status,
+            arguments: vec![],
+        })
+        .await;
+    assert!(
+        matches!(reply, Reply::Error(WireError::Storage(_))),
+        "{reply:?}"
+    );
+}
+
+#[tokio::test]
+async fn small_talk_is_answered() {
+    let storage = MemoryStorage::new("test");
+    let first = commit(&storage, &[(1, Tid::ZERO, b"a"), (2, Tid::ZERO, b"b")]).await;
+    let second = commit(&storage, &[(1, first, b"c")]).await;
+    let house = House::of(storage.clone());
+    for dialect in [Dialect::Pickle, Dialect::Msgpack] {
+        let mut client = house.connect(dialect).await;
+        assert_eq!(client.register("main", false).await, Reply::Tid(second));
+        client
+            .tell(Call::SetClientLabel {
+                label: "the tests".to_owned(),
+            })
+            .await;
+        let Reply::Info(info) = client.call(Call::GetInfo).await else {
+            panic!("no info");
+        };
+        assert_eq!((info.name.as_str(), info.objects), ("main", 2));
+        let tid = |oid| Call::GetTid { oid: Oid(oid) };
+        assert_eq!(client.call(tid(1)).await, Reply::Tid(second));
+        assert_eq!(
+            client.call(tid(9)).await,
+            Reply::Error(WireError::Answer(Answer::NoSuchObject(Oid(9))))
+        );
+        let serial = Call::LoadSerial {
+            oid: Oid(1),
+            serial: first,
+        };
+        assert_eq!(
+            client.call(serial).await,
+            Reply::Data(Bytes::from_static(b"a"))
+        );
+        let since = Call::GetInvalidations { since: first };
+        assert_eq!(
+            client.call(since).await,
+            Reply::Invalidations(Some((second, vec![Oid(1)])))
+        );
+        let Reply::Oids(oids) = client.call(Call::NewOids { count: 1000 }).await else {
+            panic!("no oids");
+        };
+        assert_eq!(oids.len(), 100);
+        let history = Call::History {
+            oid: Oid(1),
+            count: 5,
+        };
+        let Reply::History(lines) = client.call(history).await else {
+            panic!("no history");
+        };
+        assert_eq!(
+            lines.iter().map(|line| line.tid).collect::<Vec<_>>(),
+            [second, first]
+        );
+        let Reply::CurrentRecord { oid, next, .. } =
+            client.call(Call::RecordIternext { next: None }).await
+        else {
+            panic!("no record");
+        };
+        assert_eq!((oid, next), (Oid(1), Some(Oid(2))));
+    }
+}

@@ -1,0 +1,496 @@
+//! Transactions: from `begin` to the end of `finish`.
+//!
+//! 1. `store` collects what the client asks. Nothing is written.
+//! 2. `vote` waits for the place at the end of the file, then the thread that writes checks the serials
+//!    against what is finished and what is being finished, and writes the whole transaction with the
+//!    status byte `'c'`. The thread that syncs begins at once to make that durable.
+//! 3. `finish` takes the transaction's place in the history and lets the next one vote. When the data
+//!    is durable, the thread that syncs writes the status byte, makes that durable too, and shows the
+//!    transaction to loads and subscribers.
+//!
+//! So a transaction with a final status byte is whole whatever the power does: the format has no
+//! checksums. Finishes that come while a sync runs share the next one, and the sync that makes their
+//! status bytes durable makes the data of those behind them durable as well: under load a transaction
+//! costs less than one sync.
+//!
+//! What is dropped before its finish is cut from the end of the file. It is always the last that is
+//! there: only one can be voted and not finished.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::append::{Appender, Body, Planned, PlannedRecord};
+use super::engine::{Engine, Foreseen, Pending};
+use super::format::{STATUS_AT, UNFINISHED};
+use super::origin::Origin;
+use crate::storage::{
+    Answer, Committed, Fault, Finishing, Result, StorageError, Transaction, TxnToken, Vote, Voted,
+};
+use crate::zodb::{Conflict, Oid, Op, Payload, Tid, TxnMeta, TxnStatus};
+
+/// A transaction that collects.
+pub(super) struct FileTransaction {
+    work: Work,
+    engine: Arc<Engine>,
+    /// Kept while a client resolves conflicts, so that others cannot make new ones meanwhile.
+    slot: Option<OwnedSemaphorePermit>,
+}
+
+struct Work {
+    token: TxnToken,
+    meta: TxnMeta,
+    tid: Option<Tid>,
+    ops: Vec<Op>,
+}
+
+impl FileTransaction {
+    pub(super) fn begin(engine: &Arc<Engine>, meta: TxnMeta, tid: Option<Tid>) -> Result<Self> {
+        engine.usable()?;
+        if let Some(tid) = tid {
+            must_be_later(tid, engine.tail.lock().last)?;
+        }
+        let work = Work {
+            token: TxnToken::new(),
+            meta,
+            tid,
+            ops: Vec::new(),
+        };
+        Ok(FileTransaction {
+            work,
+            engine: Arc::clone(engine),
+            slot: None,
+        })
+    }
+}
+
+pub(super) fn must_be_later(tid: Tid, last: Tid) -> Result<(), Answer> {
+    if tid > last {
+        return Ok(());
+    }
+    Err(Answer::Invalid(format!(
+        "transaction {tid} is not later than the last one, {last}"
+    )))
+}
+
+#[async_trait]
+impl Transaction for FileTransaction {
+    fn token(&self) -> TxnToken {
+        self.work.token
+    }
+
+    async fn store(&mut self, op: Op) -> Result<()> {
+        self.engine.usable()?;
+        self.work.ops.push(op);
+        Ok(())
+    }
+
+    async fn vote(mut self: Box<Self>) -> Result<Vote> {
+        let engine = Arc::clone(&self.engine);
+        let slot = match self.slot.take() {
+            Some(slot) => slot,
+            None => engine.slot().await?,
+        };
+        let in_hand = Arc::clone(&engine.in_hand).acquire_owned().await;
+        let in_hand = in_hand.map_err(|_| StorageError::Fault(engine.refusal()))?;
+        let mut work = self.work;
+        let outcome = engine.ask(move |engine| {
+            engine.usable()?;
+            let conflicts = drop_conflicts(engine, &mut work)?;
+            if !conflicts.is_empty() {
+                return Ok(Outcome::Conflicts(work, slot, conflicts));
+            }
+            let written = write(engine, work)?;
+            Ok(Outcome::Ready(Box::new(FileVoted {
+                engine: Arc::clone(engine),
+                written: Some(written),
+                slot: Some(slot),
+                in_hand: Some(in_hand),
+            })))
+        });
+        match outcome.await? {
+            Err(error) => Err(error),
+            Ok(Outcome::Ready(voted)) => Ok(Vote::Ready(voted)),
+            Ok(Outcome::Conflicts(work, slot, conflicts)) => {
+                let txn = FileTransaction {
+                    work,
+                    engine,
+                    slot: Some(slot),
+                };
+                Ok(Vote::Conflicts(Box::new(txn), conflicts))
+            }
+        }
+    }
+}
+
+enum Outcome {
+    Ready(Box<FileVoted>),
+    Conflicts(Work, OwnedSemaphorePermit, Vec<Conflict>),
+}
+
+/// What would be current, were all finished that is being finished.
+fn foreseen(engine: &Engine, oid: Oid) -> Result<Option<Foreseen>, Fault> {
+    // In this order: what is taken from the tail is in the index before.
+    if let Some(foreseen) = engine.tail.lock().foreseen.get(&oid) {
+        return Ok(Some(*foreseen));
+    }
+    let Some(position) = engine.state.read().index.get(oid) else {
+        return Ok(None);
+    };
+    let current = engine.current_at(oid, position)?;
+    Ok(Some(Foreseen {
+        position,
+        tid: current.tid,
+        gone: current.gone,
+    }))
+}
+
+/// Takes out what a client may store again, resolved. Any other disagreement is the answer.
+fn drop_conflicts(engine: &Engine, work: &mut Work) -> Result<Vec<Conflict>> {
+    let mut conflicts = Vec::new();
+    let mut kept = Vec::with_capacity(work.ops.len());
+    for op in work.ops.drain(..) {
+        match &op {
+            Op::Store { oid, serial, data } => {
+                if let Some(current) = foreseen(engine, *oid)?
+                    && current.tid != *serial
+                {
+                    conflicts.push(Conflict {
+                        oid: *oid,
+                        committed: current.tid,
+                        read: *serial,
+                        data: Some(data.clone()),
+                    });
+                    continue;
+                }
+            }
+            Op::Delete { oid, serial } => {
+                let current = foreseen(engine, *oid)?.ok_or(Answer::NoSuchObject(*oid))?;
+                if current.tid != *serial {
+                    return Err(Answer::Conflict(disagreement(*oid, *serial, current.tid)).into());
+                }
+            }
+            Op::CheckCurrent { oid, serial } => {
+                let current = foreseen(engine, *oid)?.filter(|current| !current.gone);
+                let current = current.ok_or(Answer::NoSuchObject(*oid))?;
+                if current.tid != *serial {
+                    let conflict = disagreement(*oid, *serial, current.tid);
+                    return Err(Answer::ReadConflict(conflict).into());
+                }
+            }
+            Op::Restore { .. } => (),
+            Op::Undo { .. } => return Err(Answer::Unsupported("undo").into()),
+        }
+        kept.push(op);
+    }
+    work.ops = kept;
+    Ok(conflicts)
+}
+
+fn disagreement(oid: Oid, read: Tid, committed: Tid) -> Conflict {
+    Conflict {
+        oid,
+        committed,
+        read,
+        data: None,
+    }
+}
+
+/// A transaction that is written with the status of an unfinished one.
+struct Written {
+    token: TxnToken,
+    tid: Tid,
+    begin: u64,
+    end: u64,
+    status: TxnStatus,
+    /// Each object once, with its last record.
+    records: Vec<(Oid, Foreseen)>,
+    number: u64,
+}
+
+fn write(engine: &Arc<Engine>, work: Work) -> Result<Written> {
+    let (begin, last) = {
+        let tail = engine.tail.lock();
+        (tail.end, tail.last)
+    };
+    let tid = match work.tid {
+        Some(tid) => tid,
+        None => Tid::for_commit(Timestamp::now(), last),
+    };
+    must_be_later(tid, last)?;
+    let status = work.meta.status;
+    let disk = Arc::clone(&engine.state.read().disk);
+    let mut records = Vec::with_capacity(work.ops.len());
+    for op in work.ops {
+        records.extend(record(engine, op, tid)?);
+    }
+    let planned = Planned::new(tid, work.meta, begin, records)?;
+    let mut appender = Appender::new(&*disk, begin);
+    let written = appender
+        .write(&planned, UNFINISHED)
+        .and_then(|()| appender.flush());
+    if let Err(failure) = written {
+        let fault = failure.fault(&engine.paths.data);
+        cut(engine, &fault);
+        return Err(fault.into());
+    }
+    let mut newest = HashMap::with_capacity(planned.records.len());
+    let visible = status != TxnStatus::Undone;
+    for (record, position) in planned.positions().filter(|_| visible) {
+        let gone = matches!(record.body, Body::Back(0));
+        let foreseen = Foreseen {
+            position,
+            tid,
+            gone,
+        };
+        newest.insert(record.oid, foreseen);
+    }
+    let number = {
+        let mut tail = engine.tail.lock();
+        tail.written += 1;
+        tail.written
+    };
+    engine.to_sync.notify_all();
+    Ok(Written {
+        token: work.token,
+        tid,
+        begin,
+        end: planned.end(),
+        status,
+        records: newest.into_iter().collect(),
+        number,
+    })
+}
+
+/// The record that an operation writes, where it writes one.
+fn record(engine: &Arc<Engine>, op: Op, tid: Tid) -> Result<Option<PlannedRecord>> {
+    let (oid, body) = match op {
+        Op::Store { oid, data, .. } => (oid, Body::Data(not_empty(oid, data)?)),
+        Op::Delete { oid, .. } => (oid, Body::Back(0)),
+        Op::Restore {
+            oid,
+            serial,
+            data,
+            previous,
+        } => {
+            if serial != tid {
+                return Err(Answer::Invalid(format!(
+                    "the record of {oid} belongs to transaction {serial}, not to {tid}"
+                ))
+                .into());
+            }
+            let newest = foreseen(engine, oid)?.map(|one| one.position);
+            let disk = Arc::clone(&engine.state.read().disk);
+            let origin = Origin {
+                disk: &*disk,
+                path: &engine.paths.data,
+            };
+            let body = origin.body(oid, data, previous, newest)?;
+            (oid, body)
+        }
+        Op::CheckCurrent { .. } | Op::Undo { .. } => return Ok(None),
+    };
+    let previous = foreseen(engine, oid)?.map_or(0, |one| one.position);
+    Ok(Some(PlannedRecord {
+        oid,
+        previous,
+        body,
+    }))
+}
+
+/// A record without data means that there is no object.
+pub(super) fn not_empty(oid: Oid, data: Payload) -> Result<Payload, Answer> {
+    if data.is_empty() {
+        return Err(Answer::Invalid(format!("the state of {oid} is empty")));
+    }
+    Ok(data)
+}
+
+/// Takes everything that is not being finished from the end of the file. Only on the thread that
+/// writes.
+fn cut(engine: &Engine, why: &Fault) {
+    let end = engine.tail.lock().end;
+    let disk = Arc::clone(&engine.state.read().disk);
+    if let Err(error) = disk.set_len(end) {
+        tracing::error!(reason = %why, "unfinished transaction");
+        engine.poison(&engine.fault("cutting an unfinished transaction from", error));
+    }
+}
+
+/// A transaction that waits for its finish.
+struct FileVoted {
+    engine: Arc<Engine>,
+    /// These three are there until the finish.
+    written: Option<Written>,
+    slot: Option<OwnedSemaphorePermit>,
+    in_hand: Option<OwnedSemaphorePermit>,
+}
+
+impl Voted for FileVoted {
+    fn tid(&self) -> Option<Tid> {
+        self.written.as_ref().map(|written| written.tid)
+    }
+
+    fn resolved(&self) -> &[Oid] {
+        &[]
+    }
+
+    fn finish(mut self: Box<Self>) -> Finishing {
+        let engine = Arc::clone(&self.engine);
+        let (done, answer) = oneshot::channel();
+        {
+            let mut tail = engine.tail.lock();
+            if tail.stop {
+                drop(tail);
+                return Box::pin(async move { Err(engine.refusal().into()) });
+            }
+            let (Some(written), Some(in_hand)) = (self.written.take(), self.in_hand.take()) else {
+                unreachable!("only a finish takes them, and it takes the whole");
+            };
+            tail.end = written.end;
+            tail.last = written.tid;
+            tail.foreseen.extend(written.records.iter().copied());
+            let records = written.records.iter();
+            let records = records.map(|(oid, one)| (*oid, one.position)).collect();
+            tail.finishing.push_back(Pending {
+                tid: written.tid,
+                token: written.token,
+                begin: written.begin,
+                end: written.end,
+                status: written.status.to_byte(),
+                records,
+                number: written.number,
+                done,
+                _in_hand: in_hand,
+            });
+        }
+        engine.to_sync.notify_all();
+        // The next one may vote.
+        drop(self.slot.take());
+        Box::pin(async move {
+            match answer.await {
+                Ok(answer) => answer,
+                Err(_) => Err(engine.refusal().into()),
+            }
+        })
+    }
+}
+
+impl Drop for FileVoted {
+    fn drop(&mut self) {
+        let (Some(written), slot) = (self.written.take(), self.slot.take()) else {
+            return;
+        };
+        // Where the thread is gone, the file is closed, and closing it cuts as well.
+        self.engine.run(Box::new(move |engine| {
+            if engine.usable().is_ok() {
+                let aborted = Fault::Closed(format!("transaction {} was aborted", written.tid));
+                cut(engine, &aborted);
+            }
+            // Held until nothing of the transaction is there any more.
+            drop(slot);
+        }));
+    }
+}
+
+impl Engine {
+    /// What the thread that syncs does, until it is told to stop and nothing is left to be finished.
+    pub(super) fn sync_until_stopped(self: &Arc<Self>) {
+        loop {
+            let mut tail = self.tail.lock();
+            tail.syncing = false;
+            if tail.finishing.is_empty() {
+                self.settled.notify_all();
+            }
+            while tail.written == tail.durable && tail.finishing.is_empty() && !tail.stop {
+                self.to_sync.wait(&mut tail);
+            }
+            if tail.stop && tail.finishing.is_empty() {
+                return;
+            }
+            tail.syncing = true;
+            // What is written by now, the next sync makes durable.
+            let written = tail.written;
+            let durable = tail.durable;
+            let ready = tail.finishing.partition_point(|one| one.number <= durable);
+            let batch: Vec<Pending> = tail.finishing.drain(..ready).collect();
+            drop(tail);
+
+            match self.make_final(&batch) {
+                Ok(()) => {
+                    self.tail.lock().durable = written;
+                    self.show(batch);
+                    self.save_index_when_due();
+                }
+                Err(fault) => {
+                    self.poison(&fault);
+                    for pending in batch {
+                        drop(pending.done.send(Err(self.refusal().into())));
+                    }
+                    self.tail.lock().syncing = false;
+                    self.settled.notify_all();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Writes the status bytes of transactions whose data is durable, and makes all durable that is
+    /// written.
+    fn make_final(&self, batch: &[Pending]) -> Result<(), Fault> {
+        let disk = Arc::clone(&self.state.read().disk);
+        for pending in batch {
+            disk.write_at(&[pending.status], pending.begin + STATUS_AT)
+                .map_err(|error| self.fault("writing", error))?;
+        }
+        disk.sync().map_err(|error| self.fault("syncing", error))
+    }
+
+    /// Shows transactions that are final.
+    fn show(&self, batch: Vec<Pending>) {
+        if batch.is_empty() {
+            return;
+        }
+        {
+            let mut state = self.state.write();
+            let mut last_oid = self.last_oid.lock();
+            for pending in &batch {
+                let oids: Arc<[Oid]> = pending.records.iter().map(|(oid, _)| *oid).collect();
+                let committed = Committed {
+                    tid: pending.tid,
+                    oids: Arc::clone(&oids),
+                    by: Some(pending.token),
+                };
+                // INVARIANT 6: in every queue before any load can see it; loads wait for the state.
+                self.publisher.publish(&committed);
+                for (oid, position) in &pending.records {
+                    state.index.insert(*oid, *position);
+                    *last_oid = (*last_oid).max(*oid);
+                }
+                state.recent.push(pending.tid, oids);
+                state.last = pending.tid;
+                state.end = pending.end;
+            }
+        }
+        let mut tail = self.tail.lock();
+        for pending in &batch {
+            for (oid, _) in &pending.records {
+                if tail
+                    .foreseen
+                    .get(oid)
+                    .is_some_and(|one| one.tid == pending.tid)
+                {
+                    tail.foreseen.remove(oid);
+                }
+            }
+        }
+        drop(tail);
+        for pending in batch {
+            // Whoever dropped the future does not want to know.
+            drop(pending.done.send(Ok(pending.tid)));
+        }
+    }
+}

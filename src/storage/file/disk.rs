@@ -1,0 +1,128 @@
+//! The one file that the engine reads and writes, as little of it as it needs.
+//!
+//! Everything goes through [`Disk`], so that the crash tests can put a disk below the engine that
+//! forgets what was not synced. Nothing here knows what the bytes mean.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::zodb::Payload;
+
+/// A file that is read and written at positions.
+pub(super) trait Disk: Send + Sync + 'static {
+    /// Reads until the buffer is full or the file ends; gives how much that was.
+    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize>;
+
+    /// Reads what is in memory already, without waiting for the disk; gives how much that was, which
+    /// is less than asked for where the disk would be needed, and none where nothing was.
+    fn read_now(&self, into: &mut [u8], at: u64) -> io::Result<usize>;
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
+
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    fn len(&self) -> io::Result<u64>;
+
+    /// Returns when everything that was written before is durable.
+    fn sync(&self) -> io::Result<()>;
+
+    /// A part that will not change, to be read later.
+    fn piece(&self, at: u64, len: usize) -> io::Result<Payload>;
+
+    /// Says that the file will be read from its beginning to its end.
+    fn will_be_scanned(&self) {}
+}
+
+/// A file of the operating system.
+#[derive(Debug)]
+pub(super) struct FileDisk(Arc<File>);
+
+impl FileDisk {
+    /// Opens a file that is there.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let file = File::options().read(true).write(true).open(path)?;
+        Ok(FileDisk(Arc::new(file)))
+    }
+
+    /// Makes a file that must not be there yet. It is durable once it and its folder are synced.
+    pub(super) fn create(path: &Path) -> io::Result<Self> {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(path)?;
+        Ok(FileDisk(Arc::new(file)))
+    }
+}
+
+impl Disk for FileDisk {
+    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while done < into.len() {
+            match self.0.read_at(&mut into[done..], at + done as u64) {
+                Ok(0) => break,
+                Ok(more) => done += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn read_now(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        use rustix::io::{Errno, ReadWriteFlags, preadv2};
+        let mut into = [io::IoSliceMut::new(into)];
+        match preadv2(&*self.0, &mut into, at, ReadWriteFlags::NOWAIT) {
+            Ok(done) => Ok(done),
+            // The disk is needed; the file system cannot tell; the kernel is old; a signal came.
+            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::INTR) => {
+                Ok(0)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn read_now(&self, _into: &mut [u8], _at: u64) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, at)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn piece(&self, at: u64, len: usize) -> io::Result<Payload> {
+        Ok(Payload::piece(Arc::clone(&self.0), at, len))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn will_be_scanned(&self) {
+        // Advice only: a file system that does not take it is read as well.
+        let sequential = rustix::fs::Advice::Sequential;
+        rustix::fs::fadvise(&*self.0, 0, None, sequential).unwrap_or_default();
+    }
+}
+
+/// Makes the names in a folder durable: a new file, a rename, a removal.
+pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}

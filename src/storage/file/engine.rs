@@ -1,0 +1,360 @@
+//! What everything that works on one open file shares.
+//!
+//! Two parts, each with its own lock, taken in this order where both are:
+//!
+//! 1. [`Tail`]: the end of the file where transactions are written that nobody sees yet, and those of
+//!    them that are being finished. Its condition variable wakes the thread that syncs.
+//! 2. [`State`]: what is finished. A load takes it for a moment, to look up a position, and reads the
+//!    file without any lock: what is finished does not change.
+//!
+//! Writing to the end of the file is for one at a time: who has the permit of `slot`. It is fair, and
+//! is held from a vote to its finish or its end.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwapOption;
+use parking_lot::{Condvar, Mutex, RwLock};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::disk::Disk;
+use super::index::Index;
+use super::lock::LockFile;
+use super::recent::Recent;
+use super::{FileOptions, Paths};
+use crate::storage::{Fault, Publisher, Result, StorageError, TxnToken};
+use crate::zodb::{Oid, Tid};
+
+/// Work for the thread that writes.
+pub(super) type Job = Box<dyn FnOnce(&Arc<Engine>) + Send>;
+
+/// An open file.
+pub(super) struct Engine {
+    pub(super) paths: Paths,
+    pub(super) options: FileOptions,
+    pub(super) state: RwLock<State>,
+    /// Rises when what was finished is taken back: positions from before mean nothing then.
+    pub(super) generation: AtomicU64,
+    pub(super) tail: Mutex<Tail>,
+    /// Something is there to be synced, or nothing will be any more.
+    pub(super) to_sync: Condvar,
+    /// The last transaction that was being finished is, or will never be.
+    pub(super) settled: Condvar,
+    pub(super) slot: Arc<Semaphore>,
+    /// How many transactions may be between their vote and the end of their finish.
+    pub(super) in_hand: Arc<Semaphore>,
+    pub(super) publisher: Publisher,
+    /// The last oid that was given out or stored.
+    pub(super) last_oid: Mutex<Oid>,
+    /// Why everything is refused.
+    refuses: ArcSwapOption<Fault>,
+    jobs: Mutex<Option<SyncSender<Job>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    lock: Mutex<Option<LockFile>>,
+    /// The end of the file when the index was saved last.
+    pub(super) saved_at: AtomicU64,
+}
+
+/// What is finished.
+pub(super) struct State {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) index: Index,
+    /// The last transaction.
+    pub(super) last: Tid,
+    /// Where the next one begins.
+    pub(super) end: u64,
+    pub(super) recent: Recent,
+}
+
+/// What is written and not finished.
+#[derive(Default)]
+pub(super) struct Tail {
+    /// Where the next vote writes: after all that is being finished.
+    pub(super) end: u64,
+    /// The last TID, with those that are being finished.
+    pub(super) last: Tid,
+    /// The newest record of each object that is being finished.
+    pub(super) foreseen: HashMap<Oid, Foreseen>,
+    /// In the order of the finishes.
+    pub(super) finishing: VecDeque<Pending>,
+    /// How many votes were written, and how many of them are durable.
+    pub(super) written: u64,
+    pub(super) durable: u64,
+    /// The thread that syncs works on finishes that it took.
+    pub(super) syncing: bool,
+    pub(super) stop: bool,
+}
+
+/// The newest record of an object in what is being finished.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Foreseen {
+    pub(super) position: u64,
+    pub(super) tid: Tid,
+    pub(super) gone: bool,
+}
+
+/// A transaction that is being finished.
+pub(super) struct Pending {
+    pub(super) tid: Tid,
+    pub(super) token: TxnToken,
+    pub(super) begin: u64,
+    /// Where the next one begins.
+    pub(super) end: u64,
+    pub(super) status: u8,
+    /// Each object once, with its last record.
+    pub(super) records: Vec<(Oid, u64)>,
+    /// Which of the votes it was.
+    pub(super) number: u64,
+    pub(super) done: oneshot::Sender<Result<Tid>>,
+    pub(super) _in_hand: OwnedSemaphorePermit,
+}
+
+impl Engine {
+    /// At most so many transactions are between their vote and the end of their finish.
+    const IN_HAND: usize = 1024;
+
+    pub(super) fn new(
+        paths: Paths,
+        options: FileOptions,
+        state: State,
+        lock: Option<LockFile>,
+        saved_at: u64,
+    ) -> Self {
+        let tail = Tail {
+            end: state.end,
+            last: state.last,
+            ..Tail::default()
+        };
+        Engine {
+            last_oid: Mutex::new(state.index.last_oid().unwrap_or_default()),
+            tail: Mutex::new(tail),
+            state: RwLock::new(state),
+            paths,
+            options,
+            generation: AtomicU64::new(0),
+            to_sync: Condvar::new(),
+            settled: Condvar::new(),
+            slot: Arc::new(Semaphore::new(1)),
+            in_hand: Arc::new(Semaphore::new(Self::IN_HAND)),
+            publisher: Publisher::new(),
+            refuses: ArcSwapOption::empty(),
+            jobs: Mutex::new(None),
+            threads: Mutex::new(Vec::new()),
+            lock: Mutex::new(lock),
+            saved_at: AtomicU64::new(saved_at),
+        }
+    }
+
+    /// Starts the two threads: one writes, one syncs.
+    pub(super) fn start(self: &Arc<Self>) -> Result<(), Fault> {
+        // Only who holds the slot asks for something, and gives it up with an abort at most.
+        let (jobs, work) = std::sync::mpsc::sync_channel::<Job>(4);
+        *self.jobs.lock() = Some(jobs);
+        let writer = Arc::clone(self);
+        self.spawn("file-writer", move || {
+            for job in work {
+                job(&writer);
+            }
+        })?;
+        let syncer = Arc::clone(self);
+        self.spawn("file-syncer", move || syncer.sync_until_stopped())
+    }
+
+    fn spawn(&self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Fault> {
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        let thread = thread
+            .spawn(run)
+            .map_err(|error| self.fault("starting a thread for", error))?;
+        self.threads.lock().push(thread);
+        Ok(())
+    }
+
+    /// Gives the thread that writes something to do. Whether it will.
+    pub(super) fn run(&self, job: Job) -> bool {
+        let jobs = self.jobs.lock().clone();
+        jobs.is_some_and(|jobs| jobs.send(job).is_ok())
+    }
+
+    /// Has the thread that writes do something, and gives what comes of it.
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Arc<Engine>) -> T + Send + 'static,
+    ) -> Result<T> {
+        let (done, answer) = oneshot::channel();
+        let sent = self.run(Box::new(move |engine| {
+            // What nobody waits for any more is dropped, and so aborted where it is a vote.
+            drop(done.send(work(engine)));
+        }));
+        match (sent, answer.await) {
+            (true, Ok(answer)) => Ok(answer),
+            _ => Err(self.refusal().into()),
+        }
+    }
+
+    pub(super) fn usable(&self) -> Result<(), Fault> {
+        match &*self.refuses.load() {
+            None => Ok(()),
+            Some(fault) => Err(Fault::clone(fault)),
+        }
+    }
+
+    /// Why it does not work any more.
+    pub(super) fn refusal(&self) -> Fault {
+        self.usable().err().unwrap_or_else(|| self.closed())
+    }
+
+    pub(super) fn closed(&self) -> Fault {
+        Fault::Closed(format!("{} was closed", self.paths.data.display()))
+    }
+
+    /// What the operating system refused, doing `what` to the file.
+    pub(super) fn fault(&self, what: &str, error: io::Error) -> Fault {
+        Fault::io(format!("{what} {}", self.paths.data.display()), error)
+    }
+
+    pub(super) fn damaged(&self, what: impl std::fmt::Display) -> Fault {
+        damaged(&self.paths.data, what)
+    }
+
+    /// The permit to write to the end of the file.
+    pub(super) async fn slot(&self) -> Result<OwnedSemaphorePermit> {
+        self.usable()?;
+        let slot = Arc::clone(&self.slot).acquire_owned().await;
+        let slot = slot.map_err(|_| StorageError::Fault(self.refusal()))?;
+        self.usable()?;
+        Ok(slot)
+    }
+
+    /// Waits, on the thread that writes, until nothing is being finished.
+    pub(super) fn wait_until_settled(&self) -> Result<(), Fault> {
+        let mut tail = self.tail.lock();
+        while tail.syncing || !tail.finishing.is_empty() {
+            self.settled.wait(&mut tail);
+        }
+        drop(tail);
+        self.usable()
+    }
+
+    /// Refuses everything from now on: nobody knows what is on the disk. What was being finished is
+    /// told so.
+    pub(super) fn poison(&self, fault: &Fault) {
+        let poisoned = Fault::Poisoned(fault.to_string());
+        tracing::error!(file = %self.paths.data.display(), reason = %fault, "file refuses everything until it is opened again");
+        self.refuse(poisoned);
+    }
+
+    fn refuse(&self, fault: Fault) {
+        let mut tail = self.tail.lock();
+        if self.refuses.load().is_none() {
+            self.refuses.store(Some(Arc::new(fault.clone())));
+        }
+        for pending in tail.finishing.drain(..) {
+            drop(pending.done.send(Err(fault.clone().into())));
+        }
+        tail.stop = true;
+        drop(tail);
+        self.slot.close();
+        self.in_hand.close();
+        self.to_sync.notify_all();
+        self.settled.notify_all();
+        self.publisher.cut_off();
+    }
+
+    /// Finishes what is being finished, aborts the rest, saves the index, and lets go of everything.
+    /// Blocks the thread.
+    pub(super) fn close(&self) {
+        // Held to the end, so that who closes at the same time returns when it is closed.
+        let mut lock = self.lock.lock();
+        {
+            // From here on nothing new is finished.
+            let mut tail = self.tail.lock();
+            tail.stop = true;
+        }
+        self.to_sync.notify_all();
+        // The thread that syncs ends when nothing is being finished, the other one with its queue.
+        let threads = std::mem::take(&mut *self.threads.lock());
+        drop(self.jobs.lock().take());
+        let first = !threads.is_empty();
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!(file = %self.paths.data.display(), "a thread of the file panicked");
+            }
+        }
+        let healthy = self.usable().is_ok();
+        self.refuse(self.closed());
+        if first && healthy {
+            self.cut_unfinished();
+            self.save_index();
+        }
+        drop(lock.take());
+    }
+
+    /// Tells the threads to end, without waiting for them.
+    pub(super) fn abandon(&self) {
+        self.tail.lock().stop = true;
+        self.to_sync.notify_all();
+        drop(self.jobs.lock().take());
+    }
+
+    /// Takes what was voted and not finished from the end of the file.
+    fn cut_unfinished(&self) {
+        let state = self.state.read();
+        let cut = match state.disk.len() {
+            Ok(len) if len > state.end => state.disk.set_len(state.end),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = cut {
+            // It is cut when the file is opened.
+            let fault = self.fault("cutting an unfinished transaction from", error);
+            tracing::warn!(reason = %fault, "file keeps an unfinished transaction at its end");
+        }
+    }
+
+    /// Saves the index beside the data. That it cannot be saved only makes the next opening slower.
+    pub(super) fn save_index(&self) {
+        let path = &self.paths.index;
+        let (image, end) = {
+            let state = self.state.read();
+            let image = super::index_file::Image::of(&state.index, state.end);
+            (image, state.end)
+        };
+        match image.save(path) {
+            Ok(()) => self.saved_at.store(end, Ordering::Relaxed),
+            Err(error) => {
+                let fault = Fault::io(format!("writing {}", path.display()), error);
+                tracing::warn!(reason = %fault, "index was not saved");
+            }
+        }
+    }
+
+    /// Saves the index where much was written since the last time, on a thread of its own.
+    pub(super) fn save_index_when_due(self: &Arc<Self>) {
+        let end = self.state.read().end;
+        let saved = self.saved_at.load(Ordering::Relaxed);
+        if end.saturating_sub(saved) < self.options.save_index_every {
+            return;
+        }
+        // Nobody else starts one before as much is written again.
+        self.saved_at.store(end, Ordering::Relaxed);
+        let engine = Arc::clone(self);
+        // Not being able to start it is as good as not being able to save it.
+        drop(self.spawn("file-index", move || engine.save_index()));
+    }
+}
+
+pub(super) fn damaged(path: &Path, what: impl std::fmt::Display) -> Fault {
+    Fault::Damaged(format!("{}: {what}", path.display()))
+}
+
+/// A path beside the data file: its name and a suffix.
+pub(super) fn beside(data: &Path, suffix: &str) -> PathBuf {
+    let mut path = data.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}

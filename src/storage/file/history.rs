@@ -1,0 +1,391 @@
+//! Walking over transactions: iterations, and looking backwards from the end.
+//!
+//! An iteration reads some MiB at once, on a thread that may wait, and one step ahead of who takes the
+//! transactions. The records are slices of what was read; large ones stay in the file.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+
+use super::disk::Disk;
+use super::engine::Engine;
+use super::format::{FIRST, RecordHeader, TxnHeader, head, u64_at};
+use super::origin::Origin;
+use super::window::Window;
+use crate::storage::{Extent, Fault, History, Result};
+use crate::zodb::{HistoryRecord, HistoryTxn, Payload, RecordData, Tid, TidRange, TxnMeta};
+
+/// How much is read at once.
+const STEP: u64 = 2 << 20;
+/// Data longer than this stays in the file.
+const LARGE: u64 = 1 << 20;
+/// The same within a transaction that is longer than a step.
+const LARGE_OF_LARGE: u64 = 16 << 10;
+
+/// What is walked over: the file as it was at a moment.
+#[derive(Clone)]
+pub(super) struct Walk {
+    engine: Arc<Engine>,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) end: u64,
+    last: Tid,
+    generation: u64,
+}
+
+impl Walk {
+    pub(super) fn new(engine: &Arc<Engine>) -> Result<Self> {
+        engine.usable()?;
+        let state = engine.state.read();
+        Ok(Walk {
+            engine: Arc::clone(engine),
+            disk: Arc::clone(&state.disk),
+            end: state.end,
+            last: state.last,
+            generation: engine.generation.load(std::sync::atomic::Ordering::Acquire),
+        })
+    }
+
+    fn fault(&self, error: std::io::Error) -> Fault {
+        self.engine.fault("reading", error)
+    }
+
+    /// The same file, as far as where a transaction begins.
+    pub(super) fn up_to(&self, end: u64) -> Self {
+        Walk {
+            end,
+            ..self.clone()
+        }
+    }
+
+    /// Where the first transaction from `first` on begins; the end where there is none. Looked for from
+    /// whichever end is nearer in time.
+    pub(super) fn position_of(&self, first: Tid) -> Result<u64, Fault> {
+        if self.end == FIRST || first > self.last {
+            return Ok(self.end);
+        }
+        let mut window = Window::new(&*self.disk, 16 * 1024, self.end);
+        let oldest = window
+            .txn_header(FIRST)
+            .map_err(|error| self.fault(error))?;
+        if first <= oldest.tid {
+            return Ok(FIRST);
+        }
+        if first.0 - oldest.tid.0 < self.last.0 - first.0 {
+            self.position_from_begin(first)
+        } else {
+            let mut begin = self.end;
+            for step in self.backwards() {
+                let (at, header) = step?;
+                if header.tid < first {
+                    break;
+                }
+                begin = at;
+            }
+            Ok(begin)
+        }
+    }
+
+    fn position_from_begin(&self, first: Tid) -> Result<u64, Fault> {
+        let mut window = Window::new(&*self.disk, 16 * 1024, self.end);
+        let mut at = FIRST;
+        while at < self.end {
+            let header = window.txn_header(at).map_err(|error| self.fault(error))?;
+            if header.tid >= first {
+                return Ok(at);
+            }
+            at += header.whole_len();
+        }
+        Ok(self.end)
+    }
+
+    /// The transactions from the end on backwards: where each begins, and its header.
+    pub(super) fn backwards(&self) -> impl Iterator<Item = Result<(u64, TxnHeader), Fault>> {
+        let mut window = Window::new(&*self.disk, 16 * 1024, self.end);
+        let mut boundary = self.end;
+        std::iter::from_fn(move || {
+            if boundary == FIRST {
+                return None;
+            }
+            let step = match window.txn_before(boundary) {
+                Ok(Some((begin, header))) => {
+                    boundary = begin;
+                    Ok((begin, header))
+                }
+                Ok(None) => Err(self.not_before(&mut boundary)),
+                Err(error) => {
+                    boundary = FIRST;
+                    Err(self.fault(error))
+                }
+            };
+            Some(step)
+        })
+    }
+
+    fn not_before(&self, boundary: &mut u64) -> Fault {
+        let what = format_args!("no transaction ends at {boundary}");
+        let fault = self.engine.damaged(what);
+        *boundary = FIRST;
+        fault
+    }
+
+    pub(super) fn tids_before(&self, before: Tid, count: usize) -> Result<Vec<Tid>, Fault> {
+        let mut tids = Vec::new();
+        for step in self.backwards() {
+            if tids.len() == count {
+                break;
+            }
+            let (_, header) = step?;
+            if header.tid < before {
+                tids.push(header.tid);
+            }
+        }
+        Ok(tids)
+    }
+
+    pub(super) fn measure_after(&self, after: Tid) -> Result<Extent, Fault> {
+        let mut extent = Extent::default();
+        for step in self.backwards() {
+            let (begin, header) = step?;
+            if header.tid <= after {
+                break;
+            }
+            extent.transactions += 1;
+            extent.bytes = self.end - begin;
+        }
+        Ok(extent)
+    }
+
+    /// The transactions from `at` on, about [`STEP`] bytes of them, and where the next one begins. None
+    /// is later than `last`.
+    pub(super) fn read(&self, at: u64, last: Tid) -> Result<(VecDeque<HistoryTxn>, u64)> {
+        let mut transactions = VecDeque::new();
+        let want = STEP.min(self.end - at) as usize;
+        let mut chunk = vec![0; want];
+        let filled = self
+            .disk
+            .read_at(&mut chunk, at)
+            .map_err(|error| self.fault(error))?;
+        if self.generation
+            != self
+                .engine
+                .generation
+                .load(std::sync::atomic::Ordering::Acquire)
+        {
+            return Err(Fault::Closed("the end of the history was taken back".to_owned()).into());
+        }
+        if filled < want {
+            let what = format_args!("the file ends at {}", at + filled as u64);
+            return Err(self.engine.damaged(what).into());
+        }
+        let chunk = Chunk {
+            begin: at,
+            bytes: chunk.into(),
+        };
+        let mut at = at;
+        while at < self.end {
+            let Some(bytes) = chunk.get(at, TxnHeader::LEN as u64) else {
+                break;
+            };
+            let header = TxnHeader::decode(head(&bytes));
+            if !header.is_plausible() || header.whole_len() > self.end - at {
+                let what = format_args!("there is no transaction at {at}");
+                return Err(self.engine.damaged(what).into());
+            }
+            if header.tid > last {
+                return Ok((transactions, self.end));
+            }
+            if chunk.get(at, header.whole_len()).is_some() {
+                transactions.push_back(self.transaction(&chunk, at, header, LARGE)?);
+            } else if transactions.is_empty() {
+                // Longer than what is read at once: only the small records of it are taken into
+                // memory.
+                transactions.push_back(self.transaction(&chunk, at, header, LARGE_OF_LARGE)?);
+            } else {
+                break;
+            }
+            at += header.whole_len();
+        }
+        Ok((transactions, at))
+    }
+
+    fn transaction(
+        &self,
+        chunk: &Chunk,
+        begin: u64,
+        header: TxnHeader,
+        large: u64,
+    ) -> Result<HistoryTxn> {
+        let mut window = Window::new(&*self.disk, 64 * 1024, self.end);
+        let mut take = |at: u64, len: u64| match chunk.get(at, len) {
+            Some(bytes) => Ok(bytes),
+            None => self.far(&mut window, at, len),
+        };
+        let lens = [header.user, header.description, header.extension];
+        let mut at = begin + TxnHeader::LEN as u64;
+        let mut texts = [const { Bytes::new() }; 3];
+        for (text, len) in texts.iter_mut().zip(lens) {
+            *text = take(at, len.into())?;
+            at += u64::from(len);
+        }
+        let [user, description, extension] = texts;
+        let end = begin + header.len;
+        let mut records = Vec::new();
+        while at < end {
+            let record = take(at, RecordHeader::LEN as u64)?;
+            let record = RecordHeader::decode(head(&record))
+                .filter(|record| record.txn == begin && record.whole_len() <= end - at)
+                .ok_or_else(|| {
+                    let what = format_args!("there is no record at {at}");
+                    self.engine.damaged(what)
+                })?;
+            let body = at + RecordHeader::LEN as u64;
+            let data = if record.data_len == 0 {
+                let back = u64_at(&take(body, 8)?, 0);
+                self.pointed_to(&record, back)?
+            } else if record.data_len > large {
+                let len = usize::try_from(record.data_len).unwrap_or(usize::MAX);
+                let piece = self.disk.piece(body, len);
+                RecordData::Data(piece.map_err(|error| self.fault(error))?)
+            } else {
+                RecordData::Data(take(body, record.data_len)?.into())
+            };
+            records.push(HistoryRecord {
+                oid: record.oid,
+                data,
+            });
+            at += record.whole_len();
+        }
+        Ok(HistoryTxn {
+            tid: header.tid,
+            meta: TxnMeta {
+                user,
+                description,
+                extension,
+                status: header.txn_status().unwrap_or_default(),
+            },
+            records,
+        })
+    }
+
+    /// What is not in the chunk.
+    fn far(&self, window: &mut Window<'_>, at: u64, len: u64) -> Result<Bytes, Fault> {
+        if len <= 64 * 1024 {
+            let bytes = window.bytes(at, len as usize);
+            return bytes
+                .map(Bytes::copy_from_slice)
+                .map_err(|error| self.fault(error));
+        }
+        let mut bytes = vec![0; len as usize];
+        let filled = self.disk.read_at(&mut bytes, at);
+        if filled.map_err(|error| self.fault(error))? < bytes.len() {
+            return Err(self.fault(std::io::ErrorKind::UnexpectedEof.into()));
+        }
+        Ok(bytes.into())
+    }
+
+    /// What a record without data holds.
+    fn pointed_to(&self, record: &RecordHeader, back: u64) -> Result<RecordData, Fault> {
+        let origin = Origin {
+            disk: &*self.disk,
+            path: &self.engine.paths.data,
+        };
+        if back == 0 {
+            return Ok(RecordData::Gone);
+        }
+        let there = origin.record(record.oid, back)?;
+        let (there, _) = there.ok_or_else(|| {
+            let what = format_args!("there is no record of {} at {back}", record.oid);
+            self.engine.damaged(what)
+        })?;
+        Ok(match origin.state(record.oid, back)? {
+            Some(data) => RecordData::Back {
+                tid: there.tid,
+                data: self.small_in_memory(data)?,
+            },
+            None => RecordData::Gone,
+        })
+    }
+
+    fn small_in_memory(&self, data: Payload) -> Result<Payload, Fault> {
+        if data.len() as u64 > LARGE_OF_LARGE {
+            return Ok(data);
+        }
+        let bytes = data.read().map_err(|error| self.fault(error))?;
+        Ok(bytes.into())
+    }
+}
+
+/// A part of the file in memory.
+struct Chunk {
+    begin: u64,
+    bytes: Bytes,
+}
+
+impl Chunk {
+    fn get(&self, at: u64, len: u64) -> Option<Bytes> {
+        let from = usize::try_from(at.checked_sub(self.begin)?).ok()?;
+        let to = from.checked_add(usize::try_from(len).ok()?)?;
+        (to <= self.bytes.len()).then(|| self.bytes.slice(from..to))
+    }
+}
+
+type Step = (VecDeque<HistoryTxn>, u64);
+
+/// An iteration that reads ahead.
+pub(super) struct Iteration {
+    walk: Walk,
+    last: Tid,
+    read: VecDeque<HistoryTxn>,
+    ahead: Option<JoinHandle<Result<Step>>>,
+}
+
+impl Iteration {
+    pub(super) fn new(walk: Walk, range: TidRange) -> Self {
+        let looking = walk.clone();
+        let ahead = tokio::task::spawn_blocking(move || {
+            if range.first > range.last {
+                return Ok((VecDeque::new(), looking.end));
+            }
+            let at = looking.position_of(range.first)?;
+            if at == looking.end {
+                return Ok((VecDeque::new(), at));
+            }
+            looking.read(at, range.last)
+        });
+        Iteration {
+            walk,
+            last: range.last,
+            read: VecDeque::new(),
+            ahead: Some(ahead),
+        }
+    }
+}
+
+#[async_trait]
+impl History for Iteration {
+    async fn next(&mut self) -> Result<Option<HistoryTxn>> {
+        loop {
+            if let Some(txn) = self.read.pop_front() {
+                return Ok(Some(txn));
+            }
+            let Some(ahead) = &mut self.ahead else {
+                return Ok(None);
+            };
+            let step = ahead.await;
+            self.ahead = None;
+            let step = step.map_err(|error| {
+                Fault::Closed(format!("the thread that reads ahead ended: {error}"))
+            })?;
+            let (read, at) = step?;
+            self.read = read;
+            if at < self.walk.end {
+                self.walk.engine.usable()?;
+                let (walk, last) = (self.walk.clone(), self.last);
+                self.ahead = Some(tokio::task::spawn_blocking(move || walk.read(at, last)));
+            }
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Opening a file: lock, magic number, index, end.
+//!
+//! 1. The lock is taken, as Python's `FileStorage` takes it.
+//! 2. A file that is missing or empty becomes an empty one; its folder is synced.
+//! 3. A saved index that fits the file is used, and only what is after it is scanned; else everything.
+//! 4. What was never finished is cut from the end, after it was saved beside.
+//! 5. What the last transactions wrote is remembered for clients that were away.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::disk::{Disk, FileDisk, sync_folder_of};
+use super::engine::{Engine, State, beside, damaged};
+use super::format::{FIRST, MAGIC, RecordHeader, is_magic};
+use super::history::Walk;
+use super::index::Index;
+use super::index_file;
+use super::lock::LockFile;
+use super::recent::Recent;
+use super::scan::{last_before, scan};
+use super::window::Window;
+use super::{FileOptions, Paths};
+use crate::storage::Fault;
+use crate::zodb::{Oid, Tid};
+
+/// Opens a file. Blocks the thread.
+pub(super) fn open(path: &Path, options: FileOptions) -> Result<Arc<Engine>, Fault> {
+    let fault = |what: &str, error| Fault::io(format!("{what} {}", path.display()), error);
+    let lock = LockFile::take(&beside(path, ".lock"))?;
+    let disk = match FileDisk::open(path) {
+        Ok(disk) => disk,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let made = FileDisk::create(path).map_err(|error| fault("making", error))?;
+            sync_folder_of(path).map_err(|error| fault("making", error))?;
+            made
+        }
+        Err(error) => return Err(fault("opening", error)),
+    };
+    open_on(Arc::new(disk), Paths::of(path), options, Some(lock))
+}
+
+/// Opens what is on a disk.
+pub(super) fn open_on(
+    disk: Arc<dyn Disk>,
+    paths: Paths,
+    options: FileOptions,
+    lock: Option<LockFile>,
+) -> Result<Arc<Engine>, Fault> {
+    let path = &paths.data;
+    let fault = |what: &str, error| Fault::io(format!("{what} {}", path.display()), error);
+    check_magic(&*disk, path)?;
+    let started = Instant::now();
+    let (mut index, from, last) = saved_index(&*disk, &paths).unwrap_or_default();
+    let from = from.max(FIRST);
+    let scanned = scan(&*disk, path, from, last, &mut index)?;
+    tracing::debug!(
+        file = %path.display(),
+        objects = index.len(),
+        index_bytes = index.memory(),
+        scanned_bytes = scanned.end - from,
+        took_ms = started.elapsed().as_millis() as u64,
+        "file was scanned"
+    );
+    if let Some(why) = scanned.rest {
+        let aside = cut_rest(&*disk, path, scanned.end)
+            .map_err(|error| fault("cutting what was not finished from", error))?;
+        tracing::warn!(
+            file = %path.display(),
+            offset = scanned.end,
+            reason = %why,
+            aside = %aside.display(),
+            "end of the file was cut"
+        );
+    }
+    let state = State {
+        disk,
+        index,
+        last: scanned.last,
+        end: scanned.end,
+        recent: Recent::new(options.invalidation_queue, Tid::ZERO),
+    };
+    let engine = Arc::new(Engine::new(paths, options, state, lock, from));
+    let recent = recent(&engine)?;
+    engine.state.write().recent = recent;
+    engine.start()?;
+    engine.save_index_when_due();
+    Ok(engine)
+}
+
+fn check_magic(disk: &dyn Disk, path: &Path) -> Result<(), Fault> {
+    let read = |error| Fault::io(format!("reading {}", path.display()), error);
+    let made = |error| Fault::io(format!("making {}", path.display()), error);
+    let mut magic = [0; 4];
+    match disk.read_at(&mut magic, 0).map_err(read)? {
+        0 => {
+            disk.write_at(&MAGIC, 0).map_err(made)?;
+            disk.sync().map_err(made)
+        }
+        4 if is_magic(magic) => Ok(()),
+        read => Err(damaged(
+            path,
+            format_args!(
+                "not a Data.fs: it begins with {:?}",
+                magic[..read].escape_ascii().to_string()
+            ),
+        )),
+    }
+}
+
+/// The saved index, up to where it is right, and the last transaction before. None where there is none
+/// that can be believed.
+fn saved_index(disk: &dyn Disk, paths: &Paths) -> Option<(Index, u64, Tid)> {
+    let path = &paths.index;
+    let reason = match index_file::load(path) {
+        Ok(None) => return None,
+        Ok(Some(saved)) => match last_before(disk, saved.position, &saved.index) {
+            Ok(Some(last)) => return Some((saved.index, saved.position, last)),
+            Ok(None) => "it does not fit the file".to_owned(),
+            Err(error) => error.to_string(),
+        },
+        Err(error) => error.to_string(),
+    };
+    tracing::warn!(index = %path.display(), %reason, "index is not used, the whole file is read");
+    None
+}
+
+/// Saves what is after `end` beside, as ZODB does (`Data.fs.tr0`, `.tr1`, …), and cuts it off.
+fn cut_rest(disk: &dyn Disk, path: &Path, end: u64) -> io::Result<std::path::PathBuf> {
+    let mut number = 0;
+    let (aside, mut file) = loop {
+        let aside = beside(path, &format!(".tr{number}"));
+        match File::create_new(&aside) {
+            Ok(file) => break (aside, file),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(error) => return Err(error),
+        }
+    };
+    let mut at = end;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let filled = disk.read_at(&mut buffer, at)?;
+        if filled == 0 {
+            break;
+        }
+        file.write_all(&buffer[..filled])?;
+        at += filled as u64;
+    }
+    file.sync_all()?;
+    sync_folder_of(&aside)?;
+    disk.set_len(end)?;
+    disk.sync()?;
+    Ok(aside)
+}
+
+/// What the last transactions wrote.
+fn recent(engine: &Arc<Engine>) -> Result<Recent, Fault> {
+    let most = engine.options.invalidation_queue;
+    let walk = Walk::new(engine).map_err(|_| engine.closed())?;
+    let mut last = Vec::new();
+    let mut after = Tid::ZERO;
+    for step in walk.backwards() {
+        let (begin, header) = step?;
+        if last.len() == most {
+            after = header.tid;
+            break;
+        }
+        last.push((begin, header));
+    }
+    let mut recent = Recent::new(most, after);
+    let mut window = Window::new(&*walk.disk, 64 * 1024, walk.end);
+    for (begin, header) in last.into_iter().rev() {
+        let mut oids: Vec<Oid> = Vec::new();
+        let mut at = begin + header.head_len();
+        while at + RecordHeader::LEN as u64 <= begin + header.len {
+            let record = window
+                .record_header(at)
+                .map_err(|error| engine.fault("reading", error))?
+                .ok_or_else(|| engine.damaged(format_args!("there is no record at {at}")))?;
+            oids.push(record.oid);
+            at += record.whole_len();
+        }
+        recent.push(header.tid, oids.into());
+    }
+    Ok(recent)
+}

@@ -1,0 +1,281 @@
+//! Taking back the end of a history, and setting whole files aside. Nothing is deleted: what is taken
+//! back becomes a file beside, which is a `Data.fs` by itself.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use jiff::Timestamp;
+
+use super::Paths;
+use super::disk::{Disk, FileDisk, sync_folder_of};
+use super::engine::{Engine, State, beside};
+use super::format::{FIRST, MAGIC};
+use super::history::Walk;
+use super::index::Index;
+use super::origin::Origin;
+use super::recent::Recent;
+use super::restore::Copier;
+use crate::storage::{Extent, Fault, Result, SetAside};
+use crate::zodb::{Oid, Tid};
+
+impl Engine {
+    /// Sets aside what is later than `keep`. On the thread that writes, with the slot.
+    pub(super) fn rewind(self: &Arc<Self>, keep: Option<Tid>) -> Result<SetAside> {
+        self.wait_until_settled()?;
+        let walk = Walk::new(self)?;
+        if walk.end == FIRST {
+            return Ok(SetAside::default());
+        }
+        let cut = match keep {
+            Some(keep) => walk.position_of(keep.next())?,
+            None => FIRST,
+        };
+        if cut == walk.end || keep == Some(Tid::MAX) {
+            return Ok(SetAside::default());
+        }
+        let extent = walk.measure_after(keep.unwrap_or(Tid::ZERO))?;
+        // An index that knows of what is gone would be believed if the same length came again.
+        self.remove_index()?;
+        let file = if cut == FIRST {
+            self.begin_anew(&walk)?
+        } else {
+            self.cut_back(&walk, cut)?
+        };
+        tracing::warn!(
+            file = %self.paths.data.display(),
+            aside = %file.display(),
+            transactions = extent.transactions,
+            "end of the history was set aside"
+        );
+        Ok(SetAside {
+            file: Some(file),
+            extent,
+        })
+    }
+
+    /// Copies what is from `cut` on into a file beside, and cuts it off.
+    fn cut_back(self: &Arc<Self>, walk: &Walk, cut: u64) -> Result<PathBuf> {
+        let mut first = None;
+        let aside = Aside::create(self)?;
+        {
+            let origin = Origin {
+                disk: &aside.disk,
+                path: &aside.path,
+            };
+            let mut copier = Copier::new(origin, FIRST);
+            let mut at = cut;
+            while at < walk.end {
+                let (transactions, next) = walk.read(at, Tid::MAX)?;
+                for txn in transactions {
+                    first.get_or_insert(txn.tid);
+                    copier.copy(txn, false, |_| None)?;
+                }
+                at = next;
+            }
+            copier.flush()?;
+        }
+        let last = self.state.read().last;
+        let file = aside.keep(self, first.unwrap_or(last), last)?;
+
+        let (index, last) = self.index_before(walk, cut)?;
+        let disk = Arc::clone(&walk.disk);
+        let cut_off = disk.set_len(cut).and_then(|()| disk.sync());
+        if let Err(error) = cut_off {
+            self.poison(&self.fault("cutting the end from", error));
+            return Err(self.refusal().into());
+        }
+        self.replace(|state| {
+            state.index = index;
+            state.last = last;
+            state.end = cut;
+            state.recent.rewind(last);
+        });
+        Ok(file)
+    }
+
+    /// The index as it was before the transactions from `cut` on, and the last TID before them.
+    fn index_before(&self, walk: &Walk, cut: u64) -> Result<(Index, Tid)> {
+        let last = match walk.up_to(cut).backwards().next() {
+            Some(step) => step?.1.tid,
+            None => Tid::ZERO,
+        };
+        let mut index = self.state.read().index.clone();
+        let origin = Origin {
+            disk: &*walk.disk,
+            path: &self.paths.data,
+        };
+        let later: Vec<(Oid, u64)> = index
+            .iter_from(Oid(0))
+            .filter(|(_, position)| *position >= cut)
+            .collect();
+        for (oid, newest) in later {
+            let mut at = newest;
+            while at >= cut {
+                let found = origin.record(oid, at)?;
+                let earlier = found.map(|(header, _)| header.previous);
+                at = earlier.filter(|earlier| *earlier < at).ok_or_else(|| {
+                    self.damaged(format_args!("there is no record of {oid} at {at}"))
+                })?;
+            }
+            if at == 0 {
+                index.remove(oid);
+            } else {
+                index.insert(oid, at);
+            }
+        }
+        Ok((index, last))
+    }
+
+    /// Renames the file and begins an empty one.
+    fn begin_anew(self: &Arc<Self>, walk: &Walk) -> Result<PathBuf> {
+        let last = self.state.read().last;
+        let oldest = walk.tids_before(Tid::MAX, usize::MAX)?;
+        let file = free_name(
+            &self.paths.data,
+            oldest.last().copied().unwrap_or(last),
+            last,
+        );
+        let io = |error| self.fault("setting aside", error);
+        std::fs::rename(&self.paths.data, &file).map_err(io)?;
+        let made = FileDisk::create(&self.paths.data).and_then(|disk| {
+            disk.write_at(&MAGIC, 0)?;
+            disk.sync()?;
+            sync_folder_of(&self.paths.data)?;
+            Ok(disk)
+        });
+        let disk = match made {
+            Ok(disk) => disk,
+            Err(error) => {
+                self.poison(&self.fault("making", error));
+                return Err(self.refusal().into());
+            }
+        };
+        self.replace(|state| {
+            *state = State {
+                disk: Arc::new(disk),
+                index: Index::default(),
+                last: Tid::ZERO,
+                end: FIRST,
+                recent: Recent::new(state.recent.most(), Tid::ZERO),
+            };
+        });
+        Ok(file)
+    }
+
+    /// Shows another past. Loads that are under way begin again.
+    fn replace(&self, change: impl FnOnce(&mut State)) {
+        let (end, last) = {
+            let mut state = self.state.write();
+            change(&mut state);
+            self.generation.fetch_add(1, Ordering::Release);
+            (state.end, state.last)
+        };
+        let mut tail = self.tail.lock();
+        tail.end = end;
+        tail.last = last;
+        drop(tail);
+        self.saved_at.store(end, Ordering::Relaxed);
+    }
+
+    fn remove_index(&self) -> Result<(), Fault> {
+        let index = &self.paths.index;
+        match std::fs::remove_file(index) {
+            Ok(()) => sync_folder_of(index),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+        .map_err(|error| Fault::io(format!("removing {}", index.display()), error))
+    }
+}
+
+/// A file beside that is being written. Removed when dropped before it is kept.
+struct Aside {
+    path: PathBuf,
+    disk: FileDisk,
+    kept: bool,
+}
+
+impl Aside {
+    fn create(engine: &Engine) -> Result<Self, Fault> {
+        let path = beside(&engine.paths.data, ".aside_tmp");
+        let io = |error| Fault::io(format!("writing {}", path.display()), error);
+        // From a rewind that did not come to its end: all of it is still in the data file.
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+            _ => (),
+        }
+        let disk = FileDisk::create(&path).map_err(io)?;
+        disk.write_at(&MAGIC, 0).map_err(io)?;
+        Ok(Aside {
+            path: path.clone(),
+            disk,
+            kept: false,
+        })
+    }
+
+    fn keep(mut self, engine: &Engine, first: Tid, last: Tid) -> Result<PathBuf, Fault> {
+        let file = free_name(&engine.paths.data, first, last);
+        let kept = self
+            .disk
+            .sync()
+            .and_then(|()| std::fs::rename(&self.path, &file))
+            .and_then(|()| sync_folder_of(&file));
+        kept.map_err(|error| Fault::io(format!("writing {}", file.display()), error))?;
+        self.kept = true;
+        Ok(file)
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        if !self.kept {
+            // The next rewind removes it where this does not.
+            drop(std::fs::remove_file(&self.path));
+        }
+    }
+}
+
+/// A name beside the data file that nothing has yet.
+fn free_name(data: &Path, first: Tid, last: Tid) -> PathBuf {
+    free(data, &format!(".aside-{:016x}-{:016x}", first.0, last.0))
+}
+
+fn free(data: &Path, suffix: &str) -> PathBuf {
+    let mut path = beside(data, suffix);
+    let mut number = 1;
+    while path.symlink_metadata().is_ok() {
+        path = beside(data, &format!("{suffix}.{number}"));
+        number += 1;
+    }
+    path
+}
+
+/// Renames a file that is not open, and its index, out of the way.
+pub(super) fn set_file_aside(paths: &Paths) -> Result<SetAside, Fault> {
+    let Paths { data, index } = paths;
+    let io = |error| Fault::io(format!("setting aside {}", data.display()), error);
+    let bytes = match std::fs::metadata(data) {
+        Ok(metadata) => metadata.len(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(SetAside::default());
+        }
+        Err(error) => return Err(io(error)),
+    };
+    let now = Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
+    let file = free(data, &format!(".aside-{now}"));
+    match std::fs::rename(index, beside(&file, ".index")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+        _ => (),
+    }
+    std::fs::rename(data, &file).map_err(io)?;
+    sync_folder_of(data).map_err(io)?;
+    Ok(SetAside {
+        file: Some(file),
+        // Nobody has read it: how many transactions it has is not known.
+        extent: Extent {
+            transactions: 0,
+            bytes,
+        },
+    })
+}

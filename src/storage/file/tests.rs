@@ -1,0 +1,28 @@
+//! The suite over files, and what only a file can do.
+
+use super::*;
+use crate::storage::suite::{Fixture, storage_suite};
+
+mod crash;
+mod damage;
+mod model;
+
+storage_suite!(fixture());
+
+async fn fixture() -> Fixture {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = open(&folder).await;
+    Fixture::keeping(storage, folder)
+}
+
+fn data_fs(folder: &tempfile::TempDir) -> PathBuf {
+    folder.path().join("Data.fs")
+}
+
+fn opener(folder: &tempfile::TempDir) -> FileOpener {
+    FileOpener::new(data_fs(folder), FileOptions::default())
+}
+
+async fn open(folder: &tempfile::TempDir) -> Arc<dyn Storage> {
+    opener(folder).open().await.unwrap()
+}

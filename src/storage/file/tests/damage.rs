@@ -1,0 +1,238 @@
+//! Files that are not as they should be: damaged, torn, of something else, in use.
+
+use super::*;
+use crate::storage::Fault;
+use crate::storage::suite::{begin, commit, ready, store, transactions};
+
+/// A file with five transactions of one object each, closed: its bytes, and where each transaction
+/// begins.
+async fn five(folder: &tempfile::TempDir) -> (Vec<u8>, Vec<usize>) {
+    let storage = open(folder).await;
+    let mut begins = Vec::new();
+    for number in 1..=5u8 {
+        begins.push(storage.size().bytes as usize);
+        commit(&*storage, &[(number.into(), Tid::ZERO, &[number; 300])]).await;
+    }
+    storage.close().await;
+    (std::fs::read(data_fs(folder)).unwrap(), begins)
+}
+
+/// Puts other bytes there, without an index.
+fn put(folder: &tempfile::TempDir, bytes: &[u8]) {
+    std::fs::write(data_fs(folder), bytes).unwrap();
+    drop(std::fs::remove_file(beside(&data_fs(folder), ".index")));
+}
+
+async fn is_damaged(folder: &tempfile::TempDir, bytes: &[u8], says: &str) {
+    put(folder, bytes);
+    match opener(folder).open().await {
+        Err(Fault::Damaged(why)) => assert!(why.contains(says), "{why}"),
+        Err(other) => panic!("not damaged: {other}"),
+        Ok(_) => panic!("damage is not found"),
+    }
+    assert!(std::fs::read(data_fs(folder)).unwrap() == bytes);
+    assert!(!beside(&data_fs(folder), ".tr0").exists());
+}
+
+async fn has(folder: &tempfile::TempDir, count: usize) {
+    let storage = open(folder).await;
+    let there = transactions(&*storage, TidRange::ALL).await;
+    assert_eq!(there.len(), count);
+    let last = there.last().map_or(Tid::ZERO, |txn| txn.tid);
+    assert_eq!(storage.last_tid().await.unwrap(), last);
+    storage.close().await;
+}
+
+#[tokio::test]
+async fn a_file_of_something_else_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    is_damaged(&folder, b"SQLite format 3\0", "not a Data.fs").await;
+    is_damaged(&folder, b"FS", "not a Data.fs").await;
+    is_damaged(&folder, b"FS29", "not a Data.fs").await;
+}
+
+#[tokio::test]
+async fn an_empty_file_becomes_a_storage_and_files_of_python_2_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    put(&folder, b"");
+    has(&folder, 0).await;
+    assert_eq!(std::fs::read(data_fs(&folder)).unwrap(), b"FS30");
+    let (mut bytes, _) = five(&folder).await;
+    bytes[..4].copy_from_slice(b"FS21");
+    put(&folder, &bytes);
+    has(&folder, 5).await;
+    assert_eq!(&std::fs::read(data_fs(&folder)).unwrap()[..4], b"FS21");
+}
+
+#[tokio::test]
+async fn damage_before_a_finished_transaction_is_told_and_nothing_is_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bytes, begins) = five(&folder).await;
+    let second = begins[1];
+    for (offset, what) in [
+        (8, "a length far too large"),
+        (15, "a length a little wrong"),
+        (16, "the status"),
+        (18, "the length of the user's name"),
+        (
+            23 + 24 + 7,
+            "where the record says that the transaction begins",
+        ),
+        (23 + 8, "the tid of the record"),
+        (23 + 40, "the length of the data"),
+    ] {
+        let mut bytes = bytes.clone();
+        bytes[second + offset] ^= 0x41;
+        is_damaged(&folder, &bytes, &second.to_string()).await;
+        drop(what);
+    }
+    // The length at the end of a transaction.
+    let mut wrong = bytes.clone();
+    wrong[begins[2] - 1] ^= 1;
+    is_damaged(&folder, &wrong, &second.to_string()).await;
+    // A hole of zeros over a whole transaction.
+    let mut hole = bytes.clone();
+    hole[begins[1]..begins[2]].fill(0);
+    is_damaged(&folder, &hole, &second.to_string()).await;
+}
+
+#[tokio::test]
+async fn what_was_not_finished_is_cut_and_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bytes, begins) = five(&folder).await;
+    let last = begins[4];
+    let mut unfinished = bytes.clone();
+    unfinished[last + 16] = b'c';
+    let zeros = [&bytes[..last], &[0; 5000]].concat();
+    let garbage = [&bytes[..], b"\x81\x02garbage"].concat();
+    for (number, (torn, count)) in [
+        (unfinished, 4),
+        (bytes[..bytes.len() - 1].to_vec(), 4),
+        (bytes[..last + 100].to_vec(), 4),
+        (bytes[..last + 5].to_vec(), 4),
+        (zeros, 4),
+        (garbage, 5),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        put(&folder, &torn);
+        has(&folder, count).await;
+        let cut = if count == 5 { bytes.len() } else { last };
+        let kept = std::fs::read(data_fs(&folder)).unwrap();
+        assert!(kept == bytes[..cut], "case {number}");
+        let aside = std::fs::read(beside(&data_fs(&folder), &format!(".tr{number}"))).unwrap();
+        assert!(aside == torn[cut..], "case {number}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_or_foreign_index_is_not_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bytes, begins) = five(&folder).await;
+    let path = beside(&data_fs(&folder), ".index");
+    let good = std::fs::read(&path).unwrap();
+    for wrong in [
+        b"".to_vec(),
+        b"garbage".to_vec(),
+        good[..good.len() - 5].to_vec(),
+        // One position is another object's.
+        {
+            let mut wrong = good.clone();
+            let at = wrong.len() - 8;
+            wrong[at] ^= 1;
+            wrong
+        },
+    ] {
+        std::fs::write(&path, wrong).unwrap();
+        has(&folder, 5).await;
+        assert_eq!(std::fs::read(&path).unwrap(), good);
+    }
+    // An index that is older than the file is completed, one of a longer file is not used.
+    std::fs::write(data_fs(&folder), &bytes[..begins[3]]).unwrap();
+    has(&folder, 3).await;
+    let older = std::fs::read(&path).unwrap();
+    std::fs::write(data_fs(&folder), &bytes).unwrap();
+    std::fs::write(&path, older).unwrap();
+    has(&folder, 5).await;
+    assert_eq!(std::fs::read(&path).unwrap(), good);
+}
+
+#[tokio::test]
+async fn a_file_in_use_is_refused_and_can_be_opened_after_closing() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = open(&folder).await;
+    assert!(matches!(opener(&folder).open().await, Err(Fault::InUse(_))));
+    assert!(matches!(
+        opener(&folder).set_aside().await,
+        Err(Fault::InUse(_))
+    ));
+    // Also where somebody still holds it.
+    first.close().await;
+    let second = open(&folder).await;
+    // And where it was only dropped.
+    let voted = begin(&*second, vec![store(1, Tid::ZERO, b"a")]).await;
+    let voted = ready(voted.vote().await.unwrap());
+    let tid = voted.finish().await.unwrap();
+    drop(second);
+    let third = loop {
+        match opener(&folder).open().await {
+            Ok(storage) => break storage,
+            Err(Fault::InUse(_)) => tokio::task::yield_now().await,
+            Err(fault) => panic!("{fault}"),
+        }
+    };
+    assert_eq!(third.last_tid().await.unwrap(), tid);
+}
+
+#[tokio::test]
+async fn a_file_that_is_set_aside_is_kept_and_an_empty_one_takes_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(
+        opener(&folder).set_aside().await.unwrap(),
+        SetAside::default()
+    );
+    let mut files = Vec::new();
+    for _ in 0..3 {
+        let (bytes, _) = five(&folder).await;
+        let aside = opener(&folder).set_aside().await.unwrap();
+        assert_eq!(aside.extent.bytes, bytes.len() as u64);
+        let file = aside.file.unwrap();
+        assert!(std::fs::read(&file).unwrap() == bytes);
+        assert!(beside(&file, ".index").exists());
+        assert!(!files.contains(&file));
+        files.push(file);
+        has(&folder, 0).await;
+    }
+}
+
+#[tokio::test]
+async fn damage_within_a_record_is_a_fault_of_the_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut bytes, begins) = five(&folder).await;
+    // The index fits, so only the last transaction is looked at when it is opened.
+    bytes[begins[1] + 23 + 7] = 99;
+    std::fs::write(data_fs(&folder), &bytes).unwrap();
+    let storage = open(&folder).await;
+    let answer = storage.load_before(Oid(2), Tid::MAX).await;
+    let fault = answer.err().and_then(|error| error.fault().cloned());
+    assert!(matches!(fault, Some(Fault::Damaged(_))), "{fault:?}");
+    assert!(storage.load_before(Oid(1), Tid::MAX).await.is_ok());
+}
+
+#[tokio::test]
+async fn invalidations_reach_back_as_far_as_the_queue_also_after_opening() {
+    let folder = tempfile::tempdir().unwrap();
+    five(&folder).await;
+    let options = FileOptions {
+        invalidation_queue: 2,
+        ..FileOptions::default()
+    };
+    let storage = FileStorage::open(&data_fs(&folder), options).await.unwrap();
+    let tids = storage.tids_before(Tid::MAX, 5).await.unwrap();
+    let since = async |tid| storage.invalidations_since(tid).await.unwrap().1;
+    assert_eq!(since(tids[0]).await, Some(vec![]));
+    assert_eq!(since(tids[2]).await, Some(vec![Oid(4), Oid(5)]));
+    assert_eq!(since(tids[3]).await, None);
+    assert_eq!(since(Tid::ZERO).await, None);
+}

@@ -1,0 +1,173 @@
+//! Frames: a length of four bytes, big-endian, and that many bytes. No checksum.
+//!
+//! [`Frames`] takes bytes as they come and yields whole frames that share its buffer: nothing is
+//! copied, and nothing is allocated because of a length that was merely announced.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+/// The size of a frame's length.
+pub const LENGTH: usize = 4;
+
+/// What most connections may say in one frame. ZODB records are rarely beyond some megabytes; a
+/// record's message is its size and about a hundred bytes.
+pub const DEFAULT_LIMIT: usize = 256 << 20;
+
+/// How much room is made before reading, at least.
+const READ_STEP: usize = 64 << 10;
+
+/// A frame that is larger than its receiver takes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a frame of {announced} bytes was announced, the limit is {limit}")]
+pub struct FrameTooLarge {
+    pub announced: usize,
+    pub limit: usize,
+}
+
+/// Cuts a stream of bytes into frames.
+#[derive(Debug)]
+pub struct Frames {
+    buffer: BytesMut,
+    limit: usize,
+}
+
+impl Frames {
+    /// Frames of at most `limit` bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Frames {
+            buffer: BytesMut::new(),
+            limit,
+        }
+    }
+
+    /// Changes the limit for the frames that were not taken yet.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
+    /// The next whole frame; none where more bytes are needed.
+    ///
+    /// The frame shares memory with others that arrived with it: who keeps a small piece of it for
+    /// long should copy that piece.
+    ///
+    /// # Errors
+    /// The announced length is beyond the limit. The stream cannot be used further.
+    pub fn take(&mut self) -> Result<Option<Bytes>, FrameTooLarge> {
+        let Some(announced) = self.announced() else {
+            return Ok(None);
+        };
+        if announced > self.limit {
+            return Err(FrameTooLarge {
+                announced,
+                limit: self.limit,
+            });
+        }
+        if self.buffer.len() - LENGTH < announced {
+            return Ok(None);
+        }
+        self.buffer.advance(LENGTH);
+        Ok(Some(self.buffer.split_to(announced).freeze()))
+    }
+
+    /// Where to append what was read, with room for a good piece.
+    ///
+    /// Room grows with what has arrived, not with what was announced: a frame of `n` bytes costs at
+    /// most about `2n` whatever its sender claimed.
+    pub fn room(&mut self) -> &mut BytesMut {
+        let arrived = self.buffer.len();
+        let missing = self
+            .announced()
+            .map_or(0, |announced| (announced + LENGTH).saturating_sub(arrived));
+        // Where a large frame is on its way, exactly what is missing is reserved, so that the next
+        // frame does not make this one be moved; else a step.
+        let step = if missing > READ_STEP {
+            missing.min(arrived.max(READ_STEP))
+        } else {
+            READ_STEP
+        };
+        if self.buffer.capacity() - arrived < step.min(READ_STEP / 4) {
+            self.buffer.reserve(step);
+        }
+        &mut self.buffer
+    }
+
+    /// Whether some bytes of a frame are there that is not whole.
+    #[must_use]
+    pub fn has_part(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
+    fn announced(&self) -> Option<usize> {
+        let length = self.buffer.first_chunk::<LENGTH>()?;
+        Some(u32::from_be_bytes(*length) as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn feed(frames: &mut Frames, bytes: &[u8]) {
+        frames.room().extend_from_slice(bytes);
+    }
+
+    #[test]
+    fn a_frame_in_pieces_is_one_frame() {
+        let mut frames = Frames::new(100);
+        for byte in [0, 0, 0, 3, b'a', b'b'] {
+            feed(&mut frames, &[byte]);
+            assert_eq!(frames.take(), Ok(None));
+        }
+        assert!(frames.has_part());
+        feed(&mut frames, b"c\0\0\0\0\0\0");
+        assert_eq!(frames.take(), Ok(Some(Bytes::from_static(b"abc"))));
+        assert_eq!(frames.take(), Ok(Some(Bytes::new())));
+        assert_eq!(frames.take(), Ok(None));
+    }
+
+    #[test]
+    fn four_gibibytes_are_refused_before_they_come() {
+        let mut frames = Frames::new(1 << 20);
+        feed(&mut frames, &[0xff; 4]);
+        assert_eq!(
+            frames.take(),
+            Err(FrameTooLarge {
+                announced: u32::MAX as usize,
+                limit: 1 << 20
+            })
+        );
+    }
+
+    #[test]
+    fn an_announced_length_reserves_no_memory() {
+        let mut frames = Frames::new(usize::MAX);
+        feed(&mut frames, &[0xff, 0xff, 0xff, 0xff, 1]);
+        assert_eq!(frames.take(), Ok(None));
+        assert!(frames.room().capacity() <= 4 * READ_STEP);
+    }
+
+    proptest! {
+        #[test]
+        fn however_bytes_are_cut_the_frames_are_the_same(
+            frames in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 0..20),
+            cut in 1usize..50,
+        ) {
+            let mut stream = Vec::new();
+            for frame in &frames {
+                stream.extend_from_slice(&(frame.len() as u32).to_be_bytes());
+                stream.extend_from_slice(frame);
+            }
+            let mut decoder = Frames::new(1000);
+            let mut got = Vec::new();
+            for piece in stream.chunks(cut) {
+                decoder.room().extend_from_slice(piece);
+                while let Some(frame) = decoder.take().expect("within the limit") {
+                    got.push(frame.to_vec());
+                }
+            }
+            prop_assert_eq!(got, frames);
+            prop_assert!(!decoder.has_part());
+        }
+    }
+}
