@@ -434,6 +434,8 @@ def vote_then_leave(address):
 @feature
 def waiting_client_is_served(address):
     """A client that waits for the commit lock loads meanwhile, and abort frees the lock."""
+    with database(address) as db:
+        fill(db, 1)
     one, other = client(address), client(address)
     txn, txn2 = TransactionMetaData(), TransactionMetaData()
     one.tpc_begin(txn)
@@ -443,7 +445,7 @@ def waiting_client_is_served(address):
     oid = other.new_oid()
     other.store(oid, z64, b"other", "", txn2)
     voted = threading.Event()
-    thread = threading.Thread(target=lambda: (other.tpc_vote(txn2), voted.set()))
+    thread = threading.Thread(target=lambda: (other.tpc_vote(txn2), voted.set()), daemon=True)
     thread.start()
     assert other.server_status()["connections"] >= 2
     other.history(z64)
@@ -519,6 +521,61 @@ def hammer_reads(address):
         for thread in threads:
             thread.join()
         assert not problems, problems
+
+
+@feature
+def stored_oid(address):
+    """Stores an object and prints its oid; none may be above it."""
+    with database(address) as db, connection(db) as conn:
+        thing = conn.root()["thing"] = PersistentMapping()
+        conn.transaction_manager.commit()
+        oids = [oid.hex() for txn in db.storage.iterator() for oid in {r.oid for r in txn}]
+        assert max(oids) == thing._p_oid.hex(), (max(oids), thing._p_oid.hex())
+        print(thing._p_oid.hex())
+
+
+@feature
+def cache_fill(address, cache):
+    """First of three: a client with a cache on disk loads two objects and leaves."""
+    with database(address) as db, connection(db) as conn:
+        for name in ("stays", "goes"):
+            conn.root()[name] = PersistentMapping(value="old")
+        conn.transaction_manager.commit()
+    with database(address, cache=cache) as db, connection(db) as conn:
+        assert conn.root()["stays"]["value"] == conn.root()["goes"]["value"] == "old"
+
+
+@feature
+def cache_change(address):
+    with database(address) as db, connection(db) as conn:
+        conn.root()["goes"]["value"] = "new"
+        conn.transaction_manager.commit()
+
+
+@feature
+def cache_check(address, cache):
+    """Last of three: what was changed meanwhile is new, what was not comes from the cache."""
+    storage = client(address, cache=cache)
+    loaded = []
+    ask = storage._server.load_before
+    storage._server.load_before = lambda oid, tid: loaded.append(oid) or ask(oid, tid)
+    db = ZODB.DB(storage)
+    with connection(db) as conn:
+        assert conn.root()["goes"]["value"] == "new"
+        assert conn.root()["stays"]["value"] == "old"
+        assert conn.root()["goes"]._p_oid in loaded
+        assert conn.root()["stays"]._p_oid not in loaded, "the cache was dropped without need"
+    db.close()
+
+
+@feature
+def idle(address):
+    """Looks when its standard input is closed: what others wrote meanwhile must be seen."""
+    with database(address) as db, connection(db) as conn:
+        before = conn.root()["counter"]()
+        print("ready", flush=True)
+        sys.stdin.read()
+        until(lambda: (conn.sync(), conn.root()["counter"]() > before)[1])
 
 
 @feature
