@@ -1,6 +1,8 @@
 //! zeoraidctl: RAID-1 for ZODB.
 pub mod admin;
+pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod durable;
 pub mod job;
 pub mod pickle;

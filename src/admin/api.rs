@@ -174,7 +174,7 @@ pub enum MemberState {
 }
 
 /// What a member lacks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct Lag {
     pub transactions: u64,
     pub bytes: u64,
@@ -202,8 +202,10 @@ pub enum Strategy {
     Rebuild,
 }
 
-/// A limit on a recovery's speed; none is no limit.
+/// A limit on a recovery's speed. Nought is no limit; nothing at all is what the configuration says when
+/// a recovery is begun, and no limit when one is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct RateLimit {
     #[serde(default)]
     pub transactions_per_second: Option<u64>,

@@ -168,7 +168,7 @@ async fn recover(
     Named((array, member)): Named<(String, String)>,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer<Recovery> {
-    let request: RecoverRequest = read(body)?;
+    let request: RecoverRequest = read(body, Some(RecoverRequest::default()))?;
     let api = &shared.admin.api;
     api.recover(&array, &member, request).await.map(Json)
 }
@@ -207,7 +207,7 @@ async fn change_recovery(
     Named(array): Named<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer<Recovery> {
-    let rate: RateLimit = read(body)?;
+    let rate: RateLimit = read(body, None)?;
     let api = &shared.admin.api;
     api.change_recovery(&array, rate).await.map(Json)
 }
@@ -354,8 +354,11 @@ where
     }
 }
 
-/// A body that may be left out.
-fn read<T: DeserializeOwned + Default>(body: Result<Bytes, BytesRejection>) -> Result<T, Problem> {
+/// Reads a body. `left_out` is what no body at all means, where it means something.
+fn read<T: DeserializeOwned>(
+    body: Result<Bytes, BytesRejection>,
+    left_out: Option<T>,
+) -> Result<T, Problem> {
     let body = body.map_err(|rejection| {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
             Problem::too_large(format!("at most {LARGEST_BODY} bytes are read"))
@@ -363,10 +366,14 @@ fn read<T: DeserializeOwned + Default>(body: Result<Bytes, BytesRejection>) -> R
             Problem::invalid(rejection.body_text())
         }
     })?;
-    if body.is_empty() {
-        return Ok(T::default());
+    if let Some(value) = left_out
+        && body.is_empty()
+    {
+        return Ok(value);
     }
-    serde_json::from_slice(&body)
+    // First any object: serde would also take a list for a struct, by position.
+    serde_json::from_slice::<serde_json::Map<_, _>>(&body)
+        .and_then(|object| serde_json::from_value(object.into()))
         .map_err(|error| Problem::invalid(format!("the body is not what is expected: {error}")))
 }
 

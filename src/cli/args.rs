@@ -45,11 +45,24 @@ pub struct Cli {
 #[command(next_help_heading = "Global options")]
 pub struct GlobalArgs {
     /// The instance's folder [default: this folder or the nearest above it with etc/zeoraid.yaml]
-    #[arg(short = 'C', long, value_name = "DIR", env = "ZEORAID_HOME", hide_env_values = true, global = true)]
+    #[arg(
+        short = 'C',
+        long,
+        value_name = "DIR",
+        env = "ZEORAID_HOME",
+        hide_env_values = true,
+        global = true
+    )]
     pub instance: Option<PathBuf>,
 
     /// Talk to a daemon elsewhere: unix:PATH, http://HOST:PORT or https://HOST:PORT
-    #[arg(long, value_name = "ADDRESS", env = "ZEORAID_ADMIN", hide_env_values = true, global = true)]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "ZEORAID_ADMIN",
+        hide_env_values = true,
+        global = true
+    )]
     pub admin: Option<String>,
 
     /// The file with the token for --admin [or the token itself: $ZEORAID_TOKEN]
@@ -61,11 +74,25 @@ pub struct GlobalArgs {
     pub array: Option<String>,
 
     /// How answers are printed
-    #[arg(short, long, value_enum, default_value_t, hide_default_value = true, value_name = "FORMAT", global = true)]
+    #[arg(
+        short,
+        long,
+        value_enum,
+        default_value_t,
+        hide_default_value = true,
+        value_name = "FORMAT",
+        global = true
+    )]
     pub output: Format,
 
     /// When to use colours
-    #[arg(long, value_name = "WHEN", default_value = "auto", hide_default_value = true, global = true)]
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_default_value = true,
+        global = true
+    )]
     pub color: ColorChoice,
 
     /// Say only what was asked for, and errors

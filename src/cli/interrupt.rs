@@ -26,13 +26,13 @@ pub struct Claim(Rc<Cell<usize>>);
 
 /// The real one.
 #[derive(Debug, Default, Clone)]
-pub struct SignalInterrupts {
+pub(super) struct SignalInterrupts {
     claims: Rc<Cell<usize>>,
 }
 
 impl SignalInterrupts {
     /// Waits for a Ctrl-C that nobody has claimed.
-    pub async fn unclaimed(&self) -> io::Result<()> {
+    pub(super) async fn unclaimed(&self) -> io::Result<()> {
         let mut signal = interrupt()?;
         loop {
             // None only where the runtime is gone.

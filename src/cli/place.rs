@@ -10,7 +10,7 @@ use crate::config;
 ///
 /// # Errors
 /// Says where it was looked for.
-pub fn find_instance(named: Option<&Path>, here: &Path) -> Result<PathBuf, CliError> {
+pub(super) fn find_instance(named: Option<&Path>, here: &Path) -> Result<PathBuf, CliError> {
     if let Some(named) = named {
         let folder = here.join(named);
         if folder.join(config::FILE).is_file() {
@@ -21,10 +21,9 @@ pub fn find_instance(named: Option<&Path>, here: &Path) -> Result<PathBuf, CliEr
             folder.display(),
             config::FILE
         );
-        return Err(CliError::new(message).with_next(format!(
-            "zeoraidctl init {}",
-            folder.display()
-        )));
+        return Err(
+            CliError::new(message).with_next(format!("zeoraidctl init {}", folder.display()))
+        );
     }
     let found = here
         .ancestors()
@@ -57,11 +56,17 @@ mod tests {
         let error = find_instance(None, &below).unwrap_err().to_string();
         assert!(error.starts_with("there is no instance here"), "{error}");
         let error = find_instance(Some(&root), &below).unwrap_err().to_string();
-        assert!(error.ends_with("there is no etc/zeoraid.yaml in it"), "{error}");
+        assert!(
+            error.ends_with("there is no etc/zeoraid.yaml in it"),
+            "{error}"
+        );
 
         std::fs::create_dir(root.join("etc")).unwrap();
         std::fs::write(root.join("etc/zeoraid.yaml"), "").unwrap();
         assert_eq!(find_instance(None, &below).unwrap(), root);
-        assert_eq!(find_instance(Some(Path::new("../..")), &below).unwrap(), root);
+        assert_eq!(
+            find_instance(Some(Path::new("../..")), &below).unwrap(),
+            root
+        );
     }
 }

@@ -214,7 +214,9 @@ pub(super) mod script {
         }
 
         fn next(&self, question: Question<'_>, shown: &str) -> Result<Answer, PromptError> {
-            self.asked.borrow_mut().push(format!("{}{shown}", question.text));
+            self.asked
+                .borrow_mut()
+                .push(format!("{}{shown}", question.text));
             self.answers
                 .borrow_mut()
                 .pop_front()

@@ -180,9 +180,9 @@ fn spool(mut section: Section<'_>, found: &mut Findings) -> Spool {
 }
 
 fn arrays(section: Section<'_>, claims: &mut Claims, found: &mut Findings) -> Vec<ArrayConfig> {
-    let place = section.place();
+    let (place, is_broken) = (section.place(), section.is_broken());
     let entries = section.named();
-    if entries.is_empty() {
+    if entries.is_empty() && !is_broken {
         found.mistake(
             place,
             "there are no arrays",
@@ -341,9 +341,10 @@ fn members(
 ) -> Vec<MemberConfig> {
     let node = section.node("members");
     let place = node.map_or(place, |node| node.place);
-    let before = found.mistakes.len();
-    let entries = Section::new(section.key("members"), node, found).named();
-    if entries.is_empty() && found.mistakes.len() == before {
+    let all = Section::new(section.key("members"), node, found);
+    let is_broken = all.is_broken();
+    let entries = all.named();
+    if entries.is_empty() && !is_broken {
         found.mistake(
             place,
             format!(

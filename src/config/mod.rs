@@ -22,7 +22,7 @@ pub use model::{
     MemberConfig, MemberStorage, Origin, Rate, Setting, Spool, StartPolicy,
 };
 pub(crate) use read::line_of;
-pub use units::{format_duration, format_size, parse_size};
+pub use units::{format_duration, format_size, parse_duration, parse_size};
 
 /// Where the configuration lies in an instance.
 pub const FILE: &str = "etc/zeoraid.yaml";

@@ -193,6 +193,25 @@ impl Config {
         &self.settings
     }
 
+    /// Takes those settings of another configuration whose keys are `live`, after a reload.
+    pub(crate) fn replace_settings(&mut self, new: &Config, live: impl Fn(&str) -> bool) {
+        let old = std::mem::take(&mut self.settings);
+        let find = |key: &str| old.iter().find(|setting| setting.key == key);
+        for setting in &new.settings {
+            if live(&setting.key) {
+                self.settings.push(setting.clone());
+            } else {
+                self.settings.extend(find(&setting.key).cloned());
+            }
+        }
+        // What the new one does not mention is in force all the same.
+        let is_new = |key: &str| new.settings.iter().any(|setting| setting.key == key);
+        let rest = old
+            .iter()
+            .filter(|old| !live(&old.key) && !is_new(&old.key));
+        self.settings.extend(rest.cloned());
+    }
+
     #[must_use]
     pub fn array(&self, name: &str) -> Option<&ArrayConfig> {
         self.arrays.iter().find(|array| array.name == name)

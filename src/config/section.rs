@@ -26,6 +26,8 @@ pub(super) struct Section<'a> {
     place: Place,
     entries: Vec<&'a Entry>,
     asked: Vec<&'static str>,
+    /// It is no map at all, which was said.
+    broken: bool,
 }
 
 impl Findings {
@@ -67,6 +69,7 @@ impl<'a> Section<'a> {
         let name = name.into();
         let place = node.map_or(Place::At { line: 0, column: 0 }, |node| node.place);
         let mut entries: Vec<&Entry> = Vec::new();
+        let mut broken = false;
         match node.map(|node| &node.value) {
             None | Some(Value::Nothing) => {}
             Some(Value::Map(all)) => {
@@ -83,23 +86,32 @@ impl<'a> Section<'a> {
                     }
                 }
             }
-            Some(_) => found.mistake(
-                place,
-                format!("{} must have keys and values", subject(&name)),
-                "write `key: value` lines, indented",
-            ),
+            Some(_) => {
+                broken = true;
+                found.mistake(
+                    place,
+                    format!("{} must have keys and values", subject(&name)),
+                    "write `key: value` lines, indented",
+                );
+            }
         }
         Section {
             name,
             place,
             entries,
             asked: Vec::new(),
+            broken,
         }
     }
 
     /// The entries of a map whose keys are names that the operator chose.
     pub(super) fn named(self) -> Vec<&'a Entry> {
         self.entries
+    }
+
+    /// Whether something else stands where a map should; that was said.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
     }
 
     pub(super) fn place(&self) -> Place {

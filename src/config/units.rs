@@ -24,7 +24,7 @@ const SIZES: &[(&str, u64)] = &[
 ];
 
 /// A duration: a number and its unit. A bare number is refused: of what?
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text);
     if unit.is_empty() && number.parse::<f64>().is_ok() {
         return Err(format!(

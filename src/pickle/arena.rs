@@ -108,9 +108,13 @@ pub(super) struct Arena {
 impl Arena {
     pub(super) fn new(pickle: Bytes, limits: Limits) -> Self {
         Arena {
-            // Escapes shrink and Latin-1 at most doubles, so honest pickles stay far below; the memo
-            // may repeat the same short texts many times.
-            budget: pickle.len().saturating_mul(16).saturating_add(64 << 10),
+            // Escapes shrink and Latin-1 at most doubles, so honest pickles stay below; but the memo
+            // may repeat the same short texts many times, for two bytes each.
+            budget: {
+                let many = pickle.len().saturating_mul(16).saturating_add(64 << 10);
+                let large = pickle.len().saturating_mul(2).saturating_add(16 << 20);
+                many.min(large)
+            },
             pickle,
             decoded: Vec::new(),
             nodes: Vec::new(),
@@ -120,7 +124,7 @@ impl Arena {
     }
 
     /// A piece of the pickle.
-    pub(super) fn span(&self, start: usize, length: usize) -> Result<Span, Problem> {
+    pub(super) fn span(start: usize, length: usize) -> Result<Span, Problem> {
         Ok(Span {
             source: 0,
             start: u32::try_from(start).map_err(|_| Problem::TooLarge)?,

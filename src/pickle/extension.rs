@@ -138,7 +138,7 @@ impl Pickler {
             } => self.object(module, name, arguments, state.as_deref()),
             Value::Global { module, name } => self.global(module, name),
             Value::None | Value::Bool(_) | Value::Int(_) | Value::BigInt(_) | Value::Float(_) => {
-                write::value(&mut self.out, value)
+                write::value(&mut self.out, value);
             }
         }
     }

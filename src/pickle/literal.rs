@@ -9,13 +9,11 @@ const MOST_DIGITS: usize = 2000;
 
 /// The integer of a `LONG1`: two's complement, little-endian, of any length.
 pub(super) fn integer(mut bytes: Bytes) -> Value {
-    match small_integer(&bytes) {
-        Some(int) => Value::Int(int),
-        None => {
-            bytes.truncate(significant(&bytes));
-            Value::BigInt(bytes)
-        }
+    if let Some(int) = small_integer(&bytes) {
+        return Value::Int(int);
     }
+    bytes.truncate(significant(&bytes));
+    Value::BigInt(bytes)
 }
 
 /// The same where it fits into 64 bits.

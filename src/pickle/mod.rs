@@ -9,8 +9,15 @@
 
 mod arena;
 pub mod extension;
+mod input;
+mod instance;
 mod literal;
+mod machine;
 mod read;
+#[cfg(test)]
+pub(crate) mod recorded;
+#[cfg(test)]
+mod tests;
 mod value;
 pub mod write;
 

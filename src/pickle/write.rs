@@ -1,8 +1,8 @@
 //! Writes what Python's "fast" pickler of protocol 3 would: no memo, nothing shared.
 //!
 //! Free functions that append to a buffer, so that a reply is written without making [`Value`]s.
-//! Pickles are postfix: a container's items stand before the opcode that makes it, and containers of
-//! more than three items begin with a mark. So a tuple is [`tuple_start`], the items, and
+//! Pickles are postfix: a container's items stand before the opcode that makes it or puts them in, and
+//! where there are many, after a mark. So a tuple is [`tuple_start`], the items, and
 //! [`tuple_end`], and so on; both ends are told the number of items.
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -117,27 +117,31 @@ pub fn tuple_end(out: &mut BytesMut, items: usize) {
 
 pub fn list_start(out: &mut BytesMut, items: usize) {
     out.put_u8(b']');
-    if items > 0 {
+    if items > 1 {
         out.put_u8(b'(');
     }
 }
 
 pub fn list_end(out: &mut BytesMut, items: usize) {
-    if items > 0 {
-        out.put_u8(b'e');
+    match items {
+        0 => {}
+        1 => out.put_u8(b'a'),
+        _ => out.put_u8(b'e'),
     }
 }
 
 pub fn dict_start(out: &mut BytesMut, entries: usize) {
     out.put_u8(b'}');
-    if entries > 0 {
+    if entries > 1 {
         out.put_u8(b'(');
     }
 }
 
 pub fn dict_end(out: &mut BytesMut, entries: usize) {
-    if entries > 0 {
-        out.put_u8(b'u');
+    match entries {
+        0 => {}
+        1 => out.put_u8(b's'),
+        _ => out.put_u8(b'u'),
     }
 }
 

@@ -129,6 +129,7 @@ impl<W: AsyncWrite + Unpin + Send> Session<'_, W> {
         }
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as all arms of the match above")]
     fn in_lane(&mut self, id: MessageId, one_way: bool, what: What) -> Result<(), Ended> {
         self.lane.push(LaneCall { id, one_way, what });
         Ok(())

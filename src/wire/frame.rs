@@ -15,6 +15,10 @@ pub const DEFAULT_LIMIT: usize = 256 << 20;
 /// How much room is made before reading, at least.
 const READ_STEP: usize = 64 << 10;
 
+/// How much room is made at once for a frame that is on its way. Pages that are never written to cost
+/// nothing, and frames up to this size are never moved.
+const FRAME_STEP: usize = 1 << 20;
+
 /// A frame that is larger than its receiver takes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a frame of {announced} bytes was announced, the limit is {limit}")]
@@ -71,22 +75,22 @@ impl Frames {
 
     /// Where to append what was read, with room for a good piece.
     ///
-    /// Room grows with what has arrived, not with what was announced: a frame of `n` bytes costs at
-    /// most about `2n` whatever its sender claimed.
+    /// Beyond [`FRAME_STEP`], room grows with what has arrived, not with what was announced: a frame of
+    /// `n` bytes costs at most about `2n`, whatever its sender claimed.
     pub fn room(&mut self) -> &mut BytesMut {
         let arrived = self.buffer.len();
         let missing = self
             .announced()
             .map_or(0, |announced| (announced + LENGTH).saturating_sub(arrived));
-        // Where a large frame is on its way, exactly what is missing is reserved, so that the next
-        // frame does not make this one be moved; else a step.
-        let step = if missing > READ_STEP {
-            missing.min(arrived.max(READ_STEP))
-        } else {
-            READ_STEP
-        };
-        if self.buffer.capacity() - arrived < step.min(READ_STEP / 4) {
-            self.buffer.reserve(step);
+        let free = self.buffer.capacity() - arrived;
+        if missing <= FRAME_STEP {
+            // All of the frame, at once, and while little of it would have to be moved; a small one
+            // with as much of what follows as there is.
+            if free < missing.max(READ_STEP / 16) {
+                self.buffer.reserve(missing.max(READ_STEP));
+            }
+        } else if free < READ_STEP {
+            self.buffer.reserve(missing.min(arrived.max(FRAME_STEP)));
         }
         &mut self.buffer
     }
@@ -140,11 +144,24 @@ mod tests {
     }
 
     #[test]
-    fn an_announced_length_reserves_no_memory() {
+    fn an_announced_length_reserves_little_memory() {
         let mut frames = Frames::new(usize::MAX);
         feed(&mut frames, &[0xff, 0xff, 0xff, 0xff, 1]);
         assert_eq!(frames.take(), Ok(None));
-        assert!(frames.room().capacity() <= 4 * READ_STEP);
+        assert!(frames.room().capacity() <= 2 * FRAME_STEP);
+    }
+
+    #[test]
+    fn a_frame_of_a_megabyte_is_never_moved() {
+        let mut frames = Frames::new(1 << 20);
+        feed(&mut frames, &(1_000_000u32).to_be_bytes());
+        let start = frames.room().as_ptr();
+        for _ in 0..1000 {
+            assert_eq!(frames.take(), Ok(None));
+            feed(&mut frames, &[7; 1000]);
+        }
+        let frame = frames.take().expect("within the limit").expect("whole");
+        assert_eq!(frame.as_ptr(), start.wrapping_add(LENGTH));
     }
 
     proptest! {

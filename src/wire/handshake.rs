@@ -114,7 +114,10 @@ pub fn status_json<'a>(storages: impl IntoIterator<Item = (&'a str, &'a ServerSt
             ascii.push(character);
         } else {
             for unit in character.encode_utf16(&mut [0; 2]) {
-                ascii.push_str(&format!("\\u{unit:04x}"));
+                ascii.push_str("\\u");
+                for shift in [12, 8, 4, 0] {
+                    ascii.extend(char::from_digit(u32::from(*unit) >> shift & 15, 16));
+                }
             }
         }
     }

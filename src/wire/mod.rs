@@ -4,6 +4,8 @@
 //! [`Dialect`] turns frames into messages and back. What a message means is not known here.
 
 pub mod connection;
+#[cfg(test)]
+mod connection_tests;
 mod dialect;
 mod exception;
 pub mod frame;

@@ -144,7 +144,7 @@ impl Output {
     }
 
     /// Forgets the first `count` bytes: they were written.
-    pub(crate) fn advance(&mut self, mut count: usize) {
+    pub fn advance(&mut self, mut count: usize) {
         while count > 0 {
             let until = self
                 .cuts
@@ -180,16 +180,16 @@ impl Output {
         }
     }
 
-    /// All that waits, as one piece.
-    #[cfg(test)]
-    pub(crate) fn to_vec(&self) -> Vec<u8> {
-        let mut all = Vec::new();
+    /// A copy of all that waits, for tests and tools.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        let mut all = BytesMut::with_capacity(self.pending());
         let mut slices = vec![IoSlice::new(&[]); 2 * self.cuts.len() + 2];
         let filled = self.slices(&mut slices);
         for slice in &slices[..filled] {
             all.extend_from_slice(slice);
         }
-        all
+        all.freeze()
     }
 }
 
@@ -223,18 +223,18 @@ mod tests {
         assert_eq!(output.slices(&mut slices), 3);
         assert_eq!(slices[1].as_ptr(), large.as_ptr());
         assert_eq!(output.pending(), 4 + 1 + SHARED + 2);
-        assert_eq!(output.to_vec()[..4], (SHARED as u32 + 3).to_be_bytes());
+        assert_eq!(output.to_bytes()[..4], (SHARED as u32 + 3).to_be_bytes());
     }
 
     #[test]
     fn a_frame_that_is_taken_back_leaves_no_trace() {
         let mut output = Output::new();
         frame(&mut output, &[Bytes::from(vec![1; SHARED])]);
-        let before = output.to_vec();
+        let before = output.to_bytes();
         let start = output.begin();
         output.put_shared(&Bytes::from(vec![2; SHARED]));
         output.take_back(start);
-        assert_eq!(output.to_vec(), before);
+        assert_eq!(output.to_bytes(), before);
         assert_eq!(output.pending(), before.len());
     }
 
@@ -254,13 +254,13 @@ mod tests {
                 expected.extend_from_slice(&data);
                 frame(&mut output, &[data]);
                 // Something is written between the messages, too.
-                let now = output.to_vec();
+                let now = output.to_bytes();
                 let written = step.min(now.len());
                 got.extend_from_slice(&now[..written]);
                 output.advance(written);
             }
             while !output.is_empty() {
-                let now = output.to_vec();
+                let now = output.to_bytes();
                 prop_assert_eq!(now.len(), output.pending());
                 let written = step.min(now.len());
                 got.extend_from_slice(&now[..written]);

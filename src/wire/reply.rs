@@ -496,20 +496,22 @@ fn encode_history_line<S: Sink>(line: &HistoryLine, sink: &mut S) -> Result<(), 
     Ok(())
 }
 
+/// In the order of Python's dictionary, which nobody needs; but so messages can be compared.
 fn encode_status<S: Sink>(status: &ServerStatus, sink: &mut S) {
-    let counts = [
+    let before = [
+        ("connections", status.connections),
         ("loads", status.loads),
         ("stores", status.stores),
         ("commits", status.commits),
         ("aborts", status.aborts),
         ("active_txns", status.active_txns),
+    ];
+    let after = [
         ("conflicts", status.conflicts),
         ("conflicts_resolved", status.conflicts_resolved),
-        ("connections", status.connections),
-        ("waiting", status.waiting),
     ];
-    sink.dict(counts.len() + 4);
-    for (name, count) in counts {
+    sink.dict(13);
+    for (name, count) in before {
         sink.text(name);
         sink.count(count);
     }
@@ -518,11 +520,17 @@ fn encode_status<S: Sink>(status: &ServerStatus, sink: &mut S) {
         Some(time) => sink.float(time),
         None => sink.none(),
     }
+    for (name, count) in after {
+        sink.text(name);
+        sink.count(count);
+    }
     sink.text("start");
     sink.text(&status.start);
+    sink.text("waiting");
+    sink.count(status.waiting);
     sink.text("timeout-thread-is-alive");
     sink.bool(status.timeout_thread_is_alive);
     sink.text("last-transaction");
     sink.text(&format!("{:016x}", status.last_transaction.0));
-    sink.dict_end(counts.len() + 4);
+    sink.dict_end(13);
 }

@@ -28,9 +28,8 @@ pub(super) struct Envelope {
 impl Envelope {
     pub(super) fn open(message: Value) -> Result<Self, DecodeError> {
         let shape = |why: &str| DecodeError::Shape(why.to_owned());
-        let parts = match message {
-            Value::Tuple(parts) | Value::List(parts) => parts,
-            _ => return Err(shape("it is not a tuple")),
+        let (Value::Tuple(parts) | Value::List(parts)) = message else {
+            return Err(shape("it is not a tuple"));
         };
         let [id, flag, name, content] = <[Value; 4]>::try_from(parts)
             .map_err(|parts| DecodeError::Shape(format!("it has {} parts, not 4", parts.len())))?;

@@ -33,7 +33,7 @@ pub fn parse_undo_id(id: &[u8]) -> Option<Tid> {
         bits = bits << 6 | group as u128;
     }
     // Eleven groups are 66 bits; the last two are padding.
-    (bits & 3 == 0).then_some(Tid((bits >> 2) as u64))
+    bits.is_multiple_of(4).then_some(Tid((bits >> 2) as u64))
 }
 
 #[cfg(test)]

@@ -138,6 +138,13 @@ async fn whatever_is_wrong_with_a_request_is_a_problem_document() {
         ("POST", recover, "{\"bytes_per_second\": -1}", 400),
         ("POST", recover, big.as_str(), 413),
         ("PATCH", "/v1/arrays/main/recovery", "[]", 400),
+        ("PATCH", "/v1/arrays/main/recovery", "", 400),
+        (
+            "PATCH",
+            "/v1/arrays/main/recovery",
+            "{\"bytes_per_hour\": 1}",
+            400,
+        ),
         ("POST", "/v1/reload?dry=1", "", 400),
     ] {
         let (got, kind, text) = running.ask(method, path, body).await;
@@ -163,7 +170,8 @@ async fn every_route_is_served() {
     for (method, path) in ROUTES.iter().filter(|(_, path)| *path != "/v1/events") {
         let path = path.replace("{array}", "main").replace("{member}", "b");
         let path = path.replace("/reload", "/reload?dry_run");
-        let (status, _, text) = running.ask(method, &path, "").await;
+        let body = if *method == "PATCH" { "{}" } else { "" };
+        let (status, _, text) = running.ask(method, &path, body).await;
         assert!(
             (200..300).contains(&status),
             "{method} {path}: {status} {text}"

@@ -67,6 +67,9 @@ mod tests {
         let json = serde_json::to_string_pretty(&value).unwrap();
         let escaped = escape_json(&json);
         assert!(!escaped.contains('\u{9b}') && escaped.contains("\\u009b"));
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&escaped).unwrap(), value);
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&escaped).unwrap(),
+            value
+        );
     }
 }

@@ -120,9 +120,17 @@ mod tests {
         assert_eq!(bytes(8), "8 B");
         assert_eq!(bytes(31 << 20), "31 MiB");
         assert_eq!(bytes(9_019_431_321), "8.4 GiB");
-        assert_eq!((rate(0.0), rate(0.25), rate(212.4)), ("0".into(), "0.2".into(), "212".into()));
+        assert_eq!(
+            (rate(0.0), rate(0.25), rate(212.4)),
+            ("0".into(), "0.2".into(), "212".into())
+        );
         assert_eq!(milliseconds(0.42), "0.4 ms");
-        for (seconds, text) in [(12, "12 s"), (250, "4 min"), (11_400, "3 h 10 min"), (187_200, "2 d 4 h")] {
+        for (seconds, text) in [
+            (12, "12 s"),
+            (250, "4 min"),
+            (11_400, "3 h 10 min"),
+            (187_200, "2 d 4 h"),
+        ] {
             assert_eq!(duration(seconds), text);
         }
     }
@@ -131,8 +139,17 @@ mod tests {
     fn a_time_of_today_is_short() {
         let time = |text: &str| text.parse::<Timestamp>().unwrap();
         let now = time("2026-11-20T09:16:41Z");
-        assert_eq!(since(time("2026-11-20T09:12:07Z"), now, &TimeZone::UTC), "09:12 (4 min)");
-        assert_eq!(since(time("2026-11-19T22:10:03Z"), now, &TimeZone::UTC), "2026-11-19 22:10 (11 h 6 min)");
-        assert_eq!(since(time("2026-11-21T09:12:07Z"), now, &TimeZone::UTC), "2026-11-21 09:12 (0 s)");
+        assert_eq!(
+            since(time("2026-11-20T09:12:07Z"), now, &TimeZone::UTC),
+            "09:12 (4 min)"
+        );
+        assert_eq!(
+            since(time("2026-11-19T22:10:03Z"), now, &TimeZone::UTC),
+            "2026-11-19 22:10 (11 h 6 min)"
+        );
+        assert_eq!(
+            since(time("2026-11-21T09:12:07Z"), now, &TimeZone::UTC),
+            "2026-11-21 09:12 (0 s)"
+        );
     }
 }

@@ -144,7 +144,10 @@ impl Printer {
         }
         if let Some(next) = next {
             let word = style.paint(Paint::Strong, "Next:");
-            self.say(&format!("{word} {}", style.paint(Paint::Command, &escape(next))));
+            self.say(&format!(
+                "{word} {}",
+                style.paint(Paint::Command, &escape(next))
+            ));
         }
     }
 

@@ -32,7 +32,10 @@ pub fn columns(
     };
     let widths = widths(headings, &rows);
     let mut text = String::new();
-    let headings: Vec<String> = headings.iter().map(|heading| (*heading).to_owned()).collect();
+    let headings: Vec<String> = headings
+        .iter()
+        .map(|heading| (*heading).to_owned())
+        .collect();
     if headings.iter().any(|heading| !heading.is_empty()) {
         text += &style.paint(Paint::Faint, &line(&headings, &widths));
         text.push('\n');
@@ -98,7 +101,8 @@ fn spilled(mut row: Row, column: usize) -> Row {
 }
 
 fn widths(headings: &[&str], rows: &[Row]) -> Vec<usize> {
-    let cell = |row: &Row, column: usize| row.cells.get(column).map_or(0, |c| measure_text_width(c));
+    let cell =
+        |row: &Row, column: usize| row.cells.get(column).map_or(0, |c| measure_text_width(c));
     let of = |(column, heading): (usize, &&str)| {
         let widest = rows.iter().map(|row| cell(row, column)).max().unwrap_or(0);
         // A column that is empty needs no heading either, unless the table has no rows at all.
@@ -141,7 +145,10 @@ mod tests {
         let wide = columns(&["N", "S", "WHERE"], rows(), Some(2), 80, Style::PLAIN);
         assert_eq!(wide, "  N   S  WHERE\n  a   x  /long/path\n  bb  y  /p\n");
         let narrow = columns(&["N", "S", "WHERE"], rows(), Some(2), 12, Style::PLAIN);
-        assert_eq!(narrow, "  N   S\n  a   x\n      /long/path\n  bb  y\n      /p\n");
+        assert_eq!(
+            narrow,
+            "  N   S\n  a   x\n      /long/path\n  bb  y\n      /p\n"
+        );
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Appending whole transactions of another copy: what a recovery does.
 //!
-//! A batch is written in large steps. Only its first transaction has the status byte `'c'`, until
-//! everything of the batch is durable: a crash before leaves an unfinished transaction, and all of the
-//! batch is behind it.
+//! A batch is written in large steps. Only its first transaction has the status byte `'c'`, and has it
+//! until everything of the batch is durable: a crash before leaves an unfinished transaction, and all
+//! of the batch is behind it. For that this one byte has to be durable before the others are written:
+//! a disk writes in any order, and finished transactions behind a hole would be damage.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use super::append::{Appender, Planned, PlannedRecord};
 use super::commit::must_be_later;
 use super::disk::Disk;
 use super::engine::Engine;
-use super::format::{STATUS_AT, UNFINISHED};
+use super::format::{STATUS_AT, TxnHeader, UNFINISHED};
 use super::index::Index;
 use super::origin::Origin;
 use crate::storage::{Fault, Result};
@@ -102,12 +103,23 @@ impl Engine {
             return Ok(());
         };
         let status = first.meta.status.to_byte();
+        let barrier = (batch.len() > 1).then_some(TxnHeader {
+            tid: first.tid,
+            len: TxnHeader::LEN as u64,
+            status: UNFINISHED,
+            user: 0,
+            description: 0,
+            extension: 0,
+        });
         let tids: Vec<(Tid, Arc<[Oid]>)> = batch
             .iter()
             .map(|txn| (txn.tid, txn.records.iter().map(|one| one.oid).collect()))
             .collect();
         let disk = Arc::clone(&self.state.read().disk);
-        let (index, end) = match self.copy(&*disk, batch, begin) {
+        let copied = self
+            .begin_batch(&*disk, barrier, begin)
+            .and_then(|()| self.copy(&*disk, batch, begin));
+        let (index, end) = match copied {
             Ok(copied) => copied,
             Err(error) => {
                 // Nothing of it is final: what is there can be cut as well.
@@ -146,6 +158,22 @@ impl Engine {
             tail.last = last;
         }
         self.save_index_when_due();
+        Ok(())
+    }
+
+    /// Makes durable that an unfinished transaction begins here.
+    fn begin_batch(&self, disk: &dyn Disk, barrier: Option<TxnHeader>, begin: u64) -> Result<()> {
+        let Some(barrier) = barrier else {
+            return Ok(());
+        };
+        let mut bytes = Vec::with_capacity(TxnHeader::LEN);
+        barrier.encode(&mut bytes);
+        let written = disk.write_at(&bytes, begin);
+        written.map_err(|error| self.fault("writing", error))?;
+        if let Err(error) = disk.sync() {
+            self.poison(&self.fault("syncing", error));
+            return Err(self.refusal().into());
+        }
         Ok(())
     }
 

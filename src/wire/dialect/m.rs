@@ -139,13 +139,12 @@ impl Reader<'_> {
             Marker::U32 => Value::Int(u32::from_be_bytes(self.array()?).into()),
             Marker::U64 => {
                 let int = u64::from_be_bytes(self.array()?);
-                match i64::try_from(int) {
-                    Ok(int) => Value::Int(int),
-                    Err(_) => {
-                        let mut bytes = int.to_le_bytes().to_vec();
-                        bytes.push(0);
-                        Value::BigInt(bytes.into())
-                    }
+                if let Ok(int) = i64::try_from(int) {
+                    Value::Int(int)
+                } else {
+                    let mut bytes = int.to_le_bytes().to_vec();
+                    bytes.push(0);
+                    Value::BigInt(bytes.into())
                 }
             }
             Marker::I8 => Value::Int(i8::from_be_bytes(self.array()?).into()),
@@ -303,7 +302,9 @@ impl Sink for Msgpack<'_> {
         }
         let mut text = String::from(if negative { "-0x" } else { "0x" });
         for byte in magnitude.iter().rev() {
-            text.push_str(&format!("{byte:02x}"));
+            for digit in [byte >> 4, byte & 15] {
+                text.extend(char::from_digit(digit.into(), 16));
+            }
         }
         self.text(&text);
     }

@@ -12,6 +12,8 @@ mod m;
 mod z;
 
 #[cfg(test)]
+mod recorded_tests;
+#[cfg(test)]
 mod tests;
 
 pub use m::MsgpackError;
@@ -35,6 +37,10 @@ pub enum Dialect {
 
 /// A message from a client.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are requests, and boxing them would cost an allocation each"
+)]
 pub enum FromClient {
     Request(Request),
     /// Nothing to do.

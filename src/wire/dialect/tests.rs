@@ -344,7 +344,7 @@ fn push() -> impl Strategy<Value = Push> {
 /// The one frame of an output.
 fn frame(output: &Output) -> Bytes {
     let mut frames = Frames::new(1 << 30);
-    frames.room().extend_from_slice(&output.to_vec());
+    frames.room().extend_from_slice(&output.to_bytes());
     let frame = frames.take().expect("within the limit").expect("whole");
     assert!(!frames.has_part(), "one frame and no more");
     frame

@@ -69,22 +69,25 @@ async fn damage_before_a_finished_transaction_is_told_and_nothing_is_changed() {
     let folder = tempfile::tempdir().unwrap();
     let (bytes, begins) = five(&folder).await;
     let second = begins[1];
-    for (offset, what) in [
-        (8, "a length far too large"),
-        (15, "a length a little wrong"),
-        (16, "the status"),
-        (18, "the length of the user's name"),
-        (
-            23 + 24 + 7,
-            "where the record says that the transaction begins",
-        ),
-        (23 + 8, "the tid of the record"),
-        (23 + 40, "the length of the data"),
+    for offset in [
+        // a length far too large
+        8,
+        // a length a little wrong
+        15,
+        // the status
+        16,
+        // the length of the user's name
+        18,
+        // where the record says that the transaction begins
+        23 + 24 + 7,
+        // the tid of the record
+        23 + 8,
+        // the length of the data
+        23 + 40,
     ] {
         let mut bytes = bytes.clone();
         bytes[second + offset] ^= 0x41;
         is_damaged(&folder, &bytes, &second.to_string()).await;
-        drop(what);
     }
     // The length at the end of a transaction.
     let mut wrong = bytes.clone();

@@ -1,0 +1,63 @@
+//! The front end over one storage, without a daemon: what the protocol alone costs.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use zeoraidctl::server::{Listen, Served, Server, ServerOptions, Serving};
+use zeoraidctl::storage::Storage;
+use zeoraidctl::storage::file::{FileOptions, FileStorage};
+use zeoraidctl::storage::memory::MemoryStorage;
+use zeoraidctl::wire::Dialect;
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    #[arg(long, default_value_t = 0)]
+    port: u16,
+    /// `memory`, or `file` in the current folder.
+    #[arg(long, default_value = "memory")]
+    storage: String,
+    /// Announce msgpack.
+    #[arg(long)]
+    msgpack: bool,
+}
+
+#[tokio::main]
+pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    let storage: Arc<dyn Storage> = match options.storage.as_str() {
+        "memory" => Arc::new(MemoryStorage::new("bench")),
+        "file" => {
+            let path = std::path::Path::new("Data.fs");
+            Arc::new(FileStorage::open(path, FileOptions::default()).await?)
+        }
+        other => anyhow::bail!("there is no storage {other:?}"),
+    };
+    let (_serving, watched) = watch::channel(Serving::Yes);
+    let address = Listen::Tcp {
+        host: "127.0.0.1".to_owned(),
+        port: options.port,
+    };
+    let server_options = ServerOptions {
+        offer: if options.msgpack {
+            Dialect::Msgpack
+        } else {
+            Dialect::Pickle
+        },
+        ..ServerOptions::default()
+    };
+    let storages = vec![Served::new("1", Arc::clone(&storage), watched)];
+    let server = Server::start(server_options, vec![address], storages).await?;
+    for listening in server.listening() {
+        println!("{listening}");
+    }
+    // The parent keeps the other end.
+    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;
+    server.shutdown(Duration::from_secs(5)).await?;
+    storage.close().await;
+    Ok(())
+}

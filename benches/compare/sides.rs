@@ -1,0 +1,135 @@
+//! The two servers that are compared, each a process of its own with a folder of its own.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+
+/// How long a server may take to start.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server that runs. It is killed when it is dropped.
+pub(crate) struct Side {
+    pub(crate) name: &'static str,
+    pub(crate) address: SocketAddr,
+    child: Child,
+}
+
+impl Drop for Side {
+    fn drop(&mut self) {
+        // It may have gone by itself.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Side {
+    /// Python's server with its file storage, which syncs each commit.
+    pub(crate) fn runzeo(folder: &Path) -> anyhow::Result<Side> {
+        let folder = folder.join("runzeo");
+        fs::create_dir_all(&folder)?;
+        let address = free_address()?;
+        let child = Command::new(python()?)
+            .args(["-c", "from ZEO.runzeo import main; main()"])
+            .args(["-a", &address.to_string(), "-f", "Data.fs"])
+            .current_dir(&folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(folder.join("log"))?)
+            .spawn()
+            .context("could not start runzeo")?;
+        let side = Side {
+            name: "runzeo",
+            address,
+            child,
+        };
+        side.when_it_listens(&folder)
+    }
+
+    /// This server without a daemon, over one storage.
+    pub(crate) fn bare(folder: &Path, storage: &str) -> anyhow::Result<Side> {
+        let folder = folder.join("bare");
+        fs::create_dir_all(&folder)?;
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["serve", "--storage", storage])
+            .current_dir(&folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(folder.join("log"))?)
+            .spawn()
+            .context("could not start the server")?;
+        let stdout = child.stdout.take().context("it has an output")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let address = line.trim().parse();
+        let address = address.with_context(|| failed(&folder, "the server did not start"))?;
+        Ok(Side {
+            name: "zeoraidctl",
+            address,
+            child,
+        })
+    }
+
+    /// The time that its processors have spent on it.
+    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
+        cpu_of(self.child.id())
+    }
+
+    fn when_it_listens(mut self, folder: &Path) -> anyhow::Result<Side> {
+        let start = Instant::now();
+        while TcpStream::connect(self.address).is_err() {
+            if let Some(status) = self.child.try_wait()? {
+                bail!(failed(
+                    folder,
+                    &format!("{} ended with {status}", self.name)
+                ));
+            }
+            ensure!(start.elapsed() < PATIENCE, "{} does not listen", self.name);
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "a process cannot be waited for otherwise"
+            )]
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(self)
+    }
+}
+
+/// The Python that has ZEO: `ZEORAID_PYTHON`, or the repository's own environment.
+pub(crate) fn python() -> anyhow::Result<PathBuf> {
+    if let Some(python) = std::env::var_os("ZEORAID_PYTHON") {
+        return Ok(python.into());
+    }
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
+    ensure!(
+        python.exists(),
+        "no Python with ZEO: set ZEORAID_PYTHON to one, or make {} (`python3 -m venv .venv && \
+         .venv/bin/pip install ZEO`)",
+        python.display()
+    );
+    Ok(python)
+}
+
+/// The time that processors have spent on a process: `/proc/PID/stat`, in hundredths of a second.
+pub(crate) fn cpu_of(pid: u32) -> anyhow::Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name, in parentheses, may hold anything.
+    let (_, fields) = stat.rsplit_once(") ").context("a name in parentheses")?;
+    let mut fields = fields.split(' ').skip(11);
+    let mut ticks = || -> anyhow::Result<u64> { Ok(fields.next().context("times")?.parse()?) };
+    Ok(Duration::from_millis(10 * (ticks()? + ticks()?)))
+}
+
+fn free_address() -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    Ok(listener.local_addr()?)
+}
+
+fn failed(folder: &Path, what: &str) -> String {
+    let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
+    format!("{what}; it says:\n{log}")
+}

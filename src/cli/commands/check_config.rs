@@ -1,0 +1,129 @@
+//! `check-config`: every mistake of a configuration at once.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::cli::context::{Context, environment};
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::output::{Paint, Screen, View, escape};
+use crate::config::{self, ConfigError, Mistake};
+
+/// Check the configuration: every mistake at once
+///
+/// Each with its file, line and column, and how to mend it. The exit code is 0 where there is none.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  zeoraidctl check-config
+  zeoraidctl check-config /srv/zodb/etc/zeoraid.yaml")]
+pub struct CheckConfigArgs {
+    /// The file [default: the instance's etc/zeoraid.yaml]
+    file: Option<PathBuf>,
+}
+
+pub fn run(args: &CheckConfigArgs, context: &Context) -> Result<Exit, CliError> {
+    let (instance, file) = match &args.file {
+        None => (context.instance()?, None),
+        Some(file) => (instance_of(file, context), Some(file.as_path())),
+    };
+    let mistakes = match config::load(&instance, file, &environment) {
+        Ok(_) => Vec::new(),
+        Err(ConfigError::Mistakes(mistakes)) => mistakes,
+        Err(error @ ConfigError::Unreadable { .. }) => return Err(error.into()),
+    };
+    let shown = file.map_or_else(
+        || config::FILE.to_owned(),
+        |file| file.display().to_string(),
+    );
+    let view = CheckView {
+        file: shown,
+        ok: mistakes.is_empty(),
+        mistakes: mistakes.iter().map(MistakeView::from).collect(),
+    };
+    context.printer.print(&view)?;
+    Ok(if view.ok { Exit::Done } else { Exit::Failed })
+}
+
+/// What relative paths in a file are relative to: the instance that was named, else the folder that
+/// the file's `etc` is in.
+fn instance_of(file: &Path, context: &Context) -> PathBuf {
+    if let Some(instance) = &context.global.instance {
+        return instance.clone();
+    }
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let instance = if folder.ends_with("etc") {
+        folder.parent().unwrap_or(folder)
+    } else {
+        folder
+    };
+    if instance.as_os_str().is_empty() {
+        PathBuf::from(".")
+    } else {
+        instance.to_owned()
+    }
+}
+
+#[derive(Serialize)]
+struct CheckView {
+    file: String,
+    ok: bool,
+    mistakes: Vec<MistakeView>,
+}
+
+#[derive(Serialize)]
+struct MistakeView {
+    file: String,
+    /// None where it is in no line.
+    line: Option<usize>,
+    column: Option<usize>,
+    what: String,
+    mend: String,
+}
+
+impl From<&Mistake> for MistakeView {
+    fn from(mistake: &Mistake) -> Self {
+        MistakeView {
+            file: mistake.file.display().to_string(),
+            line: (mistake.line > 0).then_some(mistake.line),
+            column: (mistake.column > 0).then_some(mistake.column),
+            what: mistake.what.clone(),
+            mend: mistake.mend.clone(),
+        }
+    }
+}
+
+impl View for CheckView {
+    fn table(&self, screen: &Screen) -> String {
+        let style = screen.style;
+        if self.ok {
+            let good = style.paint(Paint::Good, "✔");
+            return format!("{good} {}: no mistakes\n", escape(&self.file));
+        }
+        let mut text = String::new();
+        for mistake in &self.mistakes {
+            let mut place = escape(&mistake.file).into_owned();
+            if let (Some(line), Some(column)) = (mistake.line, mistake.column) {
+                place += &format!(":{line}:{column}");
+            }
+            text += &format!(
+                "{}: {}\n",
+                style.paint(Paint::Strong, &place),
+                escape(&mistake.what)
+            );
+            if !mistake.mend.is_empty() {
+                text += &format!(
+                    "    {}\n",
+                    style.paint(Paint::Command, &escape(&mistake.mend))
+                );
+            }
+        }
+        let count = match self.mistakes.len() {
+            1 => "1 mistake".to_owned(),
+            many => format!("{many} mistakes"),
+        };
+        text + &format!("{}\n", style.paint(Paint::Bad, &count))
+    }
+}

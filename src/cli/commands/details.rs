@@ -1,0 +1,326 @@
+//! `details`: everything about an array that an administrator needs at night: what happened, since
+//! when, what it means for the data, and the next command.
+
+use std::time::Duration;
+
+use clap::Args;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde::Serialize;
+
+use super::status::{paint_state, state_word, unknown_of};
+use crate::admin::api::{AdminApi, ArrayDetails, ArrayState, MemberDetails, MemberState, Recovery};
+use crate::cli::context::{Clock, Context};
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::output::{Format, Paint, Screen, Style, View, escape, format, table};
+use crate::cli::progress;
+
+/// Show the array and its members
+///
+/// For everything that is not normal: what happened, since when, what it means for the data, and the
+/// next command. The exit code is that of `status`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  zeoraidctl details
+  zeoraidctl details --watch
+  zeoraidctl details -o json | jq '.arrays[].members[].state'")]
+pub struct DetailsArgs {
+    /// Keep it on the screen, live, until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
+}
+
+pub async fn run(args: &DetailsArgs, context: &Context) -> Result<Exit, CliError> {
+    if args.watch {
+        return watch(context).await;
+    }
+    match ask(&*context.api()?, context).await {
+        Ok(view) => {
+            context.printer.print(&view)?;
+            Ok(view.exit())
+        }
+        Err(
+            error @ CliError::Failed {
+                exit: Exit::Usage, ..
+            },
+        ) => Err(error),
+        Err(error) => {
+            let (message, next) = unknown_of(&error);
+            context.printer.error(&message, &[], next.as_deref());
+            Ok(Exit::Unknown)
+        }
+    }
+}
+
+async fn ask(api: &dyn AdminApi, context: &Context) -> Result<DetailsView, CliError> {
+    let arrays = match &context.global.array {
+        Some(name) => vec![api.array(name).await?],
+        None => api.arrays().await?,
+    };
+    Ok(DetailsView::new(arrays, &context.clock))
+}
+
+/// A second between looks is enough for the eye and nothing for the daemon.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+async fn watch(context: &Context) -> Result<Exit, CliError> {
+    let api = context.api()?;
+    let claim = context.interrupts.claim();
+    let printer = &context.printer;
+    let live = printer.stdout_is_terminal() && printer.format == Format::Table;
+    let mut before: Option<String> = None;
+    let exit = loop {
+        let (text, exit) = match ask(&*api, context).await {
+            Ok(view) => {
+                let text = match printer.format {
+                    Format::Table => view.table(&printer.screen()),
+                    // A document in a line, so that whoever reads the stream can tell them apart.
+                    Format::Json => {
+                        serde_json::to_string(&view).map_err(std::io::Error::other)? + "\n"
+                    }
+                    Format::Yaml => format!(
+                        "---\n{}",
+                        serde_yaml::to_string(&view).map_err(std::io::Error::other)?
+                    ),
+                };
+                (text, view.exit())
+            }
+            Err(error) => {
+                let (message, _) = unknown_of(&error);
+                let word = printer.screen().style.paint(Paint::Bad, "unknown:");
+                (format!("{word} {}\n", escape(&message)), Exit::Unknown)
+            }
+        };
+        if live {
+            // Home, each line cleared to its end, then everything below: nothing flickers.
+            let lines = text.replace('\n', "\x1b[K\n");
+            let first = if before.is_none() { "\x1b[2J" } else { "" };
+            printer.write(&format!("{first}\x1b[H{lines}\x1b[J"))?;
+        } else if before.as_ref() != Some(&text) {
+            printer.write(&text)?;
+        }
+        before = Some(text);
+        // Both may be dropped: a sleep holds nothing, and a press that comes later is waited for anew.
+        tokio::select! {
+            () = tokio::time::sleep(WATCH_EVERY) => {}
+            pressed = context.interrupts.next() => {
+                pressed?;
+                break exit;
+            }
+        }
+    };
+    drop(claim);
+    Ok(exit)
+}
+
+/// The arrays, and the moment and zone that times are shown for.
+#[derive(Serialize)]
+pub(super) struct DetailsView {
+    arrays: Vec<ArrayDetails>,
+    #[serde(skip)]
+    now: Timestamp,
+    #[serde(skip)]
+    zone: TimeZone,
+}
+
+impl DetailsView {
+    pub(super) fn new(arrays: Vec<ArrayDetails>, clock: &Clock) -> Self {
+        DetailsView {
+            arrays,
+            now: clock.now(),
+            zone: clock.zone.clone(),
+        }
+    }
+
+    pub(super) fn exit(&self) -> Exit {
+        Exit::of_states(self.arrays.iter().map(|array| array.state))
+    }
+
+    fn array(&self, array: &ArrayDetails, screen: &Screen) -> String {
+        let style = screen.style;
+        let mut text = self.header(array, screen);
+        if let Some(meaning) = meaning(array) {
+            for line in table::wrap(&meaning, screen.width.saturating_sub(2)) {
+                text += &format!("  {line}\n");
+            }
+        }
+        text.push('\n');
+        text += &self.members(array, screen);
+        if let Some(next) = &array.next {
+            let word = style.paint(Paint::Strong, "Next:");
+            let next = style.paint(Paint::Command, &escape(next));
+            text += &format!("\n{word} {next}\n");
+        }
+        text
+    }
+
+    fn header(&self, array: &ArrayDetails, screen: &Screen) -> String {
+        let style = screen.style;
+        let name = style.paint(Paint::Strong, &escape(&array.name));
+        let sign = match array.state {
+            ArrayState::Failed => "✖",
+            _ => "●",
+        };
+        let state = format!("{sign} {}", state_word(array.state));
+        let state = paint_state(array.state, &state, style);
+        let addresses: Vec<_> = array.addresses.iter().map(|a| escape(a)).collect();
+        let serving = match (array.serving, addresses.is_empty()) {
+            (false, _) => style.paint(Paint::Bad, "not serving"),
+            (true, true) => "serving".to_owned(),
+            (true, false) => format!("serving {}", addresses.join(", ")),
+        };
+        let since = format::since(array.since, self.now, &self.zone);
+        let first = [
+            serving,
+            format!("epoch {}", array.epoch),
+            format!("since {since}"),
+        ];
+        let mut text = table::flow(&format!("Array {name}  {state}"), &first, 2, screen.width);
+
+        let head = match &array.head {
+            Some(head) => format!("head {}", format::transaction(head, &self.zone)),
+            None => "no transaction yet".into(),
+        };
+        let second = [
+            head,
+            format::counted(array.objects, "object"),
+            format::bytes(array.bytes),
+        ];
+        text += &table::flow("  ", &second, 2, screen.width);
+
+        let lock = match (array.commit_lock.held, array.commit_lock.held_ms) {
+            (false, _) => "commit lock free".to_owned(),
+            (true, None) => "commit lock held".to_owned(),
+            (true, Some(ms)) => format!("commit lock held for {}", format::milliseconds(ms as f64)),
+        };
+        let waiting = match array.commit_lock.waiting {
+            0 => String::new(),
+            waiting => format!("{} waiting", format::count(waiting)),
+        };
+        let third = [
+            format::counted(array.clients, "client"),
+            format!("{} loads/s", format::rate(array.loads_per_s)),
+            format!("{} commits/s", format::rate(array.commits_per_s)),
+            lock,
+            waiting,
+        ];
+        text + &table::flow("  ", &third, 2, screen.width)
+    }
+
+    fn members(&self, array: &ArrayDetails, screen: &Screen) -> String {
+        let headings = ["MEMBER", "STATE", "TYPE", "WHERE", "LATENCY", "LAG"];
+        let rows = array.members.iter().map(|member| {
+            let cells = vec![
+                screen.style.paint(Paint::Strong, &escape(&member.name)),
+                member_state(member.state, screen.style),
+                escape(&member.kind).into_owned(),
+                escape(&member.location).into_owned(),
+                member.latency_ms.map_or("-".into(), format::milliseconds),
+                member.lag.map_or("-".into(), |lag| format::lag(lag, false)),
+            ];
+            let below = self.below(array, member, screen);
+            table::Row { cells, below }
+        });
+        let rows: Vec<_> = rows.collect();
+        table::columns(&headings, rows, Some(3), screen.width, screen.style)
+    }
+
+    /// What is said below a member that is not optimal, and below one that had faults.
+    fn below(&self, array: &ArrayDetails, member: &MemberDetails, screen: &Screen) -> Vec<String> {
+        let indent = array
+            .members
+            .iter()
+            .map(|m| console::measure_text_width(&m.name));
+        let indent = indent.max().unwrap_or(0).max("MEMBER".len()) + 4;
+        let room = screen.width.saturating_sub(indent).max(20);
+        let mut lines = Vec::new();
+        if member.state != MemberState::Optimal {
+            let mut sentence = match &member.reason {
+                Some(reason) => escape(reason).into_owned(),
+                None => "out of the in-sync set".to_owned(),
+            };
+            sentence += &format!(
+                " since {}",
+                format::since(member.since, self.now, &self.zone)
+            );
+            if let Some(outlook) = &member.outlook {
+                sentence += &format!("; {}", escape(outlook));
+            }
+            lines.extend(table::wrap(&sentence, room));
+            if let Some(last) = &member.last {
+                lines.push(format!(
+                    "last transaction {}",
+                    format::transaction(last, &self.zone)
+                ));
+            }
+        }
+        let recovery: Option<&Recovery> = array.recovery.as_ref();
+        if let Some(recovery) = recovery {
+            if recovery.member == member.name {
+                lines.push(progress::line(recovery, room, screen.style));
+            } else if recovery.queued.contains(&member.name) {
+                lines.push(format!(
+                    "waits for the recovery of {}",
+                    escape(&recovery.member)
+                ));
+            }
+        }
+        if member.faults > 0 {
+            lines.push(format!(
+                "{} since the daemon started",
+                format::counted(member.faults, "fault")
+            ));
+        }
+        lines
+    }
+}
+
+impl View for DetailsView {
+    fn table(&self, screen: &Screen) -> String {
+        let arrays = self.arrays.iter().map(|array| self.array(array, screen));
+        arrays.collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// What a state that is not normal means for the data.
+fn meaning(array: &ArrayDetails) -> Option<String> {
+    let complete: Vec<&str> = array
+        .members
+        .iter()
+        .filter(|member| member.state == MemberState::Optimal)
+        .map(|member| member.name.as_str())
+        .collect();
+    if !array.serving {
+        return Some(
+            "Clients are refused. Every acknowledged transaction is on the members of the last \
+             in-sync set: keep their files."
+                .to_owned(),
+        );
+    }
+    match (array.state, complete.as_slice()) {
+        (ArrayState::Optimal, _) => None,
+        (_, []) => {
+            Some("No member holds every acknowledged transaction: clients can only read.".into())
+        }
+        (_, [one]) => Some(format!(
+            "Clients work on. {} alone holds every transaction: until another member is recovered, \
+             losing it loses data.",
+            escape(one)
+        )),
+        (_, many) => Some(format!(
+            "Clients work on. {} of {} members hold every transaction.",
+            many.len(),
+            array.members.len()
+        )),
+    }
+}
+
+fn member_state(state: MemberState, style: Style) -> String {
+    match state {
+        MemberState::Optimal => style.paint(Paint::Good, "● optimal"),
+        MemberState::Degraded => style.paint(Paint::Bad, "✖ degraded"),
+        MemberState::Recovering => style.paint(Paint::Warning, "⟳ recovering"),
+    }
+}

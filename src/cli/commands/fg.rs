@@ -1,0 +1,41 @@
+//! `fg`: runs the daemon in the foreground, for systemd, containers, and eyes.
+
+use clap::Args;
+
+use super::start;
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::launch;
+use crate::daemon::Start;
+
+/// Run the daemon in the foreground
+///
+/// Logs to standard error. Tells systemd when it serves; SIGTERM and Ctrl-C end it cleanly.
+#[derive(Debug, Args)]
+#[command(visible_alias = "foreground")]
+pub struct FgArgs {
+    /// Serve from the members that can be reached, although the start policy says no
+    #[arg(long)]
+    pub(super) force: bool,
+
+    /// Do not ask, with --force
+    #[arg(short, long)]
+    pub(super) yes: bool,
+
+    /// It is `start` that runs this: log to the file, leave the terminal
+    #[arg(long, hide = true)]
+    pub(super) background: bool,
+}
+
+pub fn run(args: &FgArgs, context: &Context) -> Result<Exit, CliError> {
+    let config = context.config()?;
+    if args.force {
+        start::confirm_force_in_foreground(args, context)?;
+    }
+    let start = Start {
+        force: args.force,
+        background: args.background,
+    };
+    launch::run(config, start)
+}

@@ -1,0 +1,114 @@
+//! `man`: the manual pages, made of the same definition as `--help`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Command, CommandFactory as _};
+
+use crate::cli::args::Cli;
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+
+/// Print a manual page
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  zeoraidctl man | man -l -
+  zeoraidctl man recover | man -l -
+  zeoraidctl man --folder /usr/local/share/man/man1")]
+pub struct ManArgs {
+    /// The page of this command [default: of zeoraidctl]
+    command: Option<String>,
+
+    /// Write all pages into this folder
+    #[arg(long, value_name = "DIR", conflicts_with = "command")]
+    folder: Option<PathBuf>,
+}
+
+pub fn run(args: &ManArgs, context: &Context) -> Result<Exit, CliError> {
+    let pages = pages()?;
+    if let Some(folder) = &args.folder {
+        for (name, page) in &pages {
+            let path = folder.join(name);
+            std::fs::write(&path, page).map_err(|error| {
+                CliError::new(format!("could not write {}: {error}", path.display()))
+            })?;
+        }
+        let count = pages.len();
+        context
+            .printer
+            .success(&format!("{count} pages in {}", folder.display()));
+        return Ok(Exit::Done);
+    }
+    let wanted = match &args.command {
+        Some(command) => format!("zeoraidctl-{command}.1"),
+        None => "zeoraidctl.1".to_owned(),
+    };
+    let page = pages.into_iter().find(|(name, _)| *name == wanted);
+    let Some((_, page)) = page else {
+        let command = args.command.as_deref().unwrap_or_default();
+        return Err(CliError::usage(format!("there is no command `{command}`"))
+            .with_next("zeoraidctl help"));
+    };
+    context.printer.write_bytes(&page)?;
+    Ok(Exit::Done)
+}
+
+/// Every page: the name of its file, and its text.
+fn pages() -> Result<Vec<(String, Vec<u8>)>, CliError> {
+    let mut command = Cli::command();
+    // Builds the names of the commands within commands, and hands the global options down.
+    command.build();
+    let mut pages = Vec::new();
+    add_pages(&command, "zeoraidctl", &mut pages)?;
+    pages.sort();
+    Ok(pages)
+}
+
+fn add_pages(
+    command: &Command,
+    name: &str,
+    pages: &mut Vec<(String, Vec<u8>)>,
+) -> Result<(), CliError> {
+    let shown = command.clone().disable_help_subcommand(true);
+    let mut page = Vec::new();
+    clap_mangen::Man::new(shown).render(&mut page)?;
+    pages.push((format!("{name}.1"), page));
+    let below = command
+        .get_subcommands()
+        .filter(|below| below.get_name() != "help" && !below.is_hide_set());
+    for below in below {
+        add_pages(below, &format!("{name}-{}", below.get_name()), pages)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `ZEORAID_UPDATE_MAN=1 cargo test man_pages` writes them anew.
+    #[test]
+    fn the_man_pages_in_the_repository_are_up_to_date() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("man");
+        let pages = pages().unwrap();
+        if std::env::var_os("ZEORAID_UPDATE_MAN").is_some() {
+            for (name, page) in &pages {
+                std::fs::write(folder.join(name), page).unwrap();
+            }
+        }
+        for (name, page) in &pages {
+            let there = std::fs::read(folder.join(name)).unwrap_or_default();
+            assert!(
+                there == *page,
+                "man/{name} is out of date; run: ZEORAID_UPDATE_MAN=1 cargo test man_pages"
+            );
+        }
+        let there = std::fs::read_dir(folder).unwrap().count();
+        assert_eq!(
+            there,
+            pages.len(),
+            "man/ holds pages of commands that are gone"
+        );
+    }
+}

@@ -1,0 +1,21 @@
+//! The commands, one file each: the arguments, what is done, and what is shown.
+
+pub mod check_config;
+pub mod completions;
+pub mod details;
+pub mod disable;
+pub mod events;
+pub mod fg;
+pub mod init;
+pub mod logtail;
+pub mod man;
+pub mod recipe;
+pub mod recover;
+pub mod reload;
+pub mod reopen;
+pub mod restart;
+pub mod show;
+pub mod start;
+pub mod status;
+pub mod stop;
+pub mod wait;

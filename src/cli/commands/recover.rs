@@ -1,0 +1,738 @@
+//! `recover`: brings members back, and shows how far it is.
+//!
+//! The steps: choose the members; find out what each needs (always in the guided form, else only where
+//! something would be cut); name what would be cut, and have it confirmed; start; follow until all have
+//! ended. The recovery is the daemon's: leaving it alone does not stop it.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::admin::api::{
+    AdminApi, Analysis, ArrayDetails, Finding, MemberState, Problem, RateLimit, RecoverRequest,
+    Recovery, RecoveryState, Strategy,
+};
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::output::{Format, Screen, View, escape, format};
+use crate::cli::progress;
+use crate::cli::prompt::Question;
+use crate::config::parse_size;
+
+/// Bring members back into the array
+///
+/// Copies what a member lacks from one that holds everything, while clients go on. Without a MEMBER,
+/// the only one that is out. The recovery runs in the daemon: Ctrl-C asks whether to leave it running or
+/// to cancel it, and a cancelled one is continued by the next.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  zeoraidctl recover --interactive             guided
+  zeoraidctl recover copy2                     what copy2 lacks
+  zeoraidctl recover --all --rate 50MiB/s      every member that is out
+  zeoraidctl recover copy2 --rebuild           a copy that has diverged
+  zeoraidctl recover --cancel")]
+pub struct RecoverArgs {
+    /// The members to recover
+    members: Vec<String>,
+
+    /// Every member that is out
+    #[arg(short, long, conflicts_with = "members")]
+    all: bool,
+
+    /// Choose what to recover, and how, from what is found
+    #[arg(short, long)]
+    interactive: bool,
+
+    /// Compare every record afterwards
+    #[arg(long, conflicts_with = "rebuild")]
+    verify: bool,
+
+    /// Cut a diverged copy back, or start it afresh; what is cut is set aside in a file
+    #[arg(long)]
+    rebuild: bool,
+
+    /// At most so fast: 50MiB/s, 1000tx/s, both with a comma between, or none; of a running
+    /// recovery with --attach
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    rate: Option<RateLimit>,
+
+    /// Start it and do not wait for its end
+    #[arg(short, long)]
+    detach: bool,
+
+    /// Come back to the recovery that runs
+    #[arg(long, conflicts_with_all = ["members", "all", "interactive", "verify", "rebuild", "detach"])]
+    attach: bool,
+
+    /// Cancel the recovery that runs
+    #[arg(long, conflicts_with_all = ["members", "all", "interactive", "verify", "rebuild", "detach", "attach", "rate"])]
+    cancel: bool,
+
+    /// Cut without asking
+    #[arg(short, long)]
+    yes: bool,
+}
+
+pub async fn run(args: RecoverArgs, context: &Context) -> Result<Exit, CliError> {
+    let api = context.api()?;
+    let array = context.array(&*api).await?;
+    if args.cancel {
+        return cancel(&*api, &array.name, context).await;
+    }
+    if args.attach {
+        return attach(&*api, &args, &array, context).await;
+    }
+    let Some(plan) = choose(&*api, &args, &array, context).await? else {
+        return Ok(Exit::Done);
+    };
+    let mut started = Vec::new();
+    for (member, strategy) in &plan.members {
+        let request = RecoverRequest {
+            strategy: *strategy,
+            rate: plan.rate,
+        };
+        started.push(api.recover(&array.name, member, request).await?);
+    }
+    let names: Vec<String> = plan.members.into_iter().map(|(member, _)| member).collect();
+    if args.detach {
+        let text = format!(
+            "{} {} being recovered; come back with `zeoraidctl recover --attach`",
+            names.join(", "),
+            if names.len() == 1 { "is" } else { "are" },
+        );
+        context.printer.success(&text);
+        return Ok(Exit::Done);
+    }
+    let first = started
+        .iter()
+        .map(|recovery| recovery.id)
+        .min()
+        .unwrap_or(0);
+    follow(&*api, &array.name, names, first, context).await
+}
+
+/// What to recover, and how.
+struct Plan {
+    members: Vec<(String, Strategy)>,
+    rate: RateLimit,
+}
+
+/// None where there is nothing to do.
+async fn choose(
+    api: &dyn AdminApi,
+    args: &RecoverArgs,
+    array: &ArrayDetails,
+    context: &Context,
+) -> Result<Option<Plan>, CliError> {
+    let out: Vec<&str> = array
+        .members
+        .iter()
+        .filter(|member| member.state == MemberState::Degraded)
+        .map(|member| member.name.as_str())
+        .collect();
+    let unknown = |member: &&String| array.members.iter().all(|known| known.name != **member);
+    if let Some(member) = args.members.iter().find(unknown) {
+        let names: Vec<_> = array
+            .members
+            .iter()
+            .map(|known| known.name.as_str())
+            .collect();
+        let detail = format!(
+            "there is no member {member}; {} has: {}",
+            array.name,
+            names.join(", ")
+        );
+        return Err(Problem::not_found(detail).into());
+    }
+    let candidates: Vec<String> = if args.members.is_empty() {
+        out.iter().map(|name| (*name).to_owned()).collect()
+    } else {
+        args.members.clone()
+    };
+    if candidates.is_empty() {
+        nothing_to_do(array, context);
+        return Ok(None);
+    }
+    if args.interactive {
+        return guided(api, args, array, &candidates, context).await;
+    }
+    if args.members.is_empty() && !args.all && candidates.len() > 1 {
+        let message = format!(
+            "{} members are out: {}; name those to recover",
+            candidates.len(),
+            candidates.join(", ")
+        );
+        return Err(CliError::usage(message)
+            .with_next("zeoraidctl recover --interactive, or: zeoraidctl recover --all"));
+    }
+    let strategy = args.strategy();
+    if strategy == Strategy::Rebuild {
+        for member in &candidates {
+            let analysis = api.analyse(&array.name, member).await?;
+            confirm_cut(args, &analysis, context)?;
+        }
+    }
+    Ok(Some(Plan {
+        members: candidates
+            .into_iter()
+            .map(|member| (member, strategy))
+            .collect(),
+        rate: args.rate.unwrap_or_default(),
+    }))
+}
+
+fn nothing_to_do(array: &ArrayDetails, context: &Context) {
+    match &array.recovery {
+        Some(recovery) => context.printer.note(&format!(
+            "{} is being recovered already; come back to it with `zeoraidctl recover --attach`",
+            escape(&recovery.member)
+        )),
+        None => context.printer.success(&format!(
+            "every member of {} is optimal",
+            escape(&array.name)
+        )),
+    }
+}
+
+/// The guided form.
+async fn guided(
+    api: &dyn AdminApi,
+    args: &RecoverArgs,
+    array: &ArrayDetails,
+    candidates: &[String],
+    context: &Context,
+) -> Result<Option<Plan>, CliError> {
+    let mut analyses = Vec::with_capacity(candidates.len());
+    for member in candidates {
+        context
+            .printer
+            .note(&format!("looking at {} …", escape(member)));
+        analyses.push(api.analyse(&array.name, member).await?);
+    }
+    let widest = candidates.iter().map(String::len).max().unwrap_or(0);
+    let items: Vec<(String, bool)> = analyses
+        .iter()
+        .map(|found| {
+            let name = escape(&found.member);
+            // What can be mended without cutting anything is offered first.
+            let chosen = found.advice != Strategy::Rebuild;
+            (format!("{name:widest$}  {}", escape(&found.line)), chosen)
+        })
+        .collect();
+    let question = Question {
+        text: "Which members?",
+        flag: "MEMBER… or --all",
+    };
+    let chosen = context.prompt.multi_select(question, &items)?;
+    let analyses: Vec<Analysis> = chosen
+        .into_iter()
+        .filter_map(|index| analyses.get(index).cloned())
+        .collect();
+    if analyses.is_empty() {
+        context.printer.note("none was chosen; nothing was changed");
+        return Ok(None);
+    }
+
+    let members = how(args, &analyses, context)?;
+    let rate = match args.rate {
+        Some(rate) => rate,
+        None => ask_rate(context)?,
+    };
+    for (found, (_, strategy)) in analyses.iter().zip(&members) {
+        if *strategy == Strategy::Rebuild {
+            confirm_cut(args, found, context)?;
+        }
+    }
+    Ok(Some(Plan { members, rate }))
+}
+
+/// Which strategy for each.
+fn how(
+    args: &RecoverArgs,
+    analyses: &[Analysis],
+    context: &Context,
+) -> Result<Vec<(String, Strategy)>, CliError> {
+    let all = |strategy: Strategy| {
+        analyses
+            .iter()
+            .map(|found| (found.member.clone(), strategy))
+            .collect()
+    };
+    if args.verify || args.rebuild {
+        return Ok(all(args.strategy()));
+    }
+    let lag = analyses.iter().fold((0, 0), |sum, found| {
+        let (transactions, bytes) = cost(&found.finding);
+        (sum.0 + transactions, sum.1 + bytes)
+    });
+    let amount = match lag {
+        (0, 0) => String::new(),
+        (transactions, bytes) => {
+            let lag = crate::admin::api::Lag {
+                transactions,
+                bytes,
+            };
+            format!("   ({})", format::lag(lag, true))
+        }
+    };
+    let advised: Vec<(String, Strategy)> = analyses
+        .iter()
+        .map(|found| (found.member.clone(), found.advice))
+        .collect();
+    let alike = advised.windows(2).all(|pair| pair[0].1 == pair[1].1);
+    let mut items = Vec::new();
+    let mut choices: Vec<Vec<(String, Strategy)>> = Vec::new();
+    if !alike {
+        let each: Vec<_> = advised
+            .iter()
+            .map(|(member, strategy)| format!("{}: {}", escape(member), words(*strategy)))
+            .collect();
+        items.push(format!("what each needs   ({})", each.join("; ")));
+        choices.push(advised.clone());
+    }
+    for strategy in [Strategy::Missing, Strategy::Verify, Strategy::Rebuild] {
+        let more = match strategy {
+            Strategy::Missing => amount.clone(),
+            Strategy::Verify => "   (reads both copies whole)".to_owned(),
+            Strategy::Rebuild => "   (what only the copy holds is cut and set aside)".to_owned(),
+        };
+        items.push(format!("{}{more}", words(strategy)));
+        choices.push(all(strategy));
+    }
+    let default = choices
+        .iter()
+        .position(|choice| *choice == advised)
+        .unwrap_or(0);
+    let question = Question {
+        text: "How?",
+        flag: "--verify or --rebuild",
+    };
+    let index = context.prompt.select(question, &items, default)?;
+    Ok(choices.swap_remove(index.min(choices.len() - 1)))
+}
+
+fn words(strategy: Strategy) -> &'static str {
+    match strategy {
+        Strategy::Missing => "copy what is missing",
+        Strategy::Verify => "copy and compare everything",
+        Strategy::Rebuild => "cut back or start afresh",
+    }
+}
+
+/// Transactions and bytes to copy.
+fn cost(finding: &Finding) -> (u64, u64) {
+    match finding {
+        Finding::Behind { lag, .. } | Finding::Empty { lag } | Finding::Diverged { lag, .. } => {
+            (lag.transactions, lag.bytes)
+        }
+        Finding::UpToDate | Finding::Damaged { .. } => (0, 0),
+    }
+}
+
+fn ask_rate(context: &Context) -> Result<RateLimit, CliError> {
+    let question = Question {
+        text: "Limit the rate?",
+        flag: "--rate",
+    };
+    let check = |text: &str| parse_rate(text).map(|_| ());
+    let text = context.prompt.input(question, "no limit", &check)?;
+    parse_rate(&text).map_err(CliError::usage)
+}
+
+/// Names what would be cut, and wants it confirmed by the member's name.
+fn confirm_cut(args: &RecoverArgs, found: &Analysis, context: &Context) -> Result<(), CliError> {
+    const SHOWN: usize = 10;
+    let printer = &context.printer;
+    let member = escape(&found.member);
+    match &found.finding {
+        Finding::Diverged {
+            common,
+            only_here,
+            only_here_count,
+            ..
+        } => {
+            let counted = format::counted(*only_here_count, "transaction");
+            printer.warning(&match common {
+                Some(common) => format!(
+                    "{member} holds {counted} that the array does not; they will be cut from it and set \
+                     aside in a file. Both agree up to {}",
+                    format::transaction(common, &context.clock.zone)
+                ),
+                None => format!(
+                    "{member} and the array share no transaction: its {counted} will be set aside in a \
+                     file, and it is filled afresh"
+                ),
+            });
+            for transaction in only_here.iter().take(SHOWN) {
+                let user = transaction.user.as_deref().unwrap_or_default();
+                let description = transaction.description.as_deref().unwrap_or_default();
+                let line = format!(
+                    "  {}  {}  {}",
+                    format::transaction(transaction, &context.clock.zone),
+                    escape(user),
+                    escape(description)
+                );
+                printer.warning(line.trim_end());
+            }
+            let more = only_here_count.saturating_sub(only_here.len().min(SHOWN) as u64);
+            if more > 0 {
+                printer.warning(&format!("  and {} more", format::count(more)));
+            }
+        }
+        Finding::Damaged { reason } => printer.warning(&format!(
+            "{member} cannot be read ({}): its file will be set aside, and it is filled afresh",
+            escape(reason)
+        )),
+        // Nothing is cut from a copy that is only behind.
+        Finding::UpToDate | Finding::Behind { .. } | Finding::Empty { .. } => return Ok(()),
+    }
+    if args.yes {
+        return Ok(());
+    }
+    let text = format!("Cut {member}?");
+    let question = Question {
+        text: &text,
+        flag: "--yes",
+    };
+    if context.prompt.type_word(question, &found.member)? {
+        Ok(())
+    } else {
+        Err(CliError::BrokenOff)
+    }
+}
+
+async fn cancel(api: &dyn AdminApi, array: &str, context: &Context) -> Result<Exit, CliError> {
+    let cancelled = api.cancel_recovery(array).await?;
+    context.printer.success(&format!(
+        "the recovery of {} is cancelled; the next one continues from there",
+        escape(&cancelled.member)
+    ));
+    Ok(Exit::Done)
+}
+
+async fn attach(
+    api: &dyn AdminApi,
+    args: &RecoverArgs,
+    array: &ArrayDetails,
+    context: &Context,
+) -> Result<Exit, CliError> {
+    let running = match &array.recovery {
+        Some(recovery) if recovery.state == RecoveryState::Running => recovery,
+        _ => {
+            return Err(CliError::from(Problem::conflict(format!(
+                "no recovery runs in {}",
+                array.name
+            )))
+            .with_next("zeoraidctl details"));
+        }
+    };
+    if let Some(rate) = args.rate {
+        api.change_recovery(&array.name, rate).await?;
+    }
+    let mut members = vec![running.member.clone()];
+    members.extend(running.queued.iter().cloned());
+    follow(api, &array.name, members, running.id, context).await
+}
+
+/// Often enough for a bar to move smoothly.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// How a member's recovery ended.
+enum Ended {
+    Done,
+    Cancelled,
+    Failed { why: String, next: Option<String> },
+}
+
+/// Shows the recoveries until all have ended, or the person leaves. `first` is the id of the first of
+/// them: what ended before is not theirs.
+async fn follow(
+    api: &dyn AdminApi,
+    array: &str,
+    members: Vec<String>,
+    first: u64,
+    context: &Context,
+) -> Result<Exit, CliError> {
+    let claim = context.interrupts.claim();
+    let mut display = progress::display(&context.printer);
+    let mut ended: Vec<(String, Ended, Option<Recovery>)> = Vec::new();
+    let mut open = members;
+    loop {
+        let recovery = api.recovery(array).await?;
+        let is_ours = recovery.id >= first && open.contains(&recovery.member);
+        if is_ours {
+            display.show(&recovery);
+        }
+        // One that is neither running nor waiting has ended; if it was not seen to, the array says how.
+        let unseen = open.iter().any(|member| {
+            !(is_ours && recovery.member == *member) && !recovery.queued.contains(member)
+        });
+        let details = if unseen {
+            Some(api.array(array).await?)
+        } else {
+            None
+        };
+        open.retain(|member| {
+            let seen = (is_ours && recovery.member == *member).then_some(&recovery);
+            match how_it_ended(member, seen, &recovery.queued, details.as_ref()) {
+                Some(how) => {
+                    ended.push((member.clone(), how, seen.cloned()));
+                    false
+                }
+                None => true,
+            }
+        });
+        if open.is_empty() {
+            break;
+        }
+        // Both may be dropped: a sleep holds nothing, and a press that comes later is waited for anew.
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            pressed = context.interrupts.next() => {
+                pressed?;
+                display.end();
+                match on_interrupt(api, array, context).await? {
+                    Some(exit) => return Ok(exit),
+                    None => display = progress::display(&context.printer),
+                }
+            }
+        }
+    }
+    display.end();
+    drop(display);
+    drop(claim);
+    summary(api, array, ended, context).await
+}
+
+fn how_it_ended(
+    member: &str,
+    seen: Option<&Recovery>,
+    queued: &[String],
+    details: Option<&ArrayDetails>,
+) -> Option<Ended> {
+    if let Some(recovery) = seen {
+        return match recovery.state {
+            RecoveryState::Running => None,
+            RecoveryState::Done => Some(Ended::Done),
+            RecoveryState::Cancelled => Some(Ended::Cancelled),
+            RecoveryState::Failed => {
+                let problem = recovery.problem.clone();
+                Some(Ended::Failed {
+                    why: problem
+                        .as_ref()
+                        .map_or("it failed".into(), |p| p.detail.clone()),
+                    next: problem.and_then(|problem| problem.next),
+                })
+            }
+        };
+    }
+    if queued.iter().any(|other| other == member) {
+        return None;
+    }
+    let member = details?.members.iter().find(|other| other.name == member)?;
+    match member.state {
+        MemberState::Recovering => None,
+        MemberState::Optimal => Some(Ended::Done),
+        MemberState::Degraded => Some(Ended::Failed {
+            why: member
+                .reason
+                .clone()
+                .unwrap_or_else(|| "it is still out".into()),
+            next: None,
+        }),
+    }
+}
+
+/// Ctrl-C: asks, where there is somebody to ask. None goes on.
+async fn on_interrupt(
+    api: &dyn AdminApi,
+    array: &str,
+    context: &Context,
+) -> Result<Option<Exit>, CliError> {
+    let leave = || {
+        context.printer.note(
+            "the recovery goes on in the daemon; come back with `zeoraidctl recover --attach`, \
+             end it with `zeoraidctl recover --cancel`",
+        );
+        Ok(Some(Exit::Done))
+    };
+    if !context.prompt.can_ask() {
+        return leave();
+    }
+    let items = [
+        "leave it running".to_owned(),
+        "cancel it".to_owned(),
+        "go on watching".to_owned(),
+    ];
+    let question = Question {
+        text: "What about the recovery?",
+        flag: "--detach or --cancel",
+    };
+    match context.prompt.select(question, &items, 0) {
+        Ok(1) => {
+            cancel(api, array, context).await?;
+            Ok(Some(Exit::Failed))
+        }
+        Ok(2) => Ok(None),
+        // Ctrl-C at this question leaves it running: that harms nothing.
+        Ok(_) | Err(crate::cli::prompt::PromptError::BrokenOff) => leave(),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// `✔ copy2 is optimal (epoch 8). The array is degraded: copy3 is out.`
+async fn summary(
+    api: &dyn AdminApi,
+    array: &str,
+    ended: Vec<(String, Ended, Option<Recovery>)>,
+    context: &Context,
+) -> Result<Exit, CliError> {
+    let printer = &context.printer;
+    let details = api.array(array).await?;
+    let outcome = outcome(&details);
+    let last_done = ended
+        .iter()
+        .rposition(|(_, how, _)| matches!(how, Ended::Done));
+    let mut failed = None;
+    for (index, (member, how, recovery)) in ended.iter().enumerate() {
+        let member = escape(member);
+        match how {
+            Ended::Done => {
+                let more = if Some(index) == last_done {
+                    format!(" (epoch {}). {outcome}", details.epoch)
+                } else {
+                    String::new()
+                };
+                printer.success(&format!("{member} is optimal{more}"));
+            }
+            Ended::Cancelled => {
+                failed = Some(
+                    CliError::new(format!("the recovery of {member} was cancelled"))
+                        .with_next(format!("to continue it: zeoraidctl recover {member}")),
+                );
+            }
+            Ended::Failed { why, next } => {
+                let error = CliError::new(format!("{member} could not be recovered: {why}"));
+                let next = next.clone().or_else(|| details.next.clone());
+                failed = Some(match next {
+                    Some(next) => error.with_next(next),
+                    None => error,
+                });
+            }
+        }
+        let files = recovery.iter().flat_map(|recovery| &recovery.set_aside);
+        for file in files {
+            printer.note(&format!("  what was cut is in {}", escape(file)));
+        }
+    }
+    if printer.format != Format::Table {
+        printer.print(&RecoveredView {
+            array: &details,
+            recovered: ended
+                .iter()
+                .filter(|(_, how, _)| matches!(how, Ended::Done))
+                .map(|(member, ..)| member.as_str())
+                .collect(),
+        })?;
+    }
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(Exit::Done),
+    }
+}
+
+fn outcome(details: &ArrayDetails) -> String {
+    let out: Vec<_> = details
+        .members
+        .iter()
+        .filter(|member| member.state != MemberState::Optimal)
+        .map(|member| escape(&member.name))
+        .collect();
+    let state = super::status::state_word(details.state);
+    match out.as_slice() {
+        [] => format!("The array is {state}."),
+        [one] => format!("The array is {state}: {one} is out."),
+        many => format!("The array is {state}: {} are out.", many.join(", ")),
+    }
+}
+
+#[derive(Serialize)]
+struct RecoveredView<'a> {
+    recovered: Vec<&'a str>,
+    array: &'a ArrayDetails,
+}
+
+impl View for RecoveredView<'_> {
+    /// People were told on standard error already.
+    fn table(&self, _: &Screen) -> String {
+        String::new()
+    }
+}
+
+impl RecoverArgs {
+    fn strategy(&self) -> Strategy {
+        if self.rebuild {
+            Strategy::Rebuild
+        } else if self.verify {
+            Strategy::Verify
+        } else {
+            Strategy::Missing
+        }
+    }
+}
+
+/// `50MiB/s`, `1000tx/s`, both with a comma between, `none`.
+fn parse_rate(text: &str) -> Result<RateLimit, String> {
+    let expected =
+        "a rate like 50MiB/s, 1000tx/s, both with a comma between, or `none` is expected";
+    let mut rate = RateLimit::default();
+    if matches!(text.trim(), "none" | "no limit" | "") {
+        return Ok(rate);
+    }
+    for part in text.split(',') {
+        let part = part.trim();
+        let part = part.strip_suffix("/s").unwrap_or(part).trim();
+        let limit = match part.strip_suffix("tx") {
+            Some(number) => number.trim().parse().map_err(|_| expected.to_owned())?,
+            None => parse_size(part).map_err(|_| expected.to_owned())?,
+        };
+        if limit == 0 {
+            return Err("a rate of 0 would never end; `none` is no limit".into());
+        }
+        if part.ends_with("tx") {
+            rate.transactions_per_second = Some(limit);
+        } else {
+            rate.bytes_per_second = Some(limit);
+        }
+    }
+    Ok(rate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_sizes_or_transactions_per_second() {
+        let rate = |transactions_per_second, bytes_per_second| RateLimit {
+            transactions_per_second,
+            bytes_per_second,
+        };
+        for (text, expected) in [
+            ("none", rate(None, None)),
+            ("no limit", rate(None, None)),
+            ("50MiB/s", rate(None, Some(50 << 20))),
+            ("50MiB", rate(None, Some(50 << 20))),
+            ("1000tx/s", rate(Some(1000), None)),
+            ("1000 tx/s, 1MB/s", rate(Some(1000), Some(1_000_000))),
+        ] {
+            assert_eq!(parse_rate(text), Ok(expected), "{text}");
+        }
+        for text in ["fast", "0", "0tx/s", "-1MiB", "1 parsec"] {
+            assert!(parse_rate(text).is_err(), "{text}");
+        }
+    }
+}

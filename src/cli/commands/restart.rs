@@ -1,0 +1,28 @@
+//! `restart`: `stop` and `start`; `start` alone where nothing ran.
+
+use clap::Args;
+
+use super::start::{self, StartArgs};
+use super::stop::{self, StopArgs};
+use crate::cli::context::Context;
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+
+/// Stop the daemon and start it again
+///
+/// The configuration is checked before the daemon is stopped: with mistakes in it, the old one goes on.
+#[derive(Debug, Args)]
+pub struct RestartArgs {
+    #[command(flatten)]
+    start: StartArgs,
+}
+
+pub async fn run(args: &RestartArgs, context: &Context) -> Result<Exit, CliError> {
+    let config = context.config()?;
+    if let Some(pid) = stop::stop(&StopArgs::default(), context).await? {
+        context
+            .printer
+            .note(&format!("the daemon is stopped; it was pid={pid}"));
+    }
+    start::start(&args.start, &config.instance, context).await
+}

@@ -1,0 +1,248 @@
+//! `start`: puts the daemon into the background, and tells the truth: it returns when it serves, or
+//! says why not, with the last lines of the log.
+
+use std::path::Path;
+use std::process::Child;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::time::Instant;
+
+use super::details::DetailsView;
+use super::fg::FgArgs;
+use super::logtail;
+use crate::admin::api::{AdminApi as _, Status};
+use crate::admin::client::{AdminClient, ClientError, Target};
+use crate::cli::context::{Context, load_config};
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::launch;
+use crate::cli::output::{Format, escape, format};
+use crate::cli::prompt::Question;
+use crate::config::Config;
+
+/// Start the daemon in the background
+///
+/// Returns when it serves clients, or says what it waits for and why it does not start.
+#[derive(Debug, Default, Args)]
+#[command(after_help = "\
+Examples:
+  zeoraidctl start
+  zeoraidctl start --timeout 10m
+  zeoraidctl start --foreground      for systemd and containers; the same as `fg`")]
+pub struct StartArgs {
+    /// Stay in the foreground, and log to standard error
+    #[arg(short, long, conflicts_with_all = ["timeout", "no_wait"])]
+    pub(in crate::cli) foreground: bool,
+
+    /// Wait so long for it to serve; it goes on in the background [default: 1m]
+    #[arg(short, long, value_name = "TIME", value_parser = parse_timeout)]
+    timeout: Option<Duration>,
+
+    /// Return as soon as it answers, without waiting for members
+    #[arg(long, conflicts_with = "timeout")]
+    no_wait: bool,
+
+    /// Serve from the members that can be reached, although the start policy says no
+    #[arg(long)]
+    force: bool,
+
+    /// Do not ask, with --force
+    #[arg(short, long)]
+    yes: bool,
+}
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// A start takes less than a tenth of a second; what is longer is waited for no more finely than a
+/// person can see.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How much of the log is shown.
+const LOG_LINES: usize = 12;
+
+pub async fn run(args: &StartArgs, context: &Context) -> Result<Exit, CliError> {
+    let instance = context.instance()?;
+    start(args, &instance, context).await
+}
+
+/// For `init --start`: starts, and shows the details.
+pub(super) async fn in_instance(
+    args: &StartArgs,
+    instance: &Path,
+    context: &Context,
+) -> Result<Exit, CliError> {
+    let exit = start(args, instance, context).await?;
+    if context.printer.format == Format::Table {
+        let api = client(&load_config(instance)?)?;
+        let view = DetailsView::new(api.arrays().await?, &context.clock);
+        context.printer.print(&view)?;
+    }
+    Ok(exit)
+}
+
+pub(super) async fn start(
+    args: &StartArgs,
+    instance: &Path,
+    context: &Context,
+) -> Result<Exit, CliError> {
+    let config = load_config(instance)?;
+    let client = client(&config)?.with_timeout(Duration::from_secs(5));
+    match client.ping().await {
+        Ok(status) => {
+            context
+                .printer
+                .note(&format!("the daemon runs already; pid={}", status.pid));
+            return Ok(Exit::Done);
+        }
+        Err(ClientError::NotRunning { .. }) => {}
+        Err(error) => return Err(crate::admin::api::Problem::from(error).into()),
+    }
+    if args.force {
+        confirm_force(args, context)?;
+    }
+    let mut child = launch::spawn(&config, args.force)?;
+    let status = wait_until_it_serves(args, &config, &client, &mut child, context).await?;
+    let pid = status.pid;
+    let state = if status.ready {
+        "serves"
+    } else {
+        "runs, and does not serve yet"
+    };
+    let addresses: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
+    context.printer.success(&format!(
+        "the daemon {state}: {}; pid={pid}",
+        addresses.join(", ")
+    ));
+    Ok(Exit::Done)
+}
+
+async fn wait_until_it_serves(
+    args: &StartArgs,
+    config: &Config,
+    client: &AdminClient,
+    child: &mut Child,
+    context: &Context,
+) -> Result<Status, CliError> {
+    let timeout = args.timeout.unwrap_or(TIMEOUT);
+    let started = Instant::now();
+    let spinner = Spinner::new(context);
+    loop {
+        let answer = client.ping().await;
+        // Only then: a daemon that answered and ended has ended.
+        if let Some(status) = child.try_wait().map_err(|error| {
+            CliError::new(format!("could not find out how the daemon is: {error}"))
+        })? {
+            return Err(CliError::new(format!(
+                "the daemon did not start ({status}); its log ends:"
+            ))
+            .with_details(logtail::tail(&config.log.file, LOG_LINES))
+            .with_next("zeoraidctl check-config, or: zeoraidctl logtail -n 100"));
+        }
+        let waits_for = match answer {
+            Ok(status) if status.ready || args.no_wait => return Ok(status),
+            Ok(status) => {
+                let lines = status.arrays.iter().filter(|array| !array.serving);
+                let lines: Vec<_> = lines
+                    .map(|array| format!("{}: {}", escape(&array.name), escape(&array.line)))
+                    .collect();
+                lines.join("; ")
+            }
+            Err(ClientError::NotRunning { .. } | ClientError::Unreachable { .. }) => {
+                "it opens its files".to_owned()
+            }
+            Err(error) => return Err(crate::admin::api::Problem::from(error).into()),
+        };
+        spinner.say(&waits_for);
+        if started.elapsed() >= timeout {
+            let waited = format::duration(timeout.as_secs());
+            let message =
+                format!("the daemon runs, but does not serve after {waited}: {waits_for}");
+            return Err(CliError::new(message)
+                .with_next("zeoraidctl details, or to start with what is there: zeoraidctl stop && zeoraidctl start --force"));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn confirm_force(args: &StartArgs, context: &Context) -> Result<(), CliError> {
+    context.printer.warning(
+        "`--force` serves from the members that can be reached. Transactions that were acknowledged \
+         while those were out are missing until the others return; what clients commit meanwhile makes \
+         the others diverge: then one side of the two histories has to be cut (it is set aside in a file)",
+    );
+    if args.yes {
+        return Ok(());
+    }
+    let question = Question {
+        text: "Start from what is there?",
+        flag: "--yes",
+    };
+    if context.prompt.type_word(question, "force")? {
+        Ok(())
+    } else {
+        Err(CliError::BrokenOff)
+    }
+}
+
+/// The client of the instance's daemon.
+pub(super) fn client(config: &Config) -> Result<AdminClient, CliError> {
+    AdminClient::new(Target::Socket(config.admin.socket.clone()))
+        .map_err(|error| crate::admin::api::Problem::from(error).into())
+}
+
+/// Says what is waited for, on a terminal; elsewhere the message at the end says it.
+struct Spinner(Option<indicatif::ProgressBar>);
+
+impl Spinner {
+    /// Nothing flashes up for a start that is as fast as it should be.
+    const AFTER: Duration = Duration::from_millis(300);
+
+    fn new(context: &Context) -> Self {
+        let shown = context.printer.stderr_is_terminal() && !context.printer.quiet;
+        Spinner(shown.then(indicatif::ProgressBar::new_spinner))
+    }
+
+    fn say(&self, waits_for: &str) {
+        if let Some(bar) = &self.0
+            && bar.elapsed() > Self::AFTER
+        {
+            bar.set_message(format!("waits: {waits_for}"));
+            bar.tick();
+        }
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl StartArgs {
+    /// `start --foreground` is `fg`.
+    pub(in crate::cli) fn for_foreground(&self) -> FgArgs {
+        FgArgs {
+            force: self.force,
+            yes: self.yes,
+            background: false,
+        }
+    }
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    crate::config::parse_duration(text)
+}
+
+/// For `fg --force` as well.
+pub(super) fn confirm_force_in_foreground(
+    args: &FgArgs,
+    context: &Context,
+) -> Result<(), CliError> {
+    let args = StartArgs {
+        force: true,
+        yes: args.yes,
+        ..StartArgs::default()
+    };
+    confirm_force(&args, context)
+}

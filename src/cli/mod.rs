@@ -1,0 +1,111 @@
+//! The command line: what an administrator types and reads.
+//!
+//! A command is a file under [`commands`]: its arguments, and `run(args, &Context)`. It asks the daemon
+//! through [`AdminApi`](crate::admin::api::AdminApi), people through [`prompt::Prompt`], and prints
+//! through [`output::Printer`]; so it runs in tests against a fake daemon, a script and buffers.
+//! [`context`] alone knows where the daemon is; the room knows no storage, no array and no wire.
+
+pub mod args;
+pub mod commands;
+pub mod context;
+mod error;
+mod exit;
+mod interrupt;
+mod launch;
+pub mod output;
+mod place;
+mod progress;
+pub mod prompt;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _};
+
+use args::{Cli, Command};
+use context::Context;
+pub use error::CliError;
+pub use exit::Exit;
+
+/// The whole program: parses what was typed, runs it, and gives the exit code.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let parsed = Cli::command()
+        .try_get_matches_from(arguments)
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way as well, with code 0. Nobody may be reading.
+            drop(error.print());
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let Cli { global, command } = cli;
+    let context = Context::standard(global);
+    let ended = run(command, &context);
+    finish(ended, &context).into()
+}
+
+/// Says what went wrong.
+fn finish(ended: Result<Exit, CliError>, context: &Context) -> Exit {
+    let error = match ended {
+        Ok(exit) => return exit,
+        Err(error) => error,
+    };
+    let message = error.to_string();
+    match &error {
+        CliError::OutputClosed => {}
+        CliError::BrokenOff => context.printer.note(&message),
+        CliError::Failed { details, next, .. } => {
+            context.printer.error(&message, details, next.as_deref());
+        }
+    }
+    error.exit()
+}
+
+fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
+    // The daemon makes a runtime of its own, with threads.
+    let command = match command {
+        Command::Fg(args) => return commands::fg::run(&args, context),
+        Command::Start(args) if args.foreground => {
+            return commands::fg::run(&args.for_foreground(), context);
+        }
+        other => other,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::new(format!("could not start: {error}")))?;
+    runtime.block_on(async {
+        let unclaimed = context.unclaimed_interrupt();
+        // Both may be dropped: a command that must not be broken off claims Ctrl-C.
+        tokio::select! {
+            ended = dispatch(command, context) => ended,
+            () = unclaimed => Err(CliError::BrokenOff),
+        }
+    })
+}
+
+async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError> {
+    match command {
+        Command::Init(args) => commands::init::run(args, context).await,
+        Command::Recipe(args) => commands::recipe::run(args, context),
+        Command::Start(args) => commands::start::run(&args, context).await,
+        Command::Fg(args) => commands::fg::run(&args, context),
+        Command::Stop(args) => commands::stop::run(&args, context).await,
+        Command::Restart(args) => commands::restart::run(&args, context).await,
+        Command::Wait(args) => commands::wait::run(&args, context).await,
+        Command::Reload(args) => commands::reload::run(&args, context).await,
+        Command::Reopen(args) => commands::reopen::run(&args, context).await,
+        Command::Status(args) => commands::status::run(&args, context).await,
+        Command::Details(args) => commands::details::run(&args, context).await,
+        Command::Recover(args) => commands::recover::run(args, context).await,
+        Command::Disable(args) => commands::disable::run(&args, context).await,
+        Command::Events(args) => commands::events::run(&args, context).await,
+        Command::Logtail(args) => commands::logtail::run(&args, context).await,
+        Command::Show(args) => commands::show::run(&args, context).await,
+        Command::CheckConfig(args) => commands::check_config::run(&args, context),
+        Command::Completions(args) => commands::completions::run(&args, context),
+        Command::Man(args) => commands::man::run(&args, context),
+    }
+}

@@ -1,0 +1,246 @@
+//! How far a recovery is, on the screen.
+//!
+//! On a terminal bars, one for each member and phase; without one a line every ten seconds, and one at
+//! every change of phase. Both are told the same [`Recovery`]s and go to standard error.
+
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::time::Instant;
+
+use super::output::{Paint, Printer, Style, escape, format};
+use crate::admin::api::{Lag, Recovery};
+
+/// Shows how far a recovery is.
+pub(super) trait Display {
+    fn show(&mut self, recovery: &Recovery);
+
+    /// Leaves what was shown and takes nothing more away: something else will be written.
+    fn end(&mut self);
+}
+
+/// What this output can show.
+pub(super) fn display(printer: &Printer) -> Box<dyn Display + '_> {
+    if printer.quiet {
+        Box::new(Nothing)
+    } else if printer.stderr_is_terminal() && console::Term::stderr().features().is_attended() {
+        Box::new(Bars::new(
+            ProgressDrawTarget::stderr_with_hz(10),
+            printer.error_style(),
+        ))
+    } else {
+        Box::new(Lines::new(printer))
+    }
+}
+
+/// Nothing, for `--quiet`.
+struct Nothing;
+
+impl Display for Nothing {
+    fn show(&mut self, _: &Recovery) {}
+    fn end(&mut self) {}
+}
+
+/// Bars that follow the width of the terminal.
+struct Bars {
+    all: MultiProgress,
+    style: Style,
+    current: Option<Current>,
+}
+
+struct Current {
+    member: String,
+    phase: String,
+    bar: ProgressBar,
+    has_total: bool,
+}
+
+impl Bars {
+    fn new(target: ProgressDrawTarget, style: Style) -> Self {
+        Bars {
+            all: MultiProgress::with_draw_target(target),
+            style,
+            current: None,
+        }
+    }
+
+    fn prefix(&self, recovery: &Recovery) -> String {
+        let member = escape(&recovery.member).into_owned();
+        let member = self.style.paint(Paint::Strong, &format!("{member:<8}"));
+        format!("{member} {:<9}", escape(&recovery.phase))
+    }
+
+    fn template(&self, has_total: bool) -> ProgressStyle {
+        let template = match (has_total, self.style.color) {
+            (true, true) => "  {prefix} {wide_bar:.green/dim} {percent:>3} %  {msg}",
+            (true, false) => "  {prefix} {wide_bar} {percent:>3} %  {msg}",
+            (false, _) => "  {prefix} {msg}",
+        };
+        ProgressStyle::with_template(template)
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .progress_chars("━╸─")
+    }
+
+    fn close(&mut self) {
+        if let Some(current) = self.current.take() {
+            current.bar.set_style(self.template(false));
+            current.bar.finish_with_message("done");
+        }
+    }
+}
+
+impl Display for Bars {
+    fn show(&mut self, recovery: &Recovery) {
+        let (done, total) = position(recovery);
+        let is_same = |current: &Current| {
+            current.member == recovery.member && current.phase == recovery.phase
+        };
+        if !self.current.as_ref().is_some_and(is_same) {
+            self.close();
+            let bar = self.all.add(ProgressBar::new(total));
+            bar.set_style(self.template(total > 0));
+            bar.set_prefix(self.prefix(recovery));
+            self.current = Some(Current {
+                member: recovery.member.clone(),
+                phase: recovery.phase.clone(),
+                bar,
+                has_total: total > 0,
+            });
+        }
+        let style = self.template(true);
+        let Some(current) = &mut self.current else {
+            return;
+        };
+        if total > 0 && !current.has_total {
+            current.has_total = true;
+            current.bar.set_style(style);
+        }
+        current.bar.set_length(total);
+        current.bar.set_position(done.min(total));
+        current.bar.set_message(amounts(recovery));
+    }
+
+    fn end(&mut self) {
+        self.close();
+    }
+}
+
+/// A line every ten seconds.
+struct Lines<'a> {
+    printer: &'a Printer,
+    last: Option<(Instant, String, String)>,
+}
+
+impl<'a> Lines<'a> {
+    const EVERY: Duration = Duration::from_secs(10);
+
+    fn new(printer: &'a Printer) -> Self {
+        Lines {
+            printer,
+            last: None,
+        }
+    }
+}
+
+impl Display for Lines<'_> {
+    fn show(&mut self, recovery: &Recovery) {
+        let due = self.last.as_ref().is_none_or(|(when, member, phase)| {
+            *member != recovery.member || *phase != recovery.phase || when.elapsed() >= Lines::EVERY
+        });
+        if !due {
+            return;
+        }
+        let member = escape(&recovery.member);
+        let phase = escape(&recovery.phase);
+        let (done, total) = position(recovery);
+        let percent = match percent(done, total) {
+            Some(percent) => format!(" {percent} %"),
+            None => String::new(),
+        };
+        let amounts = amounts(recovery);
+        let amounts = if amounts.is_empty() {
+            amounts
+        } else {
+            format!(", {amounts}")
+        };
+        self.printer
+            .note(&format!("{member}: {phase}{percent}{amounts}"));
+        let now = Instant::now();
+        self.last = Some((now, recovery.member.clone(), recovery.phase.clone()));
+    }
+
+    fn end(&mut self) {}
+}
+
+/// Done and total in the unit that says most: bytes, where they are known, else transactions.
+fn position(recovery: &Recovery) -> (u64, u64) {
+    if recovery.total.bytes > 0 {
+        (recovery.done.bytes, recovery.total.bytes)
+    } else {
+        (recovery.done.transactions, recovery.total.transactions)
+    }
+}
+
+fn percent(done: u64, total: u64) -> Option<u64> {
+    let done = u128::from(done.min(total)) * 100;
+    done.checked_div(u128::from(total))
+        .map(|percent| percent as u64)
+}
+
+/// `5.7/8.4 GiB  212 MiB/s  12 s left`, or what is waited for.
+fn amounts(recovery: &Recovery) -> String {
+    let mut parts = Vec::new();
+    let Lag {
+        transactions,
+        bytes,
+    } = recovery.total;
+    if bytes > 0 {
+        let done = format::bytes(recovery.done.bytes.min(bytes));
+        parts.push(format!("{done} of {}", format::bytes(bytes)));
+    } else if transactions > 0 {
+        let done = format::count(recovery.done.transactions.min(transactions));
+        parts.push(format!("{done} of {} tx", format::count(transactions)));
+    }
+    if recovery.bytes_per_s >= 1.0 {
+        parts.push(format!("{}/s", format::bytes(recovery.bytes_per_s as u64)));
+    }
+    if let Some(left) = recovery.time_left_s {
+        parts.push(format!("{} left", format::duration(left)));
+    }
+    if parts.is_empty()
+        && let Some(note) = &recovery.note
+    {
+        parts.push(escape(note).into_owned());
+    }
+    parts.join("  ")
+}
+
+/// The same as one line for `details`: `copy ━━━━╸━━ 68 %  5.7 of 8.4 GiB  12 s left`.
+pub(super) fn line(recovery: &Recovery, width: usize, style: Style) -> String {
+    let phase = escape(&recovery.phase);
+    let (done, total) = position(recovery);
+    let amounts = amounts(recovery);
+    let Some(percent) = percent(done, total) else {
+        return format!("{phase}  {amounts}").trim_end().to_owned();
+    };
+    let used = console::measure_text_width(&phase) + console::measure_text_width(&amounts) + 9;
+    let room = width.saturating_sub(used).min(40);
+    let bar = if room >= 8 {
+        format!("{} ", bar(percent, room, style))
+    } else {
+        String::new()
+    };
+    format!("{phase} {bar}{percent} %  {amounts}")
+}
+
+/// What is done is thick, and what is not is thin, also where there are no colours.
+fn bar(percent: u64, width: usize, style: Style) -> String {
+    let full = (width as u64 * percent / 100) as usize;
+    let done = "━".repeat(full);
+    let rest = "─".repeat(width - full);
+    format!(
+        "{}{}",
+        style.paint(Paint::Good, &done),
+        style.paint(Paint::Faint, &rest)
+    )
+}

@@ -1,0 +1,68 @@
+//! Why the daemon does not run.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::admin::TokenError;
+use crate::raid::RecordError;
+use crate::server;
+
+/// Why the daemon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    #[error("the daemon of this instance runs already{}", with_pid(*.pid))]
+    AlreadyRunning { path: PathBuf, pid: Option<u32> },
+    #[error("could not {what} {}: {source}", .path.display())]
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("could not {what}: {source}")]
+    System {
+        what: &'static str,
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Admin(#[from] crate::admin::listen::ListenError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error("array {array}: {source}")]
+    Record { array: String, source: RecordError },
+    #[error(transparent)]
+    Listen(#[from] server::ListenError),
+}
+
+impl DaemonError {
+    /// What the operator can do.
+    #[must_use]
+    pub fn next(&self) -> Option<String> {
+        match self {
+            DaemonError::AlreadyRunning { .. } => {
+                Some("zeoraidctl status, or: zeoraidctl restart".into())
+            }
+            DaemonError::Listen(server::ListenError::InUse { address }) => Some(format!(
+                "find who listens there (`ss -ltnp`), or change {address} in `listen` of etc/zeoraid.yaml"
+            )),
+            DaemonError::Listen(_) => Some("change `listen` in etc/zeoraid.yaml".into()),
+            DaemonError::Admin(_) => Some("change `admin` in etc/zeoraid.yaml".into()),
+            _ => None,
+        }
+    }
+
+    pub(super) fn io(
+        what: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| DaemonError::Io { what, path, source }
+    }
+
+    pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| DaemonError::System { what, source }
+    }
+}
+
+fn with_pid(pid: Option<u32>) -> String {
+    pid.map_or(String::new(), |pid| format!("; pid={pid}"))
+}

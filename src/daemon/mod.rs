@@ -1,0 +1,26 @@
+//! The daemon: one process that opens arrays, serves them to ZEO clients, and can be asked.
+//!
+//! [`run`] is its whole life. [`supervisor`] turns a configuration into arrays and listeners, and back
+//! into what changed; [`api`] answers the admin protocol from them; [`report`] puts what arrays say of
+//! themselves into that protocol's words. The rest is what every daemon needs: [`logging`],
+//! [`pid_file`], [`signals`], [`notify`], [`panics`]; [`background`] is the parent's half of `start`.
+
+pub mod background;
+
+mod api;
+mod error;
+mod logging;
+mod notify;
+mod panics;
+mod pid_file;
+mod reload;
+mod report;
+mod run;
+mod signals;
+mod supervisor;
+
+pub use error::DaemonError;
+pub use run::{Start, run};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,424 @@
+//! What arrays say of themselves, in the admin protocol's words.
+//!
+//! Only conversion and wording: what happened, what it means, and what an operator can do next.
+
+use std::time::Duration;
+
+use crate::admin::api::{
+    Analysis, ArrayDetails, ArrayState, ArrayStatus, CommitLock, Finding, Lag, MemberDetails,
+    MemberState, Problem, RateLimit, Recovery, RecoveryState, Strategy, Transaction,
+};
+use crate::job::{Amount, Rate};
+use crate::raid::{
+    self, AnalysisReport, ArrayReport, MemberReport, RecoveryOutcome, RecoveryReport, Refused,
+    Serving, TxnSummary,
+};
+use crate::storage::Extent;
+use crate::zodb::Tid;
+
+/// What the array does not know of itself.
+pub(super) struct Surroundings {
+    pub(super) addresses: Vec<String>,
+    pub(super) clients: u64,
+    pub(super) auto_recover: bool,
+    /// The daemon has other arrays: commands must say which.
+    pub(super) one_of_many: bool,
+}
+
+pub(super) fn status(report: &ArrayReport) -> ArrayStatus {
+    ArrayStatus {
+        name: report.name.clone(),
+        state: array_state(report.state),
+        line: report.line.clone(),
+        serving: report.serving.can_read(),
+    }
+}
+
+/// An array that is not opened yet.
+pub(super) fn starting(name: &str) -> ArrayStatus {
+    ArrayStatus {
+        name: name.to_owned(),
+        state: ArrayState::Failed,
+        line: "starting".to_owned(),
+        serving: false,
+    }
+}
+
+pub(super) fn details(report: &ArrayReport, around: Surroundings) -> ArrayDetails {
+    let members = report.members.iter();
+    let members = members.map(|m| member(m, report, around.auto_recover));
+    let running = report.recovery.as_ref();
+    let running = running.filter(|recovery| recovery.outcome == RecoveryOutcome::Running);
+    ArrayDetails {
+        name: report.name.clone(),
+        uuid: report.uuid,
+        state: array_state(report.state),
+        line: report.line.clone(),
+        serving: report.serving.can_read(),
+        epoch: report.epoch,
+        since: report.since,
+        head: (!report.head.is_zero()).then(|| transaction(report.head)),
+        objects: report.size.objects,
+        bytes: report.size.bytes,
+        clients: around.clients,
+        loads: report.loads,
+        commits: report.commits,
+        loads_per_s: report.loads_per_s,
+        commits_per_s: report.commits_per_s,
+        commit_lock: CommitLock {
+            held: report.lock.held_for.is_some(),
+            held_ms: report.lock.held_for.map(millis),
+            waiting: report.lock.waiting,
+        },
+        members: members.collect(),
+        recovery: running.map(recovery),
+        next: next(report, &around),
+        addresses: around.addresses,
+    }
+}
+
+/// The command that helps, where one does.
+fn next(report: &ArrayReport, around: &Surroundings) -> Option<String> {
+    let array = if around.one_of_many {
+        format!(" -S {}", report.name)
+    } else {
+        String::new()
+    };
+    let waits_for_operator = report.members.iter().any(|member| {
+        member.state == raid::MemberState::Degraded
+            && (member.needs_operator || !around.auto_recover)
+    });
+    match (report.state, &report.serving) {
+        (raid::ArrayState::Failed, Serving::Starting { .. }) => {
+            Some("zeoraidctl logtail".to_owned())
+        }
+        (raid::ArrayState::Failed, _) => Some("zeoraidctl logtail".to_owned()),
+        (raid::ArrayState::Optimal, _) => None,
+        (raid::ArrayState::Recovering, _) if !waits_for_operator => {
+            Some(format!("zeoraidctl{array} details --watch"))
+        }
+        _ => Some(format!("zeoraidctl{array} recover --interactive")),
+    }
+}
+
+pub(super) fn member(
+    report: &MemberReport,
+    array: &ArrayReport,
+    auto_recover: bool,
+) -> MemberDetails {
+    let last = report.last_tid.filter(|tid| !tid.is_zero());
+    MemberDetails {
+        name: report.name.clone(),
+        state: match report.state {
+            raid::MemberState::Optimal => MemberState::Optimal,
+            raid::MemberState::Degraded => MemberState::Degraded,
+            raid::MemberState::Recovering => MemberState::Recovering,
+        },
+        kind: report.description.kind.to_owned(),
+        location: report.description.location.clone(),
+        since: report.since,
+        reason: report.reason.clone(),
+        outlook: outlook(report, array, auto_recover),
+        lag: report.lag.map(lag),
+        last: last.map(transaction),
+        latency_ms: report.latency.map(|latency| latency.as_secs_f64() * 1000.0),
+        reads: report.reads,
+        faults: report.faults,
+    }
+}
+
+/// What happens next to a member that is out.
+fn outlook(report: &MemberReport, array: &ArrayReport, auto_recover: bool) -> Option<String> {
+    if report.state != raid::MemberState::Degraded {
+        return None;
+    }
+    let queued = array.recovery.as_ref().is_some_and(|recovery| {
+        recovery.outcome == RecoveryOutcome::Running && recovery.queued.contains(&report.name)
+    });
+    if queued {
+        return Some("waits for its recovery".to_owned());
+    }
+    let by_whom = if report.needs_operator || !auto_recover {
+        format!("waits for `zeoraidctl recover {}`", report.name)
+    } else {
+        "recovers by itself".to_owned()
+    };
+    Some(match report.next_try {
+        Some(wait) => format!("next try in {} s; {by_whom}", wait.as_secs().max(1)),
+        None => by_whom,
+    })
+}
+
+pub(super) fn recovery(report: &RecoveryReport) -> Recovery {
+    let (state, problem) = match &report.outcome {
+        RecoveryOutcome::Running => (RecoveryState::Running, None),
+        RecoveryOutcome::Done => (RecoveryState::Done, None),
+        RecoveryOutcome::Cancelled => (RecoveryState::Cancelled, None),
+        RecoveryOutcome::Failed { reason, next } => {
+            let problem = Problem::failed(reason.clone());
+            let problem = match next {
+                Some(next) => problem.with_next(next.clone()),
+                None => problem,
+            };
+            (RecoveryState::Failed, Some(problem))
+        }
+    };
+    let progress = &report.progress;
+    let set_aside = report.set_aside.iter();
+    Recovery {
+        id: report.id,
+        member: report.member.clone(),
+        source: report.source.clone(),
+        strategy: from_strategy(report.strategy),
+        state,
+        phase: progress.phase.to_owned(),
+        note: progress.note.clone(),
+        done: amount(progress.done),
+        total: amount(progress.total),
+        transactions_per_s: progress.transactions_per_second,
+        bytes_per_s: progress.bytes_per_second,
+        time_left_s: progress.time_left().map(|left| left.as_secs()),
+        rate: limit(report.rate),
+        started: report.started,
+        ended: report.ended,
+        set_aside: set_aside.map(|path| path.display().to_string()).collect(),
+        queued: report.queued.clone(),
+        problem,
+    }
+}
+
+/// A recovery that was asked for and waits for others.
+pub(super) fn queued(running: &RecoveryReport, member: &str, asked: Strategy) -> Recovery {
+    Recovery {
+        member: member.to_owned(),
+        source: None,
+        strategy: asked,
+        state: RecoveryState::Running,
+        phase: "queued".to_owned(),
+        note: Some(format!("waits for the recovery of {}", running.member)),
+        done: Lag::default(),
+        total: Lag::default(),
+        transactions_per_s: 0.0,
+        bytes_per_s: 0.0,
+        time_left_s: None,
+        set_aside: Vec::new(),
+        problem: None,
+        ..recovery(running)
+    }
+}
+
+pub(super) fn analysis(report: AnalysisReport) -> Analysis {
+    let (finding, line, advice) = match report.finding {
+        raid::Finding::UpToDate => (
+            Finding::UpToDate,
+            "holds everything".to_owned(),
+            Strategy::Missing,
+        ),
+        raid::Finding::Behind { common, lacks } => (
+            Finding::Behind {
+                lag: lag(lacks),
+                common: transaction(common),
+            },
+            format!("behind by {}", words(lacks)),
+            Strategy::Missing,
+        ),
+        raid::Finding::Empty { lacks } => (
+            Finding::Empty { lag: lag(lacks) },
+            format!("empty; lacks {}", words(lacks)),
+            Strategy::Missing,
+        ),
+        raid::Finding::Diverged {
+            common,
+            lacks,
+            only_here,
+            only_here_count,
+        } => (
+            Finding::Diverged {
+                common: common.map(transaction),
+                lag: lag(lacks),
+                only_here: only_here.into_iter().map(summary).collect(),
+                only_here_count,
+            },
+            format!(
+                "diverged{}; {} only here, lacks {}",
+                common.map_or(String::new(), |tid| format!(" after {tid}")),
+                counted(only_here_count, "transaction"),
+                words(lacks)
+            ),
+            Strategy::Rebuild,
+        ),
+        raid::Finding::Damaged { reason } => {
+            let line = format!("cannot be used: {reason}");
+            (Finding::Damaged { reason }, line, Strategy::Rebuild)
+        }
+    };
+    Analysis {
+        member: report.member,
+        source: report.source,
+        finding,
+        line,
+        advice,
+    }
+}
+
+pub(super) fn refused(refused: Refused) -> Problem {
+    let detail = refused.to_string();
+    let problem = match &refused {
+        Refused::NoSuchMember { .. } => Problem::not_found(detail),
+        Refused::Record(_) => Problem::failed(detail),
+        Refused::ShuttingDown => Problem::unavailable("ending", "The daemon is ending", detail),
+        _ => Problem::conflict(detail),
+    };
+    match refused.next() {
+        Some(next) => problem.with_next(next),
+        None => problem,
+    }
+}
+
+pub(super) fn to_strategy(strategy: Strategy) -> raid::Strategy {
+    match strategy {
+        Strategy::Missing => raid::Strategy::Missing,
+        Strategy::Verify => raid::Strategy::Verify,
+        Strategy::Rebuild => raid::Strategy::Rebuild,
+    }
+}
+
+fn from_strategy(strategy: raid::Strategy) -> Strategy {
+    match strategy {
+        raid::Strategy::Missing => Strategy::Missing,
+        raid::Strategy::Verify => Strategy::Verify,
+        raid::Strategy::Rebuild => Strategy::Rebuild,
+    }
+}
+
+/// Nought is no limit.
+pub(super) fn to_rate(limit: RateLimit) -> Rate {
+    Rate {
+        transactions_per_second: limit.transactions_per_second.filter(|most| *most > 0),
+        bytes_per_second: limit.bytes_per_second.filter(|most| *most > 0),
+    }
+}
+
+fn limit(rate: Rate) -> RateLimit {
+    RateLimit {
+        transactions_per_second: rate.transactions_per_second,
+        bytes_per_second: rate.bytes_per_second,
+    }
+}
+
+fn array_state(state: raid::ArrayState) -> ArrayState {
+    match state {
+        raid::ArrayState::Optimal => ArrayState::Optimal,
+        raid::ArrayState::Recovering => ArrayState::Recovering,
+        raid::ArrayState::Degraded => ArrayState::Degraded,
+        raid::ArrayState::Failed => ArrayState::Failed,
+    }
+}
+
+fn transaction(tid: Tid) -> Transaction {
+    Transaction {
+        tid: tid.to_string(),
+        time: tid.time(),
+        user: None,
+        description: None,
+    }
+}
+
+fn summary(txn: TxnSummary) -> Transaction {
+    Transaction {
+        user: Some(txn.user),
+        description: Some(txn.description),
+        ..transaction(txn.tid)
+    }
+}
+
+fn lag(extent: Extent) -> Lag {
+    Lag {
+        transactions: extent.transactions,
+        bytes: extent.bytes,
+    }
+}
+
+fn amount(amount: Amount) -> Lag {
+    Lag {
+        transactions: amount.transactions,
+        bytes: amount.bytes,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// `1 402 transactions (31 MiB)`.
+fn words(extent: Extent) -> String {
+    let size = humansize::format_size(extent.bytes, humansize::BINARY.decimal_places(1));
+    format!("{} ({size})", counted(extent.transactions, "transaction"))
+}
+
+fn counted(number: u64, one: &str) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.char_indices() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{text} {one}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_analysis_is_one_line_with_the_sensible_way_to_mend_it() {
+        let lacks = Extent {
+            transactions: 1402,
+            bytes: 31 << 20,
+        };
+        let check = |finding, line: &str, advice| {
+            let found = analysis(AnalysisReport {
+                member: "b".into(),
+                source: "a".into(),
+                finding,
+            });
+            assert_eq!((found.line.as_str(), found.advice), (line, advice));
+        };
+        let common = Tid(1);
+        check(
+            raid::Finding::Behind { common, lacks },
+            "behind by 1 402 transactions (31 MiB)",
+            Strategy::Missing,
+        );
+        check(
+            raid::Finding::Diverged {
+                common: Some(common),
+                lacks: Extent::default(),
+                only_here: Vec::new(),
+                only_here_count: 1,
+            },
+            "diverged after 0x0000000000000001; 1 transaction only here, lacks 0 transactions (0 B)",
+            Strategy::Rebuild,
+        );
+    }
+
+    #[test]
+    fn what_is_refused_says_why_and_what_next() {
+        let problem = refused(Refused::LastOptimal {
+            array: "main".into(),
+            member: "a".into(),
+        });
+        assert_eq!(problem.status, 409);
+        assert!(problem.next.is_some());
+        let problem = refused(Refused::NoSuchMember {
+            array: "main".into(),
+            member: "c".into(),
+            members: vec!["a".into(), "b".into()],
+        });
+        assert_eq!(problem.status, 404);
+        assert_eq!(problem.detail, "array main has no member c; it has a, b");
+    }
+}

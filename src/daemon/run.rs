@@ -1,0 +1,236 @@
+//! The daemon's whole life.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::api::Daemon;
+use super::background::{leave_session, make_folder, make_parent};
+use super::error::DaemonError;
+use super::logging::Logging;
+use super::notify::Notify;
+use super::panics;
+use super::pid_file::PidFile;
+use super::signals::{Asked, Signals};
+use super::supervisor;
+use crate::admin::http::{self, Admin};
+use crate::admin::listen::{Socket, Tcp};
+use crate::admin::{Metrics, Token};
+use crate::config::Config;
+use crate::task::{StillRunning, Tasks};
+
+/// How the daemon is started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Start {
+    /// Serve from what is reachable although the start policy says no.
+    pub force: bool,
+    /// It was started by [`super::background::spawn`]: leave the terminal, log to the file.
+    pub background: bool,
+}
+
+/// How long a part may take to end. Finishing what is in hand takes far less.
+const SERVER_END: Duration = Duration::from_secs(30);
+const ARRAY_END: Duration = Duration::from_secs(30);
+const TASKS_END: Duration = Duration::from_secs(5);
+
+/// Runs the daemon until it is asked to end, by a signal or over the admin protocol. Makes a runtime of
+/// its own: call it where there is none.
+///
+/// # Errors
+/// Why it could not start. What goes wrong later is logged, and no error.
+pub fn run(config: Config, start: Start) -> Result<(), DaemonError> {
+    if start.background {
+        leave_session();
+        make_parent(&config.log.file)?;
+    }
+    let logging = Logging::start(&config.log, start.background)?;
+    panics::abort_on_panic();
+    make_parent(&config.pid_file)?;
+    let pid_file = PidFile::take(&config.pid_file)?;
+    make_parent(&config.admin.socket)?;
+    make_folder(&config.spool.folder)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("zeoraid")
+        .build()
+        .map_err(DaemonError::system("start threads"))?;
+    let ended = runtime.block_on(live(config, start, logging));
+    // Blocking work that still runs then has lost its reason.
+    runtime.shutdown_timeout(TASKS_END);
+    drop(pid_file);
+    ended
+}
+
+/// Opens everything, serves, and closes everything in reverse order.
+async fn live(config: Config, start: Start, logging: Logging) -> Result<(), DaemonError> {
+    let mut signals = Signals::catch()?;
+    let notify = Notify::new(!start.background);
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(version, pid = std::process::id(), instance = %config.instance.display(), "starting");
+
+    // First the admin protocol: from now on the daemon can be asked what it does.
+    let admin = Tasks::new("admin tasks");
+    let tasks = Tasks::new("daemon tasks");
+    let daemon = Daemon::new(config, logging, tasks.clone());
+    serve_admin(&daemon, &admin).await?;
+
+    let opened = open(&daemon, start.force, &tasks).await;
+    let started = opened.is_ok();
+    if started {
+        let said = daemon.clone();
+        let stop = tasks.stop().clone();
+        tasks.spawn("status for systemd", async move {
+            tokio::select! {
+                // It may be dropped: it only says how things are.
+                () = tell_status(&said, notify) => {}
+                () = stop.requested() => {}
+            }
+        });
+        notify.watch(&tasks);
+        obey(&daemon, &mut signals, notify).await;
+    }
+
+    notify.stopping(SERVER_END + ARRAY_END + TASKS_END);
+    tracing::info!("ending");
+    // It may be dropped: files are safe at every moment, as they are after a crash.
+    let graceful = tokio::select! {
+        graceful = close(&daemon, &admin, &tasks) => graceful,
+        () = signals.end() => {
+            tracing::warn!("asked to end a second time: ending at once");
+            false
+        }
+    };
+    if started {
+        tracing::info!(graceful, "ended");
+    }
+    opened
+}
+
+async fn serve_admin(daemon: &Daemon, tasks: &Tasks) -> Result<(), DaemonError> {
+    let config = daemon.config();
+    let token = config.admin.token_file.as_deref().map(Token::read);
+    let token = token.transpose()?;
+    let socket = Socket::bind(&config.admin.socket).await?;
+    let admin = Admin {
+        api: Arc::new(daemon.clone()),
+        metrics: Metrics::install(),
+    };
+    if let Some((host, port)) = &config.admin.address {
+        let tcp = Tcp::bind(host, *port).await?;
+        if let Some(address) = tcp.address() {
+            tracing::info!(%address, token = token.is_some(), "admin protocol over TCP");
+        }
+        http::serve_tcp(tasks, tcp, token, admin.clone());
+    }
+    http::serve_socket(tasks, socket, admin);
+    Ok(())
+}
+
+/// Starts the arrays, then listens for clients.
+async fn open(daemon: &Daemon, force: bool, tasks: &Tasks) -> Result<(), DaemonError> {
+    let config = daemon.config();
+    let mut arrays = Vec::new();
+    for array in &config.arrays {
+        let started = supervisor::start_array(&config, array, force, daemon.events()).await;
+        match started {
+            Ok(running) => arrays.push(running),
+            Err(error) => {
+                // Those that were started are closed as usual.
+                daemon.set_arrays(arrays);
+                return Err(error);
+            }
+        }
+    }
+    daemon.set_arrays(arrays);
+    let server = supervisor::start_server(&config, daemon.arrays(), tasks).await?;
+    server.set_admin(Arc::new(daemon.clone()));
+    for address in server.listening() {
+        tracing::info!(%address, "listening for ZEO clients");
+    }
+    daemon.set_server(server);
+    Ok(())
+}
+
+/// Does what signals ask, until one, or the admin protocol, asks to end.
+async fn obey(daemon: &Daemon, signals: &mut Signals, notify: Notify) {
+    loop {
+        // Both may be dropped: neither loses what has come.
+        let asked = tokio::select! {
+            asked = signals.next() => asked,
+            () = daemon.end().requested() => Asked::End,
+        };
+        match asked {
+            Asked::End => return,
+            Asked::Reload => {
+                notify.reloading();
+                if let Err(problem) = daemon.reload_now(false).await {
+                    tracing::error!(why = %problem, mistakes = ?problem.mistakes, "reload refused");
+                }
+                notify.ready(&daemon.line().0);
+            }
+            Asked::Reopen => {
+                // It is logged and that is all that can be done.
+                daemon.reopen_now().ok();
+            }
+        }
+    }
+}
+
+/// Tells systemd when clients are served, and from then on how the arrays are.
+async fn tell_status(daemon: &Daemon, notify: Notify) {
+    const EVERY: Duration = Duration::from_secs(5);
+    let give_up = Instant::now() + supervisor::patience(&daemon.config());
+    let mut ready = false;
+    let mut last = String::new();
+    let mut changes: Vec<_> = daemon
+        .arrays()
+        .iter()
+        .map(|running| running.array.serving())
+        .collect();
+    loop {
+        let (line, serves) = daemon.line();
+        if !ready && (serves || Instant::now() >= give_up) {
+            ready = true;
+            notify.ready(&line);
+            tracing::info!(serves, line, "started");
+        } else if !ready {
+            notify.still_starting(&line, EVERY * 2);
+        } else if line != last {
+            notify.status(&line);
+        }
+        last = line;
+        let any = changes
+            .iter_mut()
+            .map(|serving| Box::pin(serving.changed()));
+        // Both may be dropped: it only looks again.
+        tokio::select! {
+            (changed, ..) = futures_util::future::select_all(any) => {
+                // The array has ended, and says nothing more.
+                if changed.is_err() { return }
+            }
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+}
+
+/// Closes everything in the reverse order of opening; true where all ended in time.
+async fn close(daemon: &Daemon, admin: &Tasks, tasks: &Tasks) -> bool {
+    let mut graceful = true;
+    let mut note = |ended: Result<(), StillRunning>| {
+        if let Err(error) = ended {
+            tracing::warn!(%error, "did not end in time");
+            graceful = false;
+        }
+    };
+    if let Some(server) = daemon.server() {
+        note(server.shutdown(SERVER_END).await);
+    }
+    for running in daemon.arrays() {
+        note(running.array.shutdown(ARRAY_END).await);
+    }
+    note(tasks.shutdown(TASKS_END).await);
+    daemon.events().close();
+    note(admin.shutdown(TASKS_END).await);
+    graceful
+}

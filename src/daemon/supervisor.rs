@@ -1,0 +1,230 @@
+//! From a configuration to what runs: members, arrays, listeners. The only place in the daemon that
+//! knows both sides.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::error::DaemonError;
+use crate::admin::api::Level;
+use crate::admin::events::EventLog;
+use crate::config::{self, Address, ArrayConfig, Config, MemberStorage};
+use crate::job::Rate;
+use crate::raid::{
+    self, Array, ArrayOptions, FileRecord, MemberSpec, Notice, NoticeSink, Severity,
+};
+use crate::server::{Listen, Served, Server, ServerOptions, Serving};
+use crate::storage::Opener;
+use crate::storage::file::{FileOpener, FileOptions};
+use crate::task::Tasks;
+use crate::wire::Dialect;
+
+/// An array that was started.
+pub(super) struct Running {
+    pub(super) name: String,
+    /// Other names by which clients, and thus their questions, may call it.
+    pub(super) aliases: Vec<String>,
+    pub(super) array: Array,
+}
+
+impl Running {
+    pub(super) fn answers_to(&self, name: &str) -> bool {
+        self.name == name || self.aliases.iter().any(|alias| alias == name)
+    }
+
+    /// Every name under which it is served.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        let aliases = self.aliases.iter().map(String::as_str);
+        std::iter::once(self.name.as_str()).chain(aliases)
+    }
+}
+
+/// Starts an array: its members are being opened when this returns.
+pub(super) async fn start_array(
+    config: &Config,
+    array: &ArrayConfig,
+    force: bool,
+    events: &EventLog,
+) -> Result<Running, DaemonError> {
+    let record = Arc::new(FileRecord::new(&array.record));
+    let options = array_options(config, array, force);
+    let sink = notices(events, &array.name);
+    let started = Array::start(options, members(array), record, sink).await;
+    let started = started.map_err(|source| DaemonError::Record {
+        array: array.name.clone(),
+        source,
+    })?;
+    Ok(Running {
+        name: array.name.clone(),
+        aliases: array.aliases.clone(),
+        array: started,
+    })
+}
+
+/// Listens, and serves every array under its names.
+pub(super) async fn start_server(
+    config: &Config,
+    arrays: &[Running],
+    tasks: &Tasks,
+) -> Result<Server, DaemonError> {
+    let mut served = Vec::new();
+    for running in arrays {
+        let serving = serving(running, config.read_only, tasks);
+        for name in running.names() {
+            let storage = Arc::new(running.array.clone());
+            served.push(Served::new(name, storage, serving.clone()));
+        }
+    }
+    let addresses = config.listen.iter().map(listen).collect();
+    Ok(Server::start(server_options(config), addresses, served).await?)
+}
+
+/// The members of an array, as the array wants to know them.
+pub(super) fn members(array: &ArrayConfig) -> Vec<MemberSpec> {
+    let specs = array.members.iter().map(|member| {
+        let (opener, fingerprint): (Arc<dyn Opener>, String) = match &member.storage {
+            MemberStorage::File { file } => {
+                let options = FileOptions {
+                    invalidation_queue: array.invalidation_queue,
+                    ..FileOptions::default()
+                };
+                let fingerprint = format!("file {}", file.display());
+                (Arc::new(FileOpener::new(file, options)), fingerprint)
+            }
+        };
+        MemberSpec {
+            name: member.name.clone(),
+            opener,
+            fingerprint,
+        }
+    });
+    specs.collect()
+}
+
+pub(super) fn rate(rate: config::Rate) -> Rate {
+    Rate {
+        transactions_per_second: rate.transactions,
+        bytes_per_second: rate.bytes,
+    }
+}
+
+fn array_options(config: &Config, array: &ArrayConfig, force: bool) -> ArrayOptions {
+    ArrayOptions {
+        name: array.name.clone(),
+        start_policy: match array.start_policy {
+            config::StartPolicy::InSync => raid::StartPolicy::InSync,
+            config::StartPolicy::Majority => raid::StartPolicy::Majority,
+            config::StartPolicy::Newest => raid::StartPolicy::Newest,
+        },
+        force,
+        min_optimal: array.min_optimal,
+        fail_mode: match array.fail_mode {
+            config::FailMode::Close => raid::FailMode::Close,
+            config::FailMode::ReadOnly => raid::FailMode::ReadOnly,
+        },
+        member_timeout: array.member_timeout,
+        open_timeout: array.open_timeout,
+        transaction_timeout: config.transaction_timeout,
+        auto_recover: array.auto_recover,
+        recovery_rate: rate(array.recovery_rate),
+        catch_up_limit: array.catch_up_limit,
+        cache_bytes: array.cache,
+        spool: raid::Spool {
+            folder: config.spool.folder.clone(),
+            memory_bytes: bytes(config.spool.memory),
+        },
+        invalidation_queue: array.invalidation_queue,
+    }
+}
+
+fn server_options(config: &Config) -> ServerOptions {
+    ServerOptions {
+        offer: match config.encoding {
+            config::Encoding::Z5 => Dialect::Pickle,
+            config::Encoding::M5 => Dialect::Msgpack,
+        },
+        max_connections: config.limits.connections,
+        max_frame_bytes: bytes(config.limits.frame),
+        transaction_timeout: config.transaction_timeout,
+        // The front end has one switch. What one array does not allow, none does.
+        zeo_admin: config.arrays.iter().all(|array| array.zeo_admin),
+        ..ServerOptions::default()
+    }
+}
+
+fn listen(address: &Address) -> Listen {
+    match address {
+        Address::Tcp { host, port } => Listen::Tcp {
+            host: host.clone(),
+            port: *port,
+        },
+        Address::Unix(path) => Listen::Unix {
+            path: path.clone(),
+            mode: None,
+        },
+    }
+}
+
+fn bytes(size: u64) -> usize {
+    usize::try_from(size).unwrap_or(usize::MAX)
+}
+
+/// Whether clients can be served, in the front end's words, kept up to date by a task.
+fn serving(running: &Running, read_only: bool, tasks: &Tasks) -> watch::Receiver<Serving> {
+    let mut theirs = running.array.serving();
+    let now = in_front_end_words(&theirs.borrow_and_update(), read_only);
+    let (ours, watched) = watch::channel(now);
+    let stop = tasks.stop().clone();
+    tasks.spawn(format!("serving of {}", running.name), async move {
+        loop {
+            // Both may be dropped: the next look sees the newest value.
+            tokio::select! {
+                changed = theirs.changed() => if changed.is_err() { return },
+                () = stop.requested() => return,
+            }
+            let now = in_front_end_words(&theirs.borrow_and_update(), read_only);
+            ours.send_replace(now);
+        }
+    });
+    watched
+}
+
+fn in_front_end_words(serving: &raid::Serving, read_only: bool) -> Serving {
+    match serving {
+        raid::Serving::Starting { waits_for } => Serving::Starting {
+            waits_for: waits_for.clone(),
+        },
+        raid::Serving::Yes if read_only => Serving::ReadOnly {
+            reason: "the configuration says read_only".into(),
+        },
+        raid::Serving::Yes => Serving::Yes,
+        raid::Serving::ReadOnly { reason } => Serving::ReadOnly {
+            reason: reason.clone(),
+        },
+        raid::Serving::No { reason } => Serving::No {
+            reason: reason.clone(),
+        },
+    }
+}
+
+/// Notices of an array become events. (The array logs them itself.)
+fn notices(events: &EventLog, array: &str) -> NoticeSink {
+    let (events, array) = (events.clone(), array.to_owned());
+    Arc::new(move |notice: Notice| {
+        let level = match notice.severity() {
+            Severity::Info => Level::Info,
+            Severity::Warning => Level::Warning,
+            Severity::Error => Level::Error,
+        };
+        let text = notice.to_string();
+        events.add(level, notice.kind(), Some(&array), notice.member(), text);
+    })
+}
+
+/// How long the start may take before clients and systemd are told to go on without: every member had
+/// its time to open, and some more.
+pub(super) fn patience(config: &Config) -> Duration {
+    let open = config.arrays.iter().map(|array| array.open_timeout).max();
+    open.unwrap_or_default() + Duration::from_secs(5)
+}
