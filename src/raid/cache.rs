@@ -45,6 +45,8 @@ impl Weighter<Oid, Entry> for ByBytes {
 
 impl RecordCache {
     const STAMPS: usize = 1 << 16;
+    /// Records up to this size are copied when they are kept.
+    const COPIED: usize = 2048;
 
     /// A cache of at most so many bytes; 0 is none.
     pub(super) fn new(bytes: u64) -> Self {
@@ -85,7 +87,13 @@ impl RecordCache {
             && loaded.data.len() <= self.largest
             && self.stamp(oid).load(Ordering::Acquire) <= loaded.as_of.0
         {
-            let (data, tid, as_of) = (loaded.data.clone(), loaded.tid, loaded.as_of);
+            // A small record may be a slice of a larger buffer, which would be kept with it.
+            let data = if loaded.data.len() <= Self::COPIED {
+                Bytes::copy_from_slice(&loaded.data)
+            } else {
+                loaded.data.clone()
+            };
+            let (tid, as_of) = (loaded.tid, loaded.as_of);
             entries.insert(oid, Entry { data, tid, as_of });
         }
     }

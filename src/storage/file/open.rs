@@ -29,6 +29,7 @@ use crate::zodb::{Oid, Tid};
 /// Opens a file. Blocks the thread.
 pub(super) fn open(path: &Path, options: FileOptions) -> Result<Arc<Engine>, Fault> {
     let fault = |what: &str, error| Fault::io(format!("{what} {}", path.display()), error);
+    make_folder(path)?;
     let lock = LockFile::take(&beside(path, ".lock"))?;
     let disk = match FileDisk::open(path) {
         Ok(disk) => disk,
@@ -185,4 +186,19 @@ fn recent(engine: &Arc<Engine>) -> Result<Recent, Fault> {
         recent.push(header.tid, oids.into());
     }
     Ok(recent)
+}
+
+/// Makes the folder of a new file, but not the folders above it: those that are missing are more
+/// likely a disk that is not mounted than a wish.
+fn make_folder(path: &Path) -> Result<(), Fault> {
+    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    match std::fs::create_dir(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            let what = format!("making the folder {}", folder.display());
+            Err(Fault::io(what, error))
+        }
+        _ => Ok(()),
+    }
 }

@@ -3,14 +3,16 @@
 //! Lists and tuples are both arrays, and clients read both as tuples. Dictionaries have keys of text
 //! or bytes only, because Python's decoder takes no others (`strict_map_key`).
 
-use bytes::buf::{BufMut, Writer};
-use bytes::{Bytes, BytesMut};
-use rmp::{Marker, encode};
+use std::ops::Range;
+
+use bytes::Bytes;
+use rmp::Marker;
 
 use super::fast::Scan;
 use crate::pickle::{Value, extension};
 use crate::wire::message::{Call, MessageId, Request, TxnId};
 use crate::wire::output::Output;
+use crate::wire::reply::RawReply;
 use crate::wire::sink::{EncodeError, Sink};
 use crate::zodb::{Oid, Tid};
 
@@ -57,12 +59,7 @@ pub(super) fn usual_request(frame: &Bytes) -> Option<Request> {
     if scan.expect(b"\x00\xc3\xa6storea\x94").is_some() {
         return usual_store(frame, scan);
     }
-    let id = if let Some(int) = scan.packed_int() {
-        MessageId::Int(int)
-    } else {
-        scan.expect(b"\x92")?;
-        MessageId::Load(Oid(packed_eight(&mut scan)?), Tid(packed_eight(&mut scan)?))
-    };
+    let id = usual_id(&mut scan)?;
     scan.expect(b"\xc2\xaaloadBefore\x92")?;
     let oid = Oid(packed_eight(&mut scan)?);
     let before = Tid(packed_eight(&mut scan)?);
@@ -77,13 +74,7 @@ pub(super) fn usual_request(frame: &Bytes) -> Option<Request> {
 fn usual_store(frame: &Bytes, mut scan: Scan<'_>) -> Option<Request> {
     let oid = Oid(packed_eight(&mut scan)?);
     let serial = Tid(packed_eight(&mut scan)?);
-    let length = match scan.byte()? {
-        0xc4 => scan.byte()?.into(),
-        0xc5 => u16::from_be_bytes(scan.array()?).into(),
-        0xc6 => u32::from_be_bytes(scan.array()?) as usize,
-        _ => return None,
-    };
-    let data = scan.range(length)?;
+    let data = usual_data(&mut scan)?;
     let txn = scan.packed_int()?;
     scan.end()?;
     Some(Request {
@@ -96,6 +87,51 @@ fn usual_store(frame: &Bytes, mut scan: Scan<'_>) -> Option<Request> {
             txn: TxnId(Value::Int(txn)),
         },
     })
+}
+
+/// A record that was loaded, as Python's server and ours write it; none for any other reply.
+pub(super) fn usual_reply(frame: &Bytes) -> Option<RawReply> {
+    let mut scan = Scan::new(frame);
+    scan.expect(b"\x94")?;
+    let id = usual_id(&mut scan)?;
+    scan.expect(b"\x00\xa6.reply\x93")?;
+    let data = usual_data(&mut scan)?;
+    scan.expect(b"\xc4\x08")?;
+    let tid = scan.range(8)?;
+    let end = if scan.expect(b"\xc0").is_some() {
+        Value::None
+    } else {
+        scan.expect(b"\xc4\x08")?;
+        Value::Bytes(frame.slice(scan.range(8)?))
+    };
+    scan.end()?;
+    Some(RawReply {
+        id,
+        outcome: Ok(Value::Tuple(vec![
+            Value::Bytes(frame.slice(data)),
+            Value::Bytes(frame.slice(tid)),
+            end,
+        ])),
+    })
+}
+
+fn usual_id(scan: &mut Scan<'_>) -> Option<MessageId> {
+    if let Some(int) = scan.packed_int() {
+        return Some(MessageId::Int(int));
+    }
+    scan.expect(b"\x92")?;
+    let oid = Oid(packed_eight(scan)?);
+    Some(MessageId::Load(oid, Tid(packed_eight(scan)?)))
+}
+
+fn usual_data(scan: &mut Scan<'_>) -> Option<Range<usize>> {
+    let length = match scan.byte()? {
+        0xc4 => scan.byte()?.into(),
+        0xc5 => u16::from_be_bytes(scan.array()?).into(),
+        0xc6 => u32::from_be_bytes(scan.array()?) as usize,
+        _ => return None,
+    };
+    scan.range(length)
 }
 
 fn packed_eight(scan: &mut Scan<'_>) -> Option<u64> {
@@ -233,19 +269,50 @@ impl Reader<'_> {
     }
 }
 
-/// Writes msgpack.
+/// Writes msgpack. Each head is put at once: `rmp`'s own writers, which go byte by byte through
+/// `io::Write`, take three times as long for a reply.
 pub(super) struct Msgpack<'a>(&'a mut Output);
-
-/// Writing to memory does not fail.
-const MEMORY: &str = "a buffer takes all bytes";
 
 impl<'a> Msgpack<'a> {
     pub(super) fn start(output: &'a mut Output) -> Self {
         Msgpack(output)
     }
 
-    fn out(&mut self) -> Writer<&mut BytesMut> {
-        self.0.buffer().writer()
+    /// A marker and a number of `N` bytes.
+    fn head<const N: usize>(&mut self, marker: Marker, number: [u8; N]) {
+        let mut head = [0; 9];
+        head[0] = marker.to_u8();
+        head[1..=N].copy_from_slice(&number);
+        self.0.put(&head[..=N]);
+    }
+
+    fn marker(&mut self, marker: Marker) {
+        self.0.put(&[marker.to_u8()]);
+    }
+
+    fn uint(&mut self, int: u64) {
+        if let Ok(int) = u8::try_from(int) {
+            match int {
+                0..=0x7f => self.marker(Marker::FixPos(int)),
+                _ => self.head(Marker::U8, [int]),
+            }
+        } else if let Ok(int) = u16::try_from(int) {
+            self.head(Marker::U16, int.to_be_bytes());
+        } else if let Ok(int) = u32::try_from(int) {
+            self.head(Marker::U32, int.to_be_bytes());
+        } else {
+            self.head(Marker::U64, int.to_be_bytes());
+        }
+    }
+
+    fn bytes_head(&mut self, length: usize) {
+        if let Ok(length) = u8::try_from(length) {
+            self.head(Marker::Bin8, [length]);
+        } else if let Ok(length) = u16::try_from(length) {
+            self.head(Marker::Bin16, length.to_be_bytes());
+        } else {
+            self.head(Marker::Bin32, size(length).to_be_bytes());
+        }
     }
 
     fn items(&mut self, items: &[Value]) {
@@ -266,21 +333,35 @@ impl<'a> Msgpack<'a> {
 }
 
 /// Lengths beyond four bytes end in a frame that is too long, which is reported there.
-fn length(length: usize) -> u32 {
+fn size(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
 
 impl Sink for Msgpack<'_> {
     fn none(&mut self) {
-        encode::write_nil(&mut self.out()).expect(MEMORY);
+        self.marker(Marker::Null);
     }
 
     fn bool(&mut self, bool: bool) {
-        encode::write_bool(&mut self.out(), bool).expect(MEMORY);
+        self.marker(if bool { Marker::True } else { Marker::False });
     }
 
     fn int(&mut self, int: i64) {
-        encode::write_sint(&mut self.out(), int).expect(MEMORY);
+        if let Ok(int) = u64::try_from(int) {
+            return self.uint(int);
+        }
+        if let Ok(int) = i8::try_from(int) {
+            match int {
+                -32..=-1 => self.marker(Marker::FixNeg(int)),
+                _ => self.head(Marker::I8, int.to_be_bytes()),
+            }
+        } else if let Ok(int) = i16::try_from(int) {
+            self.head(Marker::I16, int.to_be_bytes());
+        } else if let Ok(int) = i32::try_from(int) {
+            self.head(Marker::I32, int.to_be_bytes());
+        } else {
+            self.head(Marker::I64, int.to_be_bytes());
+        }
     }
 
     /// Msgpack has no integers beyond 64 bits; such a one, which only an application's extension can
@@ -289,8 +370,7 @@ impl Sink for Msgpack<'_> {
         if let [low @ .., 0] = bytes
             && let Ok(low) = <[u8; 8]>::try_from(low)
         {
-            encode::write_uint(&mut self.out(), u64::from_le_bytes(low)).expect(MEMORY);
-            return;
+            return self.uint(u64::from_le_bytes(low));
         }
         let negative = bytes.last().is_some_and(|last| last & 0x80 != 0);
         let mut magnitude = bytes.to_vec();
@@ -310,15 +390,16 @@ impl Sink for Msgpack<'_> {
     }
 
     fn float(&mut self, float: f64) {
-        encode::write_f64(&mut self.out(), float).expect(MEMORY);
+        self.head(Marker::F64, float.to_be_bytes());
     }
 
     fn bytes(&mut self, bytes: &[u8]) {
-        encode::write_bin(&mut self.out(), bytes).expect(MEMORY);
+        self.bytes_head(bytes.len());
+        self.0.put(bytes);
     }
 
     fn shared(&mut self, bytes: &Bytes) {
-        encode::write_bin_len(&mut self.out(), length(bytes.len())).expect(MEMORY);
+        self.bytes_head(bytes.len());
         self.0.put_shared(bytes);
     }
 
@@ -329,11 +410,27 @@ impl Sink for Msgpack<'_> {
     }
 
     fn text(&mut self, text: &str) {
-        encode::write_str(&mut self.out(), text).expect(MEMORY);
+        if let Ok(length) = u8::try_from(text.len()) {
+            match length {
+                0..32 => self.marker(Marker::FixStr(length)),
+                _ => self.head(Marker::Str8, [length]),
+            }
+        } else if let Ok(length) = u16::try_from(text.len()) {
+            self.head(Marker::Str16, length.to_be_bytes());
+        } else {
+            self.head(Marker::Str32, size(text.len()).to_be_bytes());
+        }
+        self.0.put(text.as_bytes());
     }
 
     fn tuple(&mut self, items: usize) {
-        encode::write_array_len(&mut self.out(), length(items)).expect(MEMORY);
+        if let Ok(length @ 0..16) = u8::try_from(items) {
+            self.marker(Marker::FixArray(length));
+        } else if let Ok(length) = u16::try_from(items) {
+            self.head(Marker::Array16, length.to_be_bytes());
+        } else {
+            self.head(Marker::Array32, size(items).to_be_bytes());
+        }
     }
 
     fn tuple_end(&mut self, _: usize) {}
@@ -345,7 +442,13 @@ impl Sink for Msgpack<'_> {
     fn list_end(&mut self, _: usize) {}
 
     fn dict(&mut self, entries: usize) {
-        encode::write_map_len(&mut self.out(), length(entries)).expect(MEMORY);
+        if let Ok(length @ 0..16) = u8::try_from(entries) {
+            self.marker(Marker::FixMap(length));
+        } else if let Ok(length) = u16::try_from(entries) {
+            self.head(Marker::Map16, length.to_be_bytes());
+        } else {
+            self.head(Marker::Map32, size(entries).to_be_bytes());
+        }
     }
 
     fn dict_end(&mut self, _: usize) {}

@@ -1,11 +1,14 @@
 //! Dialect Z: pickles, written as by Python's fast pickler of protocol 3.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::fast::Scan;
 use crate::pickle::{Limits, PickleError, Value, extension, read, write};
 use crate::wire::message::{Call, MessageId, Request, TxnId};
 use crate::wire::output::Output;
+use crate::wire::reply::RawReply;
 use crate::wire::sink::{EncodeError, Sink};
 use crate::zodb::{Oid, Tid};
 
@@ -27,13 +30,7 @@ pub(super) fn usual_request(frame: &Bytes) -> Option<Request> {
     if scan.expect(b"K\x00\x88X\x06\0\0\0storea(").is_some() {
         return usual_store(frame, scan);
     }
-    let id = if let Some(int) = scan.pickled_int() {
-        MessageId::Int(int)
-    } else {
-        let (oid, tid) = (pickled_eight(&mut scan)?, pickled_eight(&mut scan)?);
-        scan.expect(b"\x86")?;
-        MessageId::Load(oid, Tid(tid.0))
-    };
+    let id = usual_id(&mut scan)?;
     scan.expect(b"\x89X\x0a\0\0\0loadBefore")?;
     let (oid, before) = (pickled_eight(&mut scan)?, pickled_eight(&mut scan)?);
     scan.expect(b"\x86t.")?;
@@ -50,12 +47,7 @@ pub(super) fn usual_request(frame: &Bytes) -> Option<Request> {
 
 fn usual_store(frame: &Bytes, mut scan: Scan<'_>) -> Option<Request> {
     let (oid, serial) = (pickled_eight(&mut scan)?, pickled_eight(&mut scan)?);
-    let length = match scan.byte()? {
-        b'C' => scan.byte()?.into(),
-        b'B' => u32::from_le_bytes(scan.array()?) as usize,
-        _ => return None,
-    };
-    let data = scan.range(length)?;
+    let data = usual_data(&mut scan)?;
     let txn = scan.pickled_int()?;
     scan.expect(b"tt.")?;
     scan.end()?;
@@ -69,6 +61,51 @@ fn usual_store(frame: &Bytes, mut scan: Scan<'_>) -> Option<Request> {
             txn: TxnId(Value::Int(txn)),
         },
     })
+}
+
+/// A record that was loaded, as Python's server and ours write it; none for any other reply.
+pub(super) fn usual_reply(frame: &Bytes) -> Option<RawReply> {
+    let mut scan = Scan::new(frame);
+    scan.expect(b"\x80\x03(")?;
+    let id = usual_id(&mut scan)?;
+    scan.expect(b"K\x00X\x06\0\0\0.reply")?;
+    let data = usual_data(&mut scan)?;
+    scan.expect(b"C\x08")?;
+    let tid = scan.range(8)?;
+    let end = if scan.expect(b"N").is_some() {
+        Value::None
+    } else {
+        scan.expect(b"C\x08")?;
+        Value::Bytes(frame.slice(scan.range(8)?))
+    };
+    scan.expect(b"\x87t.")?;
+    scan.end()?;
+    Some(RawReply {
+        id,
+        outcome: Ok(Value::Tuple(vec![
+            Value::Bytes(frame.slice(data)),
+            Value::Bytes(frame.slice(tid)),
+            end,
+        ])),
+    })
+}
+
+fn usual_id(scan: &mut Scan<'_>) -> Option<MessageId> {
+    if let Some(int) = scan.pickled_int() {
+        return Some(MessageId::Int(int));
+    }
+    let (oid, tid) = (pickled_eight(scan)?, pickled_eight(scan)?);
+    scan.expect(b"\x86")?;
+    Some(MessageId::Load(oid, Tid(tid.0)))
+}
+
+fn usual_data(scan: &mut Scan<'_>) -> Option<Range<usize>> {
+    let length = match scan.byte()? {
+        b'C' => scan.byte()?.into(),
+        b'B' => u32::from_le_bytes(scan.array()?) as usize,
+        _ => return None,
+    };
+    scan.range(length)
 }
 
 fn pickled_eight(scan: &mut Scan<'_>) -> Option<Oid> {
