@@ -19,7 +19,10 @@ fn clients_come_through_a_unix_socket() {
     instance.init(&[&format!("listen={socket}")]).ok();
     instance.start().ok();
     visited(&instance, &[&socket, &socket]);
-    assert!(!instance.beside("zeo.sock").exists(), "a stop takes its socket away");
+    assert!(
+        !instance.beside("zeo.sock").exists(),
+        "a stop takes its socket away"
+    );
     // One that a killed daemon left behind is no obstacle.
     instance.start().ok();
     instance.kill9();
@@ -33,7 +36,9 @@ fn clients_come_through_ipv6_and_through_all_at_once() {
     if std::net::TcpListener::bind("[::1]:0").is_err() {
         use std::io::Write;
         let line = b"\nSKIPPED clients_come_through_ipv6_and_through_all_at_once: no IPv6 here\n";
-        std::io::stderr().write_all(line).expect("standard error takes a line");
+        std::io::stderr()
+            .write_all(line)
+            .expect("standard error takes a line");
         return;
     }
     let six = format!("[::1]:{}", free_port());
@@ -44,7 +49,10 @@ fn clients_come_through_ipv6_and_through_all_at_once() {
     let four = instance.address.clone();
     let socket = format!("unix:{}", instance.beside("zeo.sock").display());
     let config = std::fs::read_to_string(instance.config()).expect("init wrote it");
-    let old = config.lines().find(|line| line.starts_with("listen:")).expect("a line");
+    let old = config
+        .lines()
+        .find(|line| line.starts_with("listen:"))
+        .expect("a line");
     let new = format!("listen: ['{six}', '{four}', '{socket}']");
     std::fs::write(instance.config(), config.replace(old, &new)).expect("writing");
     instance.start().ok();
@@ -61,7 +69,10 @@ fn clients_come_through_ipv6_and_through_all_at_once() {
 fn a_port_of_the_systems_choice_is_told_in_details() {
     let instance = Instance::started(&["listen=127.0.0.1:0"]);
     let details = instance.details();
-    let address = details["addresses"][0].as_str().expect("an address").to_owned();
+    let address = details["addresses"][0]
+        .as_str()
+        .expect("an address")
+        .to_owned();
     assert!(!address.ends_with(":0"), "{address}");
     visited(&instance, &[&address]);
 }

@@ -31,7 +31,10 @@ impl Damage {
             Damage::Header => overwrite(path, 0, b"XXXX"),
             Damage::Middle => overwrite(path, size / 2, &[0xa5; 4096]),
             Damage::Tail => {
-                let file = OpenOptions::new().write(true).open(path).expect("the copy is there");
+                let file = OpenOptions::new()
+                    .write(true)
+                    .open(path)
+                    .expect("the copy is there");
                 file.set_len(size - 37).expect("cutting it short");
             }
             Damage::Garbage => overwrite(path, size, &[0x5a; 777]),
@@ -42,8 +45,12 @@ impl Damage {
 }
 
 fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
-    let mut file = OpenOptions::new().write(true).open(path).expect("the copy is there");
-    file.seek(SeekFrom::Start(at)).expect("a file can be sought");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .open(path)
+        .expect("the copy is there");
+    file.seek(SeekFrom::Start(at))
+        .expect("a file can be sought");
     file.write_all(bytes).expect("a small write");
 }
 
@@ -55,7 +62,12 @@ fn lose_and_recover(encoding: &str, damage: Damage, recover: &[&str]) {
 
     instance.run(&["disable", "copy2", "--yes"]).ok();
     let member = instance.wait_member("copy2", "degraded");
-    assert!(member["reason"].as_str().is_some_and(|reason| reason.contains("disabled")), "{member}");
+    assert!(
+        member["reason"]
+            .as_str()
+            .is_some_and(|reason| reason.contains("disabled")),
+        "{member}"
+    );
     instance.run(&["status"]).ended(2).prints("degraded");
     workers.wait_for_more(10);
     damage.is_done_to(&instance.copy(2));
@@ -68,8 +80,14 @@ fn lose_and_recover(encoding: &str, damage: Damage, recover: &[&str]) {
     workers.wait_for_more(15);
     let totals = workers.end();
     assert_eq!(totals.errors, 0, "a client noticed: {totals:?}");
-    assert!(totals.resolved > 0, "the clients never got in each other's way: {totals:?}");
-    assert!(totals.conflicts > 0, "the clients never got in each other's way: {totals:?}");
+    assert!(
+        totals.resolved > 0,
+        "the clients never got in each other's way: {totals:?}"
+    );
+    assert!(
+        totals.conflicts > 0,
+        "the clients never got in each other's way: {totals:?}"
+    );
 
     let members = instance.given_back();
     assert_eq!(members, [instance.copy(1), instance.copy(2)]);
@@ -122,18 +140,30 @@ fn nothing_of_a_damaged_copy_is_thrown_away() {
     instance.wait_member("copy2", "degraded");
     Damage::Header.is_done_to(&instance.copy(2));
     let damaged = fs::read(instance.copy(2)).expect("the copy is there");
-    instance.run(&["recover", "copy2", "--rebuild", "--yes"]).ok();
+    instance
+        .run(&["recover", "copy2", "--rebuild", "--yes"])
+        .ok();
     workers.end();
-    let folder = instance.copy(2).parent().expect("it lies in a folder").to_owned();
-    let kept = fs::read_dir(&folder).expect("the folder is there").any(|entry| {
-        let mut bytes = Vec::new();
-        let path = entry.expect("the folder can be read").path();
-        if let Ok(mut file) = File::open(path) {
-            drop(file.read_to_end(&mut bytes));
-        }
-        bytes == damaged
-    });
-    assert!(kept, "the damaged file was not set aside in {}", folder.display());
+    let folder = instance
+        .copy(2)
+        .parent()
+        .expect("it lies in a folder")
+        .to_owned();
+    let kept = fs::read_dir(&folder)
+        .expect("the folder is there")
+        .any(|entry| {
+            let mut bytes = Vec::new();
+            let path = entry.expect("the folder can be read").path();
+            if let Ok(mut file) = File::open(path) {
+                drop(file.read_to_end(&mut bytes));
+            }
+            bytes == damaged
+        });
+    assert!(
+        kept,
+        "the damaged file was not set aside in {}",
+        folder.display()
+    );
     python::verify(&instance.given_back(), &workers.logs());
 }
 

@@ -77,7 +77,11 @@ fn ctrl_c_at_a_question_changes_nothing_and_shows_the_cursor() {
     terminal.wait("Which members?");
     terminal.press(CTRL_C);
     assert_ne!(terminal.end(), 0, "{}", terminal.text());
-    until("the cursor to be back", std::time::Duration::from_secs(5), || terminal.shows_cursor());
+    until(
+        "the cursor to be back",
+        std::time::Duration::from_secs(5),
+        || terminal.shows_cursor(),
+    );
     assert_eq!(instance.member("copy2")["state"], "degraded");
 }
 
@@ -121,7 +125,11 @@ fn a_terminal_has_colours_unless_it_is_told_otherwise() {
         (vec![], vec!["details"], true),
         (vec![("NO_COLOR", "1")], vec!["details"], false),
         (vec![], vec!["details", "--color", "never"], false),
-        (vec![("NO_COLOR", "1")], vec!["details", "--color", "always"], true),
+        (
+            vec![("NO_COLOR", "1")],
+            vec!["details", "--color", "always"],
+            true,
+        ),
         (vec![("TERM", "dumb")], vec!["details"], false),
     ] {
         let mut terminal = Terminal::run_with(&instance, 80, &args, &variables);
@@ -140,7 +148,10 @@ fn details_fit_eighty_columns_and_a_terminal_shows_what_a_pipe_does() {
     terminal.wait("copy2");
     let shown = terminal.text();
     snapshot!(shown, @"");
-    assert!(piped.lines().all(|line| line.chars().count() <= 80), "{piped}");
+    assert!(
+        piped.lines().all(|line| line.chars().count() <= 80),
+        "{piped}"
+    );
     assert!(!piped.contains('\x1b'), "{piped}");
 }
 
@@ -153,7 +164,11 @@ fn details_watch_shows_a_change_as_it_happens_and_ends_with_ctrl_c() {
     terminal.wait("degraded");
     terminal.press(CTRL_C);
     terminal.end();
-    until("the cursor to be back", std::time::Duration::from_secs(5), || terminal.shows_cursor());
+    until(
+        "the cursor to be back",
+        std::time::Duration::from_secs(5),
+        || terminal.shows_cursor(),
+    );
 }
 
 #[test]

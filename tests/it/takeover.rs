@@ -57,17 +57,29 @@ fn a_file_of_a_site_is_taken_over_extended_and_given_back() {
     assert_eq!(members[0], file, "it is used where it lies");
 
     let found = python::verify(&members, &workers.logs());
-    assert!(found["committed"].as_u64().is_some_and(|count| count > 80), "{found}");
+    assert!(
+        found["committed"].as_u64().is_some_and(|count| count > 80),
+        "{found}"
+    );
     // What was there is there, to the byte.
-    let (old, new) = (fs::read(&before).expect("a file"), fs::read(&file).expect("a file"));
-    assert!(new.len() > old.len() && new[..old.len()] == old[..], "what Python wrote has changed");
+    let (old, new) = (
+        fs::read(&before).expect("a file"),
+        fs::read(&file).expect("a file"),
+    );
+    assert!(
+        new.len() > old.len() && new[..old.len()] == old[..],
+        "what Python wrote has changed"
+    );
     for member in &members {
         python::run("index.py", &[text(member)]).ok();
         judge(member, OBJECTS);
     }
 
     let more = repozo(&backups, &["-B", "-f", text(&file)]);
-    assert!(more.stderr.contains("incremental"), "the backup goes on from the one before: {more}");
+    assert!(
+        more.stderr.contains("incremental"),
+        "the backup goes on from the one before: {more}"
+    );
     repozo(&backups, &["-V"]);
     let restored = instance.beside("restored.fs");
     repozo(&backups, &["-R", "-o", text(&restored)]);
@@ -81,7 +93,7 @@ fn a_file_of_a_site_is_taken_over_extended_and_given_back() {
 /// without any, and with one that is damaged or of another state.
 #[test]
 fn a_file_goes_back_and_forth_between_python_and_the_daemon() {
-    let (instance, file) = adopted("2000");
+    let (instance, _) = adopted("2000");
     let index = instance.beside("site").join("Data.fs.index");
     instance.start().ok();
     instance.wait_optimal();

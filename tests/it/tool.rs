@@ -38,7 +38,9 @@ fn init_start_and_details_of_a_new_array() {
     let instance = Instance::new();
     let root = instance.root().to_str().expect("a plain path").to_owned();
     let listen = format!("listen={}", instance.address);
-    let run = instance.run_bare(&["init", &root, "--yes", "--start", "--set", &listen]).ok();
+    let run = instance
+        .run_bare(&["init", &root, "--yes", "--start", "--set", &listen])
+        .ok();
     snapshot!(run.stdout, @"");
     snapshot!(run.stderr, @"");
     snapshot!(instance.run(&["status"]).ok().stdout, @"");
@@ -116,7 +118,11 @@ fn a_reload_adds_a_member_and_takes_it_away_while_clients_work() {
     std::fs::write(instance.config(), before).expect("writing the configuration");
     instance.run(&["reload"]).ok();
     let details = instance.details();
-    assert_eq!(details["members"].as_array().map(Vec::len), Some(2), "{details}");
+    assert_eq!(
+        details["members"].as_array().map(Vec::len),
+        Some(2),
+        "{details}"
+    );
     workers.wait_for_more(3);
     assert_eq!(workers.end().errors, 0);
     python::verify(&instance.given_back(), &workers.logs());
@@ -134,6 +140,9 @@ fn the_log_the_events_and_the_configuration_are_shown() {
         assert!(events.contains(word), "{events}");
     }
     let shown = instance.run(&["show"]).ok().stdout;
-    assert!(shown.contains("arrays.main.min_optimal") && shown.contains("default"), "{shown}");
+    assert!(
+        shown.contains("arrays.main.min_optimal") && shown.contains("default"),
+        "{shown}"
+    );
     assert!(shown.contains("etc/zeoraid.yaml:"), "{shown}");
 }

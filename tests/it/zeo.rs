@@ -62,7 +62,12 @@ fn a_client_that_returns_verifies_its_cache() {
 
 #[test]
 fn a_client_that_missed_too_much_drops_its_cache() {
-    feature_with("cache_verified", &["30", "yes"], "main:", "    invalidation_queue: 5");
+    feature_with(
+        "cache_verified",
+        &["30", "yes"],
+        "main:",
+        "    invalidation_queue: 5",
+    );
 }
 
 #[test]
@@ -81,7 +86,12 @@ fn a_client_verifies_its_cache_across_a_restart() {
 #[test]
 fn who_hangs_with_the_commit_lock_loses_its_connection() {
     let listen = "transaction_timeout: 1s";
-    feature_with("transaction_timeout", &[], "# transaction_timeout: 1m", listen);
+    feature_with(
+        "transaction_timeout",
+        &[],
+        "# transaction_timeout: 1m",
+        listen,
+    );
 }
 
 #[test]
@@ -102,7 +112,9 @@ fn oids_are_not_given_twice_across_restarts() {
         let oid = run.stdout.trim().to_owned();
         assert!(oid > highest || highest.is_empty(), "{oid} after {highest}");
         // What nobody stored may be given again after a restart; what was stored may not.
-        highest = python::run("features.py", &["stored_oid", &instance.address]).ok().stdout;
+        highest = python::run("features.py", &["stored_oid", &instance.address])
+            .ok()
+            .stdout;
         highest = highest.trim().to_owned();
         instance.run(&["restart"]).ok();
     }

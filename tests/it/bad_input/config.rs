@@ -37,7 +37,10 @@ fn a_daemon_does_not_start_with_mistakes_and_says_them_all() {
         let run = instance.run(&[command]).ended(1);
         for line in [1, 2, 9, 10, 11] {
             let part = format!("zeoraid.yaml:{line}:");
-            assert!(run.stderr.contains(&part), "{command} does not tell line {line}:\n{run}");
+            assert!(
+                run.stderr.contains(&part),
+                "{command} does not tell line {line}:\n{run}"
+            );
         }
         assert!(run.stderr.contains("check-config"), "{run}");
     }
@@ -51,7 +54,10 @@ fn a_daemon_that_runs_refuses_to_reload_mistakes() {
     fs::write(instance.config(), FIVE_MISTAKES).expect("writing the configuration");
     let run = instance.run(&["reload"]).ended(1);
     for line in [1, 2, 9, 10, 11] {
-        assert!(run.stderr.contains(&format!("zeoraid.yaml:{line}:")), "{run}");
+        assert!(
+            run.stderr.contains(&format!("zeoraid.yaml:{line}:")),
+            "{run}"
+        );
     }
     fs::write(instance.config(), good).expect("writing the configuration");
     instance.run(&["reload"]).ok();
@@ -61,8 +67,15 @@ fn a_daemon_that_runs_refuses_to_reload_mistakes() {
 #[test]
 fn what_is_not_yaml_is_told_with_its_line() {
     let instance = Instance::made(&[]);
-    fs::write(instance.config(), "listen: 127.0.0.1:8100\narrays: {main: [\n").expect("writing");
-    instance.run(&["check-config"]).ended(1).prints("zeoraid.yaml:");
+    fs::write(
+        instance.config(),
+        "listen: 127.0.0.1:8100\narrays: {main: [\n",
+    )
+    .expect("writing");
+    instance
+        .run(&["check-config"])
+        .ended(1)
+        .prints("zeoraid.yaml:");
     fs::write(instance.config(), [0xff, 0xfe, 0x00, 0x41]).expect("writing");
     let run = instance.run(&["check-config"]);
     assert_eq!(run.code, 1, "{run}");

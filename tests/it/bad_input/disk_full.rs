@@ -4,9 +4,9 @@
 use std::fs;
 
 use crate::harness::disk::SmallDisk;
+use crate::harness::instance::PATIENCE;
 use crate::harness::python::{self, Workers};
 use crate::harness::{Instance, until};
-use crate::harness::instance::PATIENCE;
 
 #[test]
 fn a_member_on_a_full_disk_is_taken_out_and_comes_back_when_there_is_room() {
@@ -56,7 +56,9 @@ fn with_every_disk_full_clients_are_told_and_nothing_is_lost() {
     assert_ne!(state["state"], "optimal", "{state:#}");
     disk.resize(128 * 1024);
     // Clients go on when the array does.
-    until("the array to serve again", PATIENCE, || instance.details()["serving"] == true);
+    until("the array to serve again", PATIENCE, || {
+        instance.details()["serving"] == true
+    });
     workers.wait_for_more(3);
     if instance.details()["state"] == "degraded" {
         instance.run(&["recover", "--all"]);

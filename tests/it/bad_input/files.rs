@@ -19,8 +19,12 @@ fn stopped_with_content() -> (Instance, Workers) {
 }
 
 fn write_at(path: &Path, at: u64, bytes: &[u8]) {
-    let mut file = OpenOptions::new().write(true).open(path).expect("the file is there");
-    file.seek(SeekFrom::Start(at)).expect("a file can be sought");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .open(path)
+        .expect("the file is there");
+    file.seek(SeekFrom::Start(at))
+        .expect("a file can be sought");
     file.write_all(bytes).expect("a small write");
 }
 
@@ -43,29 +47,40 @@ fn serves_without_copy2(damage: impl Fn(&Path)) {
     let reason = member["reason"].as_str().expect("a reason");
     assert!(reason.len() > 10, "{reason}");
     instance.run(&["status"]).ended(2).prints("copy2");
-    instance.run(&["recover", "copy2", "--rebuild", "--yes"]).ok();
+    instance
+        .run(&["recover", "copy2", "--rebuild", "--yes"])
+        .ok();
     instance.wait_optimal();
-    assert!(set_aside(&instance.copy(2), &damaged), "what was damaged is gone");
+    assert!(
+        set_aside(&instance.copy(2), &damaged),
+        "what was damaged is gone"
+    );
     python::verify(&instance.given_back(), &workers.logs());
 }
 
 /// Whether every byte of the old file from the first difference on is in a file beside the new one.
 fn set_aside(data: &Path, old: &[u8]) -> bool {
     let new = fs::read(data).expect("the copy is there");
-    let same = old.iter().zip(&new).take_while(|(old, new)| old == new).count();
+    let same = old
+        .iter()
+        .zip(&new)
+        .take_while(|(old, new)| old == new)
+        .count();
     if same == old.len() {
         return true;
     }
     // What is cut is cut at the beginning of a transaction: its last hundred bytes are enough to know it.
     let tail = &old[old.len().saturating_sub(100).max(same)..];
     let folder = data.parent().expect("it lies in a folder");
-    fs::read_dir(folder).expect("the folder is there").any(|entry| {
-        let mut bytes = Vec::new();
-        if let Ok(mut file) = fs::File::open(entry.expect("it can be read").path()) {
-            drop(file.read_to_end(&mut bytes));
-        }
-        bytes != new && bytes.windows(tail.len()).any(|window| window == tail)
-    })
+    fs::read_dir(folder)
+        .expect("the folder is there")
+        .any(|entry| {
+            let mut bytes = Vec::new();
+            if let Ok(mut file) = fs::File::open(entry.expect("it can be read").path()) {
+                drop(file.read_to_end(&mut bytes));
+            }
+            bytes != new && bytes.windows(tail.len()).any(|window| window == tail)
+        })
 }
 
 #[test]
@@ -96,7 +111,10 @@ fn a_copy_with_a_torn_tail_recovers() {
     let (instance, workers) = stopped_with_content();
     let data = instance.copy(2);
     let size = fs::metadata(&data).expect("it is there").len();
-    let file = OpenOptions::new().write(true).open(&data).expect("it is there");
+    let file = OpenOptions::new()
+        .write(true)
+        .open(&data)
+        .expect("it is there");
     file.set_len(size - 300).expect("cutting it short");
     drop(file);
     instance.start().ok();
@@ -119,7 +137,9 @@ fn an_unfinished_transaction_at_the_end_is_cut_and_saved() {
     let mut unfinished = data[4..4 + 400].to_vec();
     unfinished[16] = b'c';
     for number in [1, 2] {
-        let size = fs::metadata(instance.copy(number)).expect("it is there").len();
+        let size = fs::metadata(instance.copy(number))
+            .expect("it is there")
+            .len();
         write_at(&instance.copy(number), size, &unfinished);
     }
     instance.start().ok();
@@ -127,11 +147,17 @@ fn an_unfinished_transaction_at_the_end_is_cut_and_saved() {
     let visits = python::run("features.py", &["plain_visit", &instance.address]).ok();
     assert_eq!(visits.stdout, "visits 1\n");
     for number in [1, 2] {
-        let folder = instance.copy(number).parent().expect("in a folder").to_owned();
-        let saved = fs::read_dir(folder).expect("the folder is there").any(|entry| {
-            let bytes = fs::read(entry.expect("it can be read").path()).unwrap_or_default();
-            bytes.len() < data.len() && bytes.windows(400).any(|window| window == unfinished)
-        });
+        let folder = instance
+            .copy(number)
+            .parent()
+            .expect("in a folder")
+            .to_owned();
+        let saved = fs::read_dir(folder)
+            .expect("the folder is there")
+            .any(|entry| {
+                let bytes = fs::read(entry.expect("it can be read").path()).unwrap_or_default();
+                bytes.len() < data.len() && bytes.windows(400).any(|window| window == unfinished)
+            });
         assert!(saved, "the cut tail of copy{number} was not saved");
     }
     python::verify(&instance.given_back(), &workers.logs());
@@ -165,7 +191,11 @@ fn a_damaged_index_is_built_again() {
         python::run("features.py", &["plain_visit", &instance.address]).ok();
         python::verify(&instance.given_back(), &workers.logs());
     }
-    python::run("index.py", &[instance.copy(1).to_str().expect("a plain path")]).ok();
+    python::run(
+        "index.py",
+        &[instance.copy(1).to_str().expect("a plain path")],
+    )
+    .ok();
 }
 
 /// Where every copy is damaged there is nothing to serve: it says so, and touches none.
@@ -175,14 +205,18 @@ fn with_every_copy_damaged_it_does_not_serve_and_changes_nothing() {
     for number in [1, 2] {
         write_at(&instance.copy(number), 0, b"XXXX");
     }
-    let before: Vec<_> = [1, 2].map(|n| fs::read(instance.copy(n)).expect("a file")).into();
+    let before: Vec<_> = [1, 2]
+        .map(|n| fs::read(instance.copy(n)).expect("a file"))
+        .into();
     let run = instance.run(&["start", "--timeout", "3s"]).ended(1);
     assert!(run.stderr.contains("does not serve"), "{run}");
     let details = instance.details();
     assert_eq!(details["serving"], false);
     instance.run(&["status"]).ended(2);
     instance.stop().ok();
-    let after: Vec<_> = [1, 2].map(|n| fs::read(instance.copy(n)).expect("a file")).into();
+    let after: Vec<_> = [1, 2]
+        .map(|n| fs::read(instance.copy(n)).expect("a file"))
+        .into();
     assert!(before == after, "a damaged copy was changed");
 }
 
@@ -197,8 +231,13 @@ fn a_copy_of_another_database_never_joins() {
     let member = instance.wait_member("copy2", "degraded");
     assert!(member["reason"].as_str().is_some(), "{member}");
     let run = instance.run(&["recover", "copy2"]);
-    assert_eq!(run.code, 1, "a diverged copy is not recovered without being asked to: {run}");
-    instance.run(&["recover", "copy2", "--rebuild", "--yes"]).ok();
+    assert_eq!(
+        run.code, 1,
+        "a diverged copy is not recovered without being asked to: {run}"
+    );
+    instance
+        .run(&["recover", "copy2", "--rebuild", "--yes"])
+        .ok();
     instance.wait_optimal();
     python::verify(&instance.given_back(), &workers.logs());
 }

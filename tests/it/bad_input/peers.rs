@@ -39,7 +39,17 @@ fn bomb() -> Vec<u8> {
     let mut bomb = b"]q\0".to_vec();
     for level in 1..=64_u8 {
         // Drops what it was made of, which the memo keeps.
-        bomb.extend([b'0', b'(', b'h', level - 1, b'h', level - 1, b't', b'q', level]);
+        bomb.extend([
+            b'0',
+            b'(',
+            b'h',
+            level - 1,
+            b'h',
+            level - 1,
+            b't',
+            b'q',
+            level,
+        ]);
     }
     bomb
 }
@@ -54,35 +64,126 @@ fn nonsense() -> Vec<Nonsense> {
         });
     };
     for registered in [false, true] {
-        add("a frame of 4 GiB", registered, [&[0xff; 4][..], &[0; 4096]].concat());
-        add("a frame of 2 GiB less a byte", registered, [&[0x7f, 0xff, 0xff, 0xff][..], &[0; 64]].concat());
+        add(
+            "a frame of 4 GiB",
+            registered,
+            [&[0xff; 4][..], &[0; 4096]].concat(),
+        );
+        add(
+            "a frame of 2 GiB less a byte",
+            registered,
+            [&[0x7f, 0xff, 0xff, 0xff][..], &[0; 64]].concat(),
+        );
         add("an empty frame", registered, frame(b""));
         add("random bytes in a frame", registered, frame(&[0xa7; 1000]));
-        add("text in a frame", registered, frame(b"GET / HTTP/1.1\r\nHost: zeo\r\n\r\n"));
-        add("text without a frame", registered, b"GET / HTTP/1.1\r\nHost: zeo\r\n\r\n".to_vec());
-        add("a method that nobody knows", registered, call("no_such_method", vec![]));
+        add(
+            "text in a frame",
+            registered,
+            frame(b"GET / HTTP/1.1\r\nHost: zeo\r\n\r\n"),
+        );
+        add(
+            "text without a frame",
+            registered,
+            b"GET / HTTP/1.1\r\nHost: zeo\r\n\r\n".to_vec(),
+        );
+        add(
+            "a method that nobody knows",
+            registered,
+            call("no_such_method", vec![]),
+        );
         add("a private method", registered, call("__class__", vec![]));
         add("not a tuple", registered, frame(&pickle(&Say::Int(1))));
-        add("a tuple too short", registered, frame(&pickle(&Say::Tuple(vec![Say::Int(1)]))));
-        add("no arguments where two are due", registered, call("loadBefore", vec![]));
-        add("arguments of the wrong kind", registered, call("loadBefore", vec![Say::Text("x"), Say::None]));
-        add("an oid of seven bytes", registered, call("loadBefore", vec![Say::Bytes(b"1234567"), Say::Bytes(b"12345678")]));
-        add("brackets a million deep", registered, opcodes(&[b"(".repeat(1_000_000), b"t".repeat(1_000_000)].concat()));
-        add("lists within lists", registered, opcodes(&b"](".repeat(500_000)));
+        add(
+            "a tuple too short",
+            registered,
+            frame(&pickle(&Say::Tuple(vec![Say::Int(1)]))),
+        );
+        add(
+            "no arguments where two are due",
+            registered,
+            call("loadBefore", vec![]),
+        );
+        add(
+            "arguments of the wrong kind",
+            registered,
+            call("loadBefore", vec![Say::Text("x"), Say::None]),
+        );
+        add(
+            "an oid of seven bytes",
+            registered,
+            call(
+                "loadBefore",
+                vec![Say::Bytes(b"1234567"), Say::Bytes(b"12345678")],
+            ),
+        );
+        add(
+            "brackets a million deep",
+            registered,
+            opcodes(&[b"(".repeat(1_000_000), b"t".repeat(1_000_000)].concat()),
+        );
+        add(
+            "lists within lists",
+            registered,
+            opcodes(&b"](".repeat(500_000)),
+        );
         add("a bomb of shared tuples", registered, opcodes(&bomb()));
-        add("a string of 2 GiB that is not there", registered, opcodes(b"T\xff\xff\xff\x7fabc"));
-        add("bytes of 2^62 that are not there", registered, opcodes(b"\x8e\0\0\0\0\0\0\0\x40abc"));
-        add("a long of 2^31 digits", registered, opcodes(b"\x8b\xff\xff\xff\x7f1"));
-        add("a memo index of 2^32", registered, opcodes(b"Nr\xff\xff\xff\xff"));
-        add("a global that would run something", registered, opcodes(b"cos\nsystem\n(X\x04\0\0\0trueulR."));
+        add(
+            "a string of 2 GiB that is not there",
+            registered,
+            opcodes(b"T\xff\xff\xff\x7fabc"),
+        );
+        add(
+            "bytes of 2^62 that are not there",
+            registered,
+            opcodes(b"\x8e\0\0\0\0\0\0\0\x40abc"),
+        );
+        add(
+            "a long of 2^31 digits",
+            registered,
+            opcodes(b"\x8b\xff\xff\xff\x7f1"),
+        );
+        add(
+            "a memo index of 2^32",
+            registered,
+            opcodes(b"Nr\xff\xff\xff\xff"),
+        );
+        add(
+            "a global that would run something",
+            registered,
+            opcodes(b"cos\nsystem\n(X\x04\0\0\0trueulR."),
+        );
         add("a persistent id", registered, opcodes(b"X\x01\0\0\0aQ"));
-        add("a pickle that stops in the middle", registered, frame(&pickle(&Say::Text("half"))[..5]));
-        add("more after the pickle's end", registered, frame(&[pickle(&Say::Int(1)), vec![b'N'; 10]].concat()));
+        add(
+            "a pickle that stops in the middle",
+            registered,
+            frame(&pickle(&Say::Text("half"))[..5]),
+        );
+        add(
+            "more after the pickle's end",
+            registered,
+            frame(&[pickle(&Say::Int(1)), vec![b'N'; 10]].concat()),
+        );
     }
-    add("a call before register", false, call("lastTransaction", vec![]));
-    add("a commit before register", false, call("tpc_begin", vec![Say::Int(1)]));
-    add("register with one argument", false, call("register", vec![Say::Text("1")]));
-    add("register twice", true, call("register", vec![Say::Text("1"), Say::Bool(false)]));
+    add(
+        "a call before register",
+        false,
+        call("lastTransaction", vec![]),
+    );
+    add(
+        "a commit before register",
+        false,
+        call("tpc_begin", vec![Say::Int(1)]),
+    );
+    add(
+        "register with one argument",
+        false,
+        call("register", vec![Say::Text("1")]),
+    );
+    add(
+        "register twice",
+        true,
+        call("register", vec![Say::Text("1"), Say::Bool(false)]),
+    );
     all
 }
 
@@ -109,7 +210,11 @@ fn nonsense_is_hung_up_on_and_nobody_else_notices() {
             raw.end();
         }
         raw.is_hung_up();
-        assert_eq!(witness.call("lastTransaction", vec![]).error(), None, "after {name}");
+        assert_eq!(
+            witness.call("lastTransaction", vec![]).error(),
+            None,
+            "after {name}"
+        );
     }
     workers.check_alive();
     workers.wait_for_more(2);
@@ -122,13 +227,25 @@ fn nonsense_is_hung_up_on_and_nobody_else_notices() {
 #[test]
 fn a_handshake_that_is_none_is_hung_up_on() {
     let instance = Instance::started(&[]);
-    for hello in [&b"Z4"[..], b"Z6", b"X5", b"", b"Z5 and more", b"\x80\x03N.", &[0; 5000]] {
+    for hello in [
+        &b"Z4"[..],
+        b"Z6",
+        b"X5",
+        b"",
+        b"Z5 and more",
+        b"\x80\x03N.",
+        &[0; 5000],
+    ] {
         let mut raw = Raw::connect(&instance.address);
         raw.frame().expect("the server speaks first");
         raw.send_frame(hello);
         raw.is_hung_up();
     }
-    for bytes in [&b"SSH-2.0-OpenSSH_9.7\r\n"[..], b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03", &[0xff; 100]] {
+    for bytes in [
+        &b"SSH-2.0-OpenSSH_9.7\r\n"[..],
+        b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",
+        &[0xff; 100],
+    ] {
         let mut raw = Raw::connect(&instance.address);
         raw.send(bytes);
         raw.end();
@@ -169,7 +286,11 @@ fn an_unknown_storage_is_an_error_and_the_next_name_may_be_right() {
     let instance = Instance::started(&[]);
     let mut raw = Raw::greeted(&instance.address);
     let answer = raw.call("register", vec![Say::Text("nope"), Say::Bool(false)]);
-    assert_eq!(answer.error().as_deref(), Some("builtins.ValueError"), "{answer:?}");
+    assert_eq!(
+        answer.error().as_deref(),
+        Some("builtins.ValueError"),
+        "{answer:?}"
+    );
     assert!(answer.contains("nope"), "{answer:?}");
     let answer = raw.call("register", vec![Say::Text("main"), Say::Int(0)]);
     assert_eq!(answer.error(), None, "{answer:?}");
@@ -193,7 +314,15 @@ fn half_a_transaction_of_a_client_that_breaks_off_is_forgotten() {
         ];
         raw.send_async("tpc_begin", begin);
         let txn = || Say::Int(0x7f12_3456_789a);
-        raw.send_async("storea", vec![Say::Bytes(&oid), Say::Bytes(&[0; 8]), Say::Bytes(b"data"), txn()]);
+        raw.send_async(
+            "storea",
+            vec![
+                Say::Bytes(&oid),
+                Say::Bytes(&[0; 8]),
+                Say::Bytes(b"data"),
+                txn(),
+            ],
+        );
         if voted {
             assert_eq!(raw.call("vote", vec![txn()]).error(), None);
         }
@@ -223,7 +352,15 @@ fn a_bomb_in_the_metadata_harms_nobody() {
         Say::Text(" "),
     ];
     raw.send_async("tpc_begin", begin);
-    raw.send_async("storea", vec![Say::Bytes(&[9; 8]), Say::Bytes(&[0; 8]), Say::Bytes(b"x"), Say::Int(9)]);
+    raw.send_async(
+        "storea",
+        vec![
+            Say::Bytes(&[9; 8]),
+            Say::Bytes(&[0; 8]),
+            Say::Bytes(b"x"),
+            Say::Int(9),
+        ],
+    );
     raw.send_call(1, false, "vote", vec![Say::Int(9)]);
     // Refused by an error or by hanging up; what matters is that it is done with at once.
     drop(raw.frame());
@@ -258,14 +395,18 @@ fn a_client_that_does_not_read_is_hung_up_on() {
     }
     lazy.send(&all);
     python::run("features.py", &["plain_visit", &instance.address]).ok();
-    until_ok("memory that stays within bounds", Duration::from_secs(30), || {
-        let now = resident_kib(pid);
-        if now < before + 600 * 1024 {
-            Ok(())
-        } else {
-            Err(format!("{now} KiB, before {before} KiB"))
-        }
-    });
+    until_ok(
+        "memory that stays within bounds",
+        Duration::from_secs(30),
+        || {
+            let now = resident_kib(pid);
+            if now < before + 600 * 1024 {
+                Ok(())
+            } else {
+                Err(format!("{now} KiB, before {before} KiB"))
+            }
+        },
+    );
     drop(lazy);
     python::run("features.py", &["plain_visit", &instance.address]).ok();
 }

@@ -25,8 +25,15 @@ fn a_second_daemon_of_an_instance_does_not_start() {
     let pid = instance.pid().expect("a daemon runs");
     instance.start().ok().says("runs already");
     let run = instance.run(&["fg"]).ended(1);
-    assert!(run.stderr.contains(&pid.to_string()), "it names the one that runs: {run}");
-    assert_eq!(instance.pid(), Some(pid), "the first one is still the daemon");
+    assert!(
+        run.stderr.contains(&pid.to_string()),
+        "it names the one that runs: {run}"
+    );
+    assert_eq!(
+        instance.pid(),
+        Some(pid),
+        "the first one is still the daemon"
+    );
     python::run("features.py", &["plain_visit", &instance.address]).ok();
     instance.run(&["status"]).ok().prints("optimal");
 }
@@ -37,7 +44,11 @@ fn a_second_daemon_on_the_same_files_does_not_serve() {
     let instance = Instance::started(&[]);
     let mut workers = Workers::start(&instance.address, &instance.beside(""), false);
     workers.wait_for_more(3);
-    let paths = format!("paths={},{}", instance.copy(1).display(), instance.copy(2).display());
+    let paths = format!(
+        "paths={},{}",
+        instance.copy(1).display(),
+        instance.copy(2).display()
+    );
     let other = Instance::made(&[&paths]);
     let run = other.run(&["start", "--timeout", "3s"]).ended(1);
     assert!(run.stderr.contains("in use"), "{run}");

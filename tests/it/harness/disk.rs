@@ -21,7 +21,9 @@ impl SmallDisk {
             Err(error) => error.to_string(),
         };
         let line = format!("\nSKIPPED {test}: no small disk can be mounted here: {why}\n");
-        std::io::stderr().write_all(line.as_bytes()).expect("standard error takes a line");
+        std::io::stderr()
+            .write_all(line.as_bytes())
+            .expect("standard error takes a line");
         None
     }
 
@@ -30,7 +32,11 @@ impl SmallDisk {
             .args(["-o", &format!("remount,size={kib}k")])
             .arg(&self.0)
             .status();
-        assert!(done.is_ok_and(|status| status.success()), "remounting {}", self.0.display());
+        assert!(
+            done.is_ok_and(|status| status.success()),
+            "remounting {}",
+            self.0.display()
+        );
     }
 }
 

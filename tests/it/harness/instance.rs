@@ -41,7 +41,10 @@ impl Instance {
             .prefix("zr")
             .tempdir()
             .expect("a folder for the instance");
-        let root = folder.path().canonicalize().expect("the folder was just made");
+        let root = folder
+            .path()
+            .canonicalize()
+            .expect("the folder was just made");
         let root = root.join("i");
         Instance {
             folder: Some(folder),
@@ -76,7 +79,10 @@ impl Instance {
             self.root.display().to_string(),
             "--yes".into(),
         ];
-        if !settings.iter().any(|setting| setting.starts_with("listen=")) {
+        if !settings
+            .iter()
+            .any(|setting| setting.starts_with("listen="))
+        {
             args.extend(["--set".into(), format!("listen={}", self.address)]);
         }
         for setting in settings {
@@ -158,7 +164,9 @@ impl Instance {
         let details = self.details();
         let members = details["members"].as_array().expect("members are a list");
         let found = members.iter().find(|member| member["name"] == name);
-        found.unwrap_or_else(|| panic!("no member {name}: {details}")).clone()
+        found
+            .unwrap_or_else(|| panic!("no member {name}: {details}"))
+            .clone()
     }
 
     #[track_caller]
@@ -193,7 +201,9 @@ impl Instance {
         let name = fs::read_link(format!("/proc/{pid}/exe"));
         match name {
             Ok(exe) => {
-                let ours = Path::new(ZEORAIDCTL).canonicalize().expect("the binary is there");
+                let ours = Path::new(ZEORAIDCTL)
+                    .canonicalize()
+                    .expect("the binary is there");
                 (exe == ours).then_some(pid)
             }
             // Where there is no /proc, the number has to do.
@@ -207,7 +217,9 @@ impl Instance {
     pub(crate) fn kill9(&self) {
         let pid = self.pid().expect("a daemon runs");
         signal(pid, rustix::process::Signal::KILL);
-        until("the killed daemon to be gone", PATIENCE, || self.pid().is_none());
+        until("the killed daemon to be gone", PATIENCE, || {
+            self.pid().is_none()
+        });
     }
 
     pub(crate) fn log(&self) -> String {
@@ -221,7 +233,10 @@ impl Instance {
         let members = details["members"].as_array().expect("members are a list");
         let files = members
             .iter()
-            .map(|member| self.root.join(member["where"].as_str().expect("a file has a place")))
+            .map(|member| {
+                self.root
+                    .join(member["where"].as_str().expect("a file has a place"))
+            })
             .collect();
         self.stop().ok();
         files
@@ -262,7 +277,11 @@ impl Run {
 
     #[track_caller]
     pub(crate) fn ended(self, code: i32) -> Self {
-        assert!(self.code == code, "ended with {}, not {code}:\n{self}", self.code);
+        assert!(
+            self.code == code,
+            "ended with {}, not {code}:\n{self}",
+            self.code
+        );
         self
     }
 
@@ -275,7 +294,10 @@ impl Run {
 
     #[track_caller]
     pub(crate) fn prints(self, part: &str) -> Self {
-        assert!(self.stdout.contains(part), "does not print {part:?}:\n{self}");
+        assert!(
+            self.stdout.contains(part),
+            "does not print {part:?}:\n{self}"
+        );
         self
     }
 }
@@ -292,8 +314,15 @@ impl From<Output> for Run {
 
 impl std::fmt::Display for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Run { code, stdout, stderr } = self;
-        write!(f, "exit code {code}\n--- stdout\n{stdout}--- stderr\n{stderr}---")
+        let Run {
+            code,
+            stdout,
+            stderr,
+        } = self;
+        write!(
+            f,
+            "exit code {code}\n--- stdout\n{stdout}--- stderr\n{stderr}---"
+        )
     }
 }
 
@@ -305,16 +334,26 @@ pub(crate) fn command() -> Command {
             command.env_remove(name);
         }
     }
-    for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "RUST_LOG", "NOTIFY_SOCKET"] {
+    for name in [
+        "NO_COLOR",
+        "CLICOLOR",
+        "CLICOLOR_FORCE",
+        "COLUMNS",
+        "RUST_LOG",
+        "NOTIFY_SOCKET",
+    ] {
         command.env_remove(name);
     }
-    command.env("TZ", "UTC").env("LANG", "C.UTF-8").env("TERM", "xterm-256color");
+    command
+        .env("TZ", "UTC")
+        .env("LANG", "C.UTF-8")
+        .env("TERM", "xterm-256color");
     command
 }
 
 pub(crate) fn signal(pid: i32, signal: rustix::process::Signal) {
     if let Some(pid) = rustix::process::Pid::from_raw(pid) {
         // It may be gone already.
-        drop(rustix::process::kill_process(pid, signal));
+        _ = rustix::process::kill_process(pid, signal);
     }
 }

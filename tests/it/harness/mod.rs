@@ -11,5 +11,5 @@ pub(crate) mod raw;
 pub(crate) mod terminal;
 pub(crate) mod wait;
 
-pub(crate) use instance::{Instance, Run};
+pub(crate) use instance::Instance;
 pub(crate) use wait::{until, until_ok};

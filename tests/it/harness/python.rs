@@ -42,7 +42,11 @@ fn script_command(name: &str, args: &[&str]) -> Command {
     let mut command = program("python");
     command
         .env("PYTHONDONTWRITEBYTECODE", "1")
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(name))
+        .arg(
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("tests/python")
+                .join(name),
+        )
         .args(args);
     command
 }
@@ -108,7 +112,11 @@ impl Script {
                 return Ok(());
             }
             let errors = read(self.stderr.path());
-            assert!(self.runs() || self.printed().contains(part), "{} ended:\n{errors}", self.what);
+            assert!(
+                self.runs() || self.printed().contains(part),
+                "{} ended:\n{errors}",
+                self.what
+            );
             Err(format!("{}{errors}", self.printed()))
         });
     }
@@ -191,7 +199,10 @@ impl Workers {
         until("the clients to go on committing", PATIENCE, || {
             self.check_alive();
             let now = self.acknowledged();
-            before.iter().zip(now).all(|(before, now)| now >= before + more)
+            before
+                .iter()
+                .zip(now)
+                .all(|(before, now)| now >= before + more)
         });
     }
 
@@ -199,7 +210,12 @@ impl Workers {
     pub(crate) fn check_alive(&mut self) {
         for (script, log) in &mut self.scripts {
             let errors = read(script.stderr.path());
-            assert!(script.runs(), "{} ended:\n{errors}\n{}", script.what, read(log));
+            assert!(
+                script.runs(),
+                "{} ended:\n{errors}\n{}",
+                script.what,
+                read(log)
+            );
         }
     }
 
@@ -242,7 +258,11 @@ pub(crate) fn verify(members: &[PathBuf], logs: &[PathBuf]) -> Value {
     for log in logs {
         args.extend(["--log", log.to_str().expect("a plain path")]);
     }
-    args.extend(members.iter().map(|member| member.to_str().expect("a plain path")));
+    args.extend(
+        members
+            .iter()
+            .map(|member| member.to_str().expect("a plain path")),
+    );
     let run = run("verify.py", &args).ok();
     serde_json::from_str(&run.stdout).expect("it prints JSON")
 }

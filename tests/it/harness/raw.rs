@@ -38,7 +38,10 @@ impl Raw {
     /// Connected, past the handshake.
     pub(crate) fn greeted(address: &str) -> Self {
         let mut raw = Self::connect(address);
-        let hello = raw.frame().expect("the server speaks first").expect("and says something");
+        let hello = raw
+            .frame()
+            .expect("the server speaks first")
+            .expect("and says something");
         assert_eq!(hello, b"Z5");
         raw.send_frame(b"Z5");
         raw
@@ -123,7 +126,10 @@ impl Raw {
     pub(crate) fn reply(&mut self, id: i64) -> Reply {
         let id = u8::try_from(id).expect("ids of tests are small");
         loop {
-            let frame = self.frame().expect("an answer in time").expect("an answer, not an end");
+            let frame = self
+                .frame()
+                .expect("an answer in time")
+                .expect("an answer, not an end");
             // Protocol marker, perhaps a frame (protocol 4), then `(` or nothing, then the id.
             let head = &frame[..frame.len().min(24)];
             let is_reply = frame.windows(6).any(|window| window == b".reply");

@@ -1,6 +1,7 @@
 //! A person at a terminal: the binary in a pseudo-terminal, and what its screen shows.
 
 use std::io::{Read, Write};
+use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -44,7 +45,9 @@ impl Terminal {
             pixel_width: 0,
             pixel_height: 0,
         };
-        let pair = native_pty_system().openpty(size).expect("a pseudo-terminal");
+        let pair = native_pty_system()
+            .openpty(size)
+            .expect("a pseudo-terminal");
         let mut command = CommandBuilder::new(super::instance::ZEORAIDCTL);
         command.arg("-C");
         command.arg(instance.root());
@@ -55,16 +58,28 @@ impl Terminal {
                 command.env_remove(name);
             }
         }
-        for (name, value) in [("TZ", "UTC"), ("TERM", "xterm-256color"), ("LANG", "C.UTF-8")] {
+        for (name, value) in [
+            ("TZ", "UTC"),
+            ("TERM", "xterm-256color"),
+            ("LANG", "C.UTF-8"),
+        ] {
             command.env(name, value);
         }
         for (name, value) in variables {
             command.env(name, value);
         }
-        let child = pair.slave.spawn_command(command).expect("the binary starts");
+        let child = pair
+            .slave
+            .spawn_command(command)
+            .expect("the binary starts");
         drop(pair.slave);
-        let screen = Arc::new(Mutex::new(vt100::Parser::new(ROWS, columns, 0)));
-        let mut output = pair.master.try_clone_reader().expect("a reader of the terminal");
+        let side = |length| NonZeroU16::new(length).expect("a terminal has a size");
+        let screen = vt100::Parser::new(side(ROWS), side(columns), 0);
+        let screen = Arc::new(Mutex::new(screen));
+        let mut output = pair
+            .master
+            .try_clone_reader()
+            .expect("a reader of the terminal");
         let shown = Arc::clone(&screen);
         // Ends with the terminal.
         std::thread::spawn(move || {
@@ -94,8 +109,8 @@ impl Terminal {
         let parser = lock(&self.screen);
         let screen = parser.screen();
         let (rows, columns) = screen.size();
-        (0..rows).any(|row| {
-            (0..columns).any(|column| {
+        (0..rows.get()).any(|row| {
+            (0..columns.get()).any(|column| {
                 screen
                     .cell(row, column)
                     .is_some_and(|cell| cell.fgcolor() != vt100::Color::Default)
@@ -109,7 +124,9 @@ impl Terminal {
     }
 
     pub(crate) fn press(&mut self, keys: &str) {
-        self.keys.write_all(keys.as_bytes()).expect("the terminal takes keys");
+        self.keys
+            .write_all(keys.as_bytes())
+            .expect("the terminal takes keys");
         self.keys.flush().expect("the terminal takes keys");
     }
 
@@ -128,10 +145,12 @@ impl Terminal {
     /// Waits for the end; the exit code.
     #[track_caller]
     pub(crate) fn end(&mut self) -> u32 {
-        let status = until_ok("the command to end", PATIENCE, || match self.child.try_wait() {
-            Ok(Some(status)) => Ok(status),
-            Ok(None) => Err(format!("it shows:\n{}", self.text())),
-            Err(error) => panic!("waiting for the command: {error}"),
+        let status = until_ok("the command to end", PATIENCE, || {
+            match self.child.try_wait() {
+                Ok(Some(status)) => Ok(status),
+                Ok(None) => Err(format!("it shows:\n{}", self.text())),
+                Err(error) => panic!("waiting for the command: {error}"),
+            }
         });
         status.exit_code()
     }

@@ -20,7 +20,9 @@ pub(crate) fn pause() {
 /// After the deadline, with what was waited for.
 #[track_caller]
 pub(crate) fn until(what: &str, deadline: Duration, mut holds: impl FnMut() -> bool) {
-    until_ok(what, deadline, || if holds() { Ok(()) } else { Err("not yet") });
+    until_ok(what, deadline, || {
+        if holds() { Ok(()) } else { Err("not yet") }
+    });
 }
 
 /// Looks until there is an answer, and returns it.
