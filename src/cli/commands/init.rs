@@ -41,7 +41,7 @@ Examples:
   zeoraidctl init . --diff                       what would change")]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "each is a flag of the command"
+    reason = "each is a flag that people type"
 )]
 pub struct InitArgs {
     /// The instance's folder [default: --instance, else this folder]

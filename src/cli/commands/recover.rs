@@ -36,7 +36,7 @@ Examples:
   zeoraidctl recover --cancel")]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "each is a flag of the command"
+    reason = "each is a flag that people type"
 )]
 pub struct RecoverArgs {
     /// The members to recover

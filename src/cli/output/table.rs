@@ -81,7 +81,8 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
     for word in text.split(' ') {
-        if !line.is_empty() && measure_text_width(&line) + 1 + measure_text_width(word) > width {
+        let wide = measure_text_width(&line) + 1 + measure_text_width(word);
+        if !line.is_empty() && wide > width {
             lines.push(std::mem::take(&mut line));
         }
         if !line.is_empty() {
