@@ -190,6 +190,7 @@ async fn recover(folder: &Path, source: &Path) -> Duration {
         since: now,
         needs_operator: false,
         unacknowledged_tail: false,
+        damaged: false,
     };
     let members = [
         ("source".to_owned(), Standing::InSync),
@@ -199,6 +200,7 @@ async fn recover(folder: &Path, source: &Path) -> Duration {
         array: uuid::Uuid::new_v4(),
         epoch: 1,
         members: members.into(),
+        head: Tid::ZERO,
         time: now,
     };
     record.save(&membership).expect("a record");
