@@ -107,7 +107,7 @@ async fn live(config: Config, start: Start, logging: Logging) -> Result<(), Daem
     opened
 }
 
-async fn serve_admin(daemon: &Daemon, tasks: &Tasks) -> Result<(), DaemonError> {
+pub(super) async fn serve_admin(daemon: &Daemon, tasks: &Tasks) -> Result<(), DaemonError> {
     let config = daemon.config();
     let token = config.admin.token_file.as_deref().map(Token::read);
     let token = token.transpose()?;
@@ -128,7 +128,7 @@ async fn serve_admin(daemon: &Daemon, tasks: &Tasks) -> Result<(), DaemonError> 
 }
 
 /// Starts the arrays, then listens for clients.
-async fn open(daemon: &Daemon, force: bool, tasks: &Tasks) -> Result<(), DaemonError> {
+pub(super) async fn open(daemon: &Daemon, force: bool, tasks: &Tasks) -> Result<(), DaemonError> {
     let config = daemon.config();
     let mut arrays = Vec::new();
     for array in &config.arrays {
@@ -202,9 +202,9 @@ async fn tell_status(daemon: &Daemon, notify: Notify) {
             .map(|serving| Box::pin(serving.changed()));
         // Both may be dropped: it only looks again.
         tokio::select! {
-            (changed, ..) = futures_util::future::select_all(any) => {
+            (heard, ..) = futures_util::future::select_all(any) => {
                 // The array has ended, and says nothing more.
-                if changed.is_err() { return }
+                if heard.is_err() { return }
             }
             () = tokio::time::sleep(EVERY) => {}
         }
@@ -212,7 +212,7 @@ async fn tell_status(daemon: &Daemon, notify: Notify) {
 }
 
 /// Closes everything in the reverse order of opening; true where all ended in time.
-async fn close(daemon: &Daemon, admin: &Tasks, tasks: &Tasks) -> bool {
+pub(super) async fn close(daemon: &Daemon, admin: &Tasks, tasks: &Tasks) -> bool {
     let mut graceful = true;
     let mut note = |ended: Result<(), StillRunning>| {
         if let Err(error) = ended {

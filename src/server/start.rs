@@ -47,6 +47,7 @@ pub struct Served {
     pub(super) name: String,
     pub(super) storage: Arc<dyn Storage>,
     pub(super) serving: watch::Receiver<Serving>,
+    pub(super) zeo_admin: bool,
     pub(super) stats: Arc<Stats>,
 }
 
@@ -61,8 +62,16 @@ impl Served {
             name: name.into(),
             storage,
             serving,
+            zeo_admin: false,
             stats: Arc::new(Stats::new()),
         }
+    }
+
+    /// Whether clients may use the extension methods that change something.
+    #[must_use]
+    pub fn with_zeo_admin(mut self, allowed: bool) -> Self {
+        self.zeo_admin = allowed;
+        self
     }
 }
 
