@@ -5,6 +5,7 @@
 //! transactions. The other half is `tests/it/interop/data_fs.py`.
 #![allow(clippy::print_stdout, reason = "printing is what it is for")]
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -37,7 +38,10 @@ async fn open(file: &str) -> anyhow::Result<FileStorage> {
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string takes everything");
+        text
+    })
 }
 
 fn digest(payload: &Payload) -> anyhow::Result<String> {

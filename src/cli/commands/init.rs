@@ -39,6 +39,10 @@ Examples:
   zeoraidctl init . --set members=3 --set listen=0.0.0.0:8100 --yes
   zeoraidctl init . --set adopt=/srv/old/Data.fs
   zeoraidctl init . --diff                       what would change")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag that people type"
+)]
 pub struct InitArgs {
     /// The instance's folder [default: --instance, else this folder]
     dir: Option<PathBuf>,

@@ -34,6 +34,10 @@ Examples:
   zeoraidctl recover --all --rate 50MiB/s      every member that is out
   zeoraidctl recover copy2 --rebuild           a copy that has diverged
   zeoraidctl recover --cancel")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag that people type"
+)]
 pub struct RecoverArgs {
     /// The members to recover
     members: Vec<String>,

@@ -1,0 +1,148 @@
+//! What the tool prints where there is no terminal: each output whole, as a snapshot, with times, TIDs,
+//! ports and rates filtered.
+
+use crate::harness::Instance;
+use crate::harness::python::{self, Workers};
+
+/// What is different each time.
+pub(crate) fn filtered() -> Vec<(&'static str, &'static str)> {
+    vec![
+        (r"0x[0-9a-f]{16}", "[tid]"),
+        (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?( UTC)?", "[time]"),
+        (r"\d\d:\d\d:\d\d", "[time]"),
+        (r"\d\d:\d\d \([^)]*\)", "[since]"),
+        (r"127\.0\.0\.1:\d+", "[address]"),
+        (r"pid=\d+", "pid=[pid]"),
+        (r"/\S*/zr\w+/i", "[instance]"),
+        (r"\d+(\.\d+)? (ms|µs|us)", "[latency]"),
+        (r"\d+(\.\d+)? (B|KiB|MiB)", "[bytes]"),
+        (r"\d+ (s|min) (left|ago)", "[duration]"),
+        (r"[\d ]+ transactions", " [n] transactions"),
+        (r"[\d.]+ (loads|commits)/s", "[n] $1/s"),
+        (r"\d+ clients?\b", "[n] clients"),
+        (r"\d+ objects?\b", "[n] objects"),
+        (r" +\n", "\n"),
+    ]
+}
+
+macro_rules! snapshot {
+    ($value:expr, @$snapshot:literal) => {
+        insta::with_settings!({ filters => $crate::tool::filtered() }, {
+            insta::assert_snapshot!($value, @$snapshot);
+        });
+    };
+}
+
+#[test]
+fn init_start_and_details_of_a_new_array() {
+    let instance = Instance::new();
+    let root = instance.root().to_str().expect("a plain path").to_owned();
+    let listen = format!("listen={}", instance.address);
+    let run = instance
+        .run_bare(&["init", &root, "--yes", "--start", "--set", &listen])
+        .ok();
+    snapshot!(run.stdout, @"");
+    snapshot!(run.stderr, @"");
+    snapshot!(instance.run(&["status"]).ok().stdout, @"");
+    snapshot!(instance.run(&["check-config"]).ok().stdout, @"");
+    snapshot!(instance.run(&["stop"]).ok().to_string(), @"");
+}
+
+#[test]
+fn status_and_details_of_a_degraded_array() {
+    let instance = Instance::started(&[]);
+    let mut workers = Workers::start(&instance.address, &instance.beside(""), false);
+    workers.wait_for_more(2);
+    snapshot!(instance.run(&["disable", "copy2", "--yes"]).ok().to_string(), @"");
+    workers.wait_for_more(2);
+    workers.end();
+    snapshot!(instance.run(&["status"]).ended(2).to_string(), @"");
+    snapshot!(instance.run(&["status", "--nagios"]).ended(2).stdout, @"");
+    snapshot!(instance.run(&["details"]).ended(2).stdout, @"");
+    snapshot!(instance.run(&["recover", "--verify"]).ok().to_string(), @"");
+    snapshot!(instance.run(&["recover"]).ok().to_string(), @"");
+    snapshot!(instance.run(&["recover", "copy9"]).ended(1).to_string(), @"");
+}
+
+#[test]
+fn without_a_daemon_each_command_says_which_one_starts_it() {
+    let instance = Instance::made(&[]);
+    snapshot!(instance.run(&["status"]).ended(3).to_string(), @"");
+    snapshot!(instance.run(&["details"]).ended(3).to_string(), @"");
+    snapshot!(instance.run(&["recover", "copy2"]).ended(1).to_string(), @"");
+    snapshot!(instance.run(&["stop"]).to_string(), @"");
+}
+
+#[test]
+fn without_a_terminal_a_question_names_the_flag_that_answers_it() {
+    let instance = Instance::started(&[]);
+    let run = instance.run(&["disable", "copy2"]).ended(1);
+    assert!(run.stderr.contains("--yes"), "{run}");
+    assert_eq!(instance.member("copy2")["state"], "optimal");
+    instance.run(&["disable", "copy2", "--yes"]).ok();
+    // The last one is refused whatever is said.
+    let run = instance.run(&["disable", "copy1", "--yes"]).ended(1);
+    assert!(run.stderr.contains("last optimal member"), "{run}");
+    python::run("features.py", &["plain_visit", &instance.address]).ok();
+}
+
+#[test]
+fn json_and_yaml_say_what_the_table_says() {
+    let instance = Instance::started(&[]);
+    let json = instance.run(&["details", "-o", "json"]).ok().stdout;
+    let yaml = instance.run(&["details", "-o", "yaml"]).ok().stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
+    let yaml: serde_json::Value = serde_yaml::from_str(&yaml).expect("it is YAML");
+    for value in [&json, &yaml] {
+        assert_eq!(value["arrays"][0]["members"][1]["name"], "copy2");
+        assert_eq!(value["arrays"][0]["state"], "optimal");
+    }
+    let status = instance.run(&["status", "-o", "json"]).ok().stdout;
+    let status: serde_json::Value = serde_json::from_str(&status).expect("it is JSON");
+    assert_eq!(status["pid"].as_i64(), instance.pid().map(i64::from));
+}
+
+#[test]
+fn a_reload_adds_a_member_and_takes_it_away_while_clients_work() {
+    let instance = Instance::started(&[]);
+    let mut workers = Workers::start(&instance.address, &instance.beside(""), false);
+    workers.wait_for_more(3);
+    let before = std::fs::read_to_string(instance.config()).expect("init wrote it");
+    instance.configure("members:", "      copy3:\n        file: var/copy3/Data.fs");
+    instance.run(&["reload"]).ok();
+    instance.member("copy3");
+    workers.wait_for_more(3);
+    instance.run(&["recover", "copy3"]).ok();
+    instance.wait_optimal();
+    workers.wait_for_more(3);
+    std::fs::write(instance.config(), before).expect("writing the configuration");
+    instance.run(&["reload"]).ok();
+    let details = instance.details();
+    assert_eq!(
+        details["members"].as_array().map(Vec::len),
+        Some(2),
+        "{details}"
+    );
+    workers.wait_for_more(3);
+    assert_eq!(workers.end().errors, 0);
+    python::verify(&instance.given_back(), &workers.logs());
+}
+
+#[test]
+fn the_log_the_events_and_the_configuration_are_shown() {
+    let instance = Instance::started(&[]);
+    instance.run(&["disable", "copy2", "--yes"]).ok();
+    instance.run(&["recover", "copy2"]).ok();
+    let log = instance.run(&["logtail"]).ok().stdout;
+    assert!(log.contains("copy2"), "{log}");
+    let events = instance.run(&["events"]).ok().stdout;
+    for word in ["degraded", "optimal"] {
+        assert!(events.contains(word), "{events}");
+    }
+    let shown = instance.run(&["show"]).ok().stdout;
+    assert!(
+        shown.contains("arrays.main.min_optimal") && shown.contains("default"),
+        "{shown}"
+    );
+    assert!(shown.contains("etc/zeoraid.yaml:"), "{shown}");
+}
