@@ -147,17 +147,13 @@ impl Builder {
             Some(Unfinished::Map(entries, key)) => match key.take() {
                 Some((key, place)) => entries.push(Entry { key, place, node }),
                 None => {
-                    if let Value::Scalar(text) = node.value {
-                        *key = Some((text, node.place));
-                    } else {
-                        let (line, column) = node.place.numbers();
-                        return Err(Mistake::at(
-                            line,
-                            column,
-                            "a key must be a word",
-                            "write `key: value`",
-                        ));
-                    }
+                    let place = node.place;
+                    let Value::Scalar(text) = node.value else {
+                        let (line, column) = place.numbers();
+                        let mend = "write `key: value`";
+                        return Err(Mistake::at(line, column, "a key must be a word", mend));
+                    };
+                    *key = Some((text, place));
                 }
             },
         }

@@ -157,16 +157,7 @@ impl<'a> Section<'a> {
             found.setting(full, show(&default), Origin::Default);
             return default;
         };
-        let value = if let Value::Scalar(text) = &node.value {
-            match parse(text) {
-                Ok(value) => value,
-                Err(what) => {
-                    let (what, mend) = what.split_once("; ").unwrap_or((&what, ""));
-                    found.mistake(node.place, format!("{full}: {what}"), mend);
-                    return default;
-                }
-            }
-        } else {
+        let Value::Scalar(text) = &node.value else {
             found.mistake(
                 node.place,
                 format!("{full} must be one value"),
@@ -174,8 +165,17 @@ impl<'a> Section<'a> {
             );
             return default;
         };
-        found.setting(full, show(&value), origin(node.place));
-        value
+        match parse(text) {
+            Ok(value) => {
+                found.setting(full, show(&value), origin(node.place));
+                value
+            }
+            Err(what) => {
+                let (what, mend) = what.split_once("; ").unwrap_or((&what, ""));
+                found.mistake(node.place, format!("{full}: {what}"), mend);
+                default
+            }
+        }
     }
 
     pub(super) fn duration(

@@ -75,6 +75,8 @@ pub(super) async fn start_server(
         let mut configured = config.arrays.iter();
         let zeo_admin = configured.any(|array| array.name == running.name && array.zeo_admin);
         let serving = serving(running, config.read_only, tasks);
+        let configured = config.array(&running.name);
+        let zeo_admin = configured.is_some_and(|array| array.zeo_admin);
         for name in running.names() {
             let storage = Arc::new(running.array.clone());
             let one = Served::new(name, storage, serving.clone());
