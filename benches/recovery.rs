@@ -203,7 +203,6 @@ async fn recover(folder: &Path, source: &Path) -> Duration {
         epoch: 1,
         head: Tid::ZERO,
         members: members.into(),
-        head: Tid::ZERO,
         time: now,
     };
     record.save(&membership).expect("a record");
