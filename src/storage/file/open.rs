@@ -191,7 +191,10 @@ fn recent(engine: &Arc<Engine>) -> Result<Recent, Fault> {
 /// Makes the folder of a new file, but not the folders above it: those that are missing are more
 /// likely a disk that is not mounted than a wish.
 fn make_folder(path: &Path) -> Result<(), Fault> {
-    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
+    let Some(folder) = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+    else {
         return Ok(());
     };
     match std::fs::create_dir(folder) {
