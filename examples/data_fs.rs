@@ -39,7 +39,7 @@ async fn open(file: &str) -> anyhow::Result<FileStorage> {
 
 fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a string takes everything");
+        write!(text, "{byte:02x}").expect("a string takes all");
         text
     })
 }
@@ -60,12 +60,14 @@ async fn dump(storage: &FileStorage) -> anyhow::Result<()> {
             hexadecimal(&txn.meta.extension),
         );
         for record in &txn.records {
-            line += &format!(" {:x}", record.oid.0);
-            line += &match &record.data {
-                RecordData::Data(data) => format!("={}", digest(data)?),
-                RecordData::Back { tid, data } => format!("@{:016x}={}", tid.0, digest(data)?),
-                RecordData::Gone => "=gone".to_owned(),
-            };
+            write!(line, " {:x}", record.oid.0)?;
+            match &record.data {
+                RecordData::Data(data) => write!(line, "={}", digest(data)?)?,
+                RecordData::Back { tid, data } => {
+                    write!(line, "@{:016x}={}", tid.0, digest(data)?)?;
+                }
+                RecordData::Gone => line += "=gone",
+            }
         }
         println!("{line}");
     }
