@@ -897,3 +897,51 @@ async fn what_was_never_acknowledged_is_cut_without_an_operator() {
         plain(&rig.members[1].transactions())
     );
 }
+
+#[tokio::test]
+async fn a_shutdown_waits_for_a_finish_in_hand() {
+    let mut rig = Rig::new().await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    let gate = rig.members[0].faults().hold(Moment::Finish);
+    let array = rig.array.clone();
+    let committing = commit(&array, 1, first, "two");
+    let stopping = async {
+        gate.reached().await;
+        let released = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            gate.release();
+        };
+        let (stopped, ()) = tokio::join!(rig.array.shutdown(Duration::from_secs(5)), released);
+        stopped.unwrap();
+    };
+    let (second, ()) = tokio::join!(committing, stopping);
+    let second = second.unwrap();
+    rig.same_histories();
+    let record = FileRecord::new(rig.folder.path().join("membership.json"));
+    assert_eq!(record.load().unwrap().unwrap().head, second);
+    let options = options(&rig.folder);
+    (rig.array, rig.notices) = start(options, &rig.members, &rig.folder).await;
+    rig.optimal().await;
+    assert_eq!(load(&rig.array, 1).await.1, second);
+}
+
+#[tokio::test]
+async fn a_shutdown_closes_the_members_although_a_client_never_finishes() {
+    let rig = Rig::new().await;
+    let mut transaction = rig.array.begin(TxnMeta::default(), None).await.unwrap();
+    let data = Bytes::from_static(b"never").into();
+    let (oid, serial) = (Oid(1), Tid::ZERO);
+    transaction
+        .store(Op::Store { oid, serial, data })
+        .await
+        .unwrap();
+    let Vote::Ready(voted) = transaction.vote().await.unwrap() else {
+        panic!("a conflict")
+    };
+    rig.array
+        .shutdown(Duration::from_millis(600))
+        .await
+        .unwrap();
+    drop(voted);
+    assert!(rig.members[0].transactions().is_empty());
+}

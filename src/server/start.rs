@@ -47,8 +47,8 @@ pub struct Served {
     pub(super) name: String,
     pub(super) storage: Arc<dyn Storage>,
     pub(super) serving: watch::Receiver<Serving>,
-    pub(super) zeo_admin: bool,
     pub(super) stats: Arc<Stats>,
+    pub(super) zeo_admin: bool,
 }
 
 impl Served {
@@ -62,16 +62,15 @@ impl Served {
             name: name.into(),
             storage,
             serving,
-            zeo_admin: false,
             stats: Arc::new(Stats::new()),
+            zeo_admin: false,
         }
     }
 
     /// Whether clients may use the extension methods that change something.
     #[must_use]
-    pub fn with_zeo_admin(mut self, allowed: bool) -> Self {
-        self.zeo_admin = allowed;
-        self
+    pub fn with_zeo_admin(self, zeo_admin: bool) -> Self {
+        Served { zeo_admin, ..self }
     }
 }
 
