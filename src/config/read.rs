@@ -144,9 +144,10 @@ impl Builder {
         match self.open.last_mut().map(|open| &mut open.value) {
             None => self.root = Some(node),
             Some(Unfinished::List(nodes)) => nodes.push(node),
-            Some(Unfinished::Map(entries, key)) => match key.take() {
-                Some((key, place)) => entries.push(Entry { key, place, node }),
-                None => {
+            Some(Unfinished::Map(entries, key)) => {
+                if let Some((key, place)) = key.take() {
+                    entries.push(Entry { key, place, node });
+                } else {
                     let place = node.place;
                     let Value::Scalar(text) = node.value else {
                         let (line, column) = place.numbers();
@@ -155,7 +156,7 @@ impl Builder {
                     };
                     *key = Some((text, place));
                 }
-            },
+            }
         }
         Ok(())
     }
