@@ -46,7 +46,7 @@ struct Options {
     #[arg(long)]
     seconds: Option<f64>,
     /// What is compared with runzeo.
-    #[arg(long, default_value = "bare-file")]
+    #[arg(long, default_value = "daemon")]
     ours: Ours,
     /// Where the databases are made; they are removed afterwards. Commits are as fast as this disk.
     #[arg(long)]
@@ -74,6 +74,8 @@ enum Part {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Ours {
+    /// The daemon with an array of two files.
+    Daemon,
     /// The front end over a storage in memory: what the protocol costs.
     BareMemory,
     /// The front end over one file.
@@ -83,6 +85,7 @@ enum Ours {
 impl Ours {
     fn start(self, folder: &std::path::Path) -> anyhow::Result<Side> {
         match self {
+            Ours::Daemon => Side::daemon(folder),
             Ours::BareMemory => Side::bare(folder, "memory"),
             Ours::BareFile => Side::bare(folder, "file"),
         }

@@ -72,10 +72,13 @@ pub(super) async fn start_server(
 ) -> Result<Server, DaemonError> {
     let mut served = Vec::new();
     for running in arrays {
+        let mut configured = config.arrays.iter();
+        let zeo_admin = configured.any(|array| array.name == running.name && array.zeo_admin);
         let serving = serving(running, config.read_only, tasks);
         for name in running.names() {
             let storage = Arc::new(running.array.clone());
-            served.push(Served::new(name, storage, serving.clone()));
+            let one = Served::new(name, storage, serving.clone());
+            served.push(one.with_zeo_admin(zeo_admin));
         }
     }
     let addresses = config.listen.iter().map(listen).collect();
@@ -165,8 +168,6 @@ fn server_options(config: &Config) -> ServerOptions {
         max_connections: config.limits.connections,
         max_frame_bytes: bytes(config.limits.frame),
         transaction_timeout: config.transaction_timeout,
-        // The front end has one switch. What one array does not allow, none does.
-        zeo_admin: config.arrays.iter().all(|array| array.zeo_admin),
         ..ServerOptions::default()
     }
 }
