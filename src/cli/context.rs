@@ -96,7 +96,11 @@ impl Context {
 
     /// The client of that daemon, for who must tell apart why there is no answer.
     pub fn client(&self) -> Result<AdminClient, CliError> {
-        AdminClient::new(self.target()?).map_err(|error| Problem::from(error).into())
+        let target = self.target()?;
+        if self.global.verbose {
+            self.printer.note(&format!("asking the daemon at {target}"));
+        }
+        AdminClient::new(target).map_err(|error| Problem::from(error).into())
     }
 
     /// The instance's folder.
@@ -164,14 +168,14 @@ impl Context {
         if let Some(path) = admin.strip_prefix("unix:") {
             return Ok(Target::Socket(here()?.join(path)));
         }
-        if admin.starts_with("http://") || admin.starts_with("https://") {
+        if admin.starts_with("http://") {
             return Ok(Target::Http {
                 url: admin.clone(),
                 token: self.token()?,
             });
         }
         Err(CliError::usage(format!(
-            "`--admin {admin}`: `unix:PATH`, `http://HOST:PORT` or `https://HOST:PORT` is expected"
+            "`--admin {admin}`: `unix:PATH` or `http://HOST:PORT` is expected"
         )))
     }
 

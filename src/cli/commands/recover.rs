@@ -496,7 +496,7 @@ async fn follow(
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
             () = ctrl_c.pressed() => {
-                display.end();
+                display.end(false);
                 match on_interrupt(api, array, context).await? {
                     Some(exit) => return Ok(exit),
                     None => display = progress::display(&context.printer),
@@ -506,7 +506,7 @@ async fn follow(
             }
         }
     }
-    display.end();
+    display.end(ended.iter().all(|(_, how, _)| matches!(how, Ended::Done)));
     drop(display);
     drop(ctrl_c);
     summary(api, array, ended, context).await
