@@ -36,6 +36,9 @@ struct Options {
     /// Only these (may be repeated).
     #[arg(long)]
     only: Vec<Part>,
+    /// Only lines that contain this (may be repeated; one is enough).
+    #[arg(long)]
+    filter: Vec<String>,
     /// Rounds for each server.
     #[arg(long)]
     rounds: Option<usize>,
@@ -43,7 +46,7 @@ struct Options {
     #[arg(long)]
     seconds: Option<f64>,
     /// What is compared with runzeo.
-    #[arg(long, default_value = "bare-file")]
+    #[arg(long, default_value = "daemon")]
     ours: Ours,
     /// Where the databases are made; they are removed afterwards. Commits are as fast as this disk.
     #[arg(long)]
@@ -71,6 +74,8 @@ enum Part {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Ours {
+    /// The daemon with an array of two files.
+    Daemon,
     /// The front end over a storage in memory: what the protocol costs.
     BareMemory,
     /// The front end over one file.
@@ -80,6 +85,7 @@ enum Ours {
 impl Ours {
     fn start(self, folder: &std::path::Path) -> anyhow::Result<Side> {
         match self {
+            Ours::Daemon => Side::daemon(folder),
             Ours::BareMemory => Side::bare(folder, "memory"),
             Ours::BareFile => Side::bare(folder, "file"),
         }
@@ -89,6 +95,7 @@ impl Ours {
 /// How much is measured.
 struct Plan {
     parts: Vec<Part>,
+    filter: Vec<String>,
     rounds: usize,
     time: Duration,
 }
@@ -109,6 +116,7 @@ async fn compare(options: Options) -> anyhow::Result<()> {
     let (rounds, seconds) = if options.quick { (3, 0.5) } else { (5, 2.0) };
     let plan = Plan {
         parts: options.only,
+        filter: options.filter,
         rounds: options.rounds.unwrap_or(rounds),
         time: Duration::from_secs_f64(options.seconds.unwrap_or(seconds)),
     };
@@ -143,6 +151,9 @@ async fn measure_all(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let wanted = |part| plan.parts.is_empty() || plan.parts.contains(&part);
+    let asked = |what: &str| {
+        plan.filter.is_empty() || plan.filter.iter().any(|filter| what.contains(filter))
+    };
     let mut add = |what: String, theirs, ours| {
         let line = Line::new(what, theirs, ours);
         eprintln!("{}", line.short());
@@ -158,6 +169,9 @@ async fn measure_all(
             let at_ours = loads::Objects::store(ours.address, count, size).await?;
             for (connections, in_flight) in [(1, 1), (4, 16)] {
                 let what = format!("loads of {shown}, {connections} x {in_flight} in flight");
+                if !asked(&what) {
+                    continue;
+                }
                 let (theirs, ours) = alternate(plan, runzeo, ours, async |side: &Side| {
                     let objects = if std::ptr::eq(side, runzeo) {
                         &at_runzeo
@@ -175,6 +189,9 @@ async fn measure_all(
         for objects in [1, 10, 100] {
             for connections in [1, 4, 16] {
                 let what = format!("commits of {objects}, {connections} connections");
+                if !asked(&what) {
+                    continue;
+                }
                 let (theirs, ours) = alternate(plan, runzeo, ours, async |side: &Side| {
                     commits::commit(side.address, objects, connections, plan.time).await
                 })
@@ -186,6 +203,9 @@ async fn measure_all(
     if wanted(Part::Python) {
         for (part, clients) in [("loads", 1), ("loads", 4), ("commits", 1), ("commits", 4)] {
             let what = format!("{part} by {clients} Python clients");
+            if !asked(&what) {
+                continue;
+            }
             let (theirs, ours) = alternate(plan, runzeo, ours, async |side: &Side| {
                 python::run(side, part, clients, plan.time).await
             })

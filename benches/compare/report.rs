@@ -1,7 +1,6 @@
 //! The table and the JSON.
 
-use comfy_table::style::presets;
-use comfy_table::{Cell, CellAlignment, Table};
+use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::measure::Figures;

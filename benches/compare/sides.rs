@@ -12,6 +12,9 @@ use anyhow::{Context, bail, ensure};
 /// How long a server may take to start.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The program that is compared.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_zeoraidctl");
+
 /// A server that runs. It is killed when it is dropped.
 pub(crate) struct Side {
     pub(crate) name: &'static str,
@@ -48,6 +51,38 @@ impl Side {
             child,
         };
         side.when_it_listens(&folder)
+    }
+
+    /// The daemon, from an instance that `init` makes: an array of two files.
+    pub(crate) fn daemon(folder: &Path) -> anyhow::Result<Side> {
+        let instance = folder.join("instance");
+        let address = free_address()?;
+        let made = Command::new(PROGRAM)
+            .arg("init")
+            .arg(&instance)
+            .args(["--yes", "--set", &format!("listen={address}")])
+            .stdin(Stdio::null())
+            .output()?;
+        ensure!(
+            made.status.success(),
+            "could not make an instance: {}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        let child = Command::new(PROGRAM)
+            .arg("--instance")
+            .arg(&instance)
+            .arg("fg")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(folder.join("instance").join("log"))?)
+            .spawn()
+            .context("could not start the daemon")?;
+        let side = Side {
+            name: "zeoraidctl",
+            address,
+            child,
+        };
+        side.when_it_listens(&instance)
     }
 
     /// This server without a daemon, over one storage.

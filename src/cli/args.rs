@@ -18,9 +18,8 @@ use super::output::Format;
 #[command(
     name = "zeoraidctl",
     version,
-    max_term_width = 100,
+    max_term_width = 80,
     arg_required_else_help = true,
-    disable_help_subcommand = false,
     subcommand_help_heading = "Commands",
     after_help = "\
 Examples:
@@ -65,7 +64,7 @@ pub struct GlobalArgs {
     )]
     pub admin: Option<String>,
 
-    /// The file with the token for --admin [or the token itself: $ZEORAID_TOKEN]
+    /// The file with the token for --admin [default: the token in `$ZEORAID_TOKEN`]
     #[arg(long, value_name = "FILE", global = true)]
     pub token_file: Option<PathBuf>,
 

@@ -11,6 +11,7 @@ use jiff::tz::TimeZone;
 
 use super::args::GlobalArgs;
 use super::error::CliError;
+use super::exit::Exit;
 use super::interrupt::{Interrupts, SignalInterrupts};
 use super::output::Printer;
 use super::place::find_instance;
@@ -130,6 +131,19 @@ impl Context {
                         .with_next("name one, with `--array NAME`"),
                 )
             }
+        }
+    }
+
+    /// Does something that has no end of its own: Ctrl-C is how it ends, and no failure.
+    pub async fn until_ctrl_c(
+        &self,
+        endless: impl Future<Output = Result<Exit, CliError>>,
+    ) -> Result<Exit, CliError> {
+        let mut ctrl_c = self.interrupts.claim()?;
+        // Both may be dropped: what only shows something leaves nothing half done.
+        tokio::select! {
+            ended = endless => ended,
+            () = ctrl_c.pressed() => Ok(Exit::Done),
         }
     }
 

@@ -10,19 +10,18 @@ use std::rc::Rc;
 use async_trait::async_trait;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Tells a command that a person pressed Ctrl-C.
-#[async_trait(?Send)]
+/// Where Ctrl-C can be claimed.
 pub trait Interrupts {
-    /// Whoever claims it must wait for it. Held until it is dropped.
-    fn claim(&self) -> Claim;
-
-    /// Waits for the next press, from the moment this is called. Cancel safe.
-    async fn next(&self) -> io::Result<()>;
+    /// From now on presses do not end the command but are told to the claim, until it is dropped.
+    fn claim(&self) -> io::Result<Box<dyn Claim>>;
 }
 
-/// As long as it lives, Ctrl-C does not end the command.
-#[must_use]
-pub struct Claim(Rc<Cell<usize>>);
+/// Tells of each press since it was made.
+#[async_trait(?Send)]
+pub trait Claim {
+    /// Waits for the next press. Cancel safe: a press between two calls is not lost.
+    async fn pressed(&mut self);
+}
 
 /// The real one.
 #[derive(Debug, Default, Clone)]
@@ -36,39 +35,39 @@ impl SignalInterrupts {
         let mut signal = interrupt()?;
         loop {
             // None only where the runtime is gone.
-            if signal.recv().await.is_none() {
-                return Ok(());
-            }
-            if self.claims.get() == 0 {
+            if signal.recv().await.is_none() || self.claims.get() == 0 {
                 return Ok(());
             }
         }
     }
 }
 
-#[async_trait(?Send)]
 impl Interrupts for SignalInterrupts {
-    fn claim(&self) -> Claim {
-        Claim::new(&self.claims)
-    }
-
-    async fn next(&self) -> io::Result<()> {
-        // A listener of its own each time: presses that a prompt has dealt with are not seen again.
-        interrupt()?.recv().await;
-        Ok(())
-    }
-}
-
-impl Claim {
-    fn new(claims: &Rc<Cell<usize>>) -> Self {
-        claims.set(claims.get() + 1);
-        Claim(Rc::clone(claims))
+    fn claim(&self) -> io::Result<Box<dyn Claim>> {
+        let signal = interrupt()?;
+        self.claims.set(self.claims.get() + 1);
+        Ok(Box::new(SignalClaim {
+            signal,
+            claims: Rc::clone(&self.claims),
+        }))
     }
 }
 
-impl Drop for Claim {
+struct SignalClaim {
+    signal: Signal,
+    claims: Rc<Cell<usize>>,
+}
+
+#[async_trait(?Send)]
+impl Claim for SignalClaim {
+    async fn pressed(&mut self) {
+        self.signal.recv().await;
+    }
+}
+
+impl Drop for SignalClaim {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.claims.set(self.claims.get() - 1);
     }
 }
 
@@ -78,29 +77,46 @@ fn interrupt() -> io::Result<Signal> {
 
 #[cfg(test)]
 pub(super) mod fake {
-    use super::{Cell, Claim, Interrupts, Rc, async_trait, io};
+    use std::cell::RefCell;
+    use std::time::Duration;
 
-    /// Presses Ctrl-C after so long, each time it is waited for; never where there is no time left.
-    #[derive(Debug, Default)]
+    use tokio::time::Instant;
+
+    use super::{Claim, Interrupts, Rc, async_trait, io};
+
+    /// Presses Ctrl-C at these moments after it is first claimed.
+    #[derive(Debug, Default, Clone)]
     pub(in crate::cli) struct Presses {
-        pub(in crate::cli) after: std::cell::RefCell<Vec<std::time::Duration>>,
-        pub(in crate::cli) claims: Rc<Cell<usize>>,
+        pub(in crate::cli) after: Rc<RefCell<Vec<Duration>>>,
+        begin: Rc<RefCell<Option<Instant>>>,
+    }
+
+    impl Presses {
+        pub(in crate::cli) fn new(after: Vec<Duration>) -> Self {
+            Presses {
+                after: Rc::new(RefCell::new(after)),
+                begin: Rc::default(),
+            }
+        }
+    }
+
+    impl Interrupts for Presses {
+        fn claim(&self) -> io::Result<Box<dyn Claim>> {
+            self.begin.borrow_mut().get_or_insert_with(Instant::now);
+            Ok(Box::new(self.clone()))
+        }
     }
 
     #[async_trait(?Send)]
-    impl Interrupts for Presses {
-        fn claim(&self) -> Claim {
-            Claim::new(&self.claims)
-        }
-
-        async fn next(&self) -> io::Result<()> {
+    impl Claim for Presses {
+        async fn pressed(&mut self) {
+            let begin = *self.begin.borrow();
             let next = self.after.borrow().first().copied();
-            let Some(after) = next else {
+            let (Some(begin), Some(after)) = (begin, next) else {
                 return std::future::pending().await;
             };
-            tokio::time::sleep(after).await;
+            tokio::time::sleep_until(begin + after).await;
             self.after.borrow_mut().remove(0);
-            Ok(())
         }
     }
 }

@@ -9,11 +9,11 @@ use console::Term;
 use dialoguer::theme::{ColorfulTheme, SimpleTheme, Theme};
 use dialoguer::{Confirm, Input, MultiSelect, Select};
 
-/// What is asked, and the flag that answers it.
+/// What is asked, and the flags that answer it.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
     pub text: &'a str,
-    pub flag: &'a str,
+    pub flags: &'a [&'a str],
 }
 
 /// Says why an answer will not do.
@@ -54,7 +54,7 @@ pub trait Prompt {
         let text = format!("{} Type `{word}` to go on", question.text);
         let question = Question {
             text: &text,
-            flag: question.flag,
+            flags: question.flags,
         };
         Ok(self.input(question, "", &|_| Ok(()))?.trim() == word)
     }
@@ -99,7 +99,7 @@ impl TerminalPrompt {
         }
         Err(PromptError::NoTerminal {
             question: question.text.to_owned(),
-            flag: question.flag.to_owned(),
+            flag: question.flags.join("` or `"),
         })
     }
 
@@ -222,7 +222,7 @@ pub(super) mod script {
                 .pop_front()
                 .ok_or_else(|| PromptError::NoTerminal {
                     question: question.text.to_owned(),
-                    flag: question.flag.to_owned(),
+                    flag: question.flags.join("` or `"),
                 })
         }
     }
@@ -304,7 +304,7 @@ pub(super) mod script {
         let prompt = super::TerminalPrompt::new(false, false);
         let question = Question {
             text: "Take out copy1?",
-            flag: "--yes",
+            flags: &["--yes"],
         };
         let error = prompt.confirm(question, false).unwrap_err();
         assert_eq!(

@@ -102,7 +102,9 @@ impl Daemon {
     }
 
     fn is_ready(&self, reports: &[ArrayReport]) -> bool {
-        self.server().is_some()
+        // One that ends serves for a moment yet, but nobody should come any more.
+        !self.0.end.is_requested()
+            && self.server().is_some()
             && !reports.is_empty()
             && reports.iter().all(|report| report.serving.can_read())
     }
@@ -218,7 +220,11 @@ impl Daemon {
         dry_run: bool,
     ) -> Result<(Vec<String>, Vec<String>), Problem> {
         let running = self.find(name)?;
-        let members = new.array(name).map(supervisor::members).unwrap_or_default();
+        let array = new.array(name);
+        if let Some(array) = array.filter(|_| !dry_run) {
+            supervisor::make_folders(new, array);
+        }
+        let members = array.map(supervisor::members).unwrap_or_default();
         let changed = running.array.set_members(members, dry_run);
         let (added, removed) = changed.map_err(report::refused)?;
         let full = |members: Vec<String>| {

@@ -66,15 +66,6 @@ impl Logging {
             tracing::warn!(%error, "could not change the log level");
         }
     }
-
-    /// A log that goes nowhere.
-    #[cfg(test)]
-    pub(super) fn none() -> Logging {
-        Logging {
-            file: None,
-            filter: None,
-        }
-    }
 }
 
 /// Libraries are heard only when they warn.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::background::make_parent;
 use super::error::DaemonError;
 use crate::admin::api::Level;
 use crate::admin::events::EventLog;
@@ -47,6 +48,7 @@ pub(super) async fn start_array(
     force: bool,
     events: &EventLog,
 ) -> Result<Running, DaemonError> {
+    make_folders(config, array);
     let record = Arc::new(FileRecord::new(&array.record));
     let options = array_options(config, array, force);
     let sink = notices(events, &array.name);
@@ -70,14 +72,35 @@ pub(super) async fn start_server(
 ) -> Result<Server, DaemonError> {
     let mut served = Vec::new();
     for running in arrays {
+        let mut configured = config.arrays.iter();
+        let zeo_admin = configured.any(|array| array.name == running.name && array.zeo_admin);
         let serving = serving(running, config.read_only, tasks);
+        let configured = config.array(&running.name);
+        let zeo_admin = configured.is_some_and(|array| array.zeo_admin);
         for name in running.names() {
             let storage = Arc::new(running.array.clone());
-            served.push(Served::new(name, storage, serving.clone()));
+            let one = Served::new(name, storage, serving.clone());
+            served.push(one.with_zeo_admin(zeo_admin));
         }
     }
     let addresses = config.listen.iter().map(listen).collect();
     Ok(Server::start(server_options(config), addresses, served).await?)
+}
+
+/// Makes the folders of files that are inside the instance. Outside of it a missing folder is a disk
+/// that is not mounted, and an empty copy on the wrong disk helps nobody.
+pub(super) fn make_folders(config: &Config, array: &ArrayConfig) {
+    let files = array.members.iter().map(|member| match &member.storage {
+        MemberStorage::File { file } => file,
+    });
+    for file in files.chain([&array.record]) {
+        if file.starts_with(&config.instance)
+            && let Err(error) = make_parent(file)
+        {
+            // Opening the file fails next, and that is what counts.
+            tracing::warn!(%error, "a folder is missing");
+        }
+    }
 }
 
 /// The members of an array, as the array wants to know them.
@@ -147,8 +170,6 @@ fn server_options(config: &Config) -> ServerOptions {
         max_connections: config.limits.connections,
         max_frame_bytes: bytes(config.limits.frame),
         transaction_timeout: config.transaction_timeout,
-        // The front end has one switch. What one array does not allow, none does.
-        zeo_admin: config.arrays.iter().all(|array| array.zeo_admin),
         ..ServerOptions::default()
     }
 }

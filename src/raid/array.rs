@@ -33,7 +33,7 @@ const START_GRACE: Duration = Duration::from_secs(3);
 
 /// An array. Clones are handles of the same one.
 #[derive(Clone)]
-pub struct Array(Arc<Runner>);
+pub struct Array(pub(super) Arc<Runner>);
 
 impl Array {
     /// Starts the array: reads the membership record and opens the members in the background. It
@@ -242,9 +242,13 @@ impl Storage for Array {
             return Err(Answer::NoSuchObject(oid).into());
         }
         self.0
-            .ask(&view, oid, "loadSerial", move |storage| {
-                Box::pin(async move { storage.load_serial(oid, serial).await })
-            })
+            .ask_all(
+                &view,
+                oid,
+                "loadSerial",
+                |_: &Bytes| false,
+                move |storage| Box::pin(async move { storage.load_serial(oid, serial).await }),
+            )
             .await
     }
 
@@ -277,11 +281,18 @@ impl Storage for Array {
         let asked = count.saturating_add(8);
         let mut revisions = self
             .0
-            .ask(&view, oid, "history", move |storage| {
-                Box::pin(async move { storage.history(oid, asked).await })
-            })
+            .ask_all(
+                &view,
+                oid,
+                "history",
+                |_: &Vec<Revision>| false,
+                move |storage| Box::pin(async move { storage.history(oid, asked).await }),
+            )
             .await?;
         revisions.retain(|revision| revision.tid <= head);
+        if revisions.is_empty() {
+            return Err(Answer::NoSuchObject(oid).into());
+        }
         revisions.truncate(count);
         Ok(revisions)
     }
@@ -414,11 +425,7 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if self.known {
-            self.runner
-                .feed(Event::Gone {
-                    commit: self.commit,
-                })
-                .ok();
+            self.runner.gone(self.commit);
         }
     }
 }

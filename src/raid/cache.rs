@@ -23,6 +23,9 @@ use crate::zodb::{Oid, Tid};
 pub(super) struct RecordCache {
     entries: Option<Cache<Oid, Entry, ByBytes>>,
     stamps: Box<[AtomicU64]>,
+    /// No entry from before this head is used: at that moment the array began to serve (again), and
+    /// what had changed until then was not stamped.
+    floor: AtomicU64,
     largest: usize,
 }
 
@@ -60,6 +63,7 @@ impl RecordCache {
         let stamps = if bytes > 0 { Self::STAMPS } else { 1 };
         RecordCache {
             entries,
+            floor: AtomicU64::new(0),
             stamps: (0..stamps).map(|_| AtomicU64::new(0)).collect(),
             // One record must not push out everything else.
             largest: usize::try_from(bytes / 16).unwrap_or(usize::MAX),
@@ -69,7 +73,8 @@ impl RecordCache {
     /// The revision of `oid` just before `before`, which is at most `head + 1`, where it is here.
     pub(super) fn get(&self, oid: Oid, before: Tid, head: Tid) -> Option<Loaded> {
         let entry = self.entries.as_ref()?.get(&oid)?;
-        if self.stamp(oid).load(Ordering::Acquire) > entry.as_of.0 || entry.tid >= before {
+        let changed = self.stamp(oid).load(Ordering::Acquire);
+        if changed.max(self.floor.load(Ordering::Acquire)) > entry.as_of.0 || entry.tid >= before {
             return None;
         }
         Some(Loaded {
@@ -107,8 +112,10 @@ impl RecordCache {
         }
     }
 
-    /// Forgets everything: after an absence nobody knows what has changed.
-    pub(super) fn clear(&self) {
+    /// The array serves (again) from this head on: nobody knows what has changed until then. What a
+    /// late answer of before puts in is not used either.
+    pub(super) fn start_from(&self, head: Tid) {
+        self.floor.fetch_max(head.0, Ordering::Release);
         if let Some(entries) = &self.entries {
             entries.clear();
         }
@@ -163,6 +170,19 @@ mod tests {
         assert_eq!(cache.get(Oid(1), Tid(9), Tid(8)), None);
         cache.put(Oid(1), &loaded(8, 8));
         assert_eq!(cache.get(Oid(1), Tid(9), Tid(8)), Some(loaded(8, 8)));
+    }
+
+    #[test]
+    fn nothing_from_before_an_absence_is_used_however_late_it_comes() {
+        let cache = RecordCache::new(1 << 20);
+        cache.put(Oid(1), &loaded(5, 7));
+        cache.start_from(Tid(8));
+        cache.put(Oid(2), &loaded(5, 7));
+        for oid in [1, 2] {
+            assert_eq!(cache.get(Oid(oid), Tid(9), Tid(8)), None);
+        }
+        cache.put(Oid(1), &loaded(5, 8));
+        assert_eq!(cache.get(Oid(1), Tid(9), Tid(8)), Some(loaded(5, 8)));
     }
 
     #[test]

@@ -7,11 +7,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::controller::MemberId;
 use super::runner::Runner;
-use crate::storage::{Fault, Opener, Storage};
+use crate::storage::{Fault, Opener, SetAside, Storage};
 use crate::task::{Backoff, Stop};
 
 /// What the controller wants of a member's task.
@@ -22,6 +22,9 @@ pub(super) struct Want {
     pub round: u64,
 }
 
+/// Asks for the copy to be set aside without being opened, and where to say how that went.
+pub(super) type AskSetAside = oneshot::Sender<Result<SetAside, Fault>>;
+
 /// The task's surroundings.
 pub(super) struct Link {
     pub runner: Arc<Runner>,
@@ -30,6 +33,7 @@ pub(super) struct Link {
     pub want: watch::Receiver<Want>,
     /// Cuts the wait for the next try short.
     pub retry: Arc<Notify>,
+    pub set_aside: mpsc::Receiver<AskSetAside>,
     pub open_timeout: Duration,
     pub stop: Stop,
 }
@@ -69,7 +73,8 @@ impl Link {
                 match self.open().await {
                     Ok(storage) if *self.want.borrow() == want => {
                         open = Some((Arc::clone(&storage), want.round, Instant::now()));
-                        self.runner.member_is_open(self.member, storage).await;
+                        let (member, round) = (self.member, want.round);
+                        self.runner.member_is_open(member, round, storage).await;
                     }
                     // Meanwhile something else is wanted.
                     Ok(storage) => close(&*storage).await,
@@ -81,8 +86,9 @@ impl Link {
                 }
                 continue;
             }
-            // Both may be dropped: they are only looked at anew.
+            // All may be dropped: they are only looked at anew.
             tokio::select! {
+                Some(asked) = self.set_aside.recv() => self.do_set_aside(asked, open.is_some()).await,
                 changed = self.want.changed() => if changed.is_err() { self.stop.request() },
                 () = self.stop.requested() => {}
             }
@@ -110,11 +116,25 @@ impl Link {
         }
     }
 
+    async fn do_set_aside(&self, asked: AskSetAside, is_open: bool) {
+        let done = if is_open {
+            Err(Fault::InUse("the member is open again".into()))
+        } else {
+            self.opener.set_aside().await
+        };
+        // Where nobody waits any more, it is set aside all the same.
+        drop(asked.send(done));
+    }
+
     /// Waits before the next try; false when something else is wanted.
     async fn pause(&mut self, delay: Duration) -> bool {
         tokio::select! {
             () = tokio::time::sleep(delay) => true,
             () = self.retry.notified() => true,
+            Some(asked) = self.set_aside.recv() => {
+                self.do_set_aside(asked, false).await;
+                true
+            }
             _ = self.want.changed() => {
                 self.want.mark_changed();
                 false

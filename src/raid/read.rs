@@ -9,10 +9,11 @@ use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 
+use super::controller::Generation;
 use super::report::Serving;
 use super::runner::Runner;
 use super::view::{Reader, View};
-use crate::storage::{Fault, Loaded, Result, Storage, StorageError};
+use crate::storage::{Answer, Fault, Loaded, Result, Storage, StorageError};
 use crate::zodb::{Oid, Tid};
 
 /// Objects of one page of oids are asked of the same member while it is not busier than the others,
@@ -39,12 +40,22 @@ impl Runner {
             return Ok(Some(loaded));
         }
         let loaded = self
-            .ask(&view, oid, "loadBefore", move |storage| {
-                Box::pin(async move { storage.load_before(oid, before).await })
-            })
+            .ask_all(
+                &view,
+                oid,
+                "loadBefore",
+                |found: &Option<Loaded>| found.is_none(),
+                move |storage| Box::pin(async move { storage.load_before(oid, before).await }),
+            )
             .await?;
         let Some(mut loaded) = loaded else {
-            return Ok(None);
+            // As of the head it does not exist; a member may hold it in a transaction that is not
+            // acknowledged yet, and all have to give the same answer.
+            return if before > head {
+                Err(Answer::NoSuchObject(oid).into())
+            } else {
+                Ok(None)
+            };
         };
         loaded.end = loaded.end.filter(|end| *end <= head);
         loaded.as_of = head;
@@ -61,15 +72,73 @@ impl Runner {
         what: &'static str,
         call: impl Fn(Arc<dyn Storage>) -> BoxFuture<'static, Result<T>> + Send + Sync,
     ) -> Result<T> {
-        let mut failed: Vec<usize> = Vec::new();
+        let mut asked = Vec::new();
+        self.ask_next(view, near, what, &call, &mut asked).await
+    }
+
+    /// As [`Self::ask`], and where a member does not have it (any more), the others are asked before
+    /// that is the answer: members may differ in what is packed. `is_nothing` says which answers
+    /// mean so, besides [`Answer::NoSuchObject`].
+    pub(super) async fn ask_all<T: Send>(
+        self: &Arc<Self>,
+        view: &View,
+        near: Oid,
+        what: &'static str,
+        is_nothing: impl Fn(&T) -> bool + Send + Sync,
+        call: impl Fn(Arc<dyn Storage>) -> BoxFuture<'static, Result<T>> + Send + Sync,
+    ) -> Result<T> {
+        let mut asked = Vec::new();
+        let is_missing = |answer: &Result<T>| match answer {
+            Ok(found) => is_nothing(found),
+            Err(error) => matches!(error, StorageError::Answer(Answer::NoSuchObject(_))),
+        };
+        let first = self.ask_next(view, near, what, &call, &mut asked).await;
+        if !is_missing(&first) {
+            return first;
+        }
+        while choose(view, near, &asked).is_some() {
+            let next = self.ask_next(view, near, what, &call, &mut asked).await;
+            if next.is_ok() && !is_missing(&next) {
+                return next;
+            }
+        }
+        first
+    }
+
+    async fn ask_next<T: Send>(
+        self: &Arc<Self>,
+        view: &View,
+        near: Oid,
+        what: &'static str,
+        call: &(impl Fn(Arc<dyn Storage>) -> BoxFuture<'static, Result<T>> + Send + Sync),
+        asked: &mut Vec<Generation>,
+    ) -> Result<T> {
         loop {
-            let Some((index, reader)) = choose(view, near, &failed) else {
-                return Err(not_serving(view).into());
-            };
-            match self.ask_one(reader, what, &call).await {
+            let newer;
+            let mut view = view;
+            let mut chosen = choose(view, near, asked);
+            if chosen.is_none() {
+                // Another may have joined since. What it answers is as right: it holds all that the
+                // older view covers.
+                newer = self.view();
+                view = &newer;
+                chosen = choose(view, near, asked);
+            }
+            let reader = chosen.ok_or_else(|| not_serving(view))?;
+            let alone = view.readers.len() == 1;
+            asked.push(reader.generation);
+            match self.ask_one(reader, what, call).await {
+                // One bad record of the last copy is an error for who asks for it. Taking the copy
+                // out would help nobody, and would take everything else from everybody.
+                Err(StorageError::Fault(fault @ (Fault::Damaged(_) | Fault::Io { .. })))
+                    if alone =>
+                {
+                    let member = reader.member;
+                    tracing::error!(?member, %fault, "the last copy cannot be read in one place");
+                    return Err(fault.into());
+                }
                 // INVARIANT 7: another one is asked, and this one is looked after.
                 Err(StorageError::Fault(fault)) => {
-                    failed.push(index);
                     self.lost(reader.member, reader.generation, fault);
                 }
                 answer => return answer,
@@ -116,23 +185,29 @@ impl Drop for Busy<'_> {
     }
 }
 
-fn choose<'a>(view: &'a View, near: Oid, failed: &[usize]) -> Option<(usize, &'a Reader)> {
+/// The best of those that were not asked yet.
+fn choose<'a>(view: &'a View, near: Oid, asked: &[Generation]) -> Option<&'a Reader> {
     if !view.serving.can_read() {
         return None;
     }
+    let preferred = (near.0 >> PAGE_BITS) as usize % view.readers.len().max(1);
+    if asked.is_empty()
+        && let Some(reader) = view.readers.get(preferred)
+        && reader.stats.outstanding.load(Ordering::Relaxed) <= PATIENCE
+    {
+        return Some(reader);
+    }
     let usable = || {
-        view.readers
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| !failed.contains(index))
+        let readers = view.readers.iter().enumerate();
+        readers.filter(|(_, reader)| !asked.contains(&reader.generation))
     };
     let busy = |reader: &Reader| reader.stats.outstanding.load(Ordering::Relaxed);
-    let preferred = (near.0 >> PAGE_BITS) as usize % view.readers.len().max(1);
     let least = usable().map(|(_, reader)| busy(reader)).min()?;
     usable()
         .find(|(index, reader)| *index == preferred && busy(reader) <= least + PATIENCE)
         .or_else(|| usable().find(|(_, reader)| busy(reader) == least))
         .or_else(|| usable().next())
+        .map(|(_, reader)| reader)
 }
 
 pub(super) fn not_serving(view: &View) -> Fault {

@@ -11,12 +11,17 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::zodb::Tid;
+
 /// Which members hold every acknowledged transaction, and why the others do not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Membership {
     pub array: Uuid,
     pub epoch: u64,
     pub members: BTreeMap<String, Standing>,
+    /// The last acknowledged transaction when this was written. A copy that ends before it is not
+    /// what it was: every member of the in-sync set held it.
+    pub head: Tid,
     pub time: Timestamp,
 }
 
@@ -31,6 +36,8 @@ pub enum Standing {
         /// It was in the in-sync set when the daemon ended, so what only it holds was never
         /// acknowledged.
         unacknowledged_tail: bool,
+        /// Something that it holds could not be read: its next recovery compares everything.
+        damaged: bool,
     },
 }
 
@@ -38,7 +45,8 @@ impl Membership {
     /// Whether two records differ in nothing but their time.
     #[must_use]
     pub fn says_the_same(&self, other: &Membership) -> bool {
-        (self.array, self.epoch, &self.members) == (other.array, other.epoch, &other.members)
+        let said = |record: &Membership| (record.array, record.epoch, record.head);
+        said(self) == said(other) && self.members == other.members
     }
 
     /// The names of the members in the in-sync set.
@@ -140,6 +148,9 @@ struct KeptV1 {
     array: Uuid,
     epoch: u64,
     time: Timestamp,
+    /// As a number; 0 where the record is older than this field.
+    #[serde(default)]
+    head: u64,
     members: BTreeMap<String, KeptStanding>,
 }
 
@@ -153,6 +164,8 @@ enum KeptStanding {
         needs_operator: bool,
         #[serde(default)]
         unacknowledged_tail: bool,
+        #[serde(default)]
+        damaged: bool,
     },
 }
 
@@ -162,6 +175,7 @@ impl From<Membership> for KeptV1 {
             array,
             epoch,
             members,
+            head,
             time,
         } = membership;
         let members = members.into_iter().map(|(name, standing)| {
@@ -172,11 +186,13 @@ impl From<Membership> for KeptV1 {
                     since,
                     needs_operator,
                     unacknowledged_tail,
+                    damaged,
                 } => KeptStanding::Out {
                     reason,
                     since,
                     needs_operator,
                     unacknowledged_tail,
+                    damaged,
                 },
             };
             (name, kept)
@@ -185,6 +201,7 @@ impl From<Membership> for KeptV1 {
             array,
             epoch,
             time,
+            head: head.0,
             members: members.collect(),
         }
     }
@@ -200,11 +217,13 @@ impl From<KeptV1> for Membership {
                     since,
                     needs_operator,
                     unacknowledged_tail,
+                    damaged,
                 } => Standing::Out {
                     reason,
                     since,
                     needs_operator,
                     unacknowledged_tail,
+                    damaged,
                 },
             };
             (name, standing)
@@ -213,6 +232,7 @@ impl From<KeptV1> for Membership {
             array: kept.array,
             epoch: kept.epoch,
             time: kept.time,
+            head: Tid(kept.head),
             members: members.collect(),
         }
     }
@@ -228,11 +248,13 @@ mod tests {
             since: Timestamp::UNIX_EPOCH,
             needs_operator: true,
             unacknowledged_tail: false,
+            damaged: true,
         };
         Membership {
             array: Uuid::from_u128(7),
             epoch: 3,
             members: BTreeMap::from([("a".into(), Standing::InSync), ("b".into(), out)]),
+            head: Tid(77),
             time: Timestamp::UNIX_EPOCH,
         }
     }

@@ -19,8 +19,9 @@ use super::controller::{
     Asked, Ballot, CommitId, Configured, Controller, Effect, Event, Generation, MemberId, Now,
     VoteReply,
 };
-use super::member::{Link, Want};
+use super::member::{AskSetAside, Link, Want};
 use super::options::{ArrayOptions, MemberSpec};
+use super::read::not_serving;
 use super::recovery::{self, LastRecovery};
 use super::report::Serving;
 use super::view::{MemberStats, Reader, View};
@@ -64,7 +65,7 @@ pub(super) struct Counters {
 /// What is behind the lock.
 pub(super) struct Core {
     pub controller: Controller,
-    live: HashMap<CommitId, Live>,
+    pub live: HashMap<CommitId, Live>,
     pub members: BTreeMap<MemberId, Handle>,
     /// The configured members, for those that the controller adds.
     specs: Vec<MemberSpec>,
@@ -81,17 +82,20 @@ pub(super) struct Handle {
     pub storage: Option<(Generation, Arc<dyn Storage>)>,
     pub last_fault: Option<Fault>,
     pub next_try: Option<Instant>,
-    pub retry: Arc<Notify>,
+    retry: Arc<Notify>,
+    /// Asks the member's task to set its copy aside.
+    pub set_aside: mpsc::Sender<AskSetAside>,
     want: watch::Sender<Want>,
     stop: Stop,
 }
 
 /// A transaction between its vote and its end.
-struct Live {
+pub(super) struct Live {
     token: TxnToken,
     meta: TxnMeta,
     ops: Arc<[Op]>,
     oids: Vec<Oid>,
+    bytes: u64,
     /// Ends the votes of this round.
     round: Stop,
     voted: HashMap<MemberId, Box<dyn Voted>>,
@@ -185,12 +189,13 @@ impl Runner {
     pub(super) fn feed_members(self: &Arc<Self>, specs: Vec<MemberSpec>, dry_run: bool) -> Asked {
         let members = specs.iter().map(configured).collect();
         let mut core = self.core.lock();
-        if !dry_run {
-            core.specs = specs;
-        }
         let (asked, effects) = core
             .controller
             .apply(Now::read(), Event::MembersAsked { members, dry_run });
+        if asked.is_ok() && !dry_run {
+            // The effects name members that only the new list has.
+            core.specs = specs;
+        }
         self.carry_out(&mut core, effects);
         asked
     }
@@ -266,8 +271,11 @@ impl Runner {
             Effect::Publish => self.publish(core),
             Effect::Serving(serving) => {
                 if !serving.can_read() {
-                    self.cache.clear();
                     self.publisher.cut_off();
+                } else if !self.view.load().serving.can_read() {
+                    // What was loaded before an absence may be out of date as of this head, and
+                    // nobody was told of what has changed.
+                    self.cache.start_from(core.controller.head);
                 }
                 self.publish(core);
                 self.serving.send_replace(serving);
@@ -281,11 +289,8 @@ impl Runner {
             Effect::Finish { commit, member } => self.ask_finish(core, commit, member),
             Effect::Abort { commit } => core.abort(commit),
             Effect::Committed { commit, tid } => self.committed(core, commit, tid),
-            Effect::FinishReply { commit, reply } => {
-                if let Some(sender) = core.live.remove(&commit).and_then(|live| live.finish_reply) {
-                    drop(sender.send(reply));
-                }
-            }
+            Effect::FinishReply { commit, reply } => core.reply_to_finish(commit, reply),
+
             Effect::StartRecovery {
                 member,
                 strategy,
@@ -329,12 +334,15 @@ impl Runner {
         let (want, wanted) = watch::channel(Want::default());
         let stop = self.tasks.stop().child();
         let retry = Arc::new(Notify::new());
+        // One recovery at a time asks for it.
+        let (set_aside, asked) = mpsc::channel(1);
         let link = Link {
             runner: Arc::clone(self),
             member,
             opener: Arc::clone(&spec.opener),
             want: wanted,
             retry: Arc::clone(&retry),
+            set_aside: asked,
             open_timeout: self.options.open_timeout,
             stop: stop.clone(),
         };
@@ -347,6 +355,7 @@ impl Runner {
             last_fault: None,
             next_try: None,
             retry,
+            set_aside,
             want,
             stop,
         };
@@ -357,6 +366,7 @@ impl Runner {
     pub(super) async fn member_is_open(
         self: &Arc<Self>,
         member: MemberId,
+        round: u64,
         storage: Arc<dyn Storage>,
     ) {
         let asked = tokio::time::timeout(self.options.member_timeout, storage.last_tid()).await;
@@ -378,6 +388,10 @@ impl Runner {
         let Some(handle) = core.members.get_mut(&member) else {
             return;
         };
+        if handle.want.borrow().round != round {
+            // Meanwhile it was closed; the task is about to notice.
+            return;
+        }
         handle.storage = Some((generation, storage));
         handle.last_fault = None;
         handle.next_try = None;
@@ -429,12 +443,19 @@ impl Runner {
         }
     }
 
+    /// How long a member may take for a call that carries so much: a large transaction on a slow disk
+    /// is no failure.
+    pub(super) fn patience(&self, bytes: u64) -> Duration {
+        const SLOWEST_BYTES_PER_S: u64 = 4 << 20;
+        self.options.member_timeout + Duration::from_secs(bytes / SLOWEST_BYTES_PER_S)
+    }
+
     /// Publishes the present head and members to readers.
     fn publish(&self, core: &Core) {
-        let readers = core.controller.in_sync().filter_map(|(id, member)| {
+        let readers = core.controller.readable().filter_map(|(id, _)| {
             let handle = core.members.get(&id)?;
             let (generation, storage) = handle.storage.as_ref()?;
-            member.is_open().then(|| Reader {
+            Some(Reader {
                 member: id,
                 generation: *generation,
                 storage: Arc::clone(storage),
@@ -470,6 +491,7 @@ impl Runner {
             readers,
         }));
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
+        core.forget_if_over(commit);
     }
 
     fn remember(&self, committed: Committed) {
@@ -522,6 +544,7 @@ impl Runner {
             meta,
             ops,
             oids,
+            bytes,
             round: self.tasks.stop().child(),
             voted: HashMap::new(),
             vote_reply: Some(sender),
@@ -539,27 +562,50 @@ impl Runner {
         receiver
     }
 
+    /// A client aborts its transaction, or has left.
+    pub(super) fn gone(self: &Arc<Self>, commit: CommitId) {
+        let mut core = self.core.lock();
+        let (_, effects) = core.controller.apply(Now::read(), Event::Gone { commit });
+        self.carry_out(&mut core, effects);
+        if !core.controller.knows(commit) {
+            core.live.remove(&commit);
+        }
+    }
+
     fn ask_vote(self: &Arc<Self>, core: &mut Core, commit: CommitId, member: MemberId, tid: Tid) {
-        let Some(live) = core.live.get(&commit) else {
-            return;
+        let live = core.live.get(&commit);
+        let storage = core.members.get(&member).and_then(|h| h.storage.clone());
+        let (Some(live), Some((generation, storage))) = (live, storage) else {
+            return self.cannot_ask(core, member);
         };
-        let Some((generation, storage)) = core.members.get(&member).and_then(|h| h.storage.clone())
-        else {
-            return;
-        };
+        let patience = self.patience(live.bytes);
         let (meta, ops, round) = (live.meta.clone(), Arc::clone(&live.ops), live.round.clone());
         let runner = Arc::clone(self);
         self.tasks.spawn("vote", async move {
-            let voting = tokio::time::timeout(
-                runner.options.member_timeout,
-                vote_on(&*storage, meta, &ops, tid),
-            );
+            let voting = tokio::time::timeout(patience, vote_on(&*storage, meta, &ops, tid));
             // A vote that is dropped is aborted by its storage.
             let outcome = tokio::select! {
                 () = round.requested() => return,
-                outcome = voting => outcome.unwrap_or_else(|_| Err(runner.timeout("vote").into())),
+                outcome = voting => outcome.unwrap_or_else(|_| Err(Fault::Timeout {
+                    what: "vote",
+                    after: patience,
+                }.into())),
             };
             runner.voted(commit, member, generation, &round, outcome);
+        });
+    }
+
+    /// It is not there to be asked. The controller does not ask such a member; should it, nobody may
+    /// wait for the answer.
+    fn cannot_ask(self: &Arc<Self>, core: &Core, member: MemberId) {
+        let known = core.controller.members.get(&member);
+        let Some(generation) = known.and_then(super::controller::Member::generation) else {
+            return;
+        };
+        let runner = Arc::clone(self);
+        self.tasks.spawn("loss of a member", async move {
+            let fault = Fault::Closed("it was closed before it was asked".into());
+            runner.lost(member, generation, fault);
         });
     }
 
@@ -574,6 +620,11 @@ impl Runner {
     ) {
         let mut core = self.core.lock();
         if round.is_requested() {
+            return;
+        }
+        let known = core.controller.members.get(&member);
+        if known.and_then(super::controller::Member::generation) != Some(generation) {
+            // It was lost meanwhile, and takes part no more: what it voted on is dropped.
             return;
         }
         let ballot = match outcome {
@@ -615,11 +666,15 @@ impl Runner {
         let (sender, receiver) = oneshot::channel();
         let mut core = self.core.lock();
         let Some(live) = core.live.get_mut(&commit) else {
-            let after = self.options.transaction_timeout;
-            drop(sender.send(Err(Fault::Timeout {
-                what: "a vote (the finish came too late)",
-                after,
-            })));
+            let fault = if core.controller.serving.can_read() {
+                Fault::Timeout {
+                    what: "a vote (the finish came too late)",
+                    after: self.options.transaction_timeout,
+                }
+            } else {
+                not_serving(&self.view())
+            };
+            drop(sender.send(Err(fault)));
             return receiver;
         };
         live.finish_reply = Some(sender);
@@ -631,30 +686,30 @@ impl Runner {
     }
 
     fn ask_finish(self: &Arc<Self>, core: &mut Core, commit: CommitId, member: MemberId) {
-        let voted = core
-            .live
-            .get_mut(&commit)
-            .and_then(|live| live.voted.remove(&member));
-        let generation = core
-            .members
-            .get(&member)
-            .and_then(|handle| handle.storage.as_ref());
-        let (Some(voted), Some((generation, _))) = (voted, generation) else {
-            return;
+        let voted = core.live.get_mut(&commit).and_then(|live| {
+            let patience = self.patience(live.bytes);
+            Some((live.voted.remove(&member)?, patience))
+        });
+        let storage = core.members.get(&member).and_then(|h| h.storage.as_ref());
+        let (Some((voted, patience)), Some((generation, _))) = (voted, storage) else {
+            return self.cannot_ask(core, member);
         };
         let generation = *generation;
         // The call itself, under the lock, fixes the order of transactions on this member.
         let finishing = voted.finish();
         let runner = Arc::clone(self);
         self.tasks.spawn("finish", async move {
-            let outcome = tokio::time::timeout(runner.options.member_timeout, finishing).await;
+            let outcome = tokio::time::timeout(patience, finishing).await;
             let fault = match outcome {
                 Ok(Ok(_)) => {
                     runner.feed(Event::MemberFinished { commit, member }).ok();
                     return;
                 }
                 Ok(Err(error)) => as_fault(error),
-                Err(_) => runner.timeout("tpc_finish"),
+                Err(_) => Fault::Timeout {
+                    what: "tpc_finish",
+                    after: patience,
+                },
             };
             runner.lost(member, generation, fault);
         });
@@ -749,6 +804,16 @@ impl Runner {
     }
 }
 
+impl Handle {
+    /// Forgets why it could not be opened, and has it opened at once.
+    pub(super) fn try_again(&mut self) {
+        if self.storage.is_none() {
+            self.last_fault = None;
+            self.retry.notify_one();
+        }
+    }
+}
+
 impl Core {
     fn close(&mut self, member: MemberId) {
         if let Some(handle) = self.members.get_mut(&member) {
@@ -784,16 +849,34 @@ impl Core {
         }
     }
 
-    /// Drops what members hold of a transaction, which aborts it there.
-    fn abort(&mut self, commit: CommitId) {
-        let known = self.controller.knows(commit);
+    fn reply_to_finish(&mut self, commit: CommitId, reply: std::result::Result<Tid, Fault>) {
         let Some(live) = self.live.get_mut(&commit) else {
             return;
         };
-        live.round.request();
-        live.voted.clear();
-        if !known && live.vote_reply.is_none() && live.finish_reply.is_none() {
+        if let Some(sender) = live.finish_reply.take() {
+            // Where nobody waits any more, it is finished all the same.
+            drop(sender.send(reply));
+        }
+        self.forget_if_over(commit);
+    }
+
+    /// A transaction whose outcome was said to be unknown may come true later: then its objects are
+    /// still to be told of (INVARIANT 6).
+    fn forget_if_over(&mut self, commit: CommitId) {
+        let waited_for = |live: &Live| live.vote_reply.is_some() || live.finish_reply.is_some();
+        if !self.controller.knows(commit)
+            && self.live.get(&commit).is_some_and(|live| !waited_for(live))
+        {
             self.live.remove(&commit);
+        }
+    }
+
+    /// Drops what members hold of a transaction, which aborts it there.
+    fn abort(&mut self, commit: CommitId) {
+        if let Some(live) = self.live.get_mut(&commit) {
+            live.round.request();
+            live.voted.clear();
+            self.forget_if_over(commit);
         }
     }
 

@@ -21,6 +21,7 @@ struct Rig {
     members: Vec<MemoryOpener>,
     array: Array,
     notices: Arc<Mutex<Vec<Notice>>>,
+    record_is_broken: Arc<std::sync::atomic::AtomicBool>,
 }
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -56,14 +57,45 @@ fn specs(members: &[MemoryOpener]) -> Vec<MemberSpec> {
     NAMES.iter().zip(members).map(spec).collect()
 }
 
+/// A record file that can be out of order.
+struct TestRecord {
+    file: FileRecord,
+    broken: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl RecordStore for TestRecord {
+    fn load(&self) -> Result<Option<Membership>, RecordError> {
+        self.file.load()
+    }
+
+    fn save(&self, membership: &Membership) -> Result<(), RecordError> {
+        if self.broken.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(RecordError::Interrupted("a test".into()));
+        }
+        self.file.save(membership)
+    }
+}
+
 async fn start(
     options: ArrayOptions,
     members: &[MemoryOpener],
     folder: &TempDir,
 ) -> (Array, Arc<Mutex<Vec<Notice>>>) {
+    start_with(options, members, folder, &Arc::default()).await
+}
+
+async fn start_with(
+    options: ArrayOptions,
+    members: &[MemoryOpener],
+    folder: &TempDir,
+    record_is_broken: &Arc<std::sync::atomic::AtomicBool>,
+) -> (Array, Arc<Mutex<Vec<Notice>>>) {
     let notices = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&notices);
-    let record = Arc::new(FileRecord::new(folder.path().join("membership.json")));
+    let record = Arc::new(TestRecord {
+        file: FileRecord::new(folder.path().join("membership.json")),
+        broken: Arc::clone(record_is_broken),
+    });
     let sink: NoticeSink = Arc::new(move |notice| heard.lock().push(notice));
     let array = Array::start(options, specs(members), record, sink)
         .await
@@ -81,16 +113,31 @@ impl Rig {
         let members: Vec<_> = NAMES.iter().map(|name| MemoryOpener::new(*name)).collect();
         let mut options = options(&folder);
         change(&mut options);
-        let (array, notices) = start(options, &members, &folder).await;
+        let record_is_broken = Arc::default();
+        let (array, notices) = start_with(options, &members, &folder, &record_is_broken).await;
         let rig = Rig {
             folder,
             members,
             array,
             notices,
+            record_is_broken,
         };
         rig.until("it serves", |report| report.serving == Serving::Yes)
             .await;
         rig
+    }
+
+    fn break_record(&self, broken: bool) {
+        self.record_is_broken
+            .store(broken, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    fn heard(&self, kind: &str) -> usize {
+        let notices = self.notices.lock();
+        notices
+            .iter()
+            .filter(|notice| notice.kind() == kind)
+            .count()
     }
 
     /// Ends the daemon's array, as a clean stop does, and starts another on the same members.
@@ -400,6 +447,7 @@ async fn with_no_record_copies_that_disagree_are_not_served() {
         members,
         array,
         notices,
+        record_is_broken: Arc::default(),
     };
     rig.until("it says why not", |report| {
         report.line.contains("no common history")
@@ -633,4 +681,219 @@ async fn no_transaction_is_acknowledged_before_the_record_of_a_loss_is_durable()
     rig.optimal().await;
     commit(&rig.array, 1, first, "two").await.unwrap();
     rig.same_histories();
+}
+
+#[tokio::test]
+async fn a_transaction_of_unknown_outcome_that_comes_true_is_told_to_everybody() {
+    let rig = Rig::with(|options| options.transaction_timeout = Duration::from_millis(300)).await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    assert_eq!(load(&rig.array, 1).await.1, first, "it is in the cache now");
+    let mut heard = rig.array.subscribe();
+    rig.break_record(true);
+    rig.members[1]
+        .faults()
+        .fail_once(Moment::Finish, Fault::Closed("test".into()));
+    let error = commit(&rig.array, 1, first, "two").await.unwrap_err();
+    assert!(error.to_string().contains("outcome is unknown"), "{error}");
+    assert_eq!(load(&rig.array, 1).await.1, first, "not acknowledged yet");
+    assert_eq!(rig.heard("record-failed"), 1, "said once");
+    rig.break_record(false);
+    rig.until("it came true", |report| report.head > first)
+        .await;
+    assert_eq!(load(&rig.array, 1).await.0, "two");
+    assert_eq!(&*heard.next().await.unwrap().oids, [Oid(1)]);
+    assert!(rig.array.0.look(|core| core.live.is_empty()));
+}
+
+#[tokio::test]
+async fn clients_that_leave_leave_nothing_behind() {
+    let rig = Rig::new().await;
+    let gate = rig.members[0].faults().hold(Moment::Vote);
+    for _ in 0..5 {
+        let waiting = commit(&rig.array, 1, Tid::ZERO, "nobody waits for it");
+        let left = tokio::time::timeout(Duration::from_millis(5), waiting).await;
+        assert!(left.is_err());
+    }
+    rig.members[0].faults().clear();
+    gate.release();
+    commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    assert!(rig.array.0.look(|core| core.live.is_empty()));
+}
+
+#[tokio::test]
+async fn nobody_is_served_before_the_record_of_the_start_is_durable() {
+    let mut rig = Rig::new().await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    rig.array.shutdown(Duration::from_secs(5)).await.unwrap();
+    rig.members[2]
+        .faults()
+        .fail(Moment::Open, Fault::Unreachable("power is off".into()));
+    rig.break_record(true);
+    let options = options(&rig.folder);
+    (rig.array, rig.notices) =
+        start_with(options, &rig.members, &rig.folder, &rig.record_is_broken).await;
+    rig.until("it says why not", |report| {
+        report
+            .line
+            .contains("the membership record, which cannot be written")
+    })
+    .await;
+    assert!(rig.array.last_tid().await.is_err());
+    rig.break_record(false);
+    rig.until("it serves", |report| report.serving == Serving::Yes)
+        .await;
+    assert_eq!(load(&rig.array, 1).await.1, first);
+}
+
+#[tokio::test]
+async fn a_copy_from_a_backup_is_not_served_where_the_record_knows_better() {
+    let mut rig = Rig::new().await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    let second = commit(&rig.array, 1, first, "two").await.unwrap();
+    rig.array.shutdown(Duration::from_secs(5)).await.unwrap();
+    rig.members[0].tamper(|history| history.truncate(1));
+    let off = Fault::Unreachable("power is off".into());
+    for member in &rig.members[1..] {
+        member.faults().fail(Moment::Open, off.clone());
+    }
+    let options = options(&rig.folder);
+    (rig.array, rig.notices) = start(options, &rig.members, &rig.folder).await;
+    rig.until("it says why not", |report| {
+        report.line.contains("a ends at") || report.line.contains("that is open, a, ends at")
+    })
+    .await;
+    for member in &rig.members[1..] {
+        member.faults().clear();
+    }
+    rig.optimal().await;
+    assert_eq!(load(&rig.array, 1).await.1, second);
+    rig.same_histories();
+}
+
+#[tokio::test]
+async fn what_one_member_has_packed_away_is_asked_of_the_others() {
+    let rig = Rig::with(|options| options.cache_bytes = 0).await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    let second = commit(&rig.array, 1, first, "two").await.unwrap();
+    rig.members[0].tamper(|history| drop(history.remove(0)));
+    for _ in 0..3 {
+        let old = rig.array.load_before(Oid(1), second).await.unwrap();
+        assert_eq!(old.map(|old| old.tid), Some(first));
+        assert_eq!(rig.array.load_serial(Oid(1), first).await.unwrap(), "one");
+    }
+    let missing = rig.array.load_before(Oid(99), Tid::MAX).await.unwrap_err();
+    assert!(missing.to_string().contains("no object"), "{missing}");
+    assert_eq!(rig.array.report().state, ArrayState::Optimal);
+}
+
+#[tokio::test]
+async fn one_bad_record_of_the_last_copy_takes_nothing_else_away() {
+    let rig = Rig::with(|options| options.cache_bytes = 0).await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    rig.array.disable("b").unwrap();
+    rig.array.disable("c").unwrap();
+    rig.members[0]
+        .faults()
+        .fail_once(Moment::Load, Fault::Damaged("test".into()));
+    assert!(load_error(&rig.array).await.contains("damaged"));
+    assert_eq!(load(&rig.array, 1).await.1, first);
+    assert_eq!(rig.array.report().serving, Serving::Yes);
+}
+
+#[tokio::test]
+async fn a_recovery_goes_on_from_another_source_where_one_fails() {
+    let rig = Rig::new().await;
+    let mut serial = Tid::ZERO;
+    rig.array.disable("c").unwrap();
+    for n in 0..5 {
+        serial = commit(&rig.array, 1, serial, &n.to_string()).await.unwrap();
+    }
+    rig.members[0]
+        .faults()
+        .fail_after(3, Moment::Iterate, Fault::Closed("test".into()));
+    rig.array.recover("c", Strategy::Missing, None).unwrap();
+    rig.optimal().await;
+    rig.same_histories();
+    assert!(rig.heard("member-degraded") >= 2, "a was taken out");
+    assert_eq!(rig.heard("recovery-failed"), 0);
+}
+
+#[tokio::test]
+async fn a_target_that_fails_is_opened_again_and_recovered_later() {
+    let rig = Rig::new().await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    rig.array.disable("c").unwrap();
+    commit(&rig.array, 1, first, "two").await.unwrap();
+    rig.members[2].faults().fail_once(
+        Moment::Restore,
+        Fault::DiskFull {
+            what: "test".into(),
+        },
+    );
+    rig.array.recover("c", Strategy::Missing, None).unwrap();
+    rig.until("it fails", |_| rig.heard("recovery-failed") == 1)
+        .await;
+    rig.optimal().await;
+    rig.same_histories();
+    assert!(rig.member("c").faults > 0);
+}
+
+#[tokio::test]
+async fn a_copy_that_could_not_be_read_in_one_place_is_compared_and_mended() {
+    let rig = Rig::with(|options| options.cache_bytes = 0).await;
+    let mut serial = Tid::ZERO;
+    for n in 0..5 {
+        serial = commit(&rig.array, 1, serial, &n.to_string()).await.unwrap();
+    }
+    rig.members[0].tamper(|history| {
+        history[2].records[0].data = crate::zodb::RecordData::Gone;
+    });
+    rig.members[0]
+        .faults()
+        .fail_once(Moment::Load, Fault::Damaged("test".into()));
+    assert_eq!(load(&rig.array, 1).await.1, serial);
+    rig.until("it is verified", |report| {
+        report.recovery.as_ref().is_some_and(|recovery| {
+            recovery.strategy == Strategy::Verify && recovery.outcome == RecoveryOutcome::Done
+        })
+    })
+    .await;
+    rig.optimal().await;
+    rig.same_histories();
+}
+
+#[tokio::test]
+async fn what_was_never_acknowledged_is_cut_without_an_operator() {
+    let rig = Rig::new().await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    rig.array.disable("c").unwrap();
+    // Both fail in the same finish: a keeps the transaction, b, the last, does not.
+    let closed = || Fault::Closed("test".into());
+    rig.members[0]
+        .faults()
+        .fail_once(Moment::Finished, closed());
+    let gate = rig.members[1].faults().hold(Moment::Finish);
+    rig.members[1].faults().fail_once(Moment::Finish, closed());
+    let committing = commit(&rig.array, 1, first, "two");
+    let released = async {
+        rig.until("a is out", |_| {
+            rig.member("a").state == MemberState::Degraded
+        })
+        .await;
+        gate.release();
+    };
+    let (outcome, ()) = tokio::join!(committing, released);
+    outcome.unwrap_err();
+    rig.until("it serves", |report| report.serving == Serving::Yes)
+        .await;
+    let other = commit(&rig.array, 1, first, "another two").await.unwrap();
+    rig.until("a is back", |_| {
+        rig.member("a").state == MemberState::Optimal
+    })
+    .await;
+    assert_eq!(load(&rig.array, 1).await.1, other);
+    assert_eq!(
+        plain(&rig.members[0].transactions()),
+        plain(&rig.members[1].transactions())
+    );
 }

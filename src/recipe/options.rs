@@ -362,6 +362,7 @@ mod tests {
         Recipe::load(&Library::built_in(), "embedded").unwrap()
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "it has to look like who asks")]
     fn nobody(_: &OptionSpec, _: &str) -> Result<Option<String>, RecipeError> {
         Ok(None)
     }

@@ -69,10 +69,10 @@ pub fn render(
             .is_none_or(|when| resolved.values.get(when).is_some_and(is_truthy))
     };
     let parts: Vec<&Part> = recipe.parts.iter().filter(wanted).collect();
-    let context = context(&parts, resolved, surroundings)?;
+    let seen = context(&parts, resolved, surroundings)?;
     let rendered = parts.iter().map(|part| {
         let source = library.template(&part.template)?;
-        let content = render_text(&source.text, &context, &source.origin, None)?;
+        let content = render_text(&source.text, &seen, &source.origin, None)?;
         Ok(Rendered {
             part: part.name.clone(),
             target: part.target.clone(),

@@ -57,8 +57,6 @@ pub struct ServerOptions {
     pub write_timeout: Duration,
     /// A client may take this long from its vote to its finish; then it is closed, which aborts.
     pub transaction_timeout: Duration,
-    /// Clients may use the extension methods that change something.
-    pub zeo_admin: bool,
 }
 
 impl Default for ServerOptions {
@@ -76,7 +74,6 @@ impl Default for ServerOptions {
             iterators: 1024,
             write_timeout: Duration::from_mins(5),
             transaction_timeout: Duration::from_mins(1),
-            zeo_admin: false,
         }
     }
 }

@@ -162,7 +162,7 @@ pub(super) fn ask<'a>(shared: &'a Shared, served: &'a Served, call: Call) -> Box
         }),
         Call::Raid { method, arguments } => Box::pin(async move {
             let admin = OnceLock::get(&shared.admin).map(|admin| &**admin);
-            let may_change = shared.options.zeo_admin;
+            let may_change = served.zeo_admin;
             Done::Reply(extension::answer(admin, may_change, &served.name, method, arguments).await)
         }),
         _ => unreachable!("the session answers all others itself"),

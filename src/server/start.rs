@@ -48,6 +48,7 @@ pub struct Served {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) serving: watch::Receiver<Serving>,
     pub(super) stats: Arc<Stats>,
+    pub(super) zeo_admin: bool,
 }
 
 impl Served {
@@ -62,7 +63,14 @@ impl Served {
             storage,
             serving,
             stats: Arc::new(Stats::new()),
+            zeo_admin: false,
         }
+    }
+
+    /// Whether clients may use the extension methods that change something.
+    #[must_use]
+    pub fn with_zeo_admin(self, zeo_admin: bool) -> Self {
+        Served { zeo_admin, ..self }
     }
 }
 

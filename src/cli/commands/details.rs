@@ -1,6 +1,8 @@
 //! `details`: everything about an array that an administrator needs at night: what happened, since
 //! when, what it means for the data, and the next command.
 
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -59,7 +61,11 @@ async fn ask(api: &dyn AdminApi, context: &Context) -> Result<DetailsView, CliEr
         Some(name) => vec![api.array(name).await?],
         None => api.arrays().await?,
     };
-    Ok(DetailsView::new(arrays, &context.clock))
+    Ok(DetailsView::new(
+        arrays,
+        &context.clock,
+        context.instance().ok(),
+    ))
 }
 
 /// A second between looks is enough for the eye and nothing for the daemon.
@@ -67,11 +73,11 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 async fn watch(context: &Context) -> Result<Exit, CliError> {
     let api = context.api()?;
-    let claim = context.interrupts.claim();
+    let mut ctrl_c = context.interrupts.claim()?;
     let printer = &context.printer;
     let live = printer.stdout_is_terminal() && printer.format == Format::Table;
     let mut before: Option<String> = None;
-    let exit = loop {
+    loop {
         let (text, exit) = match ask(&*api, context).await {
             Ok(view) => {
                 let text = match printer.format {
@@ -102,17 +108,12 @@ async fn watch(context: &Context) -> Result<Exit, CliError> {
             printer.write(&text)?;
         }
         before = Some(text);
-        // Both may be dropped: a sleep holds nothing, and a press that comes later is waited for anew.
+        // Both may be dropped: a sleep holds nothing, and a press is kept until it is asked for.
         tokio::select! {
             () = tokio::time::sleep(WATCH_EVERY) => {}
-            pressed = context.interrupts.next() => {
-                pressed?;
-                break exit;
-            }
+            () = ctrl_c.pressed() => break Ok(exit),
         }
-    };
-    drop(claim);
-    Ok(exit)
+    }
 }
 
 /// The arrays, and the moment and zone that times are shown for.
@@ -123,15 +124,27 @@ pub(super) struct DetailsView {
     now: Timestamp,
     #[serde(skip)]
     zone: TimeZone,
+    /// Paths in it are shown as they are written in its configuration.
+    #[serde(skip)]
+    instance: Option<PathBuf>,
 }
 
 impl DetailsView {
-    pub(super) fn new(arrays: Vec<ArrayDetails>, clock: &Clock) -> Self {
+    pub(super) fn new(arrays: Vec<ArrayDetails>, clock: &Clock, instance: Option<PathBuf>) -> Self {
         DetailsView {
             arrays,
             now: clock.now(),
             zone: clock.zone.clone(),
+            instance,
         }
+    }
+
+    fn location<'a>(&self, member: &'a MemberDetails) -> Cow<'a, str> {
+        let within = self.instance.as_ref().and_then(|instance| {
+            let within = Path::new(&member.location).strip_prefix(instance).ok()?;
+            within.to_str()
+        });
+        escape(within.unwrap_or(&member.location))
     }
 
     pub(super) fn exit(&self) -> Exit {
@@ -181,7 +194,8 @@ impl DetailsView {
 
         let head = match &array.head {
             Some(head) => format!("head {}", format::transaction(head, &self.zone)),
-            None => "no transaction yet".into(),
+            None if array.serving => "no transaction yet".into(),
+            None => "head unknown".into(),
         };
         let second = [
             head,
@@ -216,7 +230,7 @@ impl DetailsView {
                 screen.style.paint(Paint::Strong, &escape(&member.name)),
                 member_state(member.state, screen.style),
                 escape(&member.kind).into_owned(),
-                escape(&member.location).into_owned(),
+                self.location(member).into_owned(),
                 member.latency_ms.map_or("-".into(), format::milliseconds),
                 member.lag.map_or("-".into(), |lag| format::lag(lag, false)),
             ];
@@ -250,10 +264,8 @@ impl DetailsView {
             }
             lines.extend(table::wrap(&sentence, room));
             if let Some(last) = &member.last {
-                lines.push(format!(
-                    "last transaction {}",
-                    format::transaction(last, &self.zone)
-                ));
+                let last = format!("last transaction {}", format::transaction(last, &self.zone));
+                lines.extend(table::wrap(&last, room));
             }
         }
         let recovery: Option<&Recovery> = array.recovery.as_ref();

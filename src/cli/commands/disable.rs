@@ -48,7 +48,7 @@ pub async fn run(args: &DisableArgs, context: &Context) -> Result<Exit, CliError
         );
         let question = Question {
             text: &text,
-            flag: "--yes",
+            flags: &["--yes"],
         };
         if !context.prompt.confirm(question, false)? {
             return Err(CliError::BrokenOff);

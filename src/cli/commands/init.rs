@@ -39,6 +39,10 @@ Examples:
   zeoraidctl init . --set members=3 --set listen=0.0.0.0:8100 --yes
   zeoraidctl init . --set adopt=/srv/old/Data.fs
   zeoraidctl init . --diff                       what would change")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag that people type"
+)]
 pub struct InitArgs {
     /// The instance's folder [default: --instance, else this folder]
     dir: Option<PathBuf>,
@@ -125,7 +129,7 @@ pub async fn run(args: InitArgs, context: &Context) -> Result<Exit, CliError> {
             context.printer.note(view.table(&screen).trim_end());
             let question = Question {
                 text: "Write this?",
-                flag: "--yes",
+                flags: &["--yes"],
             };
             if !context.prompt.confirm(question, true)? {
                 return Err(CliError::BrokenOff);
@@ -202,7 +206,7 @@ fn recipe_name(
         .unwrap_or(0);
     let question = Question {
         text: "What is it to be?",
-        flag: "--recipe",
+        flags: &["--recipe"],
     };
     let index = context.prompt.select(question, &items, default)?;
     Ok(names
@@ -249,11 +253,10 @@ fn ask_option(
     instance: &Path,
     context: &Context,
 ) -> Result<String, RecipeError> {
-    let flag = format!("--set {}=VALUE` (or `--yes` for all defaults)", option.name);
+    let flag = format!("--set {}=VALUE", option.name);
     let question = Question {
         text: &option.prompt,
-        // The message sets the whole in backticks.
-        flag: flag.trim_end_matches(')'),
+        flags: &[&flag, "--yes"],
     };
     if let Some(help) = &option.help
         && context.prompt.can_ask()
@@ -350,7 +353,7 @@ fn choose(args: &InitArgs, step: &Step, context: &Context) -> Result<Choice, Rec
     ];
     let question = Question {
         text: &text,
-        flag: "--edited",
+        flags: &["--edited"],
     };
     let index = context
         .prompt

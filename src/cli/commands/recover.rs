@@ -34,6 +34,10 @@ Examples:
   zeoraidctl recover --all --rate 50MiB/s      every member that is out
   zeoraidctl recover copy2 --rebuild           a copy that has diverged
   zeoraidctl recover --cancel")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag that people type"
+)]
 pub struct RecoverArgs {
     /// The members to recover
     members: Vec<String>,
@@ -224,7 +228,7 @@ async fn guided(
         .collect();
     let question = Question {
         text: "Which members?",
-        flag: "MEMBER… or --all",
+        flags: &["MEMBER…", "--all"],
     };
     let chosen = context.prompt.multi_select(question, &items)?;
     let analyses: Vec<Analysis> = chosen
@@ -308,7 +312,7 @@ fn how(
         .unwrap_or(0);
     let question = Question {
         text: "How?",
-        flag: "--verify or --rebuild",
+        flags: &["--verify", "--rebuild"],
     };
     let index = context.prompt.select(question, &items, default)?;
     Ok(choices.swap_remove(index.min(choices.len() - 1)))
@@ -335,7 +339,7 @@ fn cost(finding: &Finding) -> (u64, u64) {
 fn ask_rate(context: &Context) -> Result<RateLimit, CliError> {
     let question = Question {
         text: "Limit the rate?",
-        flag: "--rate",
+        flags: &["--rate"],
     };
     let check = |text: &str| parse_rate(text).map(|_| ());
     let text = context.prompt.input(question, "no limit", &check)?;
@@ -395,7 +399,7 @@ fn confirm_cut(args: &RecoverArgs, found: &Analysis, context: &Context) -> Resul
     let text = format!("Cut {member}?");
     let question = Question {
         text: &text,
-        flag: "--yes",
+        flags: &["--yes"],
     };
     if context.prompt.type_word(question, &found.member)? {
         Ok(())
@@ -456,19 +460,19 @@ async fn follow(
     first: u64,
     context: &Context,
 ) -> Result<Exit, CliError> {
-    let claim = context.interrupts.claim();
+    let mut ctrl_c = context.interrupts.claim()?;
     let mut display = progress::display(&context.printer);
     let mut ended: Vec<(String, Ended, Option<Recovery>)> = Vec::new();
     let mut open = members;
     loop {
         let recovery = api.recovery(array).await?;
         let is_ours = recovery.id >= first && open.contains(&recovery.member);
-        if is_ours {
+        if is_ours && recovery.state == RecoveryState::Running {
             display.show(&recovery);
         }
         // One that is neither running nor waiting has ended; if it was not seen to, the array says how.
         let unseen = open.iter().any(|member| {
-            !(is_ours && recovery.member == *member) && !recovery.queued.contains(member)
+            !(recovery.queued.contains(member) || is_ours && recovery.member == *member)
         });
         let details = if unseen {
             Some(api.array(array).await?)
@@ -488,22 +492,23 @@ async fn follow(
         if open.is_empty() {
             break;
         }
-        // Both may be dropped: a sleep holds nothing, and a press that comes later is waited for anew.
+        // Both may be dropped: a sleep holds nothing, and a press is kept until it is asked for.
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
-            pressed = context.interrupts.next() => {
-                pressed?;
+            () = ctrl_c.pressed() => {
                 display.end();
                 match on_interrupt(api, array, context).await? {
                     Some(exit) => return Ok(exit),
                     None => display = progress::display(&context.printer),
                 }
+                // A new claim: presses that the question has dealt with are not told again.
+                ctrl_c = context.interrupts.claim()?;
             }
         }
     }
     display.end();
     drop(display);
-    drop(claim);
+    drop(ctrl_c);
     summary(api, array, ended, context).await
 }
 
@@ -569,7 +574,7 @@ async fn on_interrupt(
     ];
     let question = Question {
         text: "What about the recovery?",
-        flag: "--detach or --cancel",
+        flags: &["--detach", "--cancel"],
     };
     match context.prompt.select(question, &items, 0) {
         Ok(1) => {

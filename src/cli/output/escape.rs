@@ -37,6 +37,11 @@ pub(super) fn escape_json(json: &str) -> Cow<'_, str> {
     Cow::Owned(escaped.collect())
 }
 
+/// Whether a text of several lines holds nothing that a terminal would obey.
+pub(super) fn is_harmless(text: &str) -> bool {
+    !text.chars().any(|c| is_dangerous(c) && c != '\n')
+}
+
 fn is_dangerous(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{061c}')

@@ -24,10 +24,16 @@ pub fn counted(number: u64, one: &str) -> String {
     format!("{} {one}{plural}", count(number))
 }
 
-/// `8.4 GiB`.
+/// `8.4 GiB`, `263 MiB`.
 pub fn bytes(bytes: u64) -> String {
-    let format = humansize::BINARY.decimal_places(1).decimal_zeroes(0);
-    humansize::format_size(bytes, format)
+    let format = humansize::BINARY.decimal_zeroes(0);
+    let exact = humansize::format_size(bytes, format.decimal_places(1));
+    let whole = exact.find('.').unwrap_or(0);
+    if whole < 3 {
+        exact
+    } else {
+        humansize::format_size(bytes, format.decimal_places(0))
+    }
 }
 
 /// Something per second: whole from ten up.
@@ -39,9 +45,11 @@ pub fn rate(per_second: f64) -> String {
     }
 }
 
-/// `0.4 ms`.
+/// `0.4 ms`, `2.1 s`.
 pub fn milliseconds(ms: f64) -> String {
-    if ms >= 9.95 {
+    if ms >= 1000.0 {
+        format!("{:.1} s", ms / 1000.0)
+    } else if ms >= 9.95 {
         format!("{} ms", count(ms.round() as u64))
     } else {
         format!("{ms:.1} ms")
@@ -119,12 +127,14 @@ mod tests {
         assert_eq!(counted(1, "client"), "1 client");
         assert_eq!(bytes(8), "8 B");
         assert_eq!(bytes(31 << 20), "31 MiB");
+        assert_eq!(bytes(275_755_520), "263 MiB");
         assert_eq!(bytes(9_019_431_321), "8.4 GiB");
         assert_eq!(
             (rate(0.0), rate(0.25), rate(212.4)),
             ("0".into(), "0.2".into(), "212".into())
         );
         assert_eq!(milliseconds(0.42), "0.4 ms");
+        assert_eq!(milliseconds(2100.0), "2.1 s");
         for (seconds, text) in [
             (12, "12 s"),
             (250, "4 min"),

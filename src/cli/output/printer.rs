@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal as _, Write};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::escape::{escape, escape_json};
+use super::escape::{escape, escape_json, is_harmless};
 use super::style::{Paint, Style};
 
 /// How answers are printed.
@@ -94,11 +94,16 @@ impl Printer {
     pub fn print(&self, view: &impl View) -> io::Result<()> {
         let text = match self.format {
             Format::Table => view.table(&self.screen()),
-            Format::Json => {
-                let json = serde_json::to_string_pretty(view).map_err(io::Error::other)?;
-                format!("{}\n", escape_json(&json))
+            Format::Json => json(view)?,
+            Format::Yaml => {
+                let yaml = serde_yaml::to_string(view).map_err(io::Error::other)?;
+                // Where plain YAML would hold what a terminal obeys, JSON with escapes is YAML too.
+                if is_harmless(&yaml) {
+                    yaml
+                } else {
+                    json(view)?
+                }
             }
-            Format::Yaml => serde_yaml::to_string(view).map_err(io::Error::other)?,
         };
         self.write(&text)
     }
@@ -185,6 +190,11 @@ impl Printer {
         let written = writeln!(stderr.writer, "{line}");
         drop(written.and_then(|()| stderr.writer.flush()));
     }
+}
+
+fn json(view: &impl View) -> io::Result<String> {
+    let json = serde_json::to_string_pretty(view).map_err(io::Error::other)?;
+    Ok(format!("{}\n", escape_json(&json)))
 }
 
 /// Messages of ours may have several lines; everything else in them is escaped.

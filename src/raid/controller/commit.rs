@@ -52,6 +52,7 @@ impl Controller {
             tid: Tid::ZERO,
             participants: std::collections::BTreeSet::new(),
             votes: std::collections::BTreeMap::new(),
+            resolve_until: None,
         };
         self.commits.insert(id, commit);
         self.queue.push_back(id);
@@ -63,15 +64,16 @@ impl Controller {
             let Some(id) = self.queue.pop_front() else {
                 return;
             };
-            let (last_given, catching_up) = (self.last_given, self.finishing.is_empty());
+            let (last_given, nothing_before) = (self.last_given, self.finishing.is_empty());
+            let until = now.monotonic + self.rules.transaction_timeout;
             let Some(commit) = self.commits.get_mut(&id) else {
                 continue;
             };
             self.lock = Some(id);
             self.lock_since = Some(now.monotonic);
             if commit.kind == Kind::CatchUp {
-                commit.state = CommitState::CatchUpWaits;
-                if catching_up {
+                commit.state = CommitState::CatchUpWaits { until };
+                if nothing_before {
                     self.let_catch_up(now);
                 }
                 return;
@@ -197,6 +199,8 @@ impl Controller {
             }
             Ballot::Conflicts(conflicts) => {
                 // The lock stays with the client: let go, it would meet a new conflict each time.
+                // But not for longer than a client may hold it, however often it votes.
+                let until = *commit.resolve_until.get_or_insert(until);
                 commit.state = CommitState::Resolving { until };
                 self.emit(Effect::Abort { commit: id });
                 VoteReply::Conflicts(conflicts)
@@ -263,23 +267,25 @@ impl Controller {
 
     pub(super) fn finish_asked(&mut self, id: CommitId, now: Now) {
         let until = now.monotonic + self.rules.transaction_timeout;
-        let epoch = self.epoch;
         match self.commits.get_mut(&id) {
             Some(commit) if matches!(commit.state, CommitState::Voted { .. }) => {
-                commit.state = CommitState::AwaitsRecord { epoch, until };
+                commit.state = CommitState::AwaitsRecord { until };
                 self.proceed_to_finish(id, now);
             }
             Some(_) => {}
             None => {
                 let after = self.rules.transaction_timeout;
-                let fault = Fault::Timeout {
-                    what: "a vote (tpc_finish came too late)",
-                    after,
+                let fault = match &self.serving {
+                    Serving::Starting { waits_for: reason } | Serving::No { reason } => {
+                        Fault::NotServing(reason.clone())
+                    }
+                    _ => Fault::Timeout {
+                        what: "a vote (tpc_finish came too late)",
+                        after,
+                    },
                 };
-                self.emit(Effect::FinishReply {
-                    commit: id,
-                    reply: Err(fault),
-                });
+                let reply = Err(fault);
+                self.emit(Effect::FinishReply { commit: id, reply });
             }
         }
     }
@@ -290,11 +296,7 @@ impl Controller {
         let Some(commit) = self.commits.get_mut(&id) else {
             return;
         };
-        let CommitState::AwaitsRecord { epoch, .. } = &mut commit.state else {
-            return;
-        };
-        if !durable {
-            *epoch = self.epoch;
+        if !durable || !matches!(commit.state, CommitState::AwaitsRecord { .. }) {
             return;
         }
         if commit.participants.is_empty() {
@@ -305,7 +307,6 @@ impl Controller {
         self.last_given = commit.tid;
         commit.state = CommitState::Finishing {
             waits: commit.participants.clone(),
-            finished: 0,
         };
         let participants = commit.participants.clone();
         self.finishing.push_back(id);
@@ -338,7 +339,7 @@ impl Controller {
     }
 
     /// Nothing was asked of anybody yet: a clean abort.
-    fn fail_before_finish(&mut self, id: CommitId, fault: Fault) {
+    pub(super) fn fail_before_finish(&mut self, id: CommitId, fault: Fault) {
         self.forget(id);
         self.emit(Effect::Abort { commit: id });
         self.emit(Effect::FinishReply {
@@ -351,11 +352,10 @@ impl Controller {
         let Some(commit) = self.commits.get_mut(&id) else {
             return;
         };
-        let CommitState::Finishing { waits, finished } = &mut commit.state else {
+        let CommitState::Finishing { waits } = &mut commit.state else {
             return;
         };
         if waits.remove(&member) {
-            *finished += 1;
             let tid = commit.tid;
             if let Some(Link::Open { last_tid, .. }) =
                 self.members.get_mut(&member).map(|member| &mut member.link)
@@ -367,26 +367,26 @@ impl Controller {
     }
 
     /// Acknowledges what can be, from the front of the line.
+    ///
+    /// INVARIANT 1: the participants that remain are in the in-sync set, and each of them has
+    /// finished. A member that has finished and was lost since counts for nothing: where none
+    /// remains, nobody who may serve holds the transaction for certain.
     pub(super) fn settle_finishing(&mut self, now: Now) {
         while let Some(id) = self.finishing.front().copied() {
-            let durable = self.durable_epoch >= self.epoch;
-            let Some(commit) = self.commits.get_mut(&id) else {
+            let Some(commit) = self.commits.get(&id) else {
                 self.finishing.pop_front();
                 continue;
             };
-            let finished = match &commit.state {
-                CommitState::Finishing { waits, finished } if waits.is_empty() => *finished > 0,
-                CommitState::AwaitsAck { .. } => true,
-                _ => break,
-            };
-            if finished && !durable {
-                // INVARIANT 2: the record that says who may lack it comes first.
-                if !matches!(commit.state, CommitState::AwaitsAck { .. }) {
-                    let until = now.monotonic + self.rules.transaction_timeout;
-                    commit.state = CommitState::AwaitsAck { until: Some(until) };
-                }
+            if !commit.is_finished() {
                 break;
             }
+            let finished = !commit.participants.is_empty();
+            if finished && self.durable_epoch < self.epoch {
+                // INVARIANT 2: the record that says who may lack it comes first.
+                self.await_record(now);
+                break;
+            }
+            let told = matches!(commit.state, CommitState::AwaitsAck { until: None });
             let (tid, bytes) = (commit.tid, commit.bytes);
             self.finishing.pop_front();
             self.forget(id);
@@ -395,22 +395,36 @@ impl Controller {
                 self.head = tid;
                 self.count_as_lacking(bytes);
                 self.emit(Effect::Committed { commit: id, tid });
+            }
+            if !told {
+                let fault = || Fault::NotServing("every member failed while finishing".into());
                 self.emit(Effect::FinishReply {
                     commit: id,
-                    reply: Ok(tid),
+                    reply: if finished { Ok(tid) } else { Err(fault()) },
                 });
-            } else {
-                let fault = Fault::NotServing("every member failed while finishing".into());
-                self.emit(Effect::FinishReply {
-                    commit: id,
-                    reply: Err(fault),
-                });
+            } else if !finished {
+                self.emit(Effect::Abort { commit: id });
             }
         }
         if self.finishing.is_empty() {
             self.let_catch_up(now);
         }
         self.grant_lock(now);
+    }
+
+    /// From now on it is the record alone that these clients wait for, and not for ever.
+    fn await_record(&mut self, now: Now) {
+        let until = Some(now.monotonic + self.rules.transaction_timeout);
+        for id in &self.finishing {
+            match self.commits.get_mut(id) {
+                Some(commit) if commit.is_finished() => {
+                    if matches!(commit.state, CommitState::Finishing { .. }) {
+                        commit.state = CommitState::AwaitsAck { until };
+                    }
+                }
+                _ => return,
+            }
+        }
     }
 
     fn count_as_lacking(&mut self, bytes: u64) {
@@ -443,10 +457,12 @@ impl Controller {
 
     pub(super) fn recorded(&mut self, epoch: u64, now: Now) {
         self.durable_epoch = self.durable_epoch.max(epoch);
+        self.record_trouble = None;
         if self.durable_epoch < self.epoch {
             return;
         }
         self.joined_durably(now);
+        self.serve_or_not(now);
         if let Some(id) = self.lock {
             self.proceed_to_finish(id, now);
         }
@@ -454,18 +470,26 @@ impl Controller {
     }
 
     pub(super) fn record_failed(&mut self, epoch: u64, reason: String, now: Now) {
-        self.notice(Notice::RecordFailed {
-            reason: reason.clone(),
-        });
+        // It is tried again several times a second, and said once.
+        if self.record_trouble.as_ref() != Some(&reason) {
+            self.record_trouble = Some(reason.clone());
+            self.notice(Notice::RecordFailed {
+                reason: reason.clone(),
+            });
+        }
+        self.record_again = true;
         if epoch <= self.durable_epoch {
             return;
         }
-        self.join_failed(&reason, now);
+        let text = format!("the membership record could not be written: {reason}");
+        if matches!(self.joining(), Some((_, joining)) if joining <= epoch) {
+            self.join_failed(&text, now);
+        }
+        self.serve_or_not(now);
         let holder = self.lock.and_then(|id| Some((id, self.commits.get(&id)?)));
         if let Some((id, commit)) = holder
             && matches!(commit.state, CommitState::AwaitsRecord { .. })
         {
-            let text = format!("the membership record could not be written: {reason}");
             self.fail_before_finish(id, Fault::NotServing(text));
             self.grant_lock(now);
         }
@@ -510,17 +534,27 @@ impl Controller {
                 }
                 self.grant_lock(now);
             }
-            // The recovery keeps to its limit by itself; this is for one that hangs.
+            CommitState::CatchUpWaits { until } if until <= now.monotonic => {
+                let text = "the transactions before it are not acknowledged in time";
+                self.refuse(id, Fault::NotServing(text.into()));
+                self.grant_lock(now);
+            }
+            // The recovery keeps to its limit by itself; this is for one that hangs, or for a record
+            // that is being written for too long.
             CommitState::CatchingUp { until }
                 if until + self.rules.catch_up_limit <= now.monotonic =>
             {
-                self.catch_up_ended(id, now);
+                if matches!(self.joining(), Some((commit, _)) if commit == id) {
+                    self.join_failed("the membership record was not written in time", now);
+                } else {
+                    self.catch_up_ended(id, now);
+                }
             }
             _ => {}
         }
     }
 
-    pub(super) fn name(&self, member: MemberId) -> String {
+    pub(crate) fn name(&self, member: MemberId) -> String {
         self.members
             .get(&member)
             .map(|member| member.name.clone())
@@ -530,6 +564,17 @@ impl Controller {
 
 fn commit_state(controller: &Controller, id: CommitId) -> Option<&CommitState> {
     controller.commits.get(&id).map(|commit| &commit.state)
+}
+
+impl Commit {
+    /// Nobody is waited for any more: who takes part has finished.
+    fn is_finished(&self) -> bool {
+        match &self.state {
+            CommitState::Finishing { waits } => waits.is_empty(),
+            CommitState::AwaitsAck { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 impl Ballot {

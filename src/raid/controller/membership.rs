@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Asked, Changes, Configured, Controller, Effect, Fault, Kind, Link, Member, MemberId, Notice,
-    Now, Out, Phase, Refused, Serving, State,
+    Asked, Changes, CommitState, Configured, Controller, Effect, Fault, Kind, Link, Member,
+    MemberId, Notice, Now, Out, Phase, Refused, Serving, State,
 };
 use crate::raid::FailMode;
 use crate::storage::Extent;
@@ -19,13 +19,15 @@ impl Controller {
     ) -> MemberId {
         let id = MemberId(self.next_member);
         self.next_member += 1;
-        let shut = matches!(
-            &standing,
-            State::Degraded(Out {
-                needs_operator: true,
-                ..
-            })
-        );
+        // By force even a copy that waits for an operator may be what the array starts from.
+        let shut = !self.rules.force
+            && matches!(
+                &standing,
+                State::Degraded(Out {
+                    needs_operator: true,
+                    ..
+                })
+            );
         let member = Member {
             name: configured.name,
             fingerprint: configured.fingerprint,
@@ -94,34 +96,61 @@ impl Controller {
     /// INVARIANT 7: commits in hand go on with the others. The last member of the in-sync set stays
     /// in it (INVARIANT 4: a record that names nobody could never be started from); the array then
     /// starts anew from it.
-    pub(super) fn lose(&mut self, id: MemberId, out: Out, now: Now) {
-        let last = self.in_sync_count() == 1;
+    pub(super) fn lose(&mut self, id: MemberId, mut out: Out, now: Now) {
+        let is_target = self.joining_target() == Some(id);
+        let Some(member) = self.members.get(&id) else {
+            return;
+        };
+        let in_sync = member.is_in_sync();
+        if in_sync && !is_target && self.durably_in_sync_count() == 1 {
+            // The target's entry is not durable: it must not be what is left.
+            self.join_failed("its source failed", now);
+        }
+        let last = in_sync && self.in_sync_count() == 1;
+        let undecided = matches!(self.phase, Phase::Opening { .. } | Phase::Assembling);
+        // Whether a transaction in hand has reached it, nobody knows.
+        out.unacknowledged_tail |= in_sync
+            && self.finishing.iter().any(|commit| {
+                self.commits
+                    .get(commit)
+                    .is_some_and(|commit| commit.participants.contains(&id))
+            });
+        let stopping = self.phase == Phase::Stopping;
         let Some(member) = self.members.get_mut(&id) else {
             return;
         };
-        member.link = if out.needs_operator && !(member.is_in_sync() && last) {
+        member.link = if out.needs_operator && !last {
             Link::Shut
         } else {
             Link::Opening {
                 failed: Some(out.reason.clone()),
             }
         };
-        let reopen = member.link != Link::Shut;
+        let reopen = member.link != Link::Shut && !stopping;
         let name = member.name.clone();
         match member.standing.clone() {
+            State::InSync if undecided => {
+                // The start goes by what the record says, and waits for it again.
+                self.close_and_reopen(id, reopen);
+                self.say_what_is_waited_for();
+                return;
+            }
             State::InSync if last => {
                 self.notice(Notice::NotServing {
                     reason: format!("{name}, the last optimal member, failed: {}", out.reason),
                 });
                 self.close_and_reopen(id, reopen);
-                self.drop_participant(id, now);
-                self.start_anew(now);
+                self.start_anew(id, now);
                 return;
             }
             State::InSync => {
                 member.stand(State::Degraded(out.clone()), now.wall);
                 member.lacks = Some(Extent::default());
                 self.change_membership(now);
+                if is_target {
+                    self.join_failed(&out.reason, now);
+                    self.emit(Effect::CancelRecovery);
+                }
                 let epoch = self.epoch;
                 self.notice(Notice::MemberDegraded {
                     member: name,
@@ -130,19 +159,15 @@ impl Controller {
                 });
                 self.emit(Effect::Publish);
             }
-            State::Recovering(_) => {
-                member.stand(State::Degraded(out.clone()), now.wall);
-                self.notice(Notice::MemberDegraded {
-                    member: name,
-                    reason: out.reason,
-                    epoch: self.epoch,
-                });
+            State::Recovering(before) => {
+                // That the recovery failed is said when it ends.
+                member.stand(State::Degraded(out.and(&before)), now.wall);
                 self.emit(Effect::CancelRecovery);
             }
             State::Degraded(before) => {
                 // What it was first taken out for says more, unless an operator speaks.
                 if out.needs_operator || !before.needs_operator {
-                    member.standing = State::Degraded(out);
+                    member.standing = State::Degraded(out.and(&before));
                 }
             }
         }
@@ -158,13 +183,20 @@ impl Controller {
         }
     }
 
-    /// Commits in hand go on without this member.
+    /// Members of the in-sync set without one whose entry is not durable.
+    fn durably_in_sync_count(&self) -> usize {
+        self.in_sync_count() - usize::from(self.joining_target().is_some())
+    }
+
+    /// Commits in hand go on without this member. The in-sync set has changed before: what is
+    /// acknowledged from here on waits for the record of that.
     fn drop_participant(&mut self, id: MemberId, now: Now) {
-        use super::CommitState::{Finishing, Voting};
         for commit in self.commits.values_mut() {
             commit.participants.remove(&id);
             commit.votes.remove(&id);
-            if let Voting { waits } | Finishing { waits, .. } = &mut commit.state {
+            if let CommitState::Voting { waits } | CommitState::Finishing { waits } =
+                &mut commit.state
+            {
                 waits.remove(&id);
             }
         }
@@ -173,11 +205,16 @@ impl Controller {
     }
 
     /// No member of the in-sync set is left open: what was begun is given up, and the array starts
-    /// again from the set as it is.
-    fn start_anew(&mut self, now: Now) {
+    /// again from the set as it is, unless it is stopping.
+    fn start_anew(&mut self, lost: MemberId, now: Now) {
         let membership = self.membership(now);
         self.recorded = Some(membership);
-        self.phase = Phase::Opening { first_open: None };
+        if self.phase != Phase::Stopping {
+            let others_open = self.members.values().any(Member::is_open);
+            let first_open = others_open.then_some(now.monotonic);
+            self.phase = Phase::Opening { first_open };
+        }
+        self.drop_participant(lost, now);
         let finishing: Vec<_> = self.finishing.iter().copied().collect();
         let begun: Vec<_> = self
             .commits
@@ -190,20 +227,17 @@ impl Controller {
                 continue;
             };
             let fault = Fault::NotServing("no optimal member is left".into());
-            let voted = matches!(
-                commit.state,
-                super::CommitState::AwaitsRecord { .. } | super::CommitState::Voted { .. }
-            );
-            if commit.kind == Kind::Client && voted {
-                self.forget(id);
-                self.emit(Effect::Abort { commit: id });
-                self.emit(Effect::FinishReply {
-                    commit: id,
-                    reply: Err(fault),
-                });
-            } else {
-                self.emit(Effect::Abort { commit: id });
-                self.refuse(id, fault);
+            match commit.state {
+                CommitState::AwaitsRecord { .. } => self.fail_before_finish(id, fault),
+                // The client waits for nothing; it hears of it when it asks.
+                CommitState::Voted { .. } | CommitState::Resolving { .. } => {
+                    self.forget(id);
+                    self.emit(Effect::Abort { commit: id });
+                }
+                _ => {
+                    self.emit(Effect::Abort { commit: id });
+                    self.refuse(id, fault);
+                }
             }
         }
         if self.recovery.is_some() {
@@ -230,6 +264,16 @@ impl Controller {
             Phase::Stopping => Serving::No {
                 reason: "the daemon is shutting down".into(),
             },
+            Phase::Running if self.durable_epoch < self.start_epoch => {
+                let waits_for = match &self.record_trouble {
+                    None => "the membership record to be written".to_owned(),
+                    Some(why) => format!("the membership record, which cannot be written: {why}"),
+                };
+                match &self.serving {
+                    Serving::Starting { .. } => Serving::Starting { waits_for },
+                    _ => Serving::No { reason: waits_for },
+                }
+            }
             Phase::Running if have >= needed => Serving::Yes,
             Phase::Running => {
                 let reason = format!(
@@ -247,6 +291,7 @@ impl Controller {
         }
         if let Serving::No { reason } | Serving::ReadOnly { reason } = &next
             && self.phase == Phase::Running
+            && self.durable_epoch >= self.start_epoch
         {
             self.notice(Notice::NotServing {
                 reason: reason.clone(),
@@ -284,7 +329,14 @@ impl Controller {
     pub(super) fn disable_asked(&mut self, name: &str, now: Now) -> Asked {
         let id = self.id_of(name)?;
         let member = &self.members[&id];
-        if member.is_in_sync() && (self.phase != Phase::Running || self.in_sync_count() == 1) {
+        let last = self.joining_target() != Some(id) && self.durably_in_sync_count() == 1;
+        if self.phase != Phase::Running && self.in_sync_count() == 0 {
+            // The first start needs everybody, and there is no record yet to keep the word in.
+            return Err(Refused::NotServing {
+                reason: format!("it waits for {}", self.what_is_waited_for()),
+            });
+        }
+        if member.is_in_sync() && (self.phase != Phase::Running || last) {
             let (array, member) = (self.rules.array.clone(), name.to_owned());
             return Err(Refused::LastOptimal { array, member });
         }
@@ -333,19 +385,27 @@ impl Controller {
             added: joining.iter().map(|wanted| wanted.name.clone()).collect(),
             removed: leaving.iter().map(|id| self.name(*id)).collect(),
         };
+        if self.phase == Phase::Stopping {
+            return Err(Refused::ShuttingDown);
+        }
+        // The entry of a target that joins may still fail.
+        let joining_target = self.joining_target();
         let remain = self
             .in_sync()
-            .filter(|(id, _)| !leaving.contains(id))
+            .filter(|(id, _)| !leaving.contains(id) && Some(*id) != joining_target)
             .count();
-        if remain == 0 && !leaving.is_empty() {
+        // Before the first start nobody is in sync, and a wrong configuration must be mendable.
+        let never_started = self.recorded.is_none() && matches!(self.phase, Phase::Opening { .. });
+        let enough = remain > 0 || (never_started && !wanted.is_empty());
+        if !enough && !leaving.is_empty() {
             let (array, removed) = (self.rules.array.clone(), changes.removed);
             return Err(Refused::NoneWouldRemain { array, removed });
         }
         if dry_run || (leaving.is_empty() && joining.is_empty()) {
             return Ok(changes);
         }
-        for id in leaving {
-            self.remove_member(id, now);
+        for id in &leaving {
+            self.remove_member(*id, now);
         }
         for configured in joining {
             let name = configured.name.clone();
@@ -355,6 +415,9 @@ impl Controller {
         }
         self.blocked = None;
         self.change_membership(now);
+        for id in leaving {
+            self.drop_participant(id, now);
+        }
         self.emit(Effect::Publish);
         self.serve_or_not(now);
         self.start_if_possible(now);
@@ -367,8 +430,8 @@ impl Controller {
             .as_ref()
             .is_some_and(|running| running.member == id)
         {
+            self.join_failed("it was removed", now);
             self.emit(Effect::CancelRecovery);
-            self.recovery = None;
         }
         self.recovery_queue.retain(|wanted| wanted.member != id);
         if let Some(member) = self.members.remove(&id) {
@@ -377,7 +440,6 @@ impl Controller {
             });
         }
         self.emit(Effect::Remove(id));
-        self.drop_participant(id, now);
     }
 
     /// A member may be recovered without an operator at this moment.

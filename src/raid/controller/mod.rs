@@ -19,6 +19,8 @@ mod check;
 mod commit;
 mod membership;
 mod recover;
+#[cfg(test)]
+mod simulation;
 mod start;
 mod state;
 #[cfg(test)]
@@ -54,7 +56,8 @@ pub(crate) struct Now {
 impl Now {
     pub(crate) fn read() -> Self {
         Now {
-            monotonic: Instant::now(),
+            // The clock of the runtime, which tests can stop.
+            monotonic: tokio::time::Instant::now().into_std(),
             wall: Timestamp::now(),
         }
     }
@@ -302,6 +305,16 @@ pub(crate) struct Controller {
     /// Why a comparison at the start did not lead to serving; nothing is tried before something
     /// about the members changes.
     blocked: Option<String>,
+    /// The epoch that has to be durable before anybody is served from this start: what was read may
+    /// not be taken back by a crash (INVARIANTS 4, 5).
+    start_epoch: u64,
+    /// The in-sync set as it was last told to the record, and its epoch.
+    recorded_set: BTreeSet<String>,
+    recorded_epoch: u64,
+    /// Why the record could not be written the last time.
+    record_trouble: Option<String>,
+    /// The record is to be written again at the next tick.
+    record_again: bool,
     /// Since when the array's state is what it is.
     pub(crate) since: Timestamp,
     last_state: super::ArrayState,
@@ -312,8 +325,11 @@ pub(crate) struct Controller {
 #[derive(Debug, Clone)]
 pub(crate) struct Running {
     pub member: MemberId,
-    /// Waits for the record that lets the target in.
+    /// Waits for the record of this epoch, which lets the target in. Until that is durable the
+    /// target is not read, and not counted upon.
     pub joining: Option<(CommitId, u64)>,
+    /// An operator has cancelled it.
+    pub cancelled: bool,
 }
 
 /// A recovery that waits for its turn.
@@ -337,8 +353,12 @@ impl Controller {
             .as_ref()
             .map_or_else(Uuid::new_v4, |record| record.array);
         let epoch = recorded.as_ref().map_or(0, |record| record.epoch);
+        let recorded_set = recorded.iter().flat_map(Membership::in_sync);
+        let recorded_set = recorded_set.map(str::to_owned).collect();
         let mut controller = Controller {
             rules,
+            recorded_set,
+            recorded_epoch: epoch,
             array,
             recorded,
             epoch,
@@ -359,6 +379,9 @@ impl Controller {
             recovery: None,
             recovery_queue: VecDeque::new(),
             blocked: None,
+            start_epoch: 0,
+            record_trouble: None,
+            record_again: false,
             since: now.wall,
             last_state: super::ArrayState::Failed,
             effects: Vec::new(),
@@ -408,7 +431,7 @@ impl Controller {
                 fault,
             } => {
                 if self.members.get(&member).and_then(Member::generation) == Some(generation) {
-                    self.lose(member, Out::because(fault.to_string()), now);
+                    self.lose(member, Out::after(&fault), now);
                 }
             }
             Event::Assembled { found } => self.assembled(found, now),
@@ -438,7 +461,7 @@ impl Controller {
             } => {
                 return self.recover_asked(&member, strategy, rate, now);
             }
-            Event::CancelAsked => return self.cancel_asked(),
+            Event::CancelAsked => return self.cancel_asked(now),
             Event::CatchUpAsked { commit } => self.catch_up_asked(commit, now),
             Event::CatchUpEnded { commit } => self.catch_up_ended(commit, now),
             Event::TargetLevel {
@@ -473,16 +496,18 @@ impl Controller {
         self.time_out_holder(now);
         self.recover_by_itself(now);
         self.start_next_recovery(now);
-        if self.epoch > self.durable_epoch {
+        if self.epoch > self.durable_epoch || std::mem::take(&mut self.record_again) {
             // A record that could not be written is tried again; one that is being written is
             // written at most twice.
             self.record_membership(now);
         }
     }
 
+    /// Asked again when everything in hand has ended, it keeps the head in the record.
     fn stop_asked(&mut self, now: Now) {
         self.phase = Phase::Stopping;
         self.recovery_queue.clear();
+        self.record_membership(now);
         if self.recovery.is_some() {
             self.emit(Effect::CancelRecovery);
         }
@@ -507,6 +532,24 @@ impl Controller {
         self.in_sync().count()
     }
 
+    /// The members that may be read: those of the in-sync set, as far as that is durable.
+    pub(crate) fn readable(&self) -> impl Iterator<Item = (MemberId, &Member)> {
+        let joining = self.joining_target();
+        self.in_sync()
+            .filter(move |(id, member)| member.is_open() && Some(*id) != joining)
+    }
+
+    /// The commit and the epoch with which a target joins the in-sync set.
+    fn joining(&self) -> Option<(CommitId, u64)> {
+        self.recovery.as_ref()?.joining
+    }
+
+    /// The target whose entry into the in-sync set is not durable yet.
+    fn joining_target(&self) -> Option<MemberId> {
+        let running = self.recovery.as_ref()?;
+        running.joining.map(|_| running.member)
+    }
+
     /// Nothing is in hand: no commit, no recovery.
     pub(crate) fn is_idle(&self) -> bool {
         self.commits.is_empty() && self.recovery.is_none() && self.durable_epoch >= self.epoch
@@ -528,7 +571,8 @@ impl Controller {
     /// Which of the original's four words holds.
     pub(crate) fn state(&self) -> super::ArrayState {
         let out = self.members.len() - self.in_sync_count();
-        if !matches!(self.phase, Phase::Running) || self.in_sync_count() < self.needed() {
+        let started = self.phase == Phase::Running && self.durable_epoch >= self.start_epoch;
+        if !started || self.in_sync_count() < self.needed() {
             super::ArrayState::Failed
         } else if self
             .members
@@ -584,14 +628,17 @@ impl Controller {
                     since: member.since,
                     needs_operator: out.needs_operator,
                     unacknowledged_tail: out.unacknowledged_tail,
+                    damaged: out.damaged,
                 },
             };
             (member.name.clone(), standing)
         });
+        let found = self.recorded.as_ref().map(|record| record.head);
         Membership {
             array: self.array,
             epoch: self.epoch,
             members: members.collect(),
+            head: self.head.max(found.unwrap_or(Tid::ZERO)),
             time: now.wall,
         }
     }
@@ -599,13 +646,30 @@ impl Controller {
     /// The in-sync set, or what is known of the others, has changed: from now on nothing is
     /// acknowledged before the record of it is durable.
     fn change_membership(&mut self, now: Now) {
-        self.epoch += 1;
-        self.record_membership(now);
+        if self.in_sync_count() > 0 {
+            self.epoch += 1;
+            self.record_membership(now);
+        }
     }
 
     /// What the record says besides the in-sync set has changed.
+    ///
+    /// INVARIANT 4: a record that names nobody could never be started from, so none is written before
+    /// the first start has found out who is in sync.
     fn record_membership(&mut self, now: Now) {
+        if self.in_sync_count() == 0 {
+            return;
+        }
+        let set: BTreeSet<String> = self.in_sync().map(|(_, m)| m.name.clone()).collect();
+        if set != self.recorded_set && self.epoch == self.recorded_epoch {
+            // Who is not configured any more has left it without a word.
+            self.epoch += 1;
+        }
+        (self.recorded_set, self.recorded_epoch) = (set, self.epoch);
         let membership = self.membership(now);
+        if self.recorded.is_some() {
+            self.recorded = Some(membership.clone());
+        }
         self.emit(Effect::Record(membership));
     }
 

@@ -17,6 +17,9 @@ impl Controller {
         now: Now,
     ) -> Asked {
         let id = self.id_of(name)?;
+        if self.phase == Phase::Stopping {
+            return Err(Refused::ShuttingDown);
+        }
         if self.phase != Phase::Running {
             return Err(Refused::NotServing {
                 reason: self.what_is_waited_for(),
@@ -29,6 +32,9 @@ impl Controller {
             State::Recovering(_) => return Err(Refused::AlreadyRecovering { member }),
             State::Degraded(_) if queued => return Err(Refused::AlreadyRecovering { member }),
             State::Degraded(out) => out.needs_operator = false,
+        }
+        if let Some(member) = self.members.get_mut(&id) {
+            member.failures = 0;
         }
         self.queue_recovery(Wanted {
             member: id,
@@ -89,28 +95,36 @@ impl Controller {
                 continue;
             };
             let may_cut = wanted.strategy == Strategy::Rebuild || out.unacknowledged_tail;
+            let strategy = match wanted.strategy {
+                // It would be found level, and fail again at the same place.
+                Strategy::Missing if out.damaged => Strategy::Verify,
+                strategy => strategy,
+            };
             member.stand(State::Recovering(out), now.wall);
             self.recovery = Some(Running {
                 member: wanted.member,
                 joining: None,
+                cancelled: false,
             });
             self.emit(Effect::StartRecovery {
                 member: wanted.member,
-                strategy: wanted.strategy,
+                strategy,
                 rate: wanted.rate,
                 may_cut,
             });
         }
     }
 
-    pub(super) fn cancel_asked(&mut self) -> Asked {
+    pub(super) fn cancel_asked(&mut self, now: Now) -> Asked {
         if self.recovery.is_none() && self.recovery_queue.is_empty() {
             return Err(Refused::NoRecovery);
         }
         for wanted in std::mem::take(&mut self.recovery_queue) {
             self.hold_back(wanted.member);
         }
-        if self.recovery.is_some() {
+        self.record_membership(now);
+        if let Some(running) = &mut self.recovery {
+            running.cancelled = true;
             self.emit(Effect::CancelRecovery);
         }
         Ok(Changes::default())
@@ -144,7 +158,7 @@ impl Controller {
         let Some(commit) = self.commits.get_mut(&id) else {
             return;
         };
-        if commit.state == CommitState::CatchUpWaits {
+        if matches!(commit.state, CommitState::CatchUpWaits { .. }) {
             commit.state = CommitState::CatchingUp { until };
             let head = self.head;
             self.emit(Effect::CatchUpGranted {
@@ -190,7 +204,9 @@ impl Controller {
         });
         let Some(target) = target.filter(|_| has_lock && last_tid == head) else {
             let reason = "the target is not level with the array".into();
-            self.forget(id);
+            if has_lock {
+                self.forget(id);
+            }
             self.emit(Effect::CatchUpRefused { commit: id, reason });
             self.grant_lock(now);
             return;
@@ -220,6 +236,10 @@ impl Controller {
         let id = running.member;
         self.forget(commit);
         if let Some(member) = self.members.get_mut(&id) {
+            debug_assert!(
+                member.is_in_sync(),
+                "who is lost while joining has failed to join"
+            );
             member.lacks = None;
             member.failures = 0;
             let name = member.name.clone();
@@ -235,7 +255,7 @@ impl Controller {
         self.grant_lock(now);
     }
 
-    /// The record that lets the target in cannot be written: it stays out.
+    /// The target stays out: the record that lets it in cannot be written, or a member was lost.
     pub(super) fn join_failed(&mut self, reason: &str, now: Now) {
         let Some(running) = &mut self.recovery else {
             return;
@@ -248,54 +268,52 @@ impl Controller {
         if let Some(member) = self.members.get_mut(&id)
             && member.is_in_sync()
         {
+            // It holds no more than the head, so whatever comes of the record, nothing is lost.
             member.stand(State::Degraded(Out::because("not let in")), now.wall);
             self.change_membership(now);
         }
-        let reason = format!("the membership record could not be written: {reason}");
+        let reason = reason.to_owned();
         self.emit(Effect::CatchUpRefused { commit, reason });
         self.grant_lock(now);
     }
 
     pub(super) fn recovery_ended(&mut self, id: MemberId, ended: Ended, now: Now) {
-        if self
-            .recovery
-            .as_ref()
-            .is_none_or(|running| running.member != id)
-        {
+        let Some(running) = self.recovery.take_if(|running| running.member == id) else {
             return;
-        }
-        self.recovery = None;
-        let stopping = self.phase != Phase::Running;
+        };
         let Some(member) = self.members.get_mut(&id) else {
-            return;
+            return self.start_next_recovery(now);
         };
         let name = member.name.clone();
         let (reason, needs_operator) = match &ended {
             Ended::Done => (None, false),
-            Ended::Cancelled if stopping => (Some("its recovery was interrupted".into()), false),
-            Ended::Cancelled => (
+            Ended::Cancelled if running.cancelled => (
                 Some("its recovery was cancelled by an operator".into()),
                 true,
             ),
+            Ended::Cancelled => (Some("its recovery was interrupted".into()), false),
             Ended::Failed { reason } => (Some(reason.clone()), false),
             Ended::Stuck { reason } => (Some(reason.clone()), true),
         };
-        // Where it was lost or disabled meanwhile, that is its reason.
-        if let (State::Recovering(out), Some(reason)) = (member.standing.clone(), reason) {
-            member.stand(
-                State::Degraded(Out {
-                    reason,
-                    needs_operator,
-                    ..out
-                }),
-                now.wall,
-            );
+        if let Some(reason) = reason {
             member.failures += 1;
             member.retry_at = Some(now.monotonic + Self::retry_delay(member.failures));
+            // Where it was lost or disabled meanwhile, that is its reason.
+            if let State::Recovering(out) = member.standing.clone() {
+                member.stand(
+                    State::Degraded(Out {
+                        reason,
+                        needs_operator,
+                        ..out
+                    }),
+                    now.wall,
+                );
+            }
             self.record_membership(now);
         }
         match ended {
             Ended::Done => {}
+            Ended::Cancelled if !running.cancelled => {}
             Ended::Cancelled => self.notice(Notice::RecoveryCancelled { member: name }),
             Ended::Failed { reason } | Ended::Stuck { reason } => {
                 self.notice(Notice::RecoveryFailed {

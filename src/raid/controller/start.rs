@@ -13,7 +13,7 @@ use super::{
     Compared, Controller, Effect, Link, Member, MemberId, Notice, Now, Out, Phase, Serving,
     Standing, State,
 };
-use crate::raid::StartPolicy;
+use crate::raid::{Membership, StartPolicy};
 use crate::zodb::Tid;
 
 impl Controller {
@@ -28,11 +28,13 @@ impl Controller {
                 reason,
                 needs_operator,
                 unacknowledged_tail,
+                damaged,
                 ..
             }) => State::Degraded(Out {
                 reason: reason.clone(),
                 needs_operator: *needs_operator,
                 unacknowledged_tail: *unacknowledged_tail,
+                damaged: *damaged,
             }),
             None => State::Degraded(Out::because("added; not recovered yet")),
         }
@@ -49,8 +51,10 @@ impl Controller {
             if self.goes_by_record() {
                 member.is_in_sync()
             } else {
-                // A copy that an operator disabled is no candidate under any policy.
+                // A copy that an operator disabled is no candidate under any policy, nor one that
+                // is being written to.
                 !matches!(member.out(), Some(out) if out.needs_operator)
+                    && !matches!(member.standing, State::Recovering(_))
             }
         };
         let candidates: Vec<_> = self
@@ -59,7 +63,10 @@ impl Controller {
             .filter(|(_, member)| wanted(member))
             .map(|(id, m)| (*id, m))
             .collect();
-        if self.rules.force && !candidates.iter().any(|(_, member)| member.is_open()) {
+        let hopeless = |(_, member): &(MemberId, &Member)| {
+            matches!(member.link, Link::Opening { failed: Some(_) } | Link::Shut)
+        };
+        if self.rules.force && candidates.iter().all(hopeless) {
             return self
                 .members
                 .iter()
@@ -69,8 +76,9 @@ impl Controller {
         candidates
     }
 
-    /// What keeps the start waiting; none where it can go on.
-    fn start_waits(&self, now: Now) -> Option<String> {
+    /// What keeps the start waiting; none where it can go on. With no `now` the moment that is left
+    /// for the slower members lasts for ever.
+    fn start_waits(&self, now: Option<Now>) -> Option<String> {
         let candidates = self.candidates();
         let open = candidates
             .iter()
@@ -88,10 +96,21 @@ impl Controller {
             return Some(blocked.clone());
         }
         if candidates.is_empty() {
-            return Some("no configured member is in the recorded in-sync set".into());
+            let recorded = self.recorded.iter().flat_map(Membership::in_sync);
+            let recorded: Vec<_> = recorded.collect();
+            let recorded = recorded.join(", ");
+            return Some(if recorded.is_empty() {
+                "a member: none is configured, or all wait for an operator".into()
+            } else {
+                format!("{recorded}: what was in the last in-sync set is not configured any more")
+            });
         }
+        let whole_set =
+            self.in_sync_count() > 0 && self.in_sync().all(|(_, member)| member.is_open());
         let enough = match self.rules.start_policy {
             _ if self.rules.force => open > 0,
+            // Everybody who holds all that was acknowledged is there, whatever the policy.
+            _ if self.recorded.is_some() && whole_set => true,
             StartPolicy::InSync if self.goes_by_record() => open > 0,
             StartPolicy::InSync => open == self.members.len(),
             StartPolicy::Majority => open * 2 > self.members.len(),
@@ -109,7 +128,9 @@ impl Controller {
         let still_opening = candidates
             .iter()
             .any(|(_, member)| matches!(member.link, Link::Opening { failed: None }));
-        if still_opening && now.monotonic < first_open + self.rules.start_grace {
+        let grace_is_over =
+            now.is_some_and(|now| now.monotonic >= first_open + self.rules.start_grace);
+        if still_opening && !grace_is_over {
             return Some(missing.join(", "));
         }
         None
@@ -119,11 +140,7 @@ impl Controller {
         if self.phase == Phase::Assembling {
             return "the comparison of the members".into();
         }
-        let never = Now {
-            monotonic: std::time::Instant::now(),
-            wall: self.since,
-        };
-        self.start_waits(never)
+        self.start_waits(None)
             .unwrap_or_else(|| "the comparison of the members".into())
     }
 
@@ -143,7 +160,7 @@ impl Controller {
         if !matches!(self.phase, Phase::Opening { .. }) {
             return;
         }
-        if self.start_waits(now).is_some() {
+        if self.start_waits(Some(now)).is_some() {
             self.say_what_is_waited_for();
             return;
         }
@@ -162,6 +179,7 @@ impl Controller {
         if self.phase != Phase::Assembling {
             return;
         }
+        let found = self.still_true(found);
         self.phase = Phase::Opening {
             first_open: Some(now.monotonic),
         };
@@ -169,8 +187,12 @@ impl Controller {
             let last_tid = self.members.get(id)?.last_tid()?;
             (*compared == Compared::Level).then_some(last_tid)
         });
-        let Some(head) = newest else {
-            // The newest was lost while it was being compared; it is opened again.
+        let first_start = self.recorded.is_none() && !self.rules.force;
+        let unknown = found
+            .iter()
+            .any(|(_, compared)| matches!(compared, Compared::Unknown(_)));
+        let Some(head) = newest.filter(|_| !(first_start && unknown)) else {
+            // Who could not be compared is opened again: the newest, or with no record anybody.
             for (id, compared) in found {
                 if let Compared::Unknown(why) = compared {
                     self.reopen(id, &why);
@@ -179,27 +201,36 @@ impl Controller {
             self.say_what_is_waited_for();
             return;
         };
-        if head < self.head && !self.rules.force {
+        let known = self
+            .recorded
+            .as_ref()
+            .map_or(Tid::ZERO, |record| record.head);
+        let known = known.max(self.head);
+        if head < known && !self.rules.force {
+            let newest = self.name(found[0].0);
             let text = format!(
-                "the members end at {head}, but {} was acknowledged: a copy has lost its end",
-                self.head
+                "a copy that holds everything: the newest that is open, {newest}, ends at {head}, but \
+                 {known} was acknowledged: it was restored from a backup, or is another database"
             );
-            return self.block(text);
+            return self.block(text, &found);
         }
         if let Some(text) = self.disagreement(&found) {
-            return self.block(text);
+            return self.block(text, &found);
         }
-        if self.rules.force && !(self.goes_by_record() && self.members[&found[0].0].is_in_sync()) {
+        let by_record = self.goes_by_record() && self.members[&found[0].0].is_in_sync();
+        if self.rules.force && !by_record {
             let reason = "the start policy was not met".to_owned();
             self.notice(Notice::Forced { reason });
         }
+        // It was asked for this start, not for those that may follow.
+        self.rules.force = false;
         let before: Vec<_> = self
             .recorded
             .iter()
-            .flat_map(super::super::record::Membership::in_sync)
+            .flat_map(Membership::in_sync)
             .map(str::to_owned)
             .collect();
-        self.take_places(&found, now);
+        self.take_places(&found, by_record, now);
         self.head = head;
         self.last_given = head.max(self.last_given);
         self.phase = Phase::Running;
@@ -215,6 +246,7 @@ impl Controller {
             self.change_membership(now);
         }
         self.recorded = None;
+        self.start_epoch = self.epoch;
         self.emit(Effect::Publish);
         self.serve_or_not(now);
         self.recover_by_itself(now);
@@ -231,22 +263,48 @@ impl Controller {
         names
     }
 
+    /// What the comparison found, without what has changed since.
+    fn still_true(&self, found: Vec<(MemberId, Compared)>) -> Vec<(MemberId, Compared)> {
+        let disabled = |member: &Member| {
+            !self.rules.force && member.out().is_some_and(|out| out.needs_operator)
+        };
+        let found = found.into_iter().filter_map(|(id, compared)| {
+            let member = self.members.get(&id).filter(|member| !disabled(member))?;
+            let compared = if member.is_open() {
+                compared
+            } else {
+                Compared::Unknown("was lost while it was compared".into())
+            };
+            Some((id, compared))
+        });
+        found.collect()
+    }
+
     /// With no record the members must agree among themselves.
     fn disagreement(&self, found: &[(MemberId, Compared)]) -> Option<String> {
         if self.recorded.is_some() || self.rules.force {
             return None;
         }
+        let newest = self.name(found.first()?.0);
         let diverged = found.iter().find_map(|(id, compared)| match compared {
             Compared::Diverged { reason } => Some(format!("{}: {reason}", self.name(*id))),
-            Compared::Unknown(why) => Some(format!("{}: {why}", self.name(*id))),
             _ => None,
         })?;
         Some(format!(
-            "the members have no common history, and no record says who is right ({diverged})"
+            "an operator: the members have no common history, and no record says who is right \
+             ({diverged}). Take the wrong copy out of the configuration, or start with --force to \
+             go on from the newest, {newest}"
         ))
     }
 
-    fn block(&mut self, text: String) {
+    fn block(&mut self, text: String, found: &[(MemberId, Compared)]) {
+        let compared = |id: &MemberId| found.iter().any(|(other, _)| other == id);
+        let came_since = self.candidates().into_iter();
+        let mut came_since = came_since.filter(|(id, member)| member.is_open() && !compared(id));
+        if came_since.next().is_some() {
+            // They may be what is missing: the next tick compares again.
+            return;
+        }
         self.notice(Notice::NotServing {
             reason: text.clone(),
         });
@@ -255,7 +313,9 @@ impl Controller {
     }
 
     fn reopen(&mut self, id: MemberId, why: &str) {
-        if let Some(member) = self.members.get_mut(&id) {
+        if let Some(member) = self.members.get_mut(&id)
+            && member.is_open()
+        {
             member.link = Link::Opening {
                 failed: Some(why.to_owned()),
             };
@@ -264,8 +324,10 @@ impl Controller {
         }
     }
 
-    /// Gives every member its standing, now that the newest is known.
-    fn take_places(&mut self, found: &[(MemberId, Compared)], now: Now) {
+    /// Gives every member its standing, now that the newest is known. `by_record` says that the
+    /// newest is of the last in-sync set: then it holds all that was acknowledged, and what only
+    /// another member of that set holds was not.
+    fn take_places(&mut self, found: &[(MemberId, Compared)], by_record: bool, now: Now) {
         let ids: Vec<MemberId> = self.members.keys().copied().collect();
         for id in ids {
             let compared = found.iter().find(|(other, _)| *other == id).map(|(_, c)| c);
@@ -273,6 +335,12 @@ impl Controller {
                 continue;
             };
             let was_in_sync = member.is_in_sync();
+            let absent = |why: &str| {
+                State::Degraded(Out {
+                    unacknowledged_tail: by_record,
+                    ..Out::because(why)
+                })
+            };
             let next = match compared {
                 Some(Compared::Level) => State::InSync,
                 Some(Compared::Behind) => State::Degraded(Out::because("behind at the start")),
@@ -280,18 +348,12 @@ impl Controller {
                     needs_operator: true,
                     ..Out::because(reason)
                 }),
-                Some(Compared::Unknown(why)) => State::Degraded(Out::because(why)),
-                None if was_in_sync => {
-                    let why = match &member.link {
-                        Link::Opening { failed: Some(why) } => why.clone(),
-                        _ => "was not open in time at the start".into(),
-                    };
-                    State::Degraded(Out {
-                        unacknowledged_tail: true,
-                        ..Out::because(why)
-                    })
-                }
-                None => continue,
+                Some(Compared::Unknown(why)) if was_in_sync => absent(why),
+                None if was_in_sync => match &member.link {
+                    Link::Opening { failed: Some(why) } => absent(why),
+                    _ => absent("was not open in time at the start"),
+                },
+                Some(Compared::Unknown(_)) | None => continue,
             };
             if next != member.standing {
                 member.stand(next, now.wall);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::storage::{Answer, Description, Extent};
+use crate::storage::{Answer, Description, Extent, Fault};
 use crate::zodb::{Conflict, Oid, Tid};
 
 /// A member, for as long as the array has it. Never given out again.
@@ -62,9 +62,13 @@ pub(crate) struct Out {
     pub reason: String,
     /// An operator disabled it, or it diverged: only an operator's word recovers it.
     pub needs_operator: bool,
-    /// It was in the in-sync set when the daemon ended. What it holds beyond the others was never
-    /// acknowledged, so a recovery may set that aside by itself.
+    /// It left the in-sync set while transactions were being finished, or when the daemon ended.
+    /// What it holds beyond the others was never acknowledged, so a recovery may set that aside by
+    /// itself.
     pub unacknowledged_tail: bool,
+    /// Something that it holds could not be read: its next recovery compares everything, or it would
+    /// come back with the same damage.
+    pub damaged: bool,
 }
 
 impl Out {
@@ -73,6 +77,24 @@ impl Out {
             reason: reason.into(),
             needs_operator: false,
             unacknowledged_tail: false,
+            damaged: false,
+        }
+    }
+
+    /// Why a member goes out that failed in this way.
+    pub(crate) fn after(fault: &Fault) -> Self {
+        Out {
+            damaged: matches!(fault, Fault::Damaged(_) | Fault::Io { .. }),
+            ..Out::because(fault.to_string())
+        }
+    }
+
+    /// What was known of it before is still true.
+    pub(crate) fn and(self, before: &Out) -> Self {
+        Out {
+            unacknowledged_tail: self.unacknowledged_tail || before.unacknowledged_tail,
+            damaged: self.damaged || before.damaged,
+            ..self
         }
     }
 }
@@ -175,6 +197,8 @@ pub(crate) struct Commit {
     /// The members that take part and were not lost since.
     pub participants: BTreeSet<MemberId>,
     pub votes: BTreeMap<MemberId, Ballot>,
+    /// Until when its client may resolve conflicts, however many rounds that takes.
+    pub resolve_until: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,6 +215,8 @@ pub(crate) enum Kind {
 ///            Resolving
 /// ```
 /// The lock is held from `Voting` to `AwaitsRecord`. `Finishing` and `AwaitsAck` are in TID order.
+/// Every state has an end that does not depend on the client: members answer within their timeout or
+/// are lost, all else has a deadline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum CommitState {
     Queued,
@@ -206,12 +232,11 @@ pub(crate) enum CommitState {
     },
     /// The client asked to finish; the record of who takes part is not durable yet.
     AwaitsRecord {
-        epoch: u64,
         until: Instant,
     },
+    /// Who of the participants has finished is no longer waited for.
     Finishing {
         waits: BTreeSet<MemberId>,
-        finished: usize,
     },
     /// Every member has finished or is lost; the record that says who is lost is not durable yet.
     /// Past `until` the client is told that the outcome is unknown; the transaction stays in line.
@@ -219,7 +244,9 @@ pub(crate) enum CommitState {
         until: Option<Instant>,
     },
     /// A recovery has the lock and waits for the transactions before it.
-    CatchUpWaits,
+    CatchUpWaits {
+        until: Instant,
+    },
     /// A recovery holds the lock.
     CatchingUp {
         until: Instant,
