@@ -3,6 +3,7 @@
 
 use crate::harness::Instance;
 use crate::harness::python::{self, Workers};
+use crate::harness::terminal::{CTRL_C, Terminal};
 
 /// What is different each time.
 pub(crate) fn filtered() -> Vec<(&'static str, &'static str)> {
@@ -21,6 +22,8 @@ pub(crate) fn filtered() -> Vec<(&'static str, &'static str)> {
         (r"[\d.]+ (loads|commits)/s", "[n] $1/s"),
         (r"\d+ clients?\b", "[n] clients"),
         (r"\d+ objects?\b", "[n] objects"),
+        // As wide as the path of the instance.
+        (r"WHERE +LATENCY", "WHERE  LATENCY"),
         (r" +\n", "\n"),
     ]
 }
@@ -76,7 +79,7 @@ fn without_a_daemon_each_command_says_which_one_starts_it() {
 #[test]
 fn without_a_terminal_a_question_names_the_flag_that_answers_it() {
     let instance = Instance::started(&[]);
-    let run = instance.run(&["disable", "copy2"]).ended(1);
+    let run = instance.run(&["disable", "copy2"]).ended(2);
     assert!(run.stderr.contains("--yes"), "{run}");
     assert_eq!(instance.member("copy2")["state"], "optimal");
     instance.run(&["disable", "copy2", "--yes"]).ok();
@@ -135,10 +138,11 @@ fn the_log_the_events_and_the_configuration_are_shown() {
     instance.run(&["recover", "copy2"]).ok();
     let log = instance.run(&["logtail"]).ok().stdout;
     assert!(log.contains("copy2"), "{log}");
-    let events = instance.run(&["events"]).ok().stdout;
-    for word in ["degraded", "optimal"] {
-        assert!(events.contains(word), "{events}");
-    }
+    let mut events = Terminal::run(&instance, 120, &["events", "--since", "0"]);
+    events.wait("copy2 was taken out");
+    events.wait("copy2 is optimal");
+    events.press(CTRL_C);
+    events.end();
     let shown = instance.run(&["show"]).ok().stdout;
     assert!(
         shown.contains("arrays.main.min_optimal") && shown.contains("default"),

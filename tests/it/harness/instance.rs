@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::io::{Read, Seek};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -16,6 +17,9 @@ pub(crate) const ZEORAIDCTL: &str = env!("CARGO_BIN_EXE_zeoraidctl");
 
 /// Long enough for a busy machine with two cores; nothing waits that long when it works.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// For a command of the tool. `start` waits for a minute itself.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(150);
 
 /// A folder and its daemon. Dropping it kills the daemon and removes the folder; a test that failed
 /// shows the end of the log, and keeps the folder where `ZEORAID_KEEP` is set.
@@ -53,7 +57,7 @@ impl Instance {
         }
     }
 
-    /// Made by `init --yes` with these settings, not started.
+    /// Made by `init --yes` with these settings (`recipe=NAME` chooses the recipe), not started.
     pub(crate) fn made(settings: &[&str]) -> Self {
         let instance = Self::new();
         instance.init(settings).ok();
@@ -86,7 +90,10 @@ impl Instance {
             args.extend(["--set".into(), format!("listen={}", self.address)]);
         }
         for setting in settings {
-            args.extend(["--set".into(), (*setting).to_owned()]);
+            match setting.strip_prefix("recipe=") {
+                Some(recipe) => args.extend(["--recipe".into(), recipe.to_owned()]),
+                None => args.extend(["--set".into(), (*setting).to_owned()]),
+            }
         }
         args
     }
@@ -264,10 +271,42 @@ impl Drop for Instance {
 }
 
 impl Run {
+    /// Runs it to its end, with nothing on standard input. One that does not end is a failure.
+    #[track_caller]
     pub(crate) fn of(mut command: Command) -> Self {
-        command.stdin(Stdio::null());
-        let output = command.output().expect("the binary starts");
-        Self::from(output)
+        // Into files: a daemon that it starts in the background may keep them open.
+        let file = || tempfile::tempfile().expect("a file for the output");
+        let (stdout, stderr) = (file(), file());
+        let share = |file: &fs::File| file.try_clone().expect("a file can be shared");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(share(&stdout))
+            .stderr(share(&stderr))
+            .spawn()
+            .expect("the program starts");
+        let read = |mut file: &fs::File| {
+            let mut bytes = Vec::new();
+            file.rewind().expect("a file can be rewound");
+            file.read_to_end(&mut bytes).expect("a file can be read");
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        let end = Instant::now() + COMMAND_PATIENCE;
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("a child can be waited for") {
+                break status;
+            }
+            if Instant::now() >= end {
+                drop(child.kill());
+                drop(child.wait());
+                panic!("{command:?} does not end:\n{}{}", read(&stdout), read(&stderr));
+            }
+            super::wait::pause();
+        };
+        Run {
+            code: status.code().unwrap_or(-1),
+            stdout: read(&stdout),
+            stderr: read(&stderr),
+        }
     }
 
     #[track_caller]
@@ -299,16 +338,6 @@ impl Run {
             "does not print {part:?}:\n{self}"
         );
         self
-    }
-}
-
-impl From<Output> for Run {
-    fn from(output: Output) -> Self {
-        Run {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
     }
 }
 

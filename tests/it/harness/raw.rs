@@ -152,14 +152,15 @@ impl std::fmt::Debug for Reply {
 impl Reply {
     /// The class of the error, where it is one.
     pub(crate) fn error(&self) -> Option<String> {
-        let text = String::from_utf8_lossy(&self.0);
-        let from = ["builtins.", "ZODB.POSException.", "ZEO.Exceptions."]
+        let found = [&b"builtins."[..], b"ZODB.POSException.", b"ZEO.Exceptions."]
             .iter()
-            .find_map(|module| text.find(module))?;
-        let class: String = text[from..]
-            .chars()
-            .take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_'))
-            .collect();
+            .find_map(|module| {
+                self.0.windows(module.len()).position(|window| window == *module)
+            })?;
+        // Its length stands before it, in four bytes.
+        let length: [u8; 4] = self.0.get(found.checked_sub(4)?..found)?.try_into().ok()?;
+        let end = found + u32::from_le_bytes(length) as usize;
+        let class = String::from_utf8_lossy(self.0.get(found..end)?).into_owned();
         Some(class)
     }
 
