@@ -72,17 +72,20 @@ impl Link {
                 }
                 match self.open().await {
                     Ok(storage) if *self.want.borrow() == want => {
-                        open = Some((Arc::clone(&storage), want.round, Instant::now()));
                         let (member, round) = (self.member, want.round);
-                        self.runner.member_is_open(member, round, storage).await;
+                        let opened = Arc::clone(&storage);
+                        match self.runner.member_is_open(member, round, opened).await {
+                            Ok(()) => open = Some((storage, round, Instant::now())),
+                            // It opens and does not answer.
+                            Err(fault) => {
+                                close(&*storage).await;
+                                self.try_later(fault, &mut backoff).await;
+                            }
+                        }
                     }
                     // Meanwhile something else is wanted.
                     Ok(storage) => close(&*storage).await,
-                    Err(fault) => {
-                        let delay = backoff.delay();
-                        self.runner.member_not_open(self.member, fault, delay);
-                        self.pause(delay).await;
-                    }
+                    Err(fault) => self.try_later(fault, &mut backoff).await,
                 }
                 continue;
             }
@@ -114,6 +117,12 @@ impl Link {
             opened = opening => opened,
             () = self.stop.requested() => Err(Fault::Closed("the daemon is shutting down".into())),
         }
+    }
+
+    async fn try_later(&mut self, fault: Fault, backoff: &mut Backoff) {
+        let delay = backoff.delay();
+        self.runner.member_not_open(self.member, fault, delay);
+        self.pause(delay).await;
     }
 
     async fn do_set_aside(&self, asked: AskSetAside, is_open: bool) {

@@ -363,34 +363,28 @@ impl Runner {
     }
 
     /// A member's task has opened it.
+    ///
+    /// # Errors
+    /// Why it is of no use all the same; the task closes it and tries again.
     pub(super) async fn member_is_open(
         self: &Arc<Self>,
         member: MemberId,
         round: u64,
         storage: Arc<dyn Storage>,
-    ) {
+    ) -> std::result::Result<(), Fault> {
         let asked = tokio::time::timeout(self.options.member_timeout, storage.last_tid()).await;
-        let last_tid = match asked {
-            Ok(Ok(last_tid)) => last_tid,
-            Ok(Err(error)) => {
-                let fault = as_fault(error);
-                return self.member_not_open(member, fault, Duration::ZERO);
-            }
-            Err(_) => {
-                let fault = self.timeout("lastTransaction");
-                return self.member_not_open(member, fault, Duration::ZERO);
-            }
-        };
+        let asked = asked.map_err(|_| self.timeout("lastTransaction"))?;
+        let last_tid = asked.map_err(as_fault)?;
         let pipelined = storage.capabilities().pipelined;
         let mut core = self.core.lock();
         core.next_generation += 1;
         let generation = Generation(core.next_generation);
         let Some(handle) = core.members.get_mut(&member) else {
-            return;
+            return Ok(());
         };
         if handle.want.borrow().round != round {
             // Meanwhile it was closed; the task is about to notice.
-            return;
+            return Ok(());
         }
         handle.storage = Some((generation, storage));
         handle.last_fault = None;
@@ -405,6 +399,7 @@ impl Runner {
         self.carry_out(&mut core, effects);
         drop(core);
         self.links.send_modify(|count| *count += 1);
+        Ok(())
     }
 
     /// A member's task could not open it, and tries again after a while.

@@ -945,3 +945,14 @@ async fn a_shutdown_closes_the_members_although_a_client_never_finishes() {
     drop(voted);
     assert!(rig.members[0].transactions().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_opens_and_does_not_answer_is_tried_again() {
+    let mut rig = Rig::new().await;
+    rig.array.shutdown(Duration::from_secs(5)).await.unwrap();
+    let fault = Fault::Closed("test".into());
+    rig.members[1].faults().fail_once(Moment::Ask, fault);
+    let options = options(&rig.folder);
+    (rig.array, rig.notices) = start(options, &rig.members, &rig.folder).await;
+    rig.optimal().await;
+}
