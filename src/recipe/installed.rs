@@ -113,12 +113,7 @@ impl OwnRecipe {
     /// change an instance that runs; but not those that follow from other answers, which go on
     /// following them.
     pub fn from_resolved(recipe: &Recipe, resolved: &Resolved) -> OwnRecipe {
-        let follows = |key: &str| {
-            let default = recipe
-                .option(key)
-                .and_then(|option| option.default.as_ref());
-            default.is_some_and(|default| default.contains("{{"))
-        };
+        let follows = |key: &str| recipe.option(key).is_some_and(OptionSpec::follows_others);
         let answers = resolved.answers.iter().filter(|(key, answered)| {
             !(answered.origin == Origin::Default && follows(key.as_str()))
         });

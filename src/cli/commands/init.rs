@@ -709,7 +709,7 @@ mod tests {
         Clients name it as their storage. The only array of a daemon answers to `1` as well.
         HOST:PORT, [IPV6]:PORT or unix:PATH.
         It is used where it lies, as the first member; the other members are filled from it.
-        Paths with commas between; relative ones are taken from the instance.
+        Paths with commas between, as many as there are to be copies; relative ones are taken from the instance.
         Z5 is pickle, which every client of ZEO 5 and 6 speaks; M5 is msgpack, for clients that have that package.
         Instance HERE, recipe embedded
           create     var/
