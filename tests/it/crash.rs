@@ -51,9 +51,10 @@ fn killed_while_recovering_it_recovers_after_the_start() {
     let mut workers = Workers::start(&instance.address, &instance.beside(""), true);
     workers.wait_for_more(10);
     instance.run(&["disable", "copy2", "--yes"]).ok();
-    workers.wait_for_more(30);
+    python::run("features.py", &["bulk", &instance.address]).ok();
+    workers.wait_for_more(3);
     instance
-        .run(&["recover", "copy2", "--rate", "20tx/s", "--detach"])
+        .run(&["recover", "copy2", "--rate", "512KiB/s", "--detach"])
         .ok();
     instance.wait_member("copy2", "recovering");
     instance.kill9();

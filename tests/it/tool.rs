@@ -44,11 +44,32 @@ fn init_start_and_details_of_a_new_array() {
     let run = instance
         .run_bare(&["init", &root, "--yes", "--start", "--set", &listen])
         .ok();
-    snapshot!(run.stdout, @"");
-    snapshot!(run.stderr, @"");
-    snapshot!(instance.run(&["status"]).ok().stdout, @"");
-    snapshot!(instance.run(&["check-config"]).ok().stdout, @"");
-    snapshot!(instance.run(&["stop"]).ok().to_string(), @"");
+    snapshot!(run.stdout, @r#"
+    Instance [instance], recipe embedded
+      create     var/
+      create     var/log/
+      create     bin/zeoraidctl
+      create     etc/client.py
+      create     etc/zeoraid.yaml
+      create     etc/zope-client.conf
+    Array main  ● optimal   serving [address]   epoch 1   since [since]
+      no transaction yet   [n] objects   [bytes]
+      [n] clients   [n] loads/s   [n] commits/s   commit lock free
+
+      MEMBER  STATE      TYPE  WHERE                              LATENCY  LAG
+      copy1   ● optimal  file  [instance]/var/copy1/Data.fs  -        -
+      copy2   ● optimal  file  [instance]/var/copy2/Data.fs  -        -
+    "#);
+    snapshot!(run.stderr, @"✔ the daemon serves: [address]; pid=[pid]");
+    snapshot!(instance.run(&["status"]).ok().stdout, @"optimal");
+    snapshot!(instance.run(&["check-config"]).ok().stdout, @"✔ etc/zeoraid.yaml: no mistakes");
+    snapshot!(instance.run(&["stop"]).ok().to_string(), @r#"
+    exit code 0
+    --- stdout
+    --- stderr
+    ✔ the daemon is stopped; it was pid=[pid]
+    ---
+    "#);
 }
 
 #[test]
@@ -56,24 +77,97 @@ fn status_and_details_of_a_degraded_array() {
     let instance = Instance::started(&[]);
     let mut workers = Workers::start(&instance.address, &instance.beside(""), false);
     workers.wait_for_more(2);
-    snapshot!(instance.run(&["disable", "copy2", "--yes"]).ok().to_string(), @"");
+    snapshot!(instance.run(&["disable", "copy2", "--yes"]).ok().to_string(), @r#"
+    exit code 0
+    --- stdout
+    --- stderr
+    ✔ copy2 is out; bring it back with `zeoraidctl recover copy2`
+    ---
+    "#);
     workers.wait_for_more(2);
     workers.end();
-    snapshot!(instance.run(&["status"]).ended(2).to_string(), @"");
-    snapshot!(instance.run(&["status", "--nagios"]).ended(2).stdout, @"");
-    snapshot!(instance.run(&["details"]).ended(2).stdout, @"");
-    snapshot!(instance.run(&["recover", "--verify"]).ok().to_string(), @"");
-    snapshot!(instance.run(&["recover"]).ok().to_string(), @"");
-    snapshot!(instance.run(&["recover", "copy9"]).ended(1).to_string(), @"");
+    snapshot!(instance.run(&["status"]).ended(2).to_string(), @r#"
+    exit code 2
+    --- stdout
+    degraded: 1 of 2 members out (copy2: disabled by an operator)
+    --- stderr
+    ---
+    "#);
+    snapshot!(instance.run(&["status", "--nagios"]).ended(2).stdout, @"ZEORAID CRITICAL - degraded: 1 of 2 members out (copy2: disabled by an operator) | 'main_optimal_members'=1;;2:;0;2 'main_lag_transactions'=20;;;0 'main_clients'=0;;;0 'main_loads_per_s'=47.0;;;0 'main_commits_per_s'=8.5;;;0 'main_commits_waiting'=0;;;0");
+    snapshot!(instance.run(&["details"]).ended(2).stdout, @r#"
+    Array main  ● degraded   serving [address]   epoch 2   since [since]
+      head [tid]  [time]   [n] objects   [bytes]
+      [n] clients   [n] loads/s   [n] commits/s   commit lock free
+      Clients work on. copy1 alone holds every transaction: until another member is
+      recovered, losing it loses data.
+
+      MEMBER  STATE       TYPE  WHERE  LATENCY  LAG
+      copy1   ● optimal   file  var/copy1/Data.fs  [latency]   -
+      copy2   ✖ degraded  file  var/copy2/Data.fs  [latency]   20 tx, [bytes]
+              disabled by an operator since [since]; waits for `zeoraidctl
+              recover copy2`
+              1 fault since the daemon started
+
+    Next: zeoraidctl recover --interactive
+    "#);
+    snapshot!(instance.run(&["recover", "--verify"]).ok().to_string(), @r#"
+    exit code 0
+    --- stdout
+    --- stderr
+    copy2: analyse, waiting for the member to open
+    ✔ copy2 is optimal (epoch 3). The array is optimal.
+    ---
+    "#);
+    snapshot!(instance.run(&["recover"]).ok().to_string(), @r#"
+    exit code 0
+    --- stdout
+    --- stderr
+    ✔ every member of main is optimal
+    ---
+    "#);
+    snapshot!(instance.run(&["recover", "copy9"]).ended(1).to_string(), @r#"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: there is no member copy9; main has: copy1, copy2
+    ---
+    "#);
 }
 
 #[test]
 fn without_a_daemon_each_command_says_which_one_starts_it() {
     let instance = Instance::made(&[]);
-    snapshot!(instance.run(&["status"]).ended(3).to_string(), @"");
-    snapshot!(instance.run(&["details"]).ended(3).to_string(), @"");
-    snapshot!(instance.run(&["recover", "copy2"]).ended(1).to_string(), @"");
-    snapshot!(instance.run(&["stop"]).to_string(), @"");
+    snapshot!(instance.run(&["status"]).ended(3).to_string(), @r#"
+exit code 3
+--- stdout
+unknown: no daemon runs: unix:[instance]/var/zeoraid.sock: there is no such socket
+Next: zeoraidctl start
+--- stderr
+---
+"#);
+    snapshot!(instance.run(&["details"]).ended(3).to_string(), @r#"
+    exit code 3
+    --- stdout
+    --- stderr
+    error: no daemon runs: unix:[instance]/var/zeoraid.sock: there is no such socket
+    Next: zeoraidctl start
+    ---
+    "#);
+    snapshot!(instance.run(&["recover", "copy2"]).ended(1).to_string(), @r#"
+    exit code 1
+    --- stdout
+    --- stderr
+    error: no daemon runs: unix:[instance]/var/zeoraid.sock: there is no such socket
+    Next: zeoraidctl start
+    ---
+    "#);
+    snapshot!(instance.run(&["stop"]).to_string(), @r#"
+    exit code 0
+    --- stdout
+    --- stderr
+    no daemon runs
+    ---
+    "#);
 }
 
 #[test]
@@ -115,7 +209,7 @@ fn a_reload_adds_a_member_and_takes_it_away_while_clients_work() {
     instance.run(&["reload"]).ok();
     instance.member("copy3");
     workers.wait_for_more(3);
-    instance.run(&["recover", "copy3"]).ok();
+    // It was never out for a reason: it is filled without being asked to.
     instance.wait_optimal();
     workers.wait_for_more(3);
     std::fs::write(instance.config(), before).expect("writing the configuration");

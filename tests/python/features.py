@@ -579,6 +579,17 @@ def idle(address):
 
 
 @feature
+def bulk(address, count="60", size="200000"):
+    """Commits that weigh something, for what must take a while."""
+    with database(address) as db, connection(db) as conn:
+        thing = conn.root()["bulk"] = PersistentMapping()
+        for number in range(int(count)):
+            thing["data"] = os.urandom(1000) * (int(size) // 1000)
+            conn.transaction_manager.get().note(f"bulk {number}")
+            conn.transaction_manager.commit()
+
+
+@feature
 def plain_visit(address):
     """The least that a client does. Prints how often it was done."""
     with database(address) as db, connection(db) as conn:

@@ -27,7 +27,19 @@ fn broken() -> Instance {
 #[test]
 fn five_mistakes_are_told_at_once_with_line_and_mend() {
     let run = broken().run(&["check-config"]).ended(1);
-    snapshot!(run.stdout, @"");
+    snapshot!(run.stdout, @r#"
+    etc/zeoraid.yaml:1:9: listen: `81000` is no port
+        a number from 1 to 65535
+    etc/zeoraid.yaml:2:1: the configuration knows no `encodding`
+        did you mean `encoding`?
+    etc/zeoraid.yaml:9:21: arrays.main.members.copy2.file: var/copy1/Data.fs is already used by arrays.main.members.copy1.file in line 8
+        each needs a file of its own
+    etc/zeoraid.yaml:10:19: arrays.main.start_policy: `sometimes` is not known
+        one of in-sync, majority, newest
+    etc/zeoraid.yaml:11:21: arrays.main.member_timeout: `30 parsecs` is no duration
+        write it like 10s, 500ms, 2m, 1h
+    5 mistakes
+    "#);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! An instance of its own for each test: a folder made by `zeoraidctl init`, and its daemon.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::io::{Read, Seek};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -298,7 +298,11 @@ impl Run {
             if Instant::now() >= end {
                 drop(child.kill());
                 drop(child.wait());
-                panic!("{command:?} does not end:\n{}{}", read(&stdout), read(&stderr));
+                panic!(
+                    "{command:?} does not end:\n{}{}",
+                    read(&stdout),
+                    read(&stderr)
+                );
             }
             super::wait::pause();
         };

@@ -155,7 +155,9 @@ impl Reply {
         let found = [&b"builtins."[..], b"ZODB.POSException.", b"ZEO.Exceptions."]
             .iter()
             .find_map(|module| {
-                self.0.windows(module.len()).position(|window| window == *module)
+                self.0
+                    .windows(module.len())
+                    .position(|window| window == *module)
             })?;
         // Its length stands before it, in four bytes.
         let length: [u8; 4] = self.0.get(found.checked_sub(4)?..found)?.try_into().ok()?;

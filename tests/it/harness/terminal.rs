@@ -98,9 +98,12 @@ impl Terminal {
 
     /// What stands on the screen, without colours and without blanks at the ends of lines.
     pub(crate) fn text(&self) -> String {
-        let screen = lock(&self.screen);
-        let contents = screen.screen().contents();
-        let lines: Vec<&str> = contents.lines().map(str::trim_end).collect();
+        let parser = lock(&self.screen);
+        let screen = parser.screen();
+        let (_, columns) = screen.size();
+        // Row by row: a line that is as wide as the screen is not joined with the next.
+        let rows = screen.rows(0, columns.get());
+        let lines: Vec<String> = rows.map(|row| row.trim_end().to_owned()).collect();
         lines.join("\n").trim_end().to_owned()
     }
 
