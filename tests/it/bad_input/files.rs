@@ -128,9 +128,14 @@ fn a_flipped_bit_in_a_record_is_found_by_verify() {
     write_at(&data, at, &[byte ^ 1]);
     instance.start().ok();
     instance.wait_optimal();
-    instance
-        .run(&["recover", "copy2", "--verify", "--yes"])
-        .ok();
+    let refused = instance.run(&["recover", "copy2", "--verify"]).ended(1);
+    assert!(
+        refused.stderr.contains("zeoraidctl disable copy2"),
+        "{refused}"
+    );
+    instance.run(&["disable", "copy2", "--yes"]).ok();
+    instance.run(&["recover", "copy2", "--verify"]).ok();
+    assert!(instance.log().contains("differs"), "it is told");
     instance.wait_optimal();
     python::verify(&instance.given_back(), &workers.logs());
 }

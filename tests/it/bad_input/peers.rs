@@ -209,7 +209,7 @@ fn nonsense_is_refused_and_nobody_else_notices() {
         if name.starts_with("text without") {
             raw.end();
         }
-        raw.is_hung_up();
+        raw.is_refused();
         assert_eq!(
             witness.call("lastTransaction", vec![]).error(),
             None,
