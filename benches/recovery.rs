@@ -6,6 +6,8 @@
 //! empty member from it by a running array, opening it with its index, and opening it without. Medians
 //! are shown. The page cache is warm for all: what is compared is the work, not the disk's mood.
 
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -18,8 +20,8 @@ use zeoraidctl::raid::{
     Array, ArrayOptions, ArrayState, FailMode, FileRecord, MemberSpec, Membership, RecordStore,
     Spool, Standing, StartPolicy,
 };
+use zeoraidctl::storage::Opener;
 use zeoraidctl::storage::file::{FileOpener, FileOptions};
-use zeoraidctl::storage::{Opener, Storage};
 use zeoraidctl::zodb::{HistoryRecord, HistoryTxn, Oid, RecordData, Tid, TxnMeta};
 
 const MIB: u64 = 1 << 20;
@@ -155,7 +157,7 @@ fn opener(path: &Path) -> FileOpener {
 }
 
 fn copy_and_sync(from: &Path, to: &Path) -> Duration {
-    let _ = std::fs::remove_file(to);
+    std::fs::remove_file(to).ok();
     let start = Instant::now();
     std::fs::copy(from, to).expect("room on the disk");
     File::open(to)
@@ -199,8 +201,8 @@ async fn recover(folder: &Path, source: &Path) -> Duration {
     let membership = Membership {
         array: uuid::Uuid::new_v4(),
         epoch: 1,
-        members: members.into(),
         head: Tid::ZERO,
+        members: members.into(),
         time: now,
     };
     record.save(&membership).expect("a record");
@@ -238,9 +240,9 @@ fn array_options(folder: &Path) -> ArrayOptions {
         force: false,
         min_optimal: 1,
         fail_mode: FailMode::Close,
-        member_timeout: Duration::from_secs(60),
-        open_timeout: Duration::from_secs(60),
-        transaction_timeout: Duration::from_secs(60),
+        member_timeout: Duration::from_mins(1),
+        open_timeout: Duration::from_mins(1),
+        transaction_timeout: Duration::from_mins(1),
         auto_recover: true,
         recovery_rate: Rate::UNLIMITED,
         catch_up_limit: Duration::from_secs(2),

@@ -5,6 +5,7 @@
 //! transactions. The other half is `tests/it/interop/data_fs.py`.
 #![allow(clippy::print_stdout, reason = "printing is what it is for")]
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -37,7 +38,10 @@ async fn open(file: &str) -> anyhow::Result<FileStorage> {
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string takes all");
+        text
+    })
 }
 
 fn digest(payload: &Payload) -> anyhow::Result<String> {
@@ -56,12 +60,14 @@ async fn dump(storage: &FileStorage) -> anyhow::Result<()> {
             hexadecimal(&txn.meta.extension),
         );
         for record in &txn.records {
-            line += &format!(" {:x}", record.oid.0);
-            line += &match &record.data {
-                RecordData::Data(data) => format!("={}", digest(data)?),
-                RecordData::Back { tid, data } => format!("@{:016x}={}", tid.0, digest(data)?),
-                RecordData::Gone => "=gone".to_owned(),
-            };
+            write!(line, " {:x}", record.oid.0)?;
+            match &record.data {
+                RecordData::Data(data) => write!(line, "={}", digest(data)?)?,
+                RecordData::Back { tid, data } => {
+                    write!(line, "@{:016x}={}", tid.0, digest(data)?)?;
+                }
+                RecordData::Gone => line += "=gone",
+            }
         }
         println!("{line}");
     }

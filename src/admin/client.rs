@@ -363,7 +363,7 @@ fn encoded(name: &str) -> String {
     for byte in name.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                text.push(byte as char)
+                text.push(byte as char);
             }
             _ => write!(text, "%{byte:02X}").expect("writing into a string does not fail"),
         }

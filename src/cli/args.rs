@@ -54,7 +54,7 @@ pub struct GlobalArgs {
     )]
     pub instance: Option<PathBuf>,
 
-    /// Talk to a daemon elsewhere: unix:PATH, http://HOST:PORT or https://HOST:PORT
+    /// Talk to a daemon elsewhere: unix:PATH or http://HOST:PORT
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -98,9 +98,9 @@ pub struct GlobalArgs {
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
 
-    /// Say more; twice: still more
-    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
-    pub verbose: u8,
+    /// Say also which daemon is asked
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -11,6 +11,7 @@ use jiff::tz::TimeZone;
 
 use super::args::GlobalArgs;
 use super::error::CliError;
+use super::exit::Exit;
 use super::interrupt::{Interrupts, SignalInterrupts};
 use super::output::Printer;
 use super::place::find_instance;
@@ -95,7 +96,11 @@ impl Context {
 
     /// The client of that daemon, for who must tell apart why there is no answer.
     pub fn client(&self) -> Result<AdminClient, CliError> {
-        AdminClient::new(self.target()?).map_err(|error| Problem::from(error).into())
+        let target = self.target()?;
+        if self.global.verbose {
+            self.printer.note(&format!("asking the daemon at {target}"));
+        }
+        AdminClient::new(target).map_err(|error| Problem::from(error).into())
     }
 
     /// The instance's folder.
@@ -133,6 +138,19 @@ impl Context {
         }
     }
 
+    /// Does something that has no end of its own: Ctrl-C is how it ends, and no failure.
+    pub async fn until_ctrl_c(
+        &self,
+        endless: impl Future<Output = Result<Exit, CliError>>,
+    ) -> Result<Exit, CliError> {
+        let mut ctrl_c = self.interrupts.claim()?;
+        // Both may be dropped: what only shows something leaves nothing half done.
+        tokio::select! {
+            ended = endless => ended,
+            () = ctrl_c.pressed() => Ok(Exit::Done),
+        }
+    }
+
     /// Waits for a Ctrl-C that no command has claimed.
     pub(super) async fn unclaimed_interrupt(&self) {
         match &self.signals {
@@ -150,14 +168,14 @@ impl Context {
         if let Some(path) = admin.strip_prefix("unix:") {
             return Ok(Target::Socket(here()?.join(path)));
         }
-        if admin.starts_with("http://") || admin.starts_with("https://") {
+        if admin.starts_with("http://") {
             return Ok(Target::Http {
                 url: admin.clone(),
                 token: self.token()?,
             });
         }
         Err(CliError::usage(format!(
-            "`--admin {admin}`: `unix:PATH`, `http://HOST:PORT` or `https://HOST:PORT` is expected"
+            "`--admin {admin}`: `unix:PATH` or `http://HOST:PORT` is expected"
         )))
     }
 

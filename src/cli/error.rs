@@ -22,9 +22,12 @@ pub enum CliError {
     /// Whoever reads our output has gone. It is no failure, and nothing more can be said.
     #[error("the output was closed")]
     OutputClosed,
-    /// Ctrl-C at a question.
+    /// Ctrl-C, or no, at a question.
     #[error("broken off; nothing was changed")]
     BrokenOff,
+    /// Ctrl-C while something was done, or waited for.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 impl CliError {
@@ -69,7 +72,7 @@ impl CliError {
         match self {
             CliError::Failed { exit, .. } => *exit,
             CliError::OutputClosed => Exit::Done,
-            CliError::BrokenOff => Exit::Failed,
+            CliError::BrokenOff | CliError::Interrupted => Exit::Failed,
         }
     }
 }

@@ -59,7 +59,7 @@ fn finish(ended: Result<Exit, CliError>, context: &Context) -> Exit {
     let message = error.to_string();
     match &error {
         CliError::OutputClosed => {}
-        CliError::BrokenOff => context.printer.note(&message),
+        CliError::BrokenOff | CliError::Interrupted => context.printer.note(&message),
         CliError::Failed { details, next, .. } => {
             context.printer.error(&message, details, next.as_deref());
         }
@@ -85,7 +85,7 @@ fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         // Both may be dropped: a command that must not be broken off claims Ctrl-C.
         tokio::select! {
             ended = dispatch(command, context) => ended,
-            () = unclaimed => Err(CliError::BrokenOff),
+            () = unclaimed => Err(CliError::Interrupted),
         }
     })
 }

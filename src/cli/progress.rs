@@ -15,8 +15,8 @@ use crate::admin::api::{Lag, Recovery};
 pub(super) trait Display {
     fn show(&mut self, recovery: &Recovery);
 
-    /// Leaves what was shown and takes nothing more away: something else will be written.
-    fn end(&mut self);
+    /// Takes away what is not finished: something else will be written. What is finished stays.
+    fn end(&mut self, finished: bool);
 }
 
 /// What this output can show.
@@ -38,7 +38,7 @@ struct Nothing;
 
 impl Display for Nothing {
     fn show(&mut self, _: &Recovery) {}
-    fn end(&mut self) {}
+    fn end(&mut self, _: bool) {}
 }
 
 /// Bars that follow the width of the terminal.
@@ -81,10 +81,15 @@ impl Bars {
             .progress_chars("━╸─")
     }
 
-    fn close(&mut self) {
-        if let Some(current) = self.current.take() {
+    fn close(&mut self, finished: bool) {
+        let Some(current) = self.current.take() else {
+            return;
+        };
+        if finished {
             current.bar.set_style(self.template(false));
             current.bar.finish_with_message("done");
+        } else {
+            current.bar.finish_and_clear();
         }
     }
 }
@@ -96,7 +101,7 @@ impl Display for Bars {
             current.member == recovery.member && current.phase == recovery.phase
         };
         if !self.current.as_ref().is_some_and(is_same) {
-            self.close();
+            self.close(true);
             let bar = self.all.add(ProgressBar::new(total));
             bar.set_style(self.template(total > 0));
             bar.set_prefix(self.prefix(recovery));
@@ -120,8 +125,8 @@ impl Display for Bars {
         current.bar.set_message(amounts(recovery));
     }
 
-    fn end(&mut self) {
-        self.close();
+    fn end(&mut self, finished: bool) {
+        self.close(finished);
     }
 }
 
@@ -169,7 +174,7 @@ impl Display for Lines<'_> {
         self.last = Some((now, recovery.member.clone(), recovery.phase.clone()));
     }
 
-    fn end(&mut self) {}
+    fn end(&mut self, _: bool) {}
 }
 
 /// Done and total in the unit that says most: bytes, where they are known, else transactions.

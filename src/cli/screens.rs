@@ -878,8 +878,8 @@ fn small_commands() {
                  How many complete copies
       paths      paths                            (from the others)
                  Where the copies lie (on disks of their own, if there are).
-                 Paths with commas between; relative ones are taken from the
-                 instance.
+                 Paths with commas between, as many as there are to be copies;
+                 relative ones are taken from the instance.
       encoding   Z5, M5                           Z5
                  Encoding of the protocol. Z5 is pickle, which every client of
                  ZEO 5 and 6 speaks; M5 is msgpack, for clients that have that

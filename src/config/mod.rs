@@ -77,9 +77,9 @@ pub fn parse(
 
 fn not_utf8(file: &Path, error: &std::string::FromUtf8Error) -> ConfigError {
     let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-    let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+    let line = before.split(|byte| *byte == b'\n').count();
     let mut mistake = Mistake::at(line, 1, "the file is not UTF-8 here", "save it as UTF-8");
-    mistake.file = file.to_owned();
+    file.clone_into(&mut mistake.file);
     ConfigError::Mistakes(vec![mistake])
 }
 

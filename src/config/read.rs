@@ -144,21 +144,19 @@ impl Builder {
         match self.open.last_mut().map(|open| &mut open.value) {
             None => self.root = Some(node),
             Some(Unfinished::List(nodes)) => nodes.push(node),
-            Some(Unfinished::Map(entries, key)) => match key.take() {
-                Some((key, place)) => entries.push(Entry { key, place, node }),
-                None => match node.value {
-                    Value::Scalar(text) => *key = Some((text, node.place)),
-                    _ => {
-                        let (line, column) = node.place.numbers();
-                        return Err(Mistake::at(
-                            line,
-                            column,
-                            "a key must be a word",
-                            "write `key: value`",
-                        ));
-                    }
-                },
-            },
+            Some(Unfinished::Map(entries, key)) => {
+                if let Some((key, place)) = key.take() {
+                    entries.push(Entry { key, place, node });
+                } else {
+                    let place = node.place;
+                    let Value::Scalar(text) = node.value else {
+                        let (line, column) = place.numbers();
+                        let mend = "write `key: value`";
+                        return Err(Mistake::at(line, column, "a key must be a word", mend));
+                    };
+                    *key = Some((text, place));
+                }
+            }
         }
         Ok(())
     }

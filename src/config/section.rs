@@ -157,26 +157,25 @@ impl<'a> Section<'a> {
             found.setting(full, show(&default), Origin::Default);
             return default;
         };
-        let value = match &node.value {
-            Value::Scalar(text) => match parse(text) {
-                Ok(value) => value,
-                Err(what) => {
-                    let (what, mend) = what.split_once("; ").unwrap_or((&what, ""));
-                    found.mistake(node.place, format!("{full}: {what}"), mend);
-                    return default;
-                }
-            },
-            _ => {
-                found.mistake(
-                    node.place,
-                    format!("{full} must be one value"),
-                    format!("write `{key}: {}`", show(&default)),
-                );
-                return default;
-            }
+        let Value::Scalar(text) = &node.value else {
+            found.mistake(
+                node.place,
+                format!("{full} must be one value"),
+                format!("write `{key}: {}`", show(&default)),
+            );
+            return default;
         };
-        found.setting(full, show(&value), origin(node.place));
-        value
+        match parse(text) {
+            Ok(value) => {
+                found.setting(full, show(&value), origin(node.place));
+                value
+            }
+            Err(what) => {
+                let (what, mend) = what.split_once("; ").unwrap_or((&what, ""));
+                found.mistake(node.place, format!("{full}: {what}"), mend);
+                default
+            }
+        }
     }
 
     pub(super) fn duration(

@@ -63,7 +63,7 @@ pub fn format_size(bytes: u64) -> String {
 fn whole(units: &[(&str, u64)], value: u64, of_zero: &str) -> String {
     let best = units
         .iter()
-        .filter(|(unit, factor)| *unit != "KB" && value >= *factor && value % factor == 0)
+        .filter(|(unit, factor)| *unit != "KB" && value >= *factor && value.is_multiple_of(*factor))
         .max_by_key(|(_, factor)| *factor);
     match best {
         Some((unit, factor)) => format!("{}{unit}", value / factor),

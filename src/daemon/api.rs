@@ -102,7 +102,9 @@ impl Daemon {
     }
 
     fn is_ready(&self, reports: &[ArrayReport]) -> bool {
-        self.server().is_some()
+        // One that ends serves for a moment yet, but nobody should come any more.
+        !self.0.end.is_requested()
+            && self.server().is_some()
             && !reports.is_empty()
             && reports.iter().all(|report| report.serving.can_read())
     }

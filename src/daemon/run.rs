@@ -50,6 +50,7 @@ pub fn run(config: Config, start: Start) -> Result<(), DaemonError> {
     let pid_file = PidFile::take(&config.pid_file)?;
     make_parent(&config.admin.socket)?;
     make_folder(&config.spool.folder)?;
+    raise_file_limit(config.limits.connections);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("zeoraid")
@@ -60,6 +61,31 @@ pub fn run(config: Config, start: Start) -> Result<(), DaemonError> {
     runtime.shutdown_timeout(TASKS_END);
     drop(pid_file);
     ended
+}
+
+/// Each client is an open file, and what a shell allows by default is soon used up.
+fn raise_file_limit(connections: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    /// Members, logs, spooled transactions, the admin protocol.
+    const OTHERS: u64 = 200;
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let current = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    let needed = connections as u64 + OTHERS;
+    if current.is_some_and(|current| current < needed) {
+        tracing::warn!(
+            allowed = current,
+            needed,
+            "fewer open files are allowed than `limits.connections` needs; raise LimitNOFILE or `ulimit -n`"
+        );
+    }
 }
 
 /// Opens everything, serves, and closes everything in reverse order.
@@ -91,6 +117,7 @@ async fn live(config: Config, start: Start, logging: Logging) -> Result<(), Daem
         obey(&daemon, &mut signals, notify).await;
     }
 
+    daemon.end().request();
     notify.stopping(SERVER_END + ARRAY_END + TASKS_END);
     tracing::info!("ending");
     // It may be dropped: files are safe at every moment, as they are after a crash.
@@ -107,7 +134,7 @@ async fn live(config: Config, start: Start, logging: Logging) -> Result<(), Daem
     opened
 }
 
-async fn serve_admin(daemon: &Daemon, tasks: &Tasks) -> Result<(), DaemonError> {
+pub(super) async fn serve_admin(daemon: &Daemon, tasks: &Tasks) -> Result<(), DaemonError> {
     let config = daemon.config();
     let token = config.admin.token_file.as_deref().map(Token::read);
     let token = token.transpose()?;
@@ -128,7 +155,7 @@ async fn serve_admin(daemon: &Daemon, tasks: &Tasks) -> Result<(), DaemonError> 
 }
 
 /// Starts the arrays, then listens for clients.
-async fn open(daemon: &Daemon, force: bool, tasks: &Tasks) -> Result<(), DaemonError> {
+pub(super) async fn open(daemon: &Daemon, force: bool, tasks: &Tasks) -> Result<(), DaemonError> {
     let config = daemon.config();
     let mut arrays = Vec::new();
     for array in &config.arrays {
@@ -202,9 +229,9 @@ async fn tell_status(daemon: &Daemon, notify: Notify) {
             .map(|serving| Box::pin(serving.changed()));
         // Both may be dropped: it only looks again.
         tokio::select! {
-            (changed, ..) = futures_util::future::select_all(any) => {
+            (heard, ..) = futures_util::future::select_all(any) => {
                 // The array has ended, and says nothing more.
-                if changed.is_err() { return }
+                if heard.is_err() { return }
             }
             () = tokio::time::sleep(EVERY) => {}
         }
@@ -212,7 +239,7 @@ async fn tell_status(daemon: &Daemon, notify: Notify) {
 }
 
 /// Closes everything in the reverse order of opening; true where all ended in time.
-async fn close(daemon: &Daemon, admin: &Tasks, tasks: &Tasks) -> bool {
+pub(super) async fn close(daemon: &Daemon, admin: &Tasks, tasks: &Tasks) -> bool {
     let mut graceful = true;
     let mut note = |ended: Result<(), StillRunning>| {
         if let Err(error) = ended {

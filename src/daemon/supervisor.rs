@@ -72,9 +72,9 @@ pub(super) async fn start_server(
 ) -> Result<Server, DaemonError> {
     let mut served = Vec::new();
     for running in arrays {
-        let mut configured = config.arrays.iter();
-        let zeo_admin = configured.any(|array| array.name == running.name && array.zeo_admin);
         let serving = serving(running, config.read_only, tasks);
+        let configured = config.array(&running.name);
+        let zeo_admin = configured.is_some_and(|array| array.zeo_admin);
         for name in running.names() {
             let storage = Arc::new(running.array.clone());
             let one = Served::new(name, storage, serving.clone());

@@ -124,12 +124,22 @@ impl Work {
         }
     }
 
+    /// How fast it may go now.
+    #[must_use]
+    pub fn rate(&self) -> Rate {
+        self.throttle.rate()
+    }
+
     /// Counts what was done.
     pub fn did(&mut self, amount: Amount) {
         let (transactions_per_second, bytes_per_second) = self.speed.add(amount);
         self.progress.send_modify(|progress| {
             progress.done.transactions += amount.transactions;
             progress.done.bytes += amount.bytes;
+            // What was added meanwhile was not foreseen; it is never more than all.
+            let (done, total) = (progress.done, &mut progress.total);
+            total.transactions = total.transactions.max(done.transactions);
+            total.bytes = total.bytes.max(done.bytes);
             progress.transactions_per_second = transactions_per_second;
             progress.bytes_per_second = bytes_per_second;
         });

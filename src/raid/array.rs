@@ -174,15 +174,21 @@ impl Array {
         Ok((changes.added, changes.removed))
     }
 
-    /// Stops: no commit begins, those in hand are finished, jobs and members are closed.
+    /// Stops: no commit begins, those in hand are finished, jobs and members are closed. Of the time
+    /// until the deadline a third is kept for the closing: a client that has voted and does not
+    /// finish must not be the reason why a member is not closed properly.
     pub async fn shutdown(&self, deadline: Duration) -> std::result::Result<(), StillRunning> {
-        let until = tokio::time::Instant::now() + deadline;
+        let start = tokio::time::Instant::now();
+        let (in_hand, until) = (start + deadline * 2 / 3, start + deadline);
         self.0.feed(Event::StopAsked).ok();
         let mut ticks = tokio::time::interval(Duration::from_millis(10));
-        while !self.0.look(|core| core.controller.is_idle()) && tokio::time::Instant::now() < until
+        while !self.0.look(|core| core.controller.is_idle())
+            && tokio::time::Instant::now() < in_hand
         {
             ticks.tick().await;
         }
+        // Keeps the head in the record: the next start knows by it whether a copy is what it was.
+        self.0.feed(Event::StopAsked).ok();
         self.0.publisher.cut_off();
         self.0
             .tasks

@@ -7,11 +7,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::controller::MemberId;
 use super::runner::Runner;
-use crate::storage::{Fault, Opener, Storage};
+use crate::storage::{Fault, Opener, SetAside, Storage};
 use crate::task::{Backoff, Stop};
 
 /// What the controller wants of a member's task.
@@ -22,6 +22,9 @@ pub(super) struct Want {
     pub round: u64,
 }
 
+/// Asks for the copy to be set aside without being opened, and where to say how that went.
+pub(super) type AskSetAside = oneshot::Sender<Result<SetAside, Fault>>;
+
 /// The task's surroundings.
 pub(super) struct Link {
     pub runner: Arc<Runner>,
@@ -30,6 +33,7 @@ pub(super) struct Link {
     pub want: watch::Receiver<Want>,
     /// Cuts the wait for the next try short.
     pub retry: Arc<Notify>,
+    pub set_aside: mpsc::Receiver<AskSetAside>,
     pub open_timeout: Duration,
     pub stop: Stop,
 }
@@ -68,22 +72,26 @@ impl Link {
                 }
                 match self.open().await {
                     Ok(storage) if *self.want.borrow() == want => {
-                        open = Some((Arc::clone(&storage), want.round, Instant::now()));
                         let (member, round) = (self.member, want.round);
-                        self.runner.member_is_open(member, round, storage).await;
+                        let opened = Arc::clone(&storage);
+                        match self.runner.member_is_open(member, round, opened).await {
+                            Ok(()) => open = Some((storage, round, Instant::now())),
+                            // It opens and does not answer.
+                            Err(fault) => {
+                                close(&*storage).await;
+                                self.try_later(fault, &mut backoff).await;
+                            }
+                        }
                     }
                     // Meanwhile something else is wanted.
                     Ok(storage) => close(&*storage).await,
-                    Err(fault) => {
-                        let delay = backoff.delay();
-                        self.runner.member_not_open(self.member, fault, delay);
-                        self.pause(delay).await;
-                    }
+                    Err(fault) => self.try_later(fault, &mut backoff).await,
                 }
                 continue;
             }
-            // Both may be dropped: they are only looked at anew.
+            // All may be dropped: they are only looked at anew.
             tokio::select! {
+                Some(asked) = self.set_aside.recv() => self.do_set_aside(asked, open.is_some()).await,
                 changed = self.want.changed() => if changed.is_err() { self.stop.request() },
                 () = self.stop.requested() => {}
             }
@@ -111,11 +119,31 @@ impl Link {
         }
     }
 
+    async fn try_later(&mut self, fault: Fault, backoff: &mut Backoff) {
+        let delay = backoff.delay();
+        self.runner.member_not_open(self.member, fault, delay);
+        self.pause(delay).await;
+    }
+
+    async fn do_set_aside(&self, asked: AskSetAside, is_open: bool) {
+        let done = if is_open {
+            Err(Fault::InUse("the member is open again".into()))
+        } else {
+            self.opener.set_aside().await
+        };
+        // Where nobody waits any more, it is set aside all the same.
+        drop(asked.send(done));
+    }
+
     /// Waits before the next try; false when something else is wanted.
     async fn pause(&mut self, delay: Duration) -> bool {
         tokio::select! {
             () = tokio::time::sleep(delay) => true,
             () = self.retry.notified() => true,
+            Some(asked) = self.set_aside.recv() => {
+                self.do_set_aside(asked, false).await;
+                true
+            }
             _ = self.want.changed() => {
                 self.want.mark_changed();
                 false

@@ -20,6 +20,8 @@ mod recovery;
 mod report;
 mod runner;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 mod view;
 

@@ -115,18 +115,17 @@ impl Runner {
     ) -> Result<T> {
         loop {
             let newer;
-            let (alone, reader) = match choose(view, near, asked) {
-                Some(reader) => (view.readers.len() == 1, reader),
-                None => {
-                    // Another may have joined since. What it answers is as right: it holds all that
-                    // the older view covers.
-                    newer = self.view();
-                    match choose(&newer, near, asked) {
-                        Some(reader) => (newer.readers.len() == 1, reader),
-                        None => return Err(not_serving(&newer).into()),
-                    }
-                }
-            };
+            let mut view = view;
+            let mut chosen = choose(view, near, asked);
+            if chosen.is_none() {
+                // Another may have joined since. What it answers is as right: it holds all that the
+                // older view covers.
+                newer = self.view();
+                view = &newer;
+                chosen = choose(view, near, asked);
+            }
+            let reader = chosen.ok_or_else(|| not_serving(view))?;
+            let alone = view.readers.len() == 1;
             asked.push(reader.generation);
             match self.ask_one(reader, what, call).await {
                 // One bad record of the last copy is an error for who asks for it. Taking the copy

@@ -19,7 +19,7 @@ use super::controller::{
     Asked, Ballot, CommitId, Configured, Controller, Effect, Event, Generation, MemberId, Now,
     VoteReply,
 };
-use super::member::{Link, Want};
+use super::member::{AskSetAside, Link, Want};
 use super::options::{ArrayOptions, MemberSpec};
 use super::read::not_serving;
 use super::recovery::{self, LastRecovery};
@@ -82,7 +82,9 @@ pub(super) struct Handle {
     pub storage: Option<(Generation, Arc<dyn Storage>)>,
     pub last_fault: Option<Fault>,
     pub next_try: Option<Instant>,
-    pub retry: Arc<Notify>,
+    retry: Arc<Notify>,
+    /// Asks the member's task to set its copy aside.
+    pub set_aside: mpsc::Sender<AskSetAside>,
     want: watch::Sender<Want>,
     stop: Stop,
 }
@@ -332,12 +334,15 @@ impl Runner {
         let (want, wanted) = watch::channel(Want::default());
         let stop = self.tasks.stop().child();
         let retry = Arc::new(Notify::new());
+        // One recovery at a time asks for it.
+        let (set_aside, asked) = mpsc::channel(1);
         let link = Link {
             runner: Arc::clone(self),
             member,
             opener: Arc::clone(&spec.opener),
             want: wanted,
             retry: Arc::clone(&retry),
+            set_aside: asked,
             open_timeout: self.options.open_timeout,
             stop: stop.clone(),
         };
@@ -350,6 +355,7 @@ impl Runner {
             last_fault: None,
             next_try: None,
             retry,
+            set_aside,
             want,
             stop,
         };
@@ -357,34 +363,28 @@ impl Runner {
     }
 
     /// A member's task has opened it.
+    ///
+    /// # Errors
+    /// Why it is of no use all the same; the task closes it and tries again.
     pub(super) async fn member_is_open(
         self: &Arc<Self>,
         member: MemberId,
         round: u64,
         storage: Arc<dyn Storage>,
-    ) {
+    ) -> std::result::Result<(), Fault> {
         let asked = tokio::time::timeout(self.options.member_timeout, storage.last_tid()).await;
-        let last_tid = match asked {
-            Ok(Ok(last_tid)) => last_tid,
-            Ok(Err(error)) => {
-                let fault = as_fault(error);
-                return self.member_not_open(member, fault, Duration::ZERO);
-            }
-            Err(_) => {
-                let fault = self.timeout("lastTransaction");
-                return self.member_not_open(member, fault, Duration::ZERO);
-            }
-        };
+        let asked = asked.map_err(|_| self.timeout("lastTransaction"))?;
+        let last_tid = asked.map_err(as_fault)?;
         let pipelined = storage.capabilities().pipelined;
         let mut core = self.core.lock();
         core.next_generation += 1;
         let generation = Generation(core.next_generation);
         let Some(handle) = core.members.get_mut(&member) else {
-            return;
+            return Ok(());
         };
         if handle.want.borrow().round != round {
             // Meanwhile it was closed; the task is about to notice.
-            return;
+            return Ok(());
         }
         handle.storage = Some((generation, storage));
         handle.last_fault = None;
@@ -399,6 +399,7 @@ impl Runner {
         self.carry_out(&mut core, effects);
         drop(core);
         self.links.send_modify(|count| *count += 1);
+        Ok(())
     }
 
     /// A member's task could not open it, and tries again after a while.
@@ -794,6 +795,16 @@ impl Runner {
                     .store(rate(commits - last.2), Ordering::Relaxed);
                 last = (Instant::now(), loads, commits);
             }
+        }
+    }
+}
+
+impl Handle {
+    /// Forgets why it could not be opened, and has it opened at once.
+    pub(super) fn try_again(&mut self) {
+        if self.storage.is_none() {
+            self.last_fault = None;
+            self.retry.notify_one();
         }
     }
 }

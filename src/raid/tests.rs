@@ -799,3 +799,160 @@ async fn one_bad_record_of_the_last_copy_takes_nothing_else_away() {
     assert_eq!(load(&rig.array, 1).await.1, first);
     assert_eq!(rig.array.report().serving, Serving::Yes);
 }
+
+#[tokio::test]
+async fn a_recovery_goes_on_from_another_source_where_one_fails() {
+    let rig = Rig::new().await;
+    let mut serial = Tid::ZERO;
+    rig.array.disable("c").unwrap();
+    for n in 0..5 {
+        serial = commit(&rig.array, 1, serial, &n.to_string()).await.unwrap();
+    }
+    rig.members[0]
+        .faults()
+        .fail_after(3, Moment::Iterate, Fault::Closed("test".into()));
+    rig.array.recover("c", Strategy::Missing, None).unwrap();
+    rig.optimal().await;
+    rig.same_histories();
+    assert!(rig.heard("member-degraded") >= 2, "a was taken out");
+    assert_eq!(rig.heard("recovery-failed"), 0);
+}
+
+#[tokio::test]
+async fn a_target_that_fails_is_opened_again_and_recovered_later() {
+    let rig = Rig::new().await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    rig.array.disable("c").unwrap();
+    commit(&rig.array, 1, first, "two").await.unwrap();
+    rig.members[2].faults().fail_once(
+        Moment::Restore,
+        Fault::DiskFull {
+            what: "test".into(),
+        },
+    );
+    rig.array.recover("c", Strategy::Missing, None).unwrap();
+    rig.until("it fails", |_| rig.heard("recovery-failed") == 1)
+        .await;
+    rig.optimal().await;
+    rig.same_histories();
+    assert!(rig.member("c").faults > 0);
+}
+
+#[tokio::test]
+async fn a_copy_that_could_not_be_read_in_one_place_is_compared_and_mended() {
+    let rig = Rig::with(|options| options.cache_bytes = 0).await;
+    let mut serial = Tid::ZERO;
+    for n in 0..5 {
+        serial = commit(&rig.array, 1, serial, &n.to_string()).await.unwrap();
+    }
+    rig.members[0].tamper(|history| {
+        history[2].records[0].data = crate::zodb::RecordData::Gone;
+    });
+    rig.members[0]
+        .faults()
+        .fail_once(Moment::Load, Fault::Damaged("test".into()));
+    assert_eq!(load(&rig.array, 1).await.1, serial);
+    rig.until("it is verified", |report| {
+        report.recovery.as_ref().is_some_and(|recovery| {
+            recovery.strategy == Strategy::Verify && recovery.outcome == RecoveryOutcome::Done
+        })
+    })
+    .await;
+    rig.optimal().await;
+    rig.same_histories();
+}
+
+#[tokio::test]
+async fn what_was_never_acknowledged_is_cut_without_an_operator() {
+    let rig = Rig::new().await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    rig.array.disable("c").unwrap();
+    // Both fail in the same finish: a keeps the transaction, b, the last, does not.
+    let closed = || Fault::Closed("test".into());
+    rig.members[0]
+        .faults()
+        .fail_once(Moment::Finished, closed());
+    let gate = rig.members[1].faults().hold(Moment::Finish);
+    rig.members[1].faults().fail_once(Moment::Finish, closed());
+    let committing = commit(&rig.array, 1, first, "two");
+    let released = async {
+        rig.until("a is out", |_| {
+            rig.member("a").state == MemberState::Degraded
+        })
+        .await;
+        gate.release();
+    };
+    let (outcome, ()) = tokio::join!(committing, released);
+    outcome.unwrap_err();
+    rig.until("it serves", |report| report.serving == Serving::Yes)
+        .await;
+    let other = commit(&rig.array, 1, first, "another two").await.unwrap();
+    rig.until("a is back", |_| {
+        rig.member("a").state == MemberState::Optimal
+    })
+    .await;
+    assert_eq!(load(&rig.array, 1).await.1, other);
+    assert_eq!(
+        plain(&rig.members[0].transactions()),
+        plain(&rig.members[1].transactions())
+    );
+}
+
+#[tokio::test]
+async fn a_shutdown_waits_for_a_finish_in_hand() {
+    let mut rig = Rig::new().await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    let gate = rig.members[0].faults().hold(Moment::Finish);
+    let array = rig.array.clone();
+    let committing = commit(&array, 1, first, "two");
+    let stopping = async {
+        gate.reached().await;
+        let released = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            gate.release();
+        };
+        let (stopped, ()) = tokio::join!(rig.array.shutdown(Duration::from_secs(5)), released);
+        stopped.unwrap();
+    };
+    let (second, ()) = tokio::join!(committing, stopping);
+    let second = second.unwrap();
+    rig.same_histories();
+    let record = FileRecord::new(rig.folder.path().join("membership.json"));
+    assert_eq!(record.load().unwrap().unwrap().head, second);
+    let options = options(&rig.folder);
+    (rig.array, rig.notices) = start(options, &rig.members, &rig.folder).await;
+    rig.optimal().await;
+    assert_eq!(load(&rig.array, 1).await.1, second);
+}
+
+#[tokio::test]
+async fn a_shutdown_closes_the_members_although_a_client_never_finishes() {
+    let rig = Rig::new().await;
+    let mut transaction = rig.array.begin(TxnMeta::default(), None).await.unwrap();
+    let data = Bytes::from_static(b"never").into();
+    let (oid, serial) = (Oid(1), Tid::ZERO);
+    transaction
+        .store(Op::Store { oid, serial, data })
+        .await
+        .unwrap();
+    let Vote::Ready(voted) = transaction.vote().await.unwrap() else {
+        panic!("a conflict")
+    };
+    rig.array
+        .shutdown(Duration::from_millis(600))
+        .await
+        .unwrap();
+    drop(voted);
+    assert!(rig.members[0].transactions().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_opens_and_does_not_answer_is_tried_again() {
+    let mut rig = Rig::new().await;
+    rig.array.shutdown(Duration::from_secs(5)).await.unwrap();
+    let fault = Fault::Closed("test".into());
+    rig.members[1].faults().fail_once(Moment::Ask, fault);
+    let options = options(&rig.folder);
+    (rig.array, rig.notices) = start(options, &rig.members, &rig.folder).await;
+    rig.optimal().await;
+}

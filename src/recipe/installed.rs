@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::error::RecipeError;
-use super::options::{self, Resolved};
+use super::model::Recipe;
+use super::options::{self, Origin, Resolved};
 use crate::durable;
 
 /// The name of the record in the instance.
@@ -109,13 +110,17 @@ impl OwnRecipe {
     }
 
     /// What to store. Defaults are stored as well, so that a later version's other default does not
-    /// change an instance that runs.
-    pub fn from_resolved(recipe: &str, resolved: &Resolved) -> OwnRecipe {
-        let answers = resolved.answers.iter();
+    /// change an instance that runs; but not those that follow from other answers, which go on
+    /// following them.
+    pub fn from_resolved(recipe: &Recipe, resolved: &Resolved) -> OwnRecipe {
+        let follows = |key: &str| recipe.option(key).is_some_and(OptionSpec::follows_others);
+        let answers = resolved.answers.iter().filter(|(key, answered)| {
+            !(answered.origin == Origin::Default && follows(key.as_str()))
+        });
         let answers = answers.map(|(key, answered)| (key.clone(), answered.text.trim().to_owned()));
         let parts = resolved.part_values.clone();
         OwnRecipe {
-            recipe: recipe.to_owned(),
+            recipe: recipe.name.clone(),
             answers: answers
                 .chain(parts)
                 .map(|(key, text)| (key, plain(text)))

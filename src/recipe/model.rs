@@ -100,6 +100,15 @@ pub struct Place {
     pub line: Option<usize>,
 }
 
+impl OptionSpec {
+    /// Whether its default is made of other answers.
+    pub fn follows_others(&self) -> bool {
+        self.default
+            .as_ref()
+            .is_some_and(|default| default.contains("{{"))
+    }
+}
+
 impl Recipe {
     /// Reads a recipe and what it extends.
     pub fn load(library: &Library, name: &str) -> Result<Recipe, RecipeError> {

@@ -96,6 +96,8 @@ pub fn resolve(
         let (text, origin) = match answers.given(&option.name) {
             Some(given) => given,
             None => match option.ask(default.as_deref(), ask)? {
+                // Who takes what is offered has decided nothing: it goes on following other answers.
+                Some(text) if Some(&text) == default.as_ref() => (text, Origin::Default),
                 Some(text) => (text, Origin::Asked),
                 None => match default {
                     Some(default) => (default, Origin::Default),
@@ -362,6 +364,7 @@ mod tests {
         Recipe::load(&Library::built_in(), "embedded").unwrap()
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "it has to look like who asks")]
     fn nobody(_: &OptionSpec, _: &str) -> Result<Option<String>, RecipeError> {
         Ok(None)
     }

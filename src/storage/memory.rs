@@ -7,27 +7,27 @@
 //! The data outlives the storage: a [`MemoryOpener`] gives the same data to each storage it opens,
 //! as a file does. [`Faults`] makes calls fail or hang.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::storage::{
-    Answer, Capabilities, Committed, CurrentRecord, Description, Extent, Fault, Finishing, History,
+    Answer, Capabilities, Committed, CurrentRecord, Description, Extent, Fault, History,
     Invalidations, Loaded, Opener, Publisher, Result, Revision, SetAside, Size, Storage,
-    StorageError, Transaction, TxnToken, Vote, Voted,
+    StorageError, Transaction, TxnToken,
 };
-use crate::zodb::{
-    Conflict, HistoryRecord, HistoryTxn, Oid, Op, Payload, RecordData, Tid, TidRange, TxnMeta,
-    TxnStatus,
-};
+use crate::zodb::{HistoryTxn, Oid, Payload, RecordData, Tid, TidRange, TxnMeta};
 
+mod commit;
+mod data;
 mod faults;
 
+use commit::MemoryTransaction;
+use data::Data;
 pub use faults::{Faults, Gate, Moment};
 
 /// Opens storages that all have the same data, one after the other.
@@ -148,85 +148,6 @@ struct Pending {
     token: TxnToken,
     ready: bool,
     done: oneshot::Sender<Result<Tid>>,
-}
-
-/// What is kept.
-#[derive(Debug, Default)]
-struct Data {
-    history: Vec<HistoryTxn>,
-    /// Each revision of each object, oldest first.
-    objects: BTreeMap<Oid, Vec<Place>>,
-    largest_oid: Oid,
-}
-
-/// A record: of which transaction, and which of its records.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    txn: usize,
-    record: usize,
-}
-
-impl Data {
-    fn of(history: Vec<HistoryTxn>) -> Self {
-        let mut data = Data::default();
-        for txn in history {
-            data.append(txn);
-        }
-        data
-    }
-
-    fn append(&mut self, txn: HistoryTxn) {
-        let number = self.history.len();
-        for (record, HistoryRecord { oid, .. }) in txn.records.iter().enumerate() {
-            if txn.meta.status == TxnStatus::Undone {
-                break;
-            }
-            let places = self.objects.entry(*oid).or_default();
-            // Of two records of one object in a transaction, the last one counts.
-            places.pop_if(|last| last.txn == number);
-            places.push(Place {
-                txn: number,
-                record,
-            });
-            self.largest_oid = self.largest_oid.max(*oid);
-        }
-        self.history.push(txn);
-    }
-
-    fn last_tid(&self) -> Tid {
-        self.history.last().map_or(Tid::ZERO, |txn| txn.tid)
-    }
-
-    fn tid(&self, place: Place) -> Tid {
-        self.history[place.txn].tid
-    }
-
-    fn record(&self, place: Place) -> &RecordData {
-        &self.history[place.txn].records[place.record].data
-    }
-
-    fn places(&self, oid: Oid) -> Result<&[Place], Answer> {
-        let places = self.objects.get(&oid).ok_or(Answer::NoSuchObject(oid))?;
-        Ok(places)
-    }
-
-    fn current(&self, oid: Oid) -> Option<(Tid, &RecordData)> {
-        let place = *self.objects.get(&oid)?.last()?;
-        Some((self.tid(place), self.record(place)))
-    }
-
-    /// The record that an object got in a transaction.
-    fn written(&self, oid: Oid, tid: Tid) -> Option<&RecordData> {
-        let places = self.objects.get(&oid)?;
-        let at = places.partition_point(|place| self.tid(*place) < tid);
-        let place = *places.get(at)?;
-        (self.tid(place) == tid).then(|| self.record(place))
-    }
-
-    /// The first transaction later than `tid`.
-    fn after(&self, tid: Tid) -> usize {
-        self.history.partition_point(|txn| txn.tid <= tid)
-    }
 }
 
 impl MemoryStorage {
@@ -634,212 +555,12 @@ impl History for Iteration {
     }
 }
 
-struct MemoryTransaction {
-    storage: Arc<Inner>,
-    token: TxnToken,
-    meta: TxnMeta,
-    tid: Option<Tid>,
-    ops: Vec<Op>,
-    /// Kept while a client resolves conflicts, so that others cannot make new ones meanwhile.
-    slot: Option<OwnedSemaphorePermit>,
-}
-
-#[async_trait]
-impl Transaction for MemoryTransaction {
-    fn token(&self) -> TxnToken {
-        self.token
-    }
-
-    async fn store(&mut self, op: Op) -> Result<()> {
-        self.storage.usable()?;
-        self.ops.push(op);
-        Ok(())
-    }
-
-    async fn vote(mut self: Box<Self>) -> Result<Vote> {
-        let slot = match self.slot.take() {
-            Some(slot) => slot,
-            None => slot(&self.storage).await?,
-        };
-        self.storage.reach(Moment::Vote).await?;
-        let last = self.storage.last_tid();
-        let tid = match self.tid {
-            Some(tid) => tid,
-            None => Tid::for_commit(Timestamp::now(), last),
-        };
-        must_be_later(tid, last)?;
-        let conflicts = self.drop_conflicts()?;
-        if !conflicts.is_empty() {
-            self.slot = Some(slot);
-            return Ok(Vote::Conflicts(self, conflicts));
-        }
-        let mut records = Vec::new();
-        for op in &self.ops {
-            records.extend(self.record(op, tid)?);
-        }
-        let txn = HistoryTxn {
-            tid,
-            meta: self.meta,
-            records,
-        };
-        Ok(Vote::Ready(Box::new(MemoryVoted {
-            storage: self.storage,
-            token: self.token,
-            txn,
-            slot,
-        })))
-    }
-}
-
-impl MemoryTransaction {
-    /// Takes out what a client may store again, resolved. Any other disagreement is the answer.
-    fn drop_conflicts(&mut self) -> Result<Vec<Conflict>, Answer> {
-        let mut conflicts = Vec::new();
-        let mut kept = Vec::with_capacity(self.ops.len());
-        for op in self.ops.drain(..) {
-            let conflict = |oid, read, committed, data| Conflict {
-                oid,
-                committed,
-                read,
-                data,
-            };
-            match &op {
-                Op::Store { oid, serial, data } => match self.storage.foreseen(*oid) {
-                    Some((committed, _)) if committed != *serial => {
-                        let data = Some(data.clone());
-                        conflicts.push(conflict(*oid, *serial, committed, data));
-                        continue;
-                    }
-                    _ => (),
-                },
-                Op::Delete { oid, serial } => match self.storage.foreseen(*oid) {
-                    None => return Err(Answer::NoSuchObject(*oid)),
-                    Some((committed, _)) if committed != *serial => {
-                        return Err(Answer::Conflict(conflict(*oid, *serial, committed, None)));
-                    }
-                    Some(_) => (),
-                },
-                Op::CheckCurrent { oid, serial } => match self.storage.foreseen(*oid) {
-                    None | Some((_, false)) => return Err(Answer::NoSuchObject(*oid)),
-                    Some((committed, true)) if committed != *serial => {
-                        let conflict = conflict(*oid, *serial, committed, None);
-                        return Err(Answer::ReadConflict(conflict));
-                    }
-                    Some((_, true)) => (),
-                },
-                Op::Restore { .. } => (),
-                Op::Undo { .. } => return Err(Answer::Unsupported("undo")),
-            }
-            kept.push(op);
-        }
-        self.ops = kept;
-        Ok(conflicts)
-    }
-
-    /// The record that an operation writes, where it writes one.
-    fn record(&self, op: &Op, tid: Tid) -> Result<Option<HistoryRecord>> {
-        let (oid, data) = match op {
-            Op::Store { oid, data, .. } => {
-                not_empty(*oid, data)?;
-                (*oid, RecordData::Data(data.clone()))
-            }
-            Op::Delete { oid, .. } => (*oid, RecordData::Gone),
-            Op::Restore {
-                oid,
-                serial,
-                data,
-                previous,
-            } => {
-                if *serial != tid {
-                    return Err(Answer::Invalid(format!(
-                        "the record of {oid} belongs to transaction {serial}, not to {tid}"
-                    ))
-                    .into());
-                }
-                if let Some(data) = data {
-                    not_empty(*oid, data)?;
-                }
-                let data = self.storage.restored(*oid, data.clone(), *previous)?;
-                (*oid, data)
-            }
-            Op::CheckCurrent { .. } | Op::Undo { .. } => return Ok(None),
-        };
-        Ok(Some(HistoryRecord { oid, data }))
-    }
-}
-
-struct MemoryVoted {
-    storage: Arc<Inner>,
-    token: TxnToken,
-    txn: HistoryTxn,
-    slot: OwnedSemaphorePermit,
-}
-
-impl Voted for MemoryVoted {
-    fn tid(&self) -> Option<Tid> {
-        Some(self.txn.tid)
-    }
-
-    fn resolved(&self) -> &[Oid] {
-        &[]
-    }
-
-    fn finish(self: Box<Self>) -> Finishing {
-        let MemoryVoted {
-            storage,
-            token,
-            txn,
-            slot,
-        } = *self;
-        let tid = txn.tid;
-        let (done, answer) = oneshot::channel();
-        {
-            let mut session = storage.session.lock();
-            if let Some(fault) = session.refuses.clone() {
-                return Box::pin(async move { Err(fault.into()) });
-            }
-            session.finishing.push_back(Pending {
-                txn,
-                token,
-                ready: false,
-                done,
-            });
-        }
-        drop(slot);
-        let undecided = Undecided { storage, tid };
-        Box::pin(async move {
-            let storage = Arc::clone(&undecided.storage);
-            if let Err(fault) = storage.faults.reach(Moment::Finish).await {
-                storage.refuse(Fault::Poisoned(fault.to_string()));
-                return Err(fault.into());
-            }
-            drop(undecided);
-            let tid = answer.await.unwrap_or_else(|_| {
-                Err(Fault::Closed("the storage was closed".to_owned()).into())
-            })?;
-            storage.faults.reach(Moment::Finished).await?;
-            Ok(tid)
-        })
-    }
-}
-
-/// Finishes the transaction when dropped, with the future or by it: dropping the future does not undo
-/// the finish. Where it failed nothing is being finished any more, and this does nothing.
-struct Undecided {
-    storage: Arc<Inner>,
-    tid: Tid,
-}
-
-impl Drop for Undecided {
-    fn drop(&mut self) {
-        self.storage.finish(self.tid);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::Vote;
     use crate::storage::suite::{Fixture, commit, storage_suite};
+    use crate::zodb::Op;
 
     storage_suite!(async { Fixture::new(MemoryStorage::new("test")) });
 

@@ -1,6 +1,8 @@
 //! `details`: everything about an array that an administrator needs at night: what happened, since
 //! when, what it means for the data, and the next command.
 
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -59,7 +61,11 @@ async fn ask(api: &dyn AdminApi, context: &Context) -> Result<DetailsView, CliEr
         Some(name) => vec![api.array(name).await?],
         None => api.arrays().await?,
     };
-    Ok(DetailsView::new(arrays, &context.clock))
+    Ok(DetailsView::new(
+        arrays,
+        &context.clock,
+        context.instance().ok(),
+    ))
 }
 
 /// A second between looks is enough for the eye and nothing for the daemon.
@@ -118,15 +124,27 @@ pub(super) struct DetailsView {
     now: Timestamp,
     #[serde(skip)]
     zone: TimeZone,
+    /// Paths in it are shown as they are written in its configuration.
+    #[serde(skip)]
+    instance: Option<PathBuf>,
 }
 
 impl DetailsView {
-    pub(super) fn new(arrays: Vec<ArrayDetails>, clock: &Clock) -> Self {
+    pub(super) fn new(arrays: Vec<ArrayDetails>, clock: &Clock, instance: Option<PathBuf>) -> Self {
         DetailsView {
             arrays,
             now: clock.now(),
             zone: clock.zone.clone(),
+            instance,
         }
+    }
+
+    fn location<'a>(&self, member: &'a MemberDetails) -> Cow<'a, str> {
+        let within = self.instance.as_ref().and_then(|instance| {
+            let within = Path::new(&member.location).strip_prefix(instance).ok()?;
+            within.to_str()
+        });
+        escape(within.unwrap_or(&member.location))
     }
 
     pub(super) fn exit(&self) -> Exit {
@@ -212,7 +230,7 @@ impl DetailsView {
                 screen.style.paint(Paint::Strong, &escape(&member.name)),
                 member_state(member.state, screen.style),
                 escape(&member.kind).into_owned(),
-                escape(&member.location).into_owned(),
+                self.location(member).into_owned(),
                 member.latency_ms.map_or("-".into(), format::milliseconds),
                 member.lag.map_or("-".into(), |lag| format::lag(lag, false)),
             ];

@@ -26,6 +26,10 @@ pub struct EventsArgs {
 }
 
 pub async fn run(args: &EventsArgs, context: &Context) -> Result<Exit, CliError> {
+    context.until_ctrl_c(show(args, context)).await
+}
+
+async fn show(args: &EventsArgs, context: &Context) -> Result<Exit, CliError> {
     let mut events = context.api()?.events(args.since).await?;
     while let Some(event) = events.next().await {
         let event = event?;

@@ -45,14 +45,21 @@ pub async fn run(args: &LogtailArgs, context: &Context) -> Result<Exit, CliError
     let end = last_lines(&mut file, args.lines).map_err(|error| unreadable(&path, &error))?;
     write(printer, &end)?;
     if args.follow {
-        follow(printer, &path, file).await?;
+        return context.until_ctrl_c(follow(printer, &path, file)).await;
     }
     Ok(Exit::Done)
 }
 
-/// The last lines of a log, for who must say why a daemon did not start. Empty where there is none.
-pub(super) fn tail(path: &Path, lines: usize) -> Vec<String> {
-    let end = File::open(path).and_then(|mut file| last_lines(&mut file, lines));
+/// The last lines of what was added to a log since it was so long, for who must say why a daemon did not
+/// start. Empty where there are none.
+pub(super) fn tail_since(path: &Path, length: u64, lines: usize) -> Vec<String> {
+    let end = File::open(path).and_then(|mut file| {
+        let added = file.metadata()?.len().saturating_sub(length);
+        let mut end = last_lines(&mut file, lines)?;
+        let before = end.len().saturating_sub(added as usize);
+        end.drain(..before);
+        Ok(end)
+    });
     let text = String::from_utf8_lossy(&end.unwrap_or_default()).into_owned();
     text.lines().map(str::to_owned).collect()
 }
@@ -60,7 +67,7 @@ pub(super) fn tail(path: &Path, lines: usize) -> Vec<String> {
 const FOLLOW_EVERY: Duration = Duration::from_millis(250);
 const PIECE: usize = 64 << 10;
 
-async fn follow(printer: &Printer, path: &Path, mut file: File) -> Result<(), CliError> {
+async fn follow(printer: &Printer, path: &Path, mut file: File) -> Result<Exit, CliError> {
     let mut piece = vec![0; PIECE];
     let mut line = Vec::new();
     loop {
@@ -181,6 +188,9 @@ mod tests {
             2,
             &format!("{long}\nend\n"),
         );
-        assert_eq!(tail(&path, 1), ["end"]);
+        assert_eq!(tail_since(&path, 0, 1), ["end"]);
+        std::fs::write(&path, "old\nnew\n").unwrap();
+        assert_eq!(tail_since(&path, 4, 5), ["new"]);
+        assert_eq!(tail_since(&path, 8, 5), Vec::<String>::new());
     }
 }

@@ -34,6 +34,10 @@ Examples:
   zeoraidctl recover --all --rate 50MiB/s      every member that is out
   zeoraidctl recover copy2 --rebuild           a copy that has diverged
   zeoraidctl recover --cancel")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag that people type"
+)]
 pub struct RecoverArgs {
     /// The members to recover
     members: Vec<String>,
@@ -492,7 +496,7 @@ async fn follow(
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
             () = ctrl_c.pressed() => {
-                display.end();
+                display.end(false);
                 match on_interrupt(api, array, context).await? {
                     Some(exit) => return Ok(exit),
                     None => display = progress::display(&context.printer),
@@ -502,7 +506,7 @@ async fn follow(
             }
         }
     }
-    display.end();
+    display.end(ended.iter().all(|(_, how, _)| matches!(how, Ended::Done)));
     drop(display);
     drop(ctrl_c);
     summary(api, array, ended, context).await

@@ -2,7 +2,7 @@
 //! says why not, with the last lines of the log.
 
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
 use clap::Args;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::details::DetailsView;
 use super::fg::FgArgs;
 use super::logtail;
-use crate::admin::api::{AdminApi as _, Status};
+use crate::admin::api::{AdminApi as _, Problem, Status};
 use crate::admin::client::{AdminClient, ClientError, Target};
 use crate::cli::context::{Context, load_config};
 use crate::cli::error::CliError;
@@ -30,6 +30,10 @@ Examples:
   zeoraidctl start
   zeoraidctl start --timeout 10m
   zeoraidctl start --foreground      for systemd and containers; the same as `fg`")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag that people type"
+)]
 pub struct StartArgs {
     /// Stay in the foreground, and log to standard error
     #[arg(short, long, conflicts_with_all = ["timeout", "no_wait"])]
@@ -52,7 +56,7 @@ pub struct StartArgs {
     yes: bool,
 }
 
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 /// A start takes less than a tenth of a second; what is longer is waited for no more finely than a
 /// person can see.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -73,7 +77,11 @@ pub(super) async fn in_instance(
     let exit = start(args, instance, context).await?;
     if context.printer.format == Format::Table {
         let api = client(&load_config(instance)?)?;
-        let view = DetailsView::new(api.arrays().await?, &context.clock);
+        let view = DetailsView::new(
+            api.arrays().await?,
+            &context.clock,
+            Some(instance.to_owned()),
+        );
         context.printer.print(&view)?;
     }
     Ok(exit)
@@ -94,13 +102,18 @@ pub(super) async fn start(
             return Ok(Exit::Done);
         }
         Err(ClientError::NotRunning { .. }) => {}
-        Err(error) => return Err(crate::admin::api::Problem::from(error).into()),
+        Err(error) => return Err(Problem::from(error).into()),
     }
     if args.force {
         confirm_force(args, context)?;
     }
+    let log = std::fs::metadata(&config.log.file).map_or(0, |log| log.len());
     let mut child = launch::spawn(&config, args.force)?;
-    let status = wait_until_it_serves(args, &config, &client, &mut child, context).await?;
+    let status = wait_until_it_serves(args, &client, &mut child, context).await;
+    let status = status.map_err(|waited| match waited {
+        Waited::Ended(status) => did_not_start(status, &config, log),
+        Waited::Failed(error) => error,
+    })?;
     let pid = status.pid;
     let state = if status.ready {
         "serves"
@@ -117,25 +130,23 @@ pub(super) async fn start(
 
 async fn wait_until_it_serves(
     args: &StartArgs,
-    config: &Config,
     client: &AdminClient,
     child: &mut Child,
     context: &Context,
-) -> Result<Status, CliError> {
+) -> Result<Status, Waited> {
     let timeout = args.timeout.unwrap_or(TIMEOUT);
     let started = Instant::now();
     let spinner = Spinner::new(context);
     loop {
         let answer = client.ping().await;
         // Only then: a daemon that answered and ended has ended.
-        if let Some(status) = child.try_wait().map_err(|error| {
-            CliError::new(format!("could not find out how the daemon is: {error}"))
-        })? {
-            return Err(CliError::new(format!(
-                "the daemon did not start ({status}); its log ends:"
-            ))
-            .with_details(logtail::tail(&config.log.file, LOG_LINES))
-            .with_next("zeoraidctl check-config, or: zeoraidctl logtail -n 100"));
+        match child.try_wait() {
+            Ok(None) => {}
+            Ok(Some(status)) => return Err(Waited::Ended(status)),
+            Err(error) => {
+                let message = format!("could not find out how the daemon is: {error}");
+                return Err(Waited::Failed(CliError::new(message)));
+            }
         }
         let waits_for = match answer {
             Ok(status) if status.ready || args.no_wait => return Ok(status),
@@ -149,18 +160,40 @@ async fn wait_until_it_serves(
             Err(ClientError::NotRunning { .. } | ClientError::Unreachable { .. }) => {
                 "it opens its files".to_owned()
             }
-            Err(error) => return Err(crate::admin::api::Problem::from(error).into()),
+            Err(error) => return Err(Waited::Failed(Problem::from(error).into())),
         };
         spinner.say(&waits_for);
         if started.elapsed() >= timeout {
             let waited = format::duration(timeout.as_secs());
             let message =
                 format!("the daemon runs, but does not serve after {waited}: {waits_for}");
-            return Err(CliError::new(message)
-                .with_next("zeoraidctl details, or to start with what is there: zeoraidctl stop && zeoraidctl start --force"));
+            return Err(Waited::Failed(CliError::new(message).with_next(
+                "zeoraidctl details, or to start with what is there: zeoraidctl stop && zeoraidctl start --force",
+            )));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// Why there is nothing to wait for any more.
+enum Waited {
+    Ended(ExitStatus),
+    Failed(CliError),
+}
+
+/// What the daemon said last is why: its own error and next step, where it came so far as to say one,
+/// and what it logged before.
+fn did_not_start(status: ExitStatus, config: &Config, log: u64) -> CliError {
+    let mut lines = logtail::tail_since(&config.log.file, log, LOG_LINES);
+    let mut said = |word: &str| {
+        let at = lines.iter().rposition(|line| line.starts_with(word))?;
+        lines.remove(at).strip_prefix(word).map(str::to_owned)
+    };
+    let next = said("Next: ").unwrap_or_else(|| "zeoraidctl logtail -n 100".to_owned());
+    let why = said("error: ").unwrap_or_else(|| format!("it ended at once ({status})"));
+    CliError::new(format!("the daemon did not start: {why}"))
+        .with_details(lines)
+        .with_next(next)
 }
 
 fn confirm_force(args: &StartArgs, context: &Context) -> Result<(), CliError> {
@@ -186,7 +219,7 @@ fn confirm_force(args: &StartArgs, context: &Context) -> Result<(), CliError> {
 /// The client of the instance's daemon.
 pub(super) fn client(config: &Config) -> Result<AdminClient, CliError> {
     AdminClient::new(Target::Socket(config.admin.socket.clone()))
-        .map_err(|error| crate::admin::api::Problem::from(error).into())
+        .map_err(|error| Problem::from(error).into())
 }
 
 /// Says what is waited for, on a terminal; elsewhere the message at the end says it.

@@ -27,7 +27,7 @@ pub struct StopArgs {
 impl Default for StopArgs {
     fn default() -> Self {
         StopArgs {
-            timeout: Duration::from_secs(60),
+            timeout: Duration::from_mins(1),
         }
     }
 }

@@ -13,6 +13,10 @@ use crate::cli::exit::Exit;
 pub struct WaitArgs {}
 
 pub async fn run(_: &WaitArgs, context: &Context) -> Result<Exit, CliError> {
+    context.until_ctrl_c(wait(context)).await
+}
+
+async fn wait(context: &Context) -> Result<Exit, CliError> {
     let client = context.client()?;
     match client.ping().await {
         Ok(status) => {

@@ -24,10 +24,16 @@ pub fn counted(number: u64, one: &str) -> String {
     format!("{} {one}{plural}", count(number))
 }
 
-/// `8.4 GiB`.
+/// `8.4 GiB`, `263 MiB`.
 pub fn bytes(bytes: u64) -> String {
-    let format = humansize::BINARY.decimal_places(1).decimal_zeroes(0);
-    humansize::format_size(bytes, format)
+    let format = humansize::BINARY.decimal_zeroes(0);
+    let exact = humansize::format_size(bytes, format.decimal_places(1));
+    let whole = exact.find('.').unwrap_or(0);
+    if whole < 3 {
+        exact
+    } else {
+        humansize::format_size(bytes, format.decimal_places(0))
+    }
 }
 
 /// Something per second: whole from ten up.
@@ -121,6 +127,7 @@ mod tests {
         assert_eq!(counted(1, "client"), "1 client");
         assert_eq!(bytes(8), "8 B");
         assert_eq!(bytes(31 << 20), "31 MiB");
+        assert_eq!(bytes(275_755_520), "263 MiB");
         assert_eq!(bytes(9_019_431_321), "8.4 GiB");
         assert_eq!(
             (rate(0.0), rate(0.25), rate(212.4)),

@@ -78,18 +78,19 @@ pub fn flow(first: &str, segments: &[String], indent: usize, width: usize) -> St
 
 /// A sentence, wrapped between words.
 pub fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
+    let mut lines = Vec::new();
+    let mut line = String::new();
     for word in text.split(' ') {
-        let last = lines.last_mut().expect("there is always a line");
-        if !last.is_empty() && measure_text_width(last) + 1 + measure_text_width(word) > width {
-            lines.push(word.to_owned());
-        } else {
-            if !last.is_empty() {
-                last.push(' ');
-            }
-            *last += word;
+        let wide = measure_text_width(&line) + 1 + measure_text_width(word);
+        if !line.is_empty() && wide > width {
+            lines.push(std::mem::take(&mut line));
         }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line += word;
     }
+    lines.push(line);
     lines
 }
 

@@ -554,7 +554,7 @@ impl Controller {
         }
     }
 
-    pub(super) fn name(&self, member: MemberId) -> String {
+    pub(crate) fn name(&self, member: MemberId) -> String {
         self.members
             .get(&member)
             .map(|member| member.name.clone())

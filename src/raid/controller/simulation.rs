@@ -1034,7 +1034,6 @@ impl World {
 struct Story(World);
 
 impl Drop for Story {
-    #[expect(clippy::print_stderr, reason = "a failing test tells its story")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("SEED={} POLICY={:?}", self.0.seed, self.0.policy);

@@ -1,1 +1,673 @@
+//! The controller, fed event by event. States are reached only by legal steps.
 
+use super::*;
+use crate::raid::{FailMode, StartPolicy};
+use crate::storage::Answer;
+use crate::zodb::Conflict;
+
+const A: MemberId = MemberId(0);
+const B: MemberId = MemberId(1);
+const C: MemberId = MemberId(2);
+
+struct Fed {
+    controller: Controller,
+    now: Now,
+    generation: u64,
+    /// What was decided since the last look, in a few words.
+    said: Vec<String>,
+    /// The last record that was to be kept.
+    record: Option<Membership>,
+}
+
+fn configured(name: &str) -> Configured {
+    Configured {
+        name: name.to_owned(),
+        fingerprint: String::new(),
+        description: Description {
+            kind: "test",
+            location: name.to_owned(),
+        },
+    }
+}
+
+fn rules() -> Rules {
+    Rules {
+        array: "main".into(),
+        start_policy: StartPolicy::InSync,
+        force: false,
+        min_optimal: 1,
+        fail_mode: FailMode::Close,
+        transaction_timeout: Duration::from_secs(10),
+        catch_up_limit: Duration::from_secs(2),
+        auto_recover: false,
+        start_grace: Duration::from_secs(3),
+    }
+}
+
+fn closed() -> Fault {
+    Fault::Closed("test".into())
+}
+
+impl Fed {
+    fn new(rules: Rules, recorded: Option<Membership>) -> Fed {
+        let now = Now {
+            monotonic: Instant::now(),
+            wall: Timestamp::UNIX_EPOCH,
+        };
+        let members = ["a", "b", "c"].map(configured).to_vec();
+        let mut controller = Controller::new(rules, members, recorded, now);
+        controller.take_effects();
+        Fed {
+            controller,
+            now,
+            generation: 0,
+            said: Vec::new(),
+            record: None,
+        }
+    }
+
+    /// All members are open and level, and the record says so.
+    fn serving() -> Fed {
+        let mut fed = Fed::new(rules(), None);
+        for member in [A, B, C] {
+            fed.open(member, Tid(5));
+        }
+        let found = [A, B, C].map(|member| (member, Compared::Level)).to_vec();
+        fed.feed(Event::Assembled { found }).ok();
+        assert_ne!(
+            fed.controller.serving,
+            Serving::Yes,
+            "not before the record"
+        );
+        fed.recorded();
+        assert_eq!(fed.controller.serving, Serving::Yes);
+        fed.said.clear();
+        fed
+    }
+
+    fn feed(&mut self, event: Event) -> Asked {
+        let (asked, effects) = self.controller.apply(self.now, event);
+        for effect in effects {
+            if let Some(said) = self.in_words(effect) {
+                self.said.push(said);
+            }
+        }
+        asked
+    }
+
+    fn in_words(&mut self, effect: Effect) -> Option<String> {
+        let said = match effect {
+            Effect::Record(record) => {
+                self.record = Some(record);
+                return None;
+            }
+            Effect::Vote { member, .. } => format!("vote {}", member.0),
+            Effect::Finish { member, .. } => format!("finish {}", member.0),
+            Effect::Abort { .. } => "abort".into(),
+            Effect::VoteReply { reply, .. } => match reply {
+                VoteReply::Ready { .. } => "voted".into(),
+                VoteReply::Conflicts(_) => "conflicts".into(),
+                VoteReply::No(_) => "no".into(),
+                VoteReply::Fault(_) => "vote failed".into(),
+            },
+            Effect::FinishReply { reply: Ok(_), .. } => "finished".into(),
+            Effect::FinishReply { reply: Err(_), .. } => "finish failed".into(),
+            Effect::CatchUpGranted { .. } => "granted".into(),
+            Effect::CatchUpRefused { .. } => "refused".into(),
+            Effect::Joined { .. } => "joined".into(),
+            Effect::StartRecovery { .. } => "recovery".into(),
+            Effect::CancelRecovery => "cancel".into(),
+            Effect::Notice(notice) => notice.kind().into(),
+            _ => return None,
+        };
+        Some(said)
+    }
+
+    /// What was decided since the last look.
+    fn said(&mut self) -> String {
+        std::mem::take(&mut self.said).join(", ")
+    }
+
+    fn open(&mut self, member: MemberId, last_tid: Tid) {
+        self.generation += 1;
+        self.feed(Event::MemberOpened {
+            member,
+            generation: Generation(self.generation),
+            last_tid,
+            pipelined: true,
+        })
+        .ok();
+    }
+
+    fn lose(&mut self, member: MemberId) {
+        let generation = self.controller.members[&member].generation();
+        self.feed(Event::MemberLost {
+            member,
+            generation: generation.expect("it is open"),
+            fault: closed(),
+        })
+        .ok();
+    }
+
+    fn recorded(&mut self) {
+        let epoch = self.controller.epoch;
+        self.feed(Event::Recorded { epoch }).ok();
+    }
+
+    fn record_fails(&mut self) {
+        let (epoch, reason) = (self.controller.epoch, "test".to_owned());
+        self.feed(Event::RecordFailed { epoch, reason }).ok();
+    }
+
+    fn later(&mut self, seconds: u64) {
+        self.now.monotonic += Duration::from_secs(seconds);
+        self.feed(Event::Tick).ok();
+    }
+
+    fn vote(&mut self, commit: u64) {
+        self.feed(Event::VoteAsked {
+            commit: CommitId(commit),
+            wanted: None,
+            bytes: 100,
+        })
+        .ok();
+    }
+
+    fn ballot(&mut self, commit: u64, member: MemberId, ballot: Ballot) {
+        let commit = CommitId(commit);
+        self.feed(Event::MemberVoted {
+            commit,
+            member,
+            ballot,
+        })
+        .ok();
+    }
+
+    fn all_vote(&mut self, commit: u64, ballot: &Ballot) {
+        self.vote(commit);
+        for member in [A, B, C] {
+            self.ballot(commit, member, ballot.clone());
+        }
+    }
+
+    fn finish(&mut self, commit: u64) {
+        let commit = CommitId(commit);
+        self.feed(Event::FinishAsked { commit }).ok();
+    }
+
+    fn finished(&mut self, commit: u64, member: MemberId) {
+        let commit = CommitId(commit);
+        self.feed(Event::MemberFinished { commit, member }).ok();
+    }
+
+    /// With commit 1 in this state.
+    fn at(state: &str) -> Fed {
+        let mut fed = Fed::serving();
+        match state {
+            "queued" => {
+                fed.vote(9);
+                fed.vote(1);
+            }
+            "voting" => fed.vote(1),
+            "resolving" => fed.all_vote(1, &Ballot::Conflicts(vec![conflict()])),
+            "voted" => fed.all_vote(1, &ready()),
+            "awaits record" => {
+                fed.all_vote(1, &ready());
+                fed.lose(C);
+                fed.finish(1);
+            }
+            "finishing" => {
+                fed.all_vote(1, &ready());
+                fed.finish(1);
+                fed.finished(1, A);
+            }
+            "awaits ack" => {
+                fed.all_vote(1, &ready());
+                fed.finish(1);
+                fed.finished(1, A);
+                fed.finished(1, B);
+                fed.lose(C);
+            }
+            _ => panic!("no state {state}"),
+        }
+        fed.said.clear();
+        fed
+    }
+
+    /// A recovery of c holds the lock and is level, but for the record.
+    fn joining() -> Fed {
+        let mut fed = Fed::serving();
+        fed.feed(Event::DisableAsked { member: "c".into() })
+            .unwrap();
+        fed.recorded();
+        fed.feed(Event::RecoverAsked {
+            member: "c".into(),
+            strategy: Strategy::Missing,
+            rate: None,
+        })
+        .unwrap();
+        fed.open(C, Tid(5));
+        let commit = CommitId(7);
+        fed.feed(Event::CatchUpAsked { commit }).unwrap();
+        fed.feed(Event::TargetLevel {
+            commit,
+            member: C,
+            last_tid: Tid(5),
+        })
+        .unwrap();
+        assert!(fed.controller.members[&C].is_in_sync());
+        fed.said.clear();
+        fed
+    }
+
+    fn readable(&self) -> Vec<u32> {
+        self.controller.readable().map(|(id, _)| id.0).collect()
+    }
+}
+
+fn ready() -> Ballot {
+    Ballot::Ready {
+        resolved: Vec::new(),
+    }
+}
+
+fn no(text: &str) -> Ballot {
+    Ballot::No(Answer::Invalid(text.into()))
+}
+
+fn conflict() -> Conflict {
+    Conflict {
+        oid: Oid(1),
+        committed: Tid(5),
+        read: Tid(4),
+        data: None,
+    }
+}
+
+#[test]
+fn ballots_are_counted() {
+    let conflicts = || Ballot::Conflicts(vec![conflict()]);
+    let table: [([Ballot; 3], &str, usize); 7] = [
+        ([ready(), ready(), ready()], "voted", 3),
+        ([no("x"), no("x"), no("x")], "abort, no", 3),
+        (
+            [conflicts(), conflicts(), conflicts()],
+            "abort, conflicts",
+            3,
+        ),
+        (
+            [ready(), no("x"), ready()],
+            "disagreement, voted, member-degraded",
+            2,
+        ),
+        (
+            [no("x"), ready(), no("x")],
+            "disagreement, abort, no, member-degraded",
+            2,
+        ),
+        (
+            [conflicts(), ready(), conflicts()],
+            "disagreement, abort, conflicts, member-degraded",
+            2,
+        ),
+        // Nobody has a majority: nothing is done, and nobody is taken out.
+        ([ready(), no("x"), no("y")], "disagreement, abort, no", 3),
+    ];
+    for (ballots, expected, in_sync) in table {
+        let mut fed = Fed::serving();
+        fed.vote(1);
+        fed.said.clear();
+        for (member, ballot) in [A, B, C].into_iter().zip(ballots.clone()) {
+            fed.ballot(1, member, ballot);
+        }
+        assert_eq!(fed.said(), expected, "{ballots:?}");
+        assert_eq!(fed.controller.in_sync_count(), in_sync, "{ballots:?}");
+    }
+}
+
+#[test]
+fn whatever_happens_in_whatever_state_the_client_is_answered() {
+    let lose_one: fn(&mut Fed) = |fed| fed.lose(B);
+    let lose_all: fn(&mut Fed) = |fed| {
+        for member in [C, B, A] {
+            if fed.controller.members[&member].is_open() {
+                fed.lose(member);
+            }
+        }
+        // What else is said is not this table's.
+        fed.said
+            .retain(|said| !said.contains("degraded") && !said.contains("not-serving"));
+    };
+    let gone: fn(&mut Fed) = |fed| {
+        drop(fed.feed(Event::Gone {
+            commit: CommitId(1),
+        }))
+    };
+    let record_fails: fn(&mut Fed) = Fed::record_fails;
+    let late: fn(&mut Fed) = |fed| fed.later(11);
+    let stop: fn(&mut Fed) = |fed| drop(fed.feed(Event::StopAsked));
+    let table: [(&str, &str, fn(&mut Fed), &str); 42] = [
+        ("queued", "gone", gone, "abort"),
+        ("queued", "one lost", lose_one, "member-degraded"),
+        (
+            "queued",
+            "all lost",
+            lose_all,
+            "abort, vote failed, abort, vote failed",
+        ),
+        ("queued", "record fails", record_fails, "record-failed"),
+        ("queued", "late", late, ""),
+        ("queued", "stop", stop, "vote failed"),
+        ("voting", "gone", gone, "abort"),
+        ("voting", "one lost", lose_one, "member-degraded"),
+        ("voting", "all lost", lose_all, "abort, vote failed"),
+        ("voting", "record fails", record_fails, "record-failed"),
+        // Members answer in time, or are lost: that is the runner's.
+        ("voting", "late", late, ""),
+        ("voting", "stop", stop, ""),
+        ("resolving", "gone", gone, "abort"),
+        ("resolving", "one lost", lose_one, "member-degraded"),
+        ("resolving", "all lost", lose_all, "abort"),
+        ("resolving", "record fails", record_fails, "record-failed"),
+        ("resolving", "late", late, "transaction-timed-out, abort"),
+        ("resolving", "stop", stop, ""),
+        ("voted", "gone", gone, "abort"),
+        ("voted", "one lost", lose_one, "member-degraded"),
+        ("voted", "all lost", lose_all, "abort"),
+        ("voted", "record fails", record_fails, "record-failed"),
+        ("voted", "late", late, "transaction-timed-out, abort"),
+        ("voted", "stop", stop, ""),
+        ("awaits record", "gone", gone, "abort"),
+        ("awaits record", "one lost", lose_one, "member-degraded"),
+        (
+            "awaits record",
+            "all lost",
+            lose_all,
+            "abort, finish failed",
+        ),
+        (
+            "awaits record",
+            "record fails",
+            record_fails,
+            "record-failed, abort, finish failed",
+        ),
+        (
+            "awaits record",
+            "late",
+            late,
+            "transaction-timed-out, abort, finish failed",
+        ),
+        ("awaits record", "stop", stop, ""),
+        // It is finished whether or not its client is there to hear of it.
+        ("finishing", "gone", gone, ""),
+        ("finishing", "one lost", lose_one, "member-degraded"),
+        ("finishing", "all lost", lose_all, "finish failed"),
+        ("finishing", "record fails", record_fails, "record-failed"),
+        ("finishing", "late", late, ""),
+        ("finishing", "stop", stop, ""),
+        ("awaits ack", "gone", gone, ""),
+        ("awaits ack", "one lost", lose_one, "member-degraded"),
+        ("awaits ack", "all lost", lose_all, "finish failed"),
+        ("awaits ack", "record fails", record_fails, "record-failed"),
+        ("awaits ack", "late", late, "finish failed"),
+        ("awaits ack", "stop", stop, ""),
+    ];
+    for (state, what, event, expected) in table {
+        let mut fed = Fed::at(state);
+        event(&mut fed);
+        assert_eq!(fed.said(), expected, "{state}: {what}");
+    }
+}
+
+#[test]
+fn the_record_of_a_loss_is_durable_before_members_are_asked_to_finish() {
+    let mut fed = Fed::at("awaits record");
+    assert_eq!(fed.said(), "");
+    fed.recorded();
+    assert_eq!(fed.said(), "finish 0, finish 1");
+}
+
+#[test]
+fn the_record_of_a_loss_is_durable_before_the_transaction_is_acknowledged() {
+    let mut fed = Fed::at("awaits ack");
+    let head = fed.controller.head;
+    fed.later(1);
+    assert_eq!((fed.said(), fed.controller.head), (String::new(), head));
+    fed.recorded();
+    assert_eq!(fed.said(), "finished");
+    assert!(fed.controller.head > head);
+    let Some(Out {
+        unacknowledged_tail,
+        ..
+    }) = fed.controller.members[&C].out()
+    else {
+        panic!("c is out")
+    };
+    assert!(unacknowledged_tail, "it may hold the transaction or not");
+}
+
+#[test]
+fn what_only_a_lost_member_has_finished_is_not_acknowledged() {
+    let mut fed = Fed::at("finishing");
+    let head = fed.controller.head;
+    fed.lose(A);
+    fed.lose(B);
+    fed.recorded();
+    // c, the last one, fails before it has finished; a has, and is lost.
+    fed.lose(C);
+    assert!(fed.said().contains("finish failed"));
+    fed.recorded();
+    assert_eq!(fed.controller.head, head);
+    assert_eq!(fed.said(), "");
+}
+
+#[test]
+fn a_transaction_told_as_unknown_is_told_once_and_may_come_true() {
+    let mut fed = Fed::at("awaits ack");
+    let head = fed.controller.head;
+    fed.later(11);
+    assert_eq!(fed.said(), "finish failed");
+    fed.later(11);
+    fed.recorded();
+    assert_eq!(fed.said(), "");
+    assert!(fed.controller.head > head);
+    assert!(fed.controller.is_idle());
+}
+
+#[test]
+fn all_in_line_behind_a_record_that_cannot_be_written_are_answered() {
+    let mut fed = Fed::at("finishing");
+    fed.all_vote(2, &ready());
+    fed.finish(2);
+    for commit in [1, 2] {
+        fed.finished(commit, A);
+        fed.finished(commit, B);
+    }
+    fed.said.clear();
+    fed.lose(C);
+    fed.later(11);
+    assert_eq!(fed.said(), "member-degraded, finish failed, finish failed");
+    fed.recorded();
+    assert!(fed.controller.is_idle());
+}
+
+#[test]
+fn a_client_does_not_keep_the_lock_by_voting_again_and_again() {
+    let mut fed = Fed::at("resolving");
+    for _ in 0..3 {
+        fed.later(3);
+        fed.all_vote(1, &Ballot::Conflicts(vec![conflict()]));
+    }
+    fed.said.clear();
+    fed.later(2);
+    assert_eq!(fed.said(), "transaction-timed-out, abort");
+}
+
+#[test]
+fn a_target_is_read_and_counted_upon_only_when_the_record_lets_it_in() {
+    let mut fed = Fed::joining();
+    assert_eq!(fed.readable(), [0, 1]);
+    fed.recorded();
+    assert_eq!(fed.said(), "member-optimal, joined");
+    assert_eq!(fed.readable(), [0, 1, 2]);
+}
+
+#[test]
+fn a_target_that_cannot_join_leaves_everything_as_it_was() {
+    let events: [(&str, fn(&mut Fed), &str); 4] = [
+        (
+            "lost",
+            |fed| fed.lose(C),
+            "refused, cancel, member-degraded",
+        ),
+        (
+            "disabled",
+            |fed| drop(fed.feed(Event::DisableAsked { member: "c".into() })),
+            "refused, cancel, member-degraded",
+        ),
+        ("record fails", Fed::record_fails, "record-failed, refused"),
+        ("record hangs", |fed| fed.later(5), "refused"),
+    ];
+    for (what, event, expected) in events {
+        let mut fed = Fed::joining();
+        event(&mut fed);
+        assert_eq!(fed.said(), expected, "{what}");
+        assert_eq!(fed.readable(), [0, 1], "{what}");
+        // Nobody holds the lock any more.
+        fed.vote(1);
+        assert_eq!(fed.said(), "vote 0, vote 1", "{what}");
+        fed.recorded();
+        assert!(!fed.said().contains("optimal"), "{what}");
+    }
+}
+
+#[test]
+fn a_target_is_never_all_that_remains() {
+    let mut fed = Fed::joining();
+    fed.lose(A);
+    assert_eq!(fed.said(), "member-degraded");
+    fed.lose(B);
+    assert!(fed.said().starts_with("refused, not-serving"));
+    let in_sync: Vec<_> = fed.controller.in_sync().map(|(id, _)| id).collect();
+    assert_eq!(in_sync, [B], "it starts anew from b");
+    fed.record_fails();
+    fed.recorded();
+}
+
+#[test]
+fn force_is_for_one_start() {
+    let mut fed = Fed::new(
+        Rules {
+            force: true,
+            ..rules()
+        },
+        None,
+    );
+    fed.open(A, Tid(5));
+    for member in [B, C] {
+        let fault = closed();
+        fed.feed(Event::OpenFailed { member, fault }).ok();
+    }
+    let found = vec![(A, Compared::Level)];
+    fed.feed(Event::Assembled { found }).ok();
+    fed.recorded();
+    assert_eq!(fed.controller.serving, Serving::Yes);
+    fed.open(B, Tid(3));
+    fed.said.clear();
+    fed.lose(A);
+    fed.later(60);
+    assert_ne!(
+        fed.controller.phase,
+        Phase::Assembling,
+        "not from b, which is behind"
+    );
+}
+
+#[test]
+fn before_the_first_start_no_record_is_written() {
+    let mut fed = Fed::new(rules(), None);
+    let members = ["a", "b"].map(configured).to_vec();
+    let dry_run = false;
+    fed.feed(Event::MembersAsked { members, dry_run }).unwrap();
+    let refused = fed.feed(Event::DisableAsked { member: "a".into() });
+    assert!(matches!(refused, Err(Refused::NotServing { .. })));
+    fed.later(1);
+    assert_eq!(fed.record, None);
+}
+
+#[test]
+fn a_removed_member_is_out_of_the_record_before_anything_is_acknowledged_without_it() {
+    let mut fed = Fed::at("finishing");
+    fed.finished(1, B);
+    let members = ["a", "b"].map(configured).to_vec();
+    let dry_run = false;
+    fed.feed(Event::MembersAsked { members, dry_run }).unwrap();
+    assert_eq!(fed.said(), "member-removed");
+    fed.recorded();
+    assert_eq!(fed.said(), "finished");
+}
+
+#[test]
+fn an_array_that_stops_does_not_start_again() {
+    let mut fed = Fed::at("finishing");
+    fed.feed(Event::StopAsked).unwrap();
+    for member in [A, B, C] {
+        fed.lose(member);
+    }
+    assert_eq!(fed.controller.phase, Phase::Stopping);
+    assert!(fed.said().contains("finish failed"));
+    let commits = &fed.controller.commits;
+    assert!(commits.is_empty(), "{commits:?}");
+}
+
+#[test]
+fn a_record_that_cannot_be_written_is_said_once_and_written_again() {
+    let mut fed = Fed::at("voted");
+    fed.lose(C);
+    fed.said.clear();
+    for _ in 0..5 {
+        fed.record = None;
+        fed.record_fails();
+        fed.later(1);
+        assert!(fed.record.is_some());
+    }
+    assert_eq!(fed.said(), "record-failed");
+}
+
+#[test]
+fn members_disabled_while_the_start_compares_them_stay_out() {
+    let mut fed = Fed::serving();
+    for member in [B, C] {
+        fed.lose(member);
+    }
+    let recorded = fed.record.clone();
+    let mut fed = Fed::new(
+        Rules {
+            start_policy: StartPolicy::Newest,
+            ..rules()
+        },
+        recorded,
+    );
+    for member in [A, B, C] {
+        fed.open(member, Tid(5));
+    }
+    assert_eq!(fed.controller.phase, Phase::Assembling);
+    fed.feed(Event::DisableAsked { member: "b".into() })
+        .unwrap();
+    let found = [A, B, C].map(|member| (member, Compared::Level)).to_vec();
+    fed.feed(Event::Assembled { found }).ok();
+    fed.recorded();
+    assert_eq!(fed.readable(), [0, 2]);
+}
+
+#[test]
+fn what_is_waited_for_says_whom_and_why() {
+    let mut fed = Fed::new(rules(), None);
+    fed.open(A, Tid(5));
+    let fault = Fault::Unreachable("no route to host".into());
+    fed.feed(Event::OpenFailed { member: B, fault }).ok();
+    let Serving::Starting { waits_for } = &fed.controller.serving else {
+        panic!("{:?}", fed.controller.serving)
+    };
+    assert_eq!(waits_for, "b (no route to host), c (being opened)");
+}

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use super::super::controller::{Link, MemberId};
 use super::super::report::{AnalysisReport, Finding, Refused, TxnSummary};
 use super::super::runner::{Runner, as_fault};
 use crate::storage::{Answer, Fault, Storage, StorageError};
@@ -15,76 +16,115 @@ use crate::zodb::{HistoryRecord, HistoryTxn, RecordData, Tid, TidRange, TxnMeta,
 /// How many of the transactions that only the target holds are named.
 const NAMED: usize = 100;
 
+/// Which of the two could not be asked.
+#[derive(Debug)]
+pub(in crate::raid) enum Broken {
+    Source(StorageError),
+    Target(StorageError),
+}
+
+/// Says of every error whose it is.
+trait Of<T> {
+    fn of_source(self) -> Result<T, Broken>;
+    fn of_target(self) -> Result<T, Broken>;
+}
+
+impl<T> Of<T> for Result<T, StorageError> {
+    fn of_source(self) -> Result<T, Broken> {
+        self.map_err(Broken::Source)
+    }
+
+    fn of_target(self) -> Result<T, Broken> {
+        self.map_err(Broken::Target)
+    }
+}
+
 /// What a recovery of this member would find; nothing is changed.
 pub(in crate::raid) async fn analyse(
     runner: &Arc<Runner>,
     member: &str,
 ) -> Result<AnalysisReport, Refused> {
-    let (storage, fault, opener) = runner.look(|core| {
-        let id = core.controller.id_of(member)?;
-        let handle = core.members.get(&id).ok_or(Refused::ShuttingDown)?;
-        let storage = handle
-            .storage
-            .as_ref()
-            .map(|(_, storage)| Arc::clone(storage));
-        Ok((
-            storage,
-            handle.last_fault.clone(),
-            Arc::clone(&handle.spec.opener),
-        ))
-    })?;
+    let id = runner.look(|core| core.controller.id_of(member))?;
     let view = runner.view();
-    let Some(source) = view.readers.iter().find(|reader| {
-        runner.look(|core| {
-            core.members
-                .get(&reader.member)
-                .map(|h| h.spec.name != member)
-        }) == Some(true)
-    }) else {
+    let source = view.readers.iter().find(|reader| reader.member != id);
+    let Some(source) = source else {
         return Err(Refused::NotServing {
             reason: "no other optimal member is open".into(),
         });
     };
-    let name = runner.look(|core| {
-        core.members
-            .get(&source.member)
-            .map(|h| h.spec.name.clone())
-    });
+    let name = runner.look(|core| core.controller.name(source.member));
     let report = |finding| AnalysisReport {
         member: member.to_owned(),
-        source: name.clone().unwrap_or_default(),
+        source: name.clone(),
         finding,
     };
-    let refused = |fault| Refused::Member {
+    let refused = |member: &str, fault| Refused::Member {
         member: member.to_owned(),
         fault,
     };
-    // A member that is shut is opened for the time of the analysis.
-    let (target, opened_here) = match (storage, fault) {
-        (Some(storage), _) => (storage, false),
-        (None, Some(Fault::Damaged(reason))) => return Ok(report(Finding::Damaged { reason })),
-        (None, _) => {
-            let opening = tokio::time::timeout(runner.options.open_timeout, opener.open()).await;
-            match opening {
-                Ok(Ok(storage)) => (storage, true),
-                Ok(Err(Fault::Damaged(reason))) => return Ok(report(Finding::Damaged { reason })),
-                Ok(Err(fault)) => return Err(refused(fault)),
-                Err(_) => return Err(refused(runner.timeout("being opened"))),
-            }
-        }
+    let (target, opened_here) = match open(runner, id).await {
+        Ok(opened) => opened,
+        Err(Fault::Damaged(reason)) => return Ok(report(Finding::Damaged { reason })),
+        Err(fault) => return Err(refused(member, fault)),
     };
-    let related = tokio::time::timeout(
-        runner.options.member_timeout,
-        relate(&*source.storage, &*target, view.head),
-    )
-    .await;
+    let patience = runner.options.member_timeout * super::ANALYSIS;
+    let related = relate(&*source.storage, &*target, view.head);
+    let related = tokio::time::timeout(patience, related).await;
     if opened_here {
         target.close().await;
     }
     match related {
         Ok(Ok(finding)) => Ok(report(finding)),
-        Ok(Err(error)) => Err(refused(as_fault(error))),
-        Err(_) => Err(refused(runner.timeout("the analysis"))),
+        Ok(Err(Broken::Target(error))) => Err(refused(member, as_fault(error))),
+        Ok(Err(Broken::Source(error))) => Err(refused(&name, as_fault(error))),
+        Err(_) => {
+            let (what, after) = ("the analysis", patience);
+            Err(refused(member, Fault::Timeout { what, after }))
+        }
+    }
+}
+
+/// The open member. Its own task is the only one that opens it; but who is shut has nobody who would,
+/// and is opened for the time of the analysis: then the answer's second part is true.
+async fn open(runner: &Arc<Runner>, id: MemberId) -> Result<(Arc<dyn Storage>, bool), Fault> {
+    let limit = runner.options.open_timeout;
+    let late = || Fault::Timeout {
+        what: "being opened",
+        after: limit,
+    };
+    let gone = || Fault::Closed("it was removed".into());
+    let deadline = tokio::time::Instant::now() + limit;
+    let mut links = runner.links();
+    links.mark_unchanged();
+    let mut nudged = false;
+    loop {
+        let (storage, opener, fault, shut) = runner
+            .update(|core| {
+                let shut = core.controller.members.get(&id)?.link == Link::Shut;
+                let handle = core.members.get_mut(&id)?;
+                if !nudged {
+                    handle.try_again();
+                }
+                let storage = handle.storage.clone().map(|(_, storage)| storage);
+                let (opener, fault) = (Arc::clone(&handle.spec.opener), handle.last_fault.clone());
+                Some((storage, opener, fault, shut))
+            })
+            .ok_or_else(gone)?;
+        nudged = true;
+        if let Some(storage) = storage {
+            return Ok((storage, false));
+        }
+        if shut {
+            let opening = tokio::time::timeout_at(deadline, opener.open()).await;
+            return opening.map_err(|_| late())?.map(|storage| (storage, true));
+        }
+        if let Some(fault) = fault {
+            return Err(fault);
+        }
+        let changed = tokio::time::timeout_at(deadline, links.changed()).await;
+        if !matches!(changed, Ok(Ok(()))) {
+            return Err(late());
+        }
     }
 }
 
@@ -93,34 +133,37 @@ pub(in crate::raid) async fn relate(
     source: &dyn Storage,
     target: &dyn Storage,
     head: Tid,
-) -> Result<Finding, StorageError> {
-    let last = target.last_tid().await?;
-    if last.is_zero() {
-        if head.is_zero() {
-            return Ok(Finding::UpToDate);
-        }
-        return Ok(Finding::Empty {
-            lacks: source.measure_after(Tid::ZERO).await?,
-        });
+) -> Result<Finding, Broken> {
+    let last = target.last_tid().await.of_target()?;
+    if last.is_zero() && head.is_zero() {
+        return Ok(Finding::UpToDate);
     }
-    let common = last_common(source, target).await?;
-    let lacks = source.measure_after(common.unwrap_or(Tid::ZERO)).await?;
-    if common == Some(last) {
-        return Ok(if last >= head {
-            Finding::UpToDate
-        } else {
-            Finding::Behind {
-                common: last,
-                lacks,
-            }
-        });
+    let common = if last.is_zero() {
+        None
+    } else {
+        last_common(source, target).await?
+    };
+    if common == Some(last) && last >= head {
+        return Ok(Finding::UpToDate);
     }
     let after = common.unwrap_or(Tid::ZERO);
-    let only_here_count = target.measure_after(after).await?.transactions;
+    let lacks = source.measure_after(after).await.of_source()?;
+    // The last TID proves nothing: it may be that of a transaction which was cut at opening.
+    let only_here_count = if common == Some(last) || last.is_zero() {
+        0
+    } else {
+        target.measure_after(after).await.of_target()?.transactions
+    };
+    if only_here_count == 0 {
+        return Ok(match common {
+            Some(common) => Finding::Behind { common, lacks },
+            None => Finding::Empty { lacks },
+        });
+    }
     let mut only_here = Vec::new();
-    let mut history = target.iterate(TidRange::after(after)).await?;
+    let mut history = target.iterate(TidRange::after(after)).await.of_target()?;
     while only_here.len() < NAMED
-        && let Some(transaction) = history.next().await?
+        && let Some(transaction) = history.next().await.of_target()?
     {
         only_here.push(summary(&transaction));
     }
@@ -142,14 +185,11 @@ fn summary(transaction: &HistoryTxn) -> TxnSummary {
 }
 
 /// The last transaction that both hold.
-async fn last_common(
-    source: &dyn Storage,
-    target: &dyn Storage,
-) -> Result<Option<Tid>, StorageError> {
+async fn last_common(source: &dyn Storage, target: &dyn Storage) -> Result<Option<Tid>, Broken> {
     let (mut before, mut step) = (Tid::MAX, 1);
     loop {
         // Newest first.
-        let tids = target.tids_before(before, step).await?;
+        let tids = target.tids_before(before, step).await.of_target()?;
         let Some(oldest) = tids.last().copied() else {
             return Ok(None);
         };
@@ -171,17 +211,13 @@ async fn last_common(
     }
 }
 
-async fn is_common(
-    source: &dyn Storage,
-    target: &dyn Storage,
-    tid: Tid,
-) -> Result<bool, StorageError> {
-    let Some(theirs) = only(target, tid).await? else {
+async fn is_common(source: &dyn Storage, target: &dyn Storage, tid: Tid) -> Result<bool, Broken> {
+    let Some(theirs) = only(target, tid).await.of_target()? else {
         return Ok(false);
     };
-    match only(source, tid).await? {
+    match only(source, tid).await.of_source()? {
         Some(ours) => same(&ours, &theirs),
-        None => was_packed_away(source, &theirs).await,
+        None => was_packed_away(source, &theirs).await.of_source(),
     }
 }
 
@@ -218,7 +254,7 @@ async fn was_packed_away(
 /// of it; what both still hold must be the same.
 ///
 /// Blocks for records that are pieces of files; they are rare and large.
-pub(super) fn same(ours: &HistoryTxn, theirs: &HistoryTxn) -> Result<bool, StorageError> {
+pub(super) fn same(ours: &HistoryTxn, theirs: &HistoryTxn) -> Result<bool, Broken> {
     let packed = [ours, theirs]
         .iter()
         .any(|txn| txn.meta.status == TxnStatus::Packed);
@@ -255,7 +291,7 @@ pub(super) fn same(ours: &HistoryTxn, theirs: &HistoryTxn) -> Result<bool, Stora
 }
 
 /// A back-pointer and the data it points to are the same record: packing turns one into the other.
-fn same_record(ours: &HistoryRecord, theirs: &HistoryRecord) -> Result<bool, StorageError> {
+fn same_record(ours: &HistoryRecord, theirs: &HistoryRecord) -> Result<bool, Broken> {
     if ours.oid != theirs.oid {
         return Ok(false);
     }
@@ -265,7 +301,8 @@ fn same_record(ours: &HistoryRecord, theirs: &HistoryRecord) -> Result<bool, Sto
         (ours, theirs) => match (ours.payload(), theirs.payload()) {
             (Some(ours), Some(theirs)) => ours
                 .same_as(theirs)
-                .map_err(|error| Fault::io("comparing records", error).into()),
+                // Whose file it was is not told; a recovery goes on with the same source.
+                .map_err(|error| Broken::Target(Fault::io("comparing records", error).into())),
             _ => Ok(false),
         },
     }

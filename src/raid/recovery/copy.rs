@@ -4,14 +4,14 @@ use std::time::Instant;
 
 use super::super::view::Reader;
 use super::analyse::same;
-use super::{Halt, Job, failed, is_past};
+use super::{Halt, Job, is_past};
 use crate::job::Amount;
-use crate::storage::{History, Storage};
+use crate::storage::{Fault, History, Storage};
 use crate::zodb::{HistoryTxn, Tid, TidRange, TxnStatus};
 
 /// A batch is written by the target at once, and made durable as a whole.
 const BATCH_BYTES: u64 = 8 << 20;
-const BATCH_TRANSACTIONS: usize = 4096;
+const BATCH_TRANSACTIONS: u64 = 4096;
 
 impl Job {
     /// Copies the transactions of `range` and says which was the last. Ends early at `until`; then
@@ -27,9 +27,9 @@ impl Job {
         if range.first > range.last {
             return Ok(at);
         }
-        let history = source.storage.iterate(range).await;
-        let mut history = history.map_err(|error| failed("reading the source", error))?;
-        let mut batch = self.next_batch(&mut *history).await?;
+        let history = source.storage.iterate(range);
+        let mut history = self.within(history, Halt::Source).await?;
+        let mut batch = self.next_batch(&mut *history, until).await?;
         while let Some(last) = batch.last().map(|transaction| transaction.tid) {
             if is_past(until) {
                 break;
@@ -44,26 +44,55 @@ impl Job {
                 self.work.check()?;
             }
             // The next batch is read while this one is written.
-            let (written, next) =
-                tokio::join!(target.restore(batch), self.next_batch(&mut *history));
-            written.map_err(|error| failed("writing to the target", error))?;
+            let (written, next) = tokio::join!(
+                self.change(amount.bytes, target.restore(batch)),
+                self.next_batch(&mut *history, until)
+            );
+            written?;
             at = last;
+            self.copied.transactions += amount.transactions;
+            self.copied.bytes += amount.bytes;
             self.work.did(amount);
             batch = next?;
         }
         Ok(at)
     }
 
-    async fn next_batch(&self, history: &mut dyn History) -> Result<Vec<HistoryTxn>, Halt> {
+    async fn next_batch(
+        &self,
+        history: &mut dyn History,
+        until: Option<Instant>,
+    ) -> Result<Vec<HistoryTxn>, Halt> {
+        let most = self.batch(until);
         let (mut batch, mut bytes) = (Vec::new(), 0);
-        while bytes < BATCH_BYTES && batch.len() < BATCH_TRANSACTIONS {
-            let next = history.next().await;
-            let next = next.map_err(|error| failed("reading the source", error))?;
+        while bytes < most.bytes && (batch.len() as u64) < most.transactions {
+            let next = self.within(history.next(), Halt::Source).await?;
             let Some(transaction) = next else { break };
             bytes += transaction.size();
             batch.push(transaction);
         }
         Ok(batch)
+    }
+
+    /// How much is read ahead and written at once, at most by one transaction more. Two batches are in
+    /// memory at a time; records that are pieces of files count in full, although they are not.
+    fn batch(&self, until: Option<Instant>) -> Amount {
+        if until.is_some() {
+            // Clients wait, and between two batches the time is looked at.
+            return Amount {
+                transactions: BATCH_TRANSACTIONS / 4,
+                bytes: BATCH_BYTES / 8,
+            };
+        }
+        // Half a second's worth of the rate, so that a slow recovery goes on evenly.
+        let rate = self.work.rate();
+        let half = |rate: Option<u64>, most: u64| {
+            rate.map_or(most, |per_second| (per_second / 2).clamp(1, most))
+        };
+        Amount {
+            transactions: half(rate.transactions_per_second, BATCH_TRANSACTIONS),
+            bytes: half(rate.bytes_per_second, BATCH_BYTES),
+        }
     }
 
     /// Compares everything up to `at`. From the first difference on the target is cut and copied
@@ -74,8 +103,8 @@ impl Job {
         target: &dyn Storage,
         at: Tid,
     ) -> Result<Tid, Halt> {
-        let total = target.measure_after(Tid::ZERO).await;
-        let total = total.map_err(|error| failed("verifying", error))?;
+        let total = target.measure_after(Tid::ZERO);
+        let total = self.within(total, Halt::Target).await?;
         self.work.begin(
             "verify",
             Amount {
@@ -103,30 +132,29 @@ impl Job {
             first: Tid::ZERO,
             last: at,
         };
-        let ours = source.storage.iterate(range).await;
-        let mut ours = ours.map_err(|error| failed("reading the source", error))?;
-        let Ok(mut theirs) = target.iterate(range).await else {
-            return Ok(Some(Tid::ZERO));
-        };
+        let ours = source.storage.iterate(range);
+        let mut ours = self.within(ours, Halt::Source).await?;
+        let theirs = target.iterate(range);
+        let mut theirs = self.within(theirs, Halt::Target).await?;
         let mut last = Tid::ZERO;
         let (mut our_next, mut their_next) = (None, None);
         loop {
             if our_next.is_none() {
-                let next = ours.next().await;
-                our_next = next.map_err(|error| failed("reading the source", error))?;
+                our_next = self.within(ours.next(), Halt::Source).await?;
             }
             if their_next.is_none() {
-                // What cannot be read is different.
-                let Ok(next) = theirs.next().await else {
-                    return Ok(Some(last));
+                their_next = match self.within(theirs.next(), Halt::Target).await {
+                    // What cannot be read is different.
+                    Err(Halt::Target(Fault::Damaged(_) | Fault::Io { .. })) => {
+                        return Ok(Some(last));
+                    }
+                    next => next?,
                 };
-                their_next = next;
             }
             match (&our_next, &their_next) {
                 (None, None) => return Ok(None),
                 (Some(our), Some(their)) if our.tid == their.tid => {
-                    let equal = same(our, their);
-                    if !equal.map_err(|error| failed("verifying", error))? {
+                    if !same(our, their)? {
                         return Ok(Some(last));
                     }
                     last = our.tid;

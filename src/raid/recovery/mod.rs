@@ -4,7 +4,8 @@
 //! 2. What only the target holds is set aside, where that was asked for or was never acknowledged
 //!    (INVARIANT 9).
 //! 3. *copy*: transactions are copied whole and in order, within the rate ([`copy`]).
-//! 4. *verify* (on request, and after a rebuild): both histories are compared record by record, and
+//! 4. *verify* (on request, for a rebuild, and for a copy that could not be read in one place): both
+//!    histories are compared record by record, and
 //!    the target is cut and copied again from the first difference. This is done before the target
 //!    joins, so that a bad copy never serves.
 //! 5. *catch-up*: the last part is copied under the commit lock, for at most its limit; then the
@@ -22,17 +23,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
 
 use super::Notice;
-use super::controller::{Compared, Ended, Event, MemberId};
+use super::controller::{Compared, Ended, Event, Generation, MemberId};
+use super::member::AskSetAside;
 use super::report::{Finding, Strategy};
 use super::runner::{CatchUp, Core, Runner, as_fault};
 use super::view::Reader;
 use crate::job::{Amount, Cancelled, JobHandle, Rate, Work};
-use crate::storage::{Committed, Fault, Storage, StorageError};
+use crate::storage::{Committed, Fault, SetAside, Storage, StorageError};
 use crate::zodb::{Tid, TidRange};
 
-pub(super) use analyse::{analyse, relate};
+pub(super) use analyse::{Broken, analyse, relate};
 
 /// The recovery that runs, or ended last.
 pub(super) struct LastRecovery {
@@ -75,11 +78,14 @@ pub(super) fn start(
     });
     let job = Job {
         runner: Arc::clone(runner),
+        id: core.recoveries,
         member,
         name,
         strategy,
         may_cut,
         work,
+        copied: Amount::default(),
+        missing: Amount::default(),
     };
     runner.tasks.spawn("recovery", job.run());
 }
@@ -87,6 +93,10 @@ pub(super) fn start(
 /// Why a recovery does not go on.
 enum Halt {
     Cancelled,
+    /// The source failed: another one may do.
+    Source(Fault),
+    /// The target failed: it has to be opened again.
+    Target(Fault),
     /// It may be tried again.
     Failed(String),
     /// Only an operator can help.
@@ -99,42 +109,61 @@ impl From<Cancelled> for Halt {
     }
 }
 
+impl From<Broken> for Halt {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Source(error) => Halt::Source(as_fault(error)),
+            Broken::Target(error) => Halt::Target(as_fault(error)),
+        }
+    }
+}
+
 struct Job {
     runner: Arc<Runner>,
+    /// Tells this recovery from a later one.
+    id: u64,
     member: MemberId,
     name: String,
     strategy: Strategy,
     may_cut: bool,
     work: Work,
+    /// In all phases together.
+    copied: Amount,
+    /// As it was last measured.
+    missing: Amount,
 }
 
+/// How many times as long as a single call an analysis may take.
+const ANALYSIS: u32 = 10;
 /// How long a member that is to be recovered may take to open.
 const OPEN_PATIENCE: Duration = Duration::from_mins(1);
 /// Rounds of copying without the lock before the lock is asked for in any case.
 const ROUNDS: u32 = 8;
 /// So little is always copied under the lock.
 const SHORT_BYTES: u64 = 1 << 20;
+const SHORT_TRANSACTIONS: u64 = 4096;
 
 impl Job {
     async fn run(mut self) {
         let ended = match self.recover().await {
             Ok(()) => Ended::Done,
             Err(Halt::Cancelled) => Ended::Cancelled,
+            Err(Halt::Source(fault)) => Ended::Failed {
+                reason: format!("the source: {fault}"),
+            },
+            Err(Halt::Target(fault)) => Ended::Failed {
+                reason: fault.to_string(),
+            },
             Err(Halt::Failed(reason)) => Ended::Failed { reason },
             Err(Halt::Stuck(reason)) => Ended::Stuck { reason },
         };
         let end = (Timestamp::now(), ended.clone());
-        self.runner.update(|core| {
-            if let Some(recovery) = &mut core.recovery {
-                recovery.ended = Some(end);
-            }
-        });
+        self.tell(|recovery| recovery.ended = Some(end));
         if matches!(ended, Ended::Done) {
-            let done = self.copied();
             self.runner.notice(Notice::RecoveryDone {
                 member: self.name.clone(),
-                transactions: done.transactions,
-                bytes: done.bytes,
+                transactions: self.copied.transactions,
+                bytes: self.copied.bytes,
             });
         }
         self.runner
@@ -145,90 +174,132 @@ impl Job {
             .ok();
     }
 
-    fn copied(&self) -> Amount {
-        self.runner
-            .look(|core| {
-                core.recovery
-                    .as_ref()
-                    .map(|recovery| recovery.handle.progress().done)
-            })
-            .unwrap_or_default()
+    /// Changes what is said of this recovery, unless another one has begun.
+    fn tell(&self, change: impl FnOnce(&mut LastRecovery)) {
+        self.runner.update(|core| {
+            let recovery = core.recovery.as_mut();
+            if let Some(recovery) = recovery.filter(|recovery| recovery.id == self.id) {
+                change(recovery);
+            }
+        });
     }
 
     async fn recover(&mut self) -> Result<(), Halt> {
-        let target = self.open_target().await?;
-        let source = self.choose_source()?;
-        let source_name = self.runner.look(|core| {
-            core.members
-                .get(&source.member)
-                .map(|handle| handle.spec.name.clone())
-        });
-        let source_name = source_name.unwrap_or_default();
-        self.runner.update(|core| {
-            if let Some(recovery) = &mut core.recovery {
-                recovery.source = Some(source_name.clone());
+        let (generation, target) = self.open_target().await?;
+        loop {
+            let (source, alone) = self.choose_source()?;
+            match self.recover_from(&source, &*target).await {
+                Err(Halt::Target(fault)) => {
+                    // Nobody else uses it, so nobody else would notice.
+                    self.runner.lost(self.member, generation, fault.clone());
+                    return Err(Halt::Target(fault));
+                }
+                Err(Halt::Source(fault @ (Fault::Damaged(_) | Fault::Io { .. }))) if alone => {
+                    // Taking the last copy out would help nobody.
+                    return Err(Halt::Stuck(format!(
+                        "the only source cannot be read: {fault}"
+                    )));
+                }
+                Err(Halt::Source(fault)) => {
+                    tracing::warn!(member = self.name, %fault, "a recovery loses its source");
+                    let (member, generation) = (source.member, source.generation);
+                    self.runner.lost(member, generation, fault);
+                }
+                ended => return ended,
             }
-        });
-        let member = self.name.clone();
-        self.runner.notice(Notice::RecoveryStarted {
-            member,
-            source: source_name,
-        });
-
-        let head = self.runner.view().head;
-        let finding = relate(&*source.storage, &*target, head).await;
-        let finding = finding.map_err(|error| failed("the analysis", error))?;
-        let rebuild = matches!(finding, Finding::Diverged { .. });
-        let mut at = self.make_prefix(&*target, finding).await?;
-        at = self.copy_until_short(&source, &*target, at).await?;
-        if self.strategy == Strategy::Verify || rebuild {
-            at = self.verify(&source, &*target, at).await?;
         }
-        self.catch_up(&source, &*target, at).await
+    }
+
+    async fn recover_from(&mut self, source: &Reader, target: &dyn Storage) -> Result<(), Halt> {
+        let name = self.runner.look(|core| core.controller.name(source.member));
+        self.tell(|recovery| recovery.source = Some(name.clone()));
+        self.runner.notice(Notice::RecoveryStarted {
+            member: self.name.clone(),
+            source: name,
+        });
+        self.work.begin("analyse", Amount::default());
+        let head = self.runner.view().head;
+        let patience = self.runner.options.member_timeout * ANALYSIS;
+        let related = relate(&*source.storage, target, head);
+        let finding = tokio::select! {
+            () = self.work.stop().requested() => return Err(Halt::Cancelled),
+            related = tokio::time::timeout(patience, related) => related,
+        };
+        let (what, after) = ("the analysis", patience);
+        let finding = finding.map_err(|_| Halt::Target(Fault::Timeout { what, after }))??;
+        let mut at = self.make_prefix(target, finding).await?;
+        at = self.copy_until_short(source, target, at).await?;
+        if self.strategy != Strategy::Missing {
+            at = self.verify(source, target, at).await?;
+        }
+        self.catch_up(source, target, at).await
+    }
+
+    /// A call that may be dropped, and is when it is cancelled or takes too long.
+    async fn within<T>(
+        &self,
+        call: impl Future<Output = Result<T, StorageError>>,
+        whose: impl FnOnce(Fault) -> Halt,
+    ) -> Result<T, Halt> {
+        let limit = self.runner.options.member_timeout;
+        tokio::select! {
+            () = self.work.stop().requested() => Err(Halt::Cancelled),
+            answer = tokio::time::timeout(limit, call) => match answer {
+                Ok(answer) => answer.map_err(|error| whose(as_fault(error))),
+                Err(_) => Err(whose(self.runner.timeout("a recovery"))),
+            },
+        }
+    }
+
+    /// A call that changes the target: it goes on when it is dropped, so it is waited for also when
+    /// the recovery is cancelled. It says what it carries.
+    async fn change<T>(
+        &self,
+        bytes: u64,
+        call: impl Future<Output = Result<T, StorageError>>,
+    ) -> Result<T, Halt> {
+        let (what, after) = ("a recovery", self.runner.patience(bytes));
+        let answer = tokio::time::timeout(after, call).await;
+        let answer = answer.map_err(|_| Halt::Target(Fault::Timeout { what, after }))?;
+        answer.map_err(|error| Halt::Target(as_fault(error)))
     }
 
     /// The open target. One that is damaged is set aside where a rebuild was asked for.
-    async fn open_target(&mut self) -> Result<Arc<dyn Storage>, Halt> {
+    async fn open_target(&mut self) -> Result<(Generation, Arc<dyn Storage>), Halt> {
         self.work.note("waiting for the member to open");
-        let deadline = tokio::time::Instant::now() + OPEN_PATIENCE;
+        let patience = self.runner.options.open_timeout + OPEN_PATIENCE;
+        let deadline = tokio::time::Instant::now() + patience;
         let mut links = self.runner.links();
-        let mut set_aside = false;
+        let (mut nudged, mut set_aside) = (false, false);
         loop {
             links.mark_unchanged();
-            let (storage, fault, opener, retry) = self
+            let (storage, fault, ask) = self
                 .runner
-                .look(|core| {
-                    let handle = core.members.get(&self.member)?;
-                    let storage = handle
-                        .storage
-                        .as_ref()
-                        .map(|(_, storage)| Arc::clone(storage));
-                    let opener = Arc::clone(&handle.spec.opener);
-                    Some((
-                        storage,
-                        handle.last_fault.clone(),
-                        opener,
-                        Arc::clone(&handle.retry),
-                    ))
+                .update(|core| {
+                    let handle = core.members.get_mut(&self.member)?;
+                    if !nudged {
+                        // What it failed for before may be mended by now.
+                        handle.try_again();
+                    }
+                    let fault = handle.last_fault.clone();
+                    Some((handle.storage.clone(), fault, handle.set_aside.clone()))
                 })
-                .ok_or_else(|| Halt::Stuck("the member was removed".into()))?;
+                .ok_or_else(|| Halt::Failed("the member was removed".into()))?;
+            nudged = true;
             if let Some(storage) = storage {
                 return Ok(storage);
             }
             if let Some(Fault::Damaged(reason)) = fault {
-                if self.strategy != Strategy::Rebuild {
+                if self.strategy != Strategy::Rebuild || set_aside {
                     return Err(Halt::Stuck(format!(
                         "it is damaged: {reason}; it has to be rebuilt"
                     )));
                 }
-                if !set_aside {
-                    set_aside = true;
-                    let saved = opener.set_aside().await.map_err(|fault| {
-                        Halt::Stuck(format!("the damaged copy could not be set aside: {fault}"))
-                    })?;
-                    self.note_set_aside(saved);
-                }
-                retry.notify_one();
+                set_aside = true;
+                nudged = false;
+                self.work.note("setting the damaged copy aside");
+                self.note_set_aside(self.set_aside(ask).await?);
+                continue;
             }
             tokio::select! {
                 () = self.work.stop().requested() => return Err(Halt::Cancelled),
@@ -241,26 +312,46 @@ impl Job {
         }
     }
 
-    fn choose_source(&self) -> Result<Reader, Halt> {
+    /// The member's own task does it: nobody opens the copy meanwhile.
+    async fn set_aside(&self, ask: mpsc::Sender<AskSetAside>) -> Result<SetAside, Halt> {
+        let (sender, answer) = oneshot::channel();
+        let asked = async {
+            ask.send(sender).await.ok()?;
+            answer.await.ok()
+        };
+        let done = tokio::time::timeout(OPEN_PATIENCE, asked).await;
+        let fault = match done {
+            Ok(Some(Ok(saved))) => return Ok(saved),
+            Ok(Some(Err(fault))) => fault,
+            Ok(None) => return Err(Halt::Cancelled),
+            Err(_) => Fault::Timeout {
+                what: "being set aside",
+                after: OPEN_PATIENCE,
+            },
+        };
+        Err(Halt::Stuck(format!(
+            "the damaged copy could not be set aside: {fault}"
+        )))
+    }
+
+    /// The least busy of those that may be read, and whether it is the only one.
+    fn choose_source(&self) -> Result<(Reader, bool), Halt> {
         let view = self.runner.view();
-        let least = view.readers.iter().min_by_key(|reader| {
-            reader
-                .stats
-                .outstanding
-                .load(std::sync::atomic::Ordering::Relaxed)
-        });
+        let busy = |reader: &&Reader| {
+            let outstanding = &reader.stats.outstanding;
+            outstanding.load(std::sync::atomic::Ordering::Relaxed)
+        };
+        let least = view.readers.iter().min_by_key(busy);
+        let alone = view.readers.len() == 1;
         least
-            .cloned()
+            .map(|reader| (reader.clone(), alone))
             .ok_or_else(|| Halt::Failed("no optimal member is open".into()))
     }
 
     /// Makes the target a prefix of the source, and says where it ends.
     async fn make_prefix(&mut self, target: &dyn Storage, finding: Finding) -> Result<Tid, Halt> {
         match finding {
-            Finding::UpToDate => {
-                let last = target.last_tid().await;
-                last.map_err(|error| failed("the analysis", error))
-            }
+            Finding::UpToDate => self.within(target.last_tid(), Halt::Target).await,
             Finding::Behind { common, .. } => Ok(common),
             Finding::Empty { .. } => Ok(Tid::ZERO),
             Finding::Diverged {
@@ -293,24 +384,21 @@ impl Job {
             ));
         }
         self.work.note("setting aside what only this member holds");
-        let saved = target.rewind(keep).await;
-        let saved = saved.map_err(|error| failed("setting aside its tail", error))?;
+        // How much it is, and so how long it takes, is known only to the target.
+        let much = u64::from(u32::MAX);
+        let saved = self.change(much, target.rewind(keep)).await?;
         self.note_set_aside(saved);
         Ok(())
     }
 
-    fn note_set_aside(&self, saved: crate::storage::SetAside) {
+    fn note_set_aside(&self, saved: SetAside) {
         let Some(file) = saved.file else { return };
         self.runner.notice(Notice::SetAside {
             member: self.name.clone(),
             file: file.display().to_string(),
             transactions: saved.extent.transactions,
         });
-        self.runner.update(|core| {
-            if let Some(recovery) = &mut core.recovery {
-                recovery.set_aside.push(file);
-            }
-        });
+        self.tell(|recovery| recovery.set_aside.push(file));
     }
 
     /// Copies without the lock until what is missing can be copied within the catch-up limit.
@@ -320,37 +408,32 @@ impl Job {
         target: &dyn Storage,
         mut at: Tid,
     ) -> Result<Tid, Halt> {
+        let before = self.copied;
         for round in 0..ROUNDS {
             let head = self.runner.view().head;
-            let missing = source.storage.measure_after(at).await;
-            let missing = missing.map_err(|error| failed("measuring what is missing", error))?;
-            let total = Amount {
+            let missing = source.storage.measure_after(at);
+            let missing = self.within(missing, Halt::Source).await?;
+            self.missing = Amount {
                 transactions: missing.transactions,
                 bytes: missing.bytes,
             };
             if round == 0 {
-                self.work.begin("copy", total);
+                self.work.begin("copy", self.missing);
             } else {
-                let done = self.copied();
                 self.work.set_total(Amount {
-                    transactions: done.transactions + total.transactions,
-                    bytes: done.bytes + total.bytes,
+                    transactions: self.copied.transactions - before.transactions
+                        + self.missing.transactions,
+                    bytes: self.copied.bytes - before.bytes + self.missing.bytes,
                 });
             }
-            if missing.bytes <= self.short_bytes() {
+            if missing.bytes <= self.short_bytes() && missing.transactions <= SHORT_TRANSACTIONS {
                 break;
             }
-            at = self
-                .copy(
-                    source,
-                    target,
-                    TidRange {
-                        first: at.next(),
-                        last: head,
-                    },
-                    None,
-                )
-                .await?;
+            let range = TidRange {
+                first: at.next(),
+                last: head,
+            };
+            at = self.copy(source, target, range, None).await?;
         }
         Ok(at)
     }
@@ -376,6 +459,7 @@ impl Job {
         mut at: Tid,
     ) -> Result<(), Halt> {
         loop {
+            self.work.begin("catch-up", self.missing);
             self.work.note("waiting for the commit lock");
             let commit = self.runner.new_commit_id();
             let mut lock = Lock {
@@ -398,6 +482,8 @@ impl Job {
                 first: at.next(),
                 last: head,
             };
+            self.work
+                .note("clients wait while the last transactions are copied");
             at = self.copy(source, target, rest, Some(until)).await?;
             if at < head {
                 // It took too long: clients go on, and so does the copy.
@@ -406,8 +492,7 @@ impl Job {
                 continue;
             }
             self.work.note("joining the in-sync set");
-            let last = target.last_tid().await;
-            let last_tid = last.map_err(|error| failed("lastTransaction", error))?;
+            let last_tid = self.within(target.last_tid(), Halt::Target).await?;
             let event = Event::TargetLevel {
                 commit,
                 member: self.member,
@@ -424,10 +509,6 @@ impl Job {
             };
         }
     }
-}
-
-fn failed(what: &str, error: StorageError) -> Halt {
-    Halt::Failed(format!("{what}: {}", as_fault(error)))
 }
 
 /// Gives the commit lock back, whatever way the recovery ends.
@@ -479,7 +560,16 @@ pub(super) async fn assemble(
     }
     let mut found = vec![(newest_id, Compared::Level)];
     for (id, storage) in members.into_iter().skip(1) {
-        let compared = match within(limit, runner, relate(&*newest, &*storage, head)).await {
+        let related = tokio::time::timeout(limit, relate(&*newest, &*storage, head)).await;
+        let related = match related {
+            Ok(Err(Broken::Source(error))) => {
+                return vec![(newest_id, Compared::Unknown(as_fault(error).to_string()))];
+            }
+            Ok(Err(Broken::Target(error))) => Err(as_fault(error)),
+            Ok(Ok(finding)) => Ok(finding),
+            Err(_) => Err(runner.timeout("the comparison at the start")),
+        };
+        let compared = match related {
             Ok(Finding::Behind { .. } | Finding::Empty { .. }) if head > Tid::ZERO => {
                 Compared::Behind
             }
@@ -550,5 +640,5 @@ async fn last_transactions(
 
 /// Whether `until` has come.
 fn is_past(until: Option<Instant>) -> bool {
-    until.is_some_and(|until| until <= Instant::now())
+    until.is_some_and(|until| until <= tokio::time::Instant::now().into_std())
 }

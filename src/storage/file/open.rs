@@ -29,7 +29,7 @@ use crate::zodb::{Oid, Tid};
 /// Opens a file. Blocks the thread.
 pub(super) fn open(path: &Path, options: FileOptions) -> Result<Arc<Engine>, Fault> {
     let fault = |what: &str, error| Fault::io(format!("{what} {}", path.display()), error);
-    make_folder(path)?;
+    must_have_folder(path)?;
     let lock = LockFile::take(&beside(path, ".lock"))?;
     let disk = match FileDisk::open(path) {
         Ok(disk) => disk,
@@ -188,19 +188,17 @@ fn recent(engine: &Arc<Engine>) -> Result<Recent, Fault> {
     Ok(recent)
 }
 
-/// Makes the folder of a new file, but not the folders above it: those that are missing are more
-/// likely a disk that is not mounted than a wish.
-fn make_folder(path: &Path) -> Result<(), Fault> {
-    let Some(folder) = path
+/// Without its folder there is no telling a new copy from a disk that is not mounted.
+fn must_have_folder(path: &Path) -> Result<(), Fault> {
+    match path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
-    else {
-        return Ok(());
-    };
-    match std::fs::create_dir(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            let what = format!("making the folder {}", folder.display());
-            Err(Fault::io(what, error))
+    {
+        Some(folder) if !folder.is_dir() => {
+            let folder = folder.display();
+            Err(Fault::Unreachable(format!(
+                "the folder {folder} is not there: is its disk mounted?"
+            )))
         }
         _ => Ok(()),
     }

@@ -17,6 +17,9 @@ use super::origin::Origin;
 use crate::storage::{Fault, Result};
 use crate::zodb::{HistoryTxn, Oid, RecordData, Tid, TxnStatus};
 
+/// After how many bytes of a batch the thread that syncs is told to begin with them.
+const SYNC_BEHIND: u64 = 2 << 20;
+
 /// Copies transactions to the end of a file.
 pub(super) struct Copier<'d> {
     origin: Origin<'d>,
@@ -129,14 +132,7 @@ impl Engine {
                 return Err(error);
             }
         };
-        let finished = disk
-            .sync()
-            .and_then(|()| disk.write_at(&[status], begin + STATUS_AT))
-            .and_then(|()| disk.sync());
-        if let Err(error) = finished {
-            self.poison(&self.fault("syncing", error));
-            return Err(self.refusal().into());
-        }
+        self.make_batch_final(&*disk, begin, status)?;
         {
             let mut state = self.state.write();
             for (oid, position) in index.iter_from(Oid(0)) {
@@ -177,14 +173,35 @@ impl Engine {
         Ok(())
     }
 
+    fn make_batch_final(&self, disk: &dyn Disk, begin: u64, status: u8) -> Result<(), Fault> {
+        let synced = |error| {
+            self.poison(&self.fault("syncing", error));
+            self.refusal()
+        };
+        disk.sync().map_err(synced)?;
+        // The system tells of a failed write once: if the other thread was told, it has poisoned the
+        // file, and this one was told that all is well.
+        self.wait_until_settled()?;
+        let status = disk.write_at(&[status], begin + STATUS_AT);
+        status.and_then(|()| disk.sync()).map_err(synced)?;
+        self.usable()
+    }
+
     fn copy(&self, disk: &dyn Disk, batch: Vec<HistoryTxn>, begin: u64) -> Result<(Index, u64)> {
         let origin = Origin {
             disk,
             path: &self.paths.data,
         };
         let mut copier = Copier::new(origin, begin);
+        let mut syncing_to = begin;
         for (number, txn) in batch.into_iter().enumerate() {
             copier.copy(txn, number == 0, |oid| self.state.read().index.get(oid))?;
+            if copier.end - syncing_to > SYNC_BEHIND {
+                // The disk need not wait for the whole batch.
+                syncing_to = copier.end;
+                self.tail.lock().written += 1;
+                self.to_sync.notify_all();
+            }
         }
         copier.flush()?;
         Ok((copier.index, copier.end))

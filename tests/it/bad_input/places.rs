@@ -1,0 +1,102 @@
+//! Somebody else is there already: at the port, in the instance, at the files.
+
+use std::fs;
+use std::net::TcpListener;
+
+use crate::harness::Instance;
+use crate::harness::python::{self, Script, Workers};
+
+#[test]
+fn a_port_in_use_is_told_and_nothing_is_left_behind() {
+    let instance = Instance::made(&[]);
+    let listener = TcpListener::bind(&instance.address).expect("the port is free");
+    let run = instance.start().ended(1);
+    assert!(run.stderr.contains(&instance.address), "{run}");
+    assert!(run.stderr.to_lowercase().contains("in use"), "{run}");
+    assert!(instance.pid().is_none(), "it does not run");
+    drop(listener);
+    instance.start().ok();
+    python::run("features.py", &["plain_visit", &instance.address]).ok();
+}
+
+#[test]
+fn a_second_daemon_of_an_instance_does_not_start() {
+    let instance = Instance::started(&[]);
+    let pid = instance.pid().expect("a daemon runs");
+    instance.start().ok().says("runs already");
+    let run = instance.run(&["fg"]).ended(1);
+    assert!(
+        run.stderr.contains(&pid.to_string()),
+        "it names the one that runs: {run}"
+    );
+    assert_eq!(
+        instance.pid(),
+        Some(pid),
+        "the first one is still the daemon"
+    );
+    python::run("features.py", &["plain_visit", &instance.address]).ok();
+    instance.run(&["status"]).ok().prints("optimal");
+}
+
+/// Another instance whose members are our files: it must not open them.
+#[test]
+fn a_second_daemon_on_the_same_files_does_not_serve() {
+    let instance = Instance::started(&[]);
+    let mut workers = Workers::start(&instance.address, &instance.beside(""), false);
+    workers.wait_for_more(3);
+    let paths = format!(
+        "paths={},{}",
+        instance.copy(1).display(),
+        instance.copy(2).display()
+    );
+    let other = Instance::made(&[&paths]);
+    let run = other.run(&["start", "--timeout", "3s"]).ended(1);
+    assert!(run.stderr.contains("in use"), "{run}");
+    let details = other.run(&["details"]).ended(2);
+    assert!(details.stdout.contains("in use"), "{details}");
+    other.stop().ok();
+    workers.wait_for_more(3);
+    let totals = workers.end();
+    assert_eq!(totals.errors, 0);
+    python::verify(&instance.given_back(), &workers.logs());
+}
+
+/// Python has one of the copies open: the array serves from the other, and takes this one back when
+/// Python leaves.
+#[test]
+fn a_copy_that_python_has_open_waits_until_it_is_free() {
+    let instance = Instance::started(&[]);
+    python::run("features.py", &["plain_visit", &instance.address]).ok();
+    instance.stop().ok();
+    let data = instance.copy(2);
+    let mut holder = Script::spawn("hold.py", &[data.to_str().expect("a plain path")]);
+    holder.wait_printed("open");
+    instance.start().ok();
+    let member = instance.wait_member("copy2", "degraded");
+    let reason = member["reason"].as_str().expect("a reason");
+    assert!(reason.contains("in use"), "{reason}");
+    python::run("features.py", &["plain_visit", &instance.address]).ok();
+    holder.end(std::time::Duration::from_secs(30)).ok();
+    instance.wait_optimal();
+    python::verify(&instance.given_back(), &[]);
+}
+
+/// And the other way round: Python does not open what the daemon has.
+#[test]
+fn python_does_not_open_what_the_daemon_has() {
+    let instance = Instance::started(&[]);
+    let data = instance.copy(1);
+    let run = python::run("hold.py", &[data.to_str().expect("a plain path")]);
+    assert_ne!(run.code, 0, "{run}");
+    assert!(run.stderr.contains("LockError"), "{run}");
+    python::run("features.py", &["plain_visit", &instance.address]).ok();
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_told() {
+    let instance = Instance::made(&[]);
+    fs::remove_dir_all(instance.path("var")).expect("init made it");
+    fs::write(instance.path("var"), "a file, not a folder").expect("writing");
+    let run = instance.start().ended(1);
+    assert!(run.stderr.contains("var"), "{run}");
+}

@@ -1,0 +1,268 @@
+//! Real Python with released ZODB and ZEO: the scripts of `tests/python`.
+//!
+//! The interpreter is `$ZEORAID_PYTHON`, or that of the environment which `tests/run` makes.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::instance::Run;
+use super::wait::{until, until_ok};
+
+/// For one script that does one thing.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+pub(crate) fn interpreter() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = match std::env::var_os("ZEORAID_PYTHON") {
+        Some(python) => PathBuf::from(python),
+        None => root.join(".venv/bin/python"),
+    };
+    assert!(
+        python.exists(),
+        "these tests need Python with ZODB and ZEO, and there is no {}; make it with:\n\n    \
+         tests/run --python\n",
+        python.display()
+    );
+    python
+}
+
+/// A program of that environment: `repozo`, `zeo-nagios`.
+pub(crate) fn program(name: &str) -> Command {
+    let mut command = Command::new(interpreter().with_file_name(name));
+    command.env("TZ", "UTC").env("PYTHONWARNINGS", "ignore");
+    command
+}
+
+fn script_command(name: &str, args: &[&str]) -> Command {
+    let mut command = program("python");
+    command
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .arg(
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("tests/python")
+                .join(name),
+        )
+        .args(args);
+    command
+}
+
+/// Runs a script to its end.
+#[track_caller]
+pub(crate) fn run(name: &str, args: &[&str]) -> Run {
+    let mut script = Script::spawn(name, args);
+    script.end(PATIENCE)
+}
+
+/// A script that runs. Killed when dropped.
+pub(crate) struct Script {
+    what: String,
+    child: Child,
+    stdout: tempfile::NamedTempFile,
+    stderr: tempfile::NamedTempFile,
+}
+
+impl Script {
+    pub(crate) fn spawn(name: &str, args: &[&str]) -> Self {
+        // Into files, so that a script never waits for somebody to read.
+        let stdout = tempfile::NamedTempFile::new().expect("a file for the output");
+        let stderr = tempfile::NamedTempFile::new().expect("a file for the errors");
+        let child = script_command(name, args)
+            .stdin(Stdio::piped())
+            .stdout(stdout.reopen().expect("the file was just made"))
+            .stderr(stderr.reopen().expect("the file was just made"))
+            .spawn()
+            .expect("python starts");
+        Script {
+            what: format!("{name} {}", args.join(" ")),
+            child,
+            stdout,
+            stderr,
+        }
+    }
+
+    /// Closes its standard input, which tells it to come to an end.
+    pub(crate) fn ask_to_end(&mut self) {
+        self.child.stdin = None;
+    }
+
+    pub(crate) fn runs(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("process ids are small")
+    }
+
+    /// What it printed up to now.
+    pub(crate) fn printed(&self) -> String {
+        read(self.stdout.path())
+    }
+
+    /// Waits until it has printed this.
+    #[track_caller]
+    pub(crate) fn wait_printed(&mut self, part: &str) {
+        let what = format!("`{}` to print {part:?}", self.what);
+        until_ok(&what, PATIENCE, || {
+            if self.printed().contains(part) {
+                return Ok(());
+            }
+            let errors = read(self.stderr.path());
+            assert!(
+                self.runs() || self.printed().contains(part),
+                "{} ended:\n{errors}",
+                self.what
+            );
+            Err(format!("{}{errors}", self.printed()))
+        });
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn end(&mut self, deadline: Duration) -> Run {
+        self.ask_to_end();
+        let what = format!("the end of `{}`", self.what);
+        let status = until_ok(&what, deadline, || match self.child.try_wait() {
+            Ok(Some(status)) => Ok(status),
+            Ok(None) => Err(format!("{}{}", self.printed(), read(self.stderr.path()))),
+            Err(error) => panic!("{what}: {error}"),
+        });
+        Run {
+            code: status.code().unwrap_or(-1),
+            stdout: self.printed(),
+            stderr: read(self.stderr.path()),
+        }
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        // It may have ended already; then both are errors that say so.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn read(path: &Path) -> String {
+    let mut bytes = Vec::new();
+    if let Ok(mut file) = File::open(path) {
+        drop(file.read_to_end(&mut bytes));
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Clients that commit and read until they are told to end: `worker.py`.
+pub(crate) struct Workers {
+    scripts: Vec<(Script, PathBuf)>,
+}
+
+impl Workers {
+    /// Lays the ground and starts four.
+    pub(crate) fn start(address: &str, folder: &Path, tolerant: bool) -> Self {
+        run("worker.py", &["setup", address]).ok();
+        let seed = fastrand::u32(..);
+        eprintln!("workers: seed {seed}");
+        let scripts = (0..4).map(|number| {
+            let log = folder.join(format!("w{number}.log"));
+            let name = format!("w{number}");
+            let seed = format!("{}", u64::from(seed) + number);
+            let mut args = vec!["run", address, "--name", &name, "--seed", &seed, "--log"];
+            args.push(log.to_str().expect("a plain path"));
+            if tolerant {
+                args.push("--tolerant");
+            }
+            (Script::spawn("worker.py", &args), log)
+        });
+        Workers {
+            scripts: scripts.collect(),
+        }
+    }
+
+    pub(crate) fn logs(&self) -> Vec<PathBuf> {
+        self.scripts.iter().map(|(_, log)| log.clone()).collect()
+    }
+
+    /// How many commits each was told are done.
+    pub(crate) fn acknowledged(&self) -> Vec<usize> {
+        let count = |log: &PathBuf| read(log).matches("\"ack\"").count();
+        self.scripts.iter().map(|(_, log)| count(log)).collect()
+    }
+
+    /// Waits until every one has committed so many times more. A worker that ended is a failure.
+    #[track_caller]
+    pub(crate) fn wait_for_more(&mut self, more: usize) {
+        let before = self.acknowledged();
+        until("the clients to go on committing", PATIENCE, || {
+            self.check_alive();
+            let now = self.acknowledged();
+            before
+                .iter()
+                .zip(now)
+                .all(|(before, now)| now >= before + more)
+        });
+    }
+
+    #[track_caller]
+    pub(crate) fn check_alive(&mut self) {
+        for (script, log) in &mut self.scripts {
+            let errors = read(script.stderr.path());
+            assert!(
+                script.runs(),
+                "{} ended:\n{errors}\n{}",
+                script.what,
+                read(log)
+            );
+        }
+    }
+
+    /// Ends them all; none may have failed. Adds up what they say.
+    #[track_caller]
+    pub(crate) fn end(&mut self) -> Totals {
+        for (script, _) in &mut self.scripts {
+            script.ask_to_end();
+        }
+        let mut totals = Totals::default();
+        for (script, log) in &mut self.scripts {
+            script.end(PATIENCE).ok();
+            let lines = read(log);
+            let last = lines.lines().last().expect("a worker says how it ended");
+            let last: Value = serde_json::from_str(last).expect("lines of JSON");
+            assert_eq!(last["kind"], "end", "{last}");
+            let number = |name: &str| last[name].as_u64().expect("a count");
+            totals.commits += number("commits");
+            totals.conflicts += number("conflicts");
+            totals.resolved += number("resolved");
+            totals.errors += number("errors");
+        }
+        totals
+    }
+}
+
+/// What workers did, together.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) commits: u64,
+    pub(crate) conflicts: u64,
+    pub(crate) resolved: u64,
+    pub(crate) errors: u64,
+}
+
+/// Python's FileStorage reads the members, compares them, and finds what the workers were told.
+#[track_caller]
+pub(crate) fn verify(members: &[PathBuf], logs: &[PathBuf]) -> Value {
+    let mut args: Vec<&str> = Vec::new();
+    for log in logs {
+        args.extend(["--log", log.to_str().expect("a plain path")]);
+    }
+    args.extend(
+        members
+            .iter()
+            .map(|member| member.to_str().expect("a plain path")),
+    );
+    let run = run("verify.py", &args).ok();
+    serde_json::from_str(&run.stdout).expect("it prints JSON")
+}

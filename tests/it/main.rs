@@ -1,0 +1,19 @@
+//! The tests from outside: the binary, its daemon, real Python clients, terminals and raw sockets.
+//!
+//! One crate, so that there is one link. Each test has a folder and a port of its own; whatever it
+//! starts ends with it. What a test is about stands in its name; what it stands on is in `harness`.
+//!
+//! They need the Python environment that `tests/run` makes.
+
+#[macro_use]
+mod tool;
+
+mod bad_input;
+mod crash;
+mod harness;
+mod house;
+mod listeners;
+mod main_job;
+mod screens;
+mod takeover;
+mod zeo;

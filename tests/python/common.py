@@ -1,0 +1,71 @@
+"""What every script here needs: addresses as they are written, clients, and transactions as plain values."""
+import contextlib
+import hashlib
+
+import transaction
+import ZODB
+from ZEO.ClientStorage import ClientStorage
+from ZODB.utils import tid_repr
+
+
+def parse_address(text):
+    """`127.0.0.1:8100`, `[::1]:8100`, or `unix:PATH`, as ZEO takes it."""
+    if text.startswith("unix:"):
+        return text[len("unix:"):]
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def client(address, **options):
+    options.setdefault("wait_timeout", 60)
+    return ClientStorage(parse_address(address), **options)
+
+
+@contextlib.contextmanager
+def database(address, **options):
+    db = ZODB.DB(client(address, **options))
+    try:
+        yield db
+    finally:
+        db.close()
+
+
+@contextlib.contextmanager
+def connection(db, manager=None):
+    """A connection with a transaction manager of its own, so that several live in one process."""
+    manager = manager or transaction.TransactionManager()
+    conn = db.open(transaction_manager=manager)
+    try:
+        yield conn
+    finally:
+        manager.abort()
+        conn.close()
+
+
+def digest(data):
+    return None if data is None else hashlib.sha256(data).hexdigest()[:20]
+
+
+def transactions(storage, start=None, stop=None):
+    """Every transaction as plain values: what two copies of a database must have in common."""
+    for txn in storage.iterator(start, stop):
+        yield {
+            "tid": tid_repr(txn.tid),
+            "status": txn.status if isinstance(txn.status, str) else txn.status.decode(),
+            "user": text(txn.user),
+            "description": text(txn.description),
+            "extension": repr(sorted(txn.extension.items())),
+            "records": [
+                (
+                    record.oid.hex(),
+                    record.tid.hex(),
+                    digest(record.data),
+                    record.data_txn.hex() if record.data_txn else None,
+                )
+                for record in txn
+            ],
+        }
+
+
+def text(value):
+    return value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")

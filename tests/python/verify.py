@@ -1,0 +1,128 @@
+"""Reads the members of a stopped array with Python's own FileStorage, and compares.
+
+    verify.py MEMBER... [--log FILE...]
+
+Every member must hold the same transactions, metadata and records. With the logs of `worker.py`, every
+acknowledged commit must be in there once, under the TID that the client was given, and the counters must
+be exact. Prints what it found as JSON; anything wrong is an exit code of 1 and a sentence.
+"""
+import argparse
+import collections
+import json
+import re
+import sys
+
+import ZODB
+from ZODB.FileStorage import FileStorage
+
+import common
+
+TOKEN = re.compile(r"^w\d+:\d+$")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("members", nargs="+")
+    parser.add_argument("--log", action="append", default=[])
+    args = parser.parse_args()
+
+    copies = {}
+    for path in args.members:
+        with_storage(path, lambda storage: copies.__setitem__(path, list(common.transactions(storage))))
+    first = args.members[0]
+    for path in args.members[1:]:
+        compare(first, copies[first], path, copies[path])
+    tids = [txn["tid"] for txn in copies[first]]
+    if tids != sorted(set(tids)):
+        sys.exit(f"{first}: transactions out of order, or twice")
+    found = {"transactions": len(tids), "last": tids[-1] if tids else None}
+
+    if args.log:
+        found.update(check_logs(copies[first], args.log))
+        for path in args.members:
+            with_storage(path, lambda storage: check_objects(path, storage, found["committed"]))
+        found["committed"] = sum(len(numbers) for numbers in found["committed"].values())
+    print(json.dumps(found))
+
+
+def with_storage(path, action):
+    storage = FileStorage(path, read_only=True)
+    try:
+        return action(storage)
+    finally:
+        storage.close()
+
+
+def compare(name, ours, other_name, others):
+    for index, (one, other) in enumerate(zip(ours, others)):
+        if one != other:
+            sys.exit(
+                f"transaction {index} differs:\n{name}: {json.dumps(one)[:3000]}\n"
+                f"{other_name}: {json.dumps(other)[:3000]}"
+            )
+    if len(ours) != len(others):
+        sys.exit(f"{name} has {len(ours)} transactions, {other_name} has {len(others)}")
+
+
+def check_logs(transactions, logs):
+    """What clients were told, against what is there."""
+    there = collections.defaultdict(list)
+    for txn in transactions:
+        if TOKEN.match(txn["description"]):
+            there[txn["description"]].append(txn)
+    for token, txns in there.items():
+        if len(txns) > 1:
+            sys.exit(f"{token} was committed {len(txns)} times")
+        worker, _, number = token.partition(":")
+        if txns[0]["user"] != worker or txns[0]["extension"] != f"[('number', {number})]":
+            sys.exit(f"{token} lost metadata: {txns[0]}")
+    totals = collections.Counter()
+    for log in logs:
+        with open(log) as file:
+            lines = [json.loads(line) for line in file if line.endswith("\n")]
+        worker = re.search(r"w\d+", log.rsplit("/", 1)[-1]).group()
+        for line in lines:
+            if line["kind"] in ("ack", "found"):
+                token = f"{worker}:{line['number']}"
+                if token not in there:
+                    sys.exit(f"{token} was acknowledged ({line}) and is lost")
+                tid = there[token][0]["tid"]
+                if line["kind"] == "ack" and int(tid, 16) != int(line["tid"], 16):
+                    sys.exit(f"{token} was acknowledged as {line['tid']}, but is {tid}")
+                totals["acknowledged" if line["kind"] == "ack" else "found"] += 1
+            elif line["kind"] == "error":
+                totals["errors"] += 1
+            elif line["kind"] == "end":
+                totals["conflicts"] += line["conflicts"]
+                totals["resolved"] += line["resolved"]
+    committed = collections.defaultdict(list)
+    for txn in transactions:
+        if TOKEN.match(txn["description"]):
+            worker, _, number = txn["description"].partition(":")
+            committed[worker].append(int(number))
+    for worker, numbers in committed.items():
+        if numbers != list(range(1, len(numbers) + 1)):
+            sys.exit(f"the commits of {worker} are not 1, 2, 3, …: {numbers[:20]}…{numbers[-20:]}")
+    return {**totals, "committed": committed}
+
+
+def check_objects(path, storage, committed):
+    """The objects as they are in the end, through a database."""
+    db = ZODB.DB(storage)
+    with common.connection(db) as conn:
+        root = conn.root()
+        total = sum(len(numbers) for numbers in committed.values())
+        if root["counter"]() != total:
+            sys.exit(f"{path}: the counter is {root['counter']()}, not {total}")
+        for worker, objects in root["workers"].items():
+            numbers = committed.get(worker, [])
+            tree = objects["tree"]
+            if list(tree.keys()) != numbers or objects["commits"]["value"] != len(numbers):
+                sys.exit(f"{path}: {worker} has {len(tree)} entries, not {len(numbers)}")
+            for number, token in tree.items():
+                if token != f"{worker}:{number}":
+                    sys.exit(f"{path}: {worker} has {token} as number {number}")
+
+
+if __name__ == "__main__":
+    main()

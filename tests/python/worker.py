@@ -1,0 +1,186 @@
+"""A client that works: commits and reads until its standard input is closed, and keeps a log.
+
+    worker.py setup ADDRESS
+    worker.py run ADDRESS --name w1 --log FILE --seed N [--tolerant]
+
+Every line of the log is a JSON object, written when it is known: `ack` once a commit was acknowledged
+(never before), `found` for one whose acknowledgement was lost but which the database holds, `error` for
+whatever went wrong, `end` with counts. `verify.py` compares the logs with what is on the disk.
+
+Each commit numbers itself, counts itself in a counter that all clients share (conflicts are resolved),
+and sometimes writes one object that all share (conflicts are not resolved, so it tries again). In every
+snapshot the shared counter must be the sum of the clients' own: a read that mixes two moments is seen.
+"""
+import argparse
+import json
+import random
+import sys
+import threading
+import time
+
+import transaction
+from BTrees.Length import Length
+from BTrees.OOBTree import OOBTree
+from persistent.mapping import PersistentMapping
+from ZEO.ClientStorage import ClientStorage
+from ZODB.POSException import ConflictError, ReadConflictError
+import ZODB
+
+import common
+
+
+class CountingStorage(ClientStorage):
+    """Counts the conflicts that it resolved."""
+
+    resolved = 0
+
+    def tryToResolveConflict(self, *args, **kw):
+        data = super().tryToResolveConflict(*args, **kw)
+        self.resolved += 1
+        return data
+
+
+def setup(address):
+    with common.database(address) as db, common.connection(db) as conn:
+        root = conn.root()
+        root["counter"] = Length()
+        root["shared"] = PersistentMapping()
+        root["workers"] = PersistentMapping()
+        for name in ("w0", "w1", "w2", "w3"):
+            root["workers"][name] = PersistentMapping(
+                commits=PersistentMapping(value=0), tree=OOBTree(), maps=PersistentMapping()
+            )
+        conn.transaction_manager.get().note("the ground for the workers")
+        conn.transaction_manager.commit()
+
+
+class Torn(Exception):
+    """A snapshot that is not of one moment."""
+
+
+class Worker:
+    def __init__(self, args):
+        self.name = args.name
+        self.tolerant = args.tolerant
+        self.random = random.Random(args.seed)
+        self.log_file = open(args.log, "a", buffering=1)
+        self.stop = threading.Event()
+        self.counts = {"commits": 0, "conflicts": 0, "reads": 0, "errors": 0}
+        self.storage = CountingStorage(common.parse_address(args.address), wait_timeout=60)
+        self.db = ZODB.DB(self.storage)
+        self.manager = transaction.TransactionManager()
+        threading.Thread(target=self.wait_for_end, daemon=True).start()
+
+    def wait_for_end(self):
+        sys.stdin.read()
+        self.stop.set()
+
+    def log(self, kind, **fields):
+        self.log_file.write(json.dumps({"kind": kind, **fields}) + "\n")
+
+    def run(self):
+        number = None
+        doubtful = False
+        while number is None or doubtful or not self.stop.is_set():
+            conn = None
+            try:
+                conn = self.db.open(transaction_manager=self.manager)
+                if number is None or doubtful:
+                    number, doubtful = self.where_we_are(conn, number, doubtful), False
+                    continue
+                self.check(conn)
+                tid = self.commit(conn, number)
+            except ConflictError as error:
+                if not isinstance(error, ReadConflictError):
+                    self.counts["conflicts"] += 1
+                self.manager.abort()
+            except Torn:
+                raise
+            except Exception as error:  # whatever a lost daemon looks like from here
+                self.counts["errors"] += 1
+                self.log("error", number=number, error=type(error).__name__, text=str(error)[:300])
+                if not self.tolerant:
+                    raise
+                doubtful = number is not None
+                self.quietly(self.manager.abort)
+                time.sleep(0.05)
+            else:
+                self.counts["commits"] += 1
+                self.log("ack", number=number, tid=tid)
+                number += 1
+            finally:
+                if conn is not None:
+                    self.quietly(self.manager.abort)
+                    self.quietly(conn.close)
+        self.log("end", resolved=self.storage.resolved, **self.counts)
+        self.db.close()
+
+    def quietly(self, action):
+        """After a lost daemon, cleaning up may fail as well."""
+        try:
+            action()
+        except Exception as error:
+            if not self.tolerant:
+                raise
+            self.log("error", error=type(error).__name__, text=str(error)[:300])
+
+    def where_we_are(self, conn, number, doubtful):
+        """The next number. A commit whose answer was lost is there, or it is not and is tried again."""
+        conn.sync()
+        mine = conn.root()["workers"][self.name]
+        held = mine["commits"]["value"]
+        if doubtful:
+            if held == number:
+                self.log("found", number=number)
+                return number + 1
+            if held != number - 1:
+                raise Torn(f"{self.name} wrote {number - 1} or {number}, but the database says {held}")
+            return number
+        return held + 1
+
+    def check(self, conn):
+        """Reads a snapshot whole: it must be one moment."""
+        self.counts["reads"] += 1
+        root = conn.root()
+        counted = root["counter"]()
+        own = sum(each["commits"]["value"] for each in root["workers"].values())
+        if counted != own:
+            raise Torn(f"the counter says {counted}, the clients {own}")
+        tree = root["workers"][self.name]["tree"]
+        if len(tree) != root["workers"][self.name]["commits"]["value"]:
+            raise Torn(f"the tree of {self.name} has {len(tree)} entries")
+
+    def commit(self, conn, number):
+        root = conn.root()
+        mine = root["workers"][self.name]
+        token = f"{self.name}:{number}"
+        root["counter"].change(1)
+        mine["commits"]["value"] = number
+        mine["tree"][number] = token
+        if self.random.random() < 0.3:
+            size = self.random.choice((10, 300, 4000, 40000))
+            mine["maps"][str(number % 50)] = PersistentMapping(token=token, data="x" * size)
+        if self.random.random() < 0.3:
+            root["shared"]["last"] = token
+            root["shared"][self.name] = root["shared"].get(self.name, 0) + 1
+        txn = self.manager.get()
+        txn.user = self.name
+        txn.note(token)
+        txn.setExtendedInfo("number", number)
+        self.manager.commit()
+        return mine["commits"]._p_serial.hex()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=("setup", "run"))
+    parser.add_argument("address")
+    parser.add_argument("--name")
+    parser.add_argument("--log")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tolerant", action="store_true", help="go on when the daemon is lost")
+    arguments = parser.parse_args()
+    if arguments.what == "setup":
+        setup(arguments.address)
+    else:
+        Worker(arguments).run()
