@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::error::RecipeError;
-use super::model::Recipe;
+use super::model::{OptionSpec, Recipe};
 use super::options::{self, Origin, Resolved};
 use crate::durable;
 
