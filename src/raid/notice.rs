@@ -79,7 +79,8 @@ pub enum Notice {
     },
 }
 
-/// Where notices go besides the log.
+/// Where notices go besides the log. It must be quick and must not ask the array anything: it is called
+/// while the array decides.
 pub type NoticeSink = Arc<dyn Fn(Notice) + Send + Sync>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

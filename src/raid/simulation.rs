@@ -5,7 +5,7 @@
 //! restarted. Every call has to end in time; what was acknowledged is never lost; nobody sees time go
 //! back; and when all faults are over, all members hold the same.
 //!
-//! `SEED=7 cargo test --lib raid::simulation` runs that one history. The order of tasks is not part of
+//! `SEED=7 cargo test --lib raid::simulation` runs that one history, `HISTORIES=9999` more of them. The order of tasks is not part of
 //! the seed, so a failure may need a few tries.
 
 use std::collections::BTreeMap;

@@ -5,6 +5,9 @@ use crate::raid::{FailMode, StartPolicy};
 use crate::storage::Answer;
 use crate::zodb::Conflict;
 
+/// Something that happens.
+type Happens = fn(&mut Fed);
+
 const A: MemberId = MemberId(0);
 const B: MemberId = MemberId(1);
 const C: MemberId = MemberId(2);
@@ -327,8 +330,8 @@ fn ballots_are_counted() {
 
 #[test]
 fn whatever_happens_in_whatever_state_the_client_is_answered() {
-    let lose_one: fn(&mut Fed) = |fed| fed.lose(B);
-    let lose_all: fn(&mut Fed) = |fed| {
+    let lose_one: Happens = |fed| fed.lose(B);
+    let lose_all: Happens = |fed| {
         for member in [C, B, A] {
             if fed.controller.members[&member].is_open() {
                 fed.lose(member);
@@ -338,15 +341,15 @@ fn whatever_happens_in_whatever_state_the_client_is_answered() {
         fed.said
             .retain(|said| !said.contains("degraded") && !said.contains("not-serving"));
     };
-    let gone: fn(&mut Fed) = |fed| {
+    let gone: Happens = |fed| {
         drop(fed.feed(Event::Gone {
             commit: CommitId(1),
-        }))
+        }));
     };
-    let record_fails: fn(&mut Fed) = Fed::record_fails;
-    let late: fn(&mut Fed) = |fed| fed.later(11);
-    let stop: fn(&mut Fed) = |fed| drop(fed.feed(Event::StopAsked));
-    let table: [(&str, &str, fn(&mut Fed), &str); 42] = [
+    let record_fails: Happens = Fed::record_fails;
+    let late: Happens = |fed| fed.later(11);
+    let stop: Happens = |fed| drop(fed.feed(Event::StopAsked));
+    let table: [(&str, &str, Happens, &str); 42] = [
         ("queued", "gone", gone, "abort"),
         ("queued", "one lost", lose_one, "member-degraded"),
         (
@@ -514,7 +517,7 @@ fn a_target_is_read_and_counted_upon_only_when_the_record_lets_it_in() {
 
 #[test]
 fn a_target_that_cannot_join_leaves_everything_as_it_was() {
-    let events: [(&str, fn(&mut Fed), &str); 4] = [
+    let events: [(&str, Happens, &str); 4] = [
         (
             "lost",
             |fed| fed.lose(C),

@@ -1,4 +1,4 @@
-//! A storage whose loads are answered at once and told late.
+//! A storage whose loads are answered at once and told late, or as of an earlier transaction.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,6 +18,9 @@ pub(super) struct Late {
     held: watch::Sender<bool>,
     /// How many loads have taken their answer.
     taken: watch::Sender<usize>,
+    /// Nothing later is answered, as by an array that has announced a transaction and not yet
+    /// published its head.
+    head: watch::Sender<Tid>,
 }
 
 impl Late {
@@ -26,6 +29,7 @@ impl Late {
             storage: MemoryStorage::new("late"),
             held: watch::Sender::new(false),
             taken: watch::Sender::new(0),
+            head: watch::Sender::new(Tid::MAX),
         }
     }
 
@@ -35,6 +39,11 @@ impl Late {
 
     pub(super) fn release(&self) {
         self.held.send_replace(false);
+    }
+
+    /// Answers nothing later than this.
+    pub(super) fn cap(&self, head: Tid) {
+        self.head.send_replace(head);
     }
 
     /// Waits until this many loads have taken their answer.
@@ -50,7 +59,15 @@ impl Late {
 #[async_trait]
 impl Storage for Late {
     async fn load_before(&self, oid: Oid, before: Tid) -> Result<Option<Loaded>> {
-        let answer = self.storage.load_before(oid, before).await;
+        let head = *self.head.borrow();
+        let answer = self.storage.load_before(oid, before.min(head.next())).await;
+        let answer = answer.map(|loaded| {
+            loaded.map(|loaded| Loaded {
+                end: loaded.end.filter(|end| *end <= head),
+                as_of: loaded.as_of.min(head),
+                ..loaded
+            })
+        });
         self.taken.send_modify(|taken| *taken += 1);
         let mut held = self.held.subscribe();
         held.wait_for(|held| !held)
@@ -72,7 +89,8 @@ impl Storage for Late {
     }
 
     async fn last_tid(&self) -> Result<Tid> {
-        self.storage.last_tid().await
+        let head = *self.head.borrow();
+        Ok(self.storage.last_tid().await?.min(head))
     }
 
     async fn load_serial(&self, oid: Oid, serial: Tid) -> Result<Bytes> {

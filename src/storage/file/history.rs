@@ -14,6 +14,7 @@ use super::disk::Disk;
 use super::engine::Engine;
 use super::format::{FIRST, RecordHeader, TxnHeader, head, u64_at};
 use super::origin::Origin;
+use super::recent::Recent;
 use super::window::Window;
 use crate::storage::{Extent, Fault, History, Result};
 use crate::zodb::{HistoryRecord, HistoryTxn, Payload, RecordData, Tid, TidRange, TxnMeta};
@@ -103,7 +104,7 @@ impl Walk {
 
     /// The transactions from the end on backwards: where each begins, and its header.
     pub(super) fn backwards(&self) -> impl Iterator<Item = Result<(u64, TxnHeader), Fault>> {
-        let mut window = Window::new(&*self.disk, 16 * 1024, self.end);
+        let mut window = Window::new(&*self.disk, 4 * 1024, self.end);
         let mut boundary = self.end;
         std::iter::from_fn(move || {
             if boundary == FIRST {
@@ -315,6 +316,28 @@ impl Walk {
         }
         let bytes = data.read().map_err(|error| self.fault(error))?;
         Ok(bytes.into())
+    }
+}
+
+impl Engine {
+    /// Remembers what the last transactions wrote, from what is in the file.
+    pub(super) fn remember_recent(self: &Arc<Self>) -> Result<(), Fault> {
+        let walk = Walk::new(self).map_err(|_| self.refusal())?;
+        let most = self.options.invalidation_queue;
+        let mut transactions = Vec::new();
+        let mut after = Tid::ZERO;
+        for step in walk.backwards() {
+            let (begin, header) = step?;
+            if transactions.len() == most {
+                after = header.tid;
+                break;
+            }
+            transactions.push((header.tid, begin));
+        }
+        transactions.reverse();
+        let mut state = self.state.write();
+        state.recent = Recent::of(most, after, &transactions, &state.index);
+        Ok(())
     }
 }
 

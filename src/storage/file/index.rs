@@ -98,6 +98,56 @@ impl Index {
     }
 }
 
+/// Makes an index of objects that come in order, a page at a time.
+#[derive(Debug, Default)]
+pub(super) struct Builder {
+    index: Index,
+    page: u64,
+    entries: Vec<u64>,
+}
+
+impl Builder {
+    /// Adds an object. Whether it came in order; it is not added where not.
+    pub(super) fn push(&mut self, oid: Oid, position: u64) -> bool {
+        let (page, suffix) = split(oid);
+        if page != self.page {
+            if page < self.page {
+                return false;
+            }
+            self.end_page();
+            self.page = page;
+        }
+        if self
+            .entries
+            .last()
+            .is_some_and(|last| suffix_of(*last) >= suffix)
+        {
+            return false;
+        }
+        self.entries.push(entry(suffix, position));
+        true
+    }
+
+    pub(super) fn finish(mut self) -> Index {
+        self.end_page();
+        self.index
+    }
+
+    fn end_page(&mut self) {
+        if self.entries.is_empty() {
+            return;
+        }
+        let page = if self.entries.len() >= DENSE_FROM {
+            Page::dense(&self.entries)
+        } else {
+            Page::Sparse(self.entries.as_slice().into())
+        };
+        self.index.len += self.entries.len();
+        self.index.pages.insert(self.page, page);
+        self.entries.clear();
+    }
+}
+
 fn split(oid: Oid) -> (u64, usize) {
     (oid.0 >> PAGE_BITS, (oid.0 as usize) & (PAGE - 1))
 }
@@ -131,6 +181,14 @@ fn eight(six: [u8; 6]) -> Option<u64> {
 }
 
 impl Page {
+    fn dense(entries: &[u64]) -> Self {
+        let mut positions = Box::new([[0; 6]; PAGE]);
+        for one in entries {
+            positions[suffix_of(*one)] = six(position_of(*one));
+        }
+        Page::Dense(positions)
+    }
+
     fn get(&self, suffix: usize) -> Option<u64> {
         match self {
             Page::Sparse(entries) => {
@@ -160,11 +218,7 @@ impl Page {
                     }
                 };
                 if entries.len() >= DENSE_FROM {
-                    let mut positions = Box::new([[0; 6]; PAGE]);
-                    for one in entries {
-                        positions[suffix_of(*one)] = six(position_of(*one));
-                    }
-                    *self = Page::Dense(positions);
+                    *self = Page::dense(entries);
                 }
                 new
             }
@@ -274,6 +328,14 @@ mod tests {
             prop_assert_eq!(all, model.iter().map(|(oid, at)| (*oid, *at)).collect::<Vec<_>>());
             prop_assert_eq!(index.last_oid().map(|oid| oid.0), model.keys().last().copied());
             prop_assert_eq!(index.is_empty(), model.is_empty());
+            let mut builder = Builder::default();
+            for (oid, at) in index.iter_from(Oid(0)) {
+                prop_assert!(builder.push(oid, at));
+                prop_assert!(!builder.push(oid, at));
+            }
+            let built = builder.finish();
+            prop_assert_eq!(built.len(), index.len());
+            prop_assert!(built.iter_from(Oid(0)).eq(index.iter_from(Oid(0))));
         }
     }
 

@@ -13,7 +13,7 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
 use crate::storage::file::disk::sync_folder_of;
-use crate::storage::file::index::Index;
+use crate::storage::file::index::{Builder, Index};
 use crate::zodb::Oid;
 
 /// An index and the position in the data file up to which it is right.
@@ -107,7 +107,7 @@ pub(super) fn load(path: &Path) -> io::Result<Option<Saved>> {
     let Value::Number(position) = unpickle(&mut input)? else {
         return Err(invalid("it does not begin with a position"));
     };
-    let mut index = Index::default();
+    let mut index = Builder::default();
     loop {
         let (prefix, bucket) = match unpickle(&mut input)? {
             Value::None => break,
@@ -132,9 +132,12 @@ pub(super) fn load(path: &Path) -> io::Result<Option<Saved>> {
             if at < super::format::FIRST || at >= position {
                 return Err(invalid("a position outside of the file"));
             }
-            index.insert(oid, at);
+            if !index.push(oid, at) {
+                return Err(invalid("objects that are not in order"));
+            }
         }
     }
+    let index = index.finish();
     Ok(Some(Saved { index, position }))
 }
 

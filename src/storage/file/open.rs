@@ -14,17 +14,15 @@ use std::time::Instant;
 
 use super::disk::{Disk, FileDisk, sync_folder_of};
 use super::engine::{Engine, State, beside, damaged};
-use super::format::{FIRST, MAGIC, RecordHeader, is_magic};
-use super::history::Walk;
+use super::format::{FIRST, MAGIC, is_magic};
 use super::index::Index;
 use super::index_file;
 use super::lock::LockFile;
 use super::recent::Recent;
 use super::scan::{last_before, scan};
-use super::window::Window;
 use super::{FileOptions, Paths};
 use crate::storage::Fault;
-use crate::zodb::{Oid, Tid};
+use crate::zodb::Tid;
 
 /// Opens a file. Blocks the thread.
 pub(super) fn open(path: &Path, options: FileOptions) -> Result<Arc<Engine>, Fault> {
@@ -84,8 +82,7 @@ pub(super) fn open_on(
         recent: Recent::new(options.invalidation_queue, Tid::ZERO),
     };
     let engine = Arc::new(Engine::new(paths, options, state, lock, from));
-    let recent = recent(&engine)?;
-    engine.state.write().recent = recent;
+    engine.remember_recent()?;
     engine.start()?;
     engine.save_index_when_due();
     Ok(engine)
@@ -154,38 +151,6 @@ fn cut_rest(disk: &dyn Disk, path: &Path, end: u64) -> io::Result<std::path::Pat
     disk.set_len(end)?;
     disk.sync()?;
     Ok(aside)
-}
-
-/// What the last transactions wrote.
-fn recent(engine: &Arc<Engine>) -> Result<Recent, Fault> {
-    let most = engine.options.invalidation_queue;
-    let walk = Walk::new(engine).map_err(|_| engine.closed())?;
-    let mut last = Vec::new();
-    let mut after = Tid::ZERO;
-    for step in walk.backwards() {
-        let (begin, header) = step?;
-        if last.len() == most {
-            after = header.tid;
-            break;
-        }
-        last.push((begin, header));
-    }
-    let mut recent = Recent::new(most, after);
-    let mut window = Window::new(&*walk.disk, 64 * 1024, walk.end);
-    for (begin, header) in last.into_iter().rev() {
-        let mut oids: Vec<Oid> = Vec::new();
-        let mut at = begin + header.head_len();
-        while at + RecordHeader::LEN as u64 <= begin + header.len {
-            let record = window
-                .record_header(at)
-                .map_err(|error| engine.fault("reading", error))?
-                .ok_or_else(|| engine.damaged(format_args!("there is no record at {at}")))?;
-            oids.push(record.oid);
-            at += record.whole_len();
-        }
-        recent.push(header.tid, oids.into());
-    }
-    Ok(recent)
 }
 
 /// Without its folder there is no telling a new copy from a disk that is not mounted.

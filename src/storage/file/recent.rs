@@ -1,8 +1,12 @@
 //! What the last transactions wrote, for clients that were away.
+//!
+//! When a file is opened it is made from the index alone: who asks what was written since some
+//! transaction is told the objects whose newest record is later, and where that is the index knows.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::index::Index;
 use crate::zodb::{Oid, Tid};
 
 /// The last transactions, with what they wrote; so many at most.
@@ -22,6 +26,23 @@ impl Recent {
             most,
             after,
         }
+    }
+
+    /// The last transactions of a file: the TID and the beginning of each, oldest first, and the index.
+    pub(super) fn of(most: usize, after: Tid, transactions: &[(Tid, u64)], index: &Index) -> Self {
+        let mut written = vec![Vec::new(); transactions.len()];
+        let first = transactions.first().map_or(u64::MAX, |(_, begin)| *begin);
+        for (oid, position) in index.iter_from(Oid(0)) {
+            if position >= first {
+                let later = transactions.partition_point(|(_, begin)| *begin <= position);
+                written[later - 1].push(oid);
+            }
+        }
+        let mut recent = Recent::new(most, after);
+        for ((tid, _), oids) in transactions.iter().zip(written) {
+            recent.push(*tid, oids.into());
+        }
+        recent
     }
 
     pub(super) fn most(&self) -> usize {
@@ -47,13 +68,6 @@ impl Recent {
         let oids: BTreeSet<Oid> = later.flat_map(|(_, oids)| oids.iter().copied()).collect();
         Some(oids.into_iter().collect())
     }
-
-    /// Forgets what is later than `last`, which was taken back.
-    pub(super) fn rewind(&mut self, last: Tid) {
-        let kept = self.transactions.partition_point(|(tid, _)| *tid <= last);
-        self.transactions.truncate(kept);
-        self.after = self.after.min(last);
-    }
 }
 
 #[cfg(test)]
@@ -74,9 +88,20 @@ mod tests {
         assert_eq!(recent.since(Tid(10)), Some(oids(&[2, 3, 7])));
         assert_eq!(recent.since(Tid(25)), Some(oids(&[3])));
         assert_eq!(recent.since(Tid(30)), Some(vec![]));
-        recent.rewind(Tid(20));
-        assert_eq!(recent.since(Tid(10)), Some(oids(&[2, 7])));
-        recent.rewind(Tid(5));
-        assert_eq!(recent.since(Tid(5)), Some(vec![]));
+    }
+
+    #[test]
+    fn the_index_of_a_file_knows_what_the_last_transactions_wrote() {
+        let mut index = Index::default();
+        for (oid, position) in [(1, 50), (2, 130), (3, 230), (4, 260)] {
+            index.insert(Oid(oid), position);
+        }
+        let transactions = [(Tid(10), 100), (Tid(20), 200)];
+        let recent = Recent::of(2, Tid(5), &transactions, &index);
+        let since = |tid| recent.since(Tid(tid));
+        assert_eq!(since(4), None);
+        assert_eq!(since(5), Some(vec![Oid(2), Oid(3), Oid(4)]));
+        assert_eq!(since(10), Some(vec![Oid(3), Oid(4)]));
+        assert_eq!(since(20), Some(vec![]));
     }
 }

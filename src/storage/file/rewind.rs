@@ -89,8 +89,8 @@ impl Engine {
             state.index = index;
             state.last = last;
             state.end = cut;
-            state.recent.rewind(last);
         });
+        self.remember_recent()?;
         Ok(file)
     }
 
