@@ -215,7 +215,7 @@ impl Refused {
                 Some("recover another member first: zeoraidctl recover --interactive".into())
             }
             Refused::AlreadyOptimal { member } => Some(format!(
-                "to check it all the same: zeoraidctl recover --verify {member}"
+                "to check it all the same: zeoraidctl disable {member}, then: zeoraidctl recover --verify {member}"
             )),
             Refused::AlreadyRecovering { .. } => Some("zeoraidctl details --watch".into()),
             Refused::NotServing { .. } | Refused::Record(_) => Some("zeoraidctl logtail".into()),

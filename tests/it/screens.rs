@@ -30,7 +30,7 @@ fn slowly(instance: &Instance) -> Terminal {
 fn the_guided_recovery_asks_recovers_and_says_how_it_ended() {
     let (instance, mut workers) = behind();
     workers.end();
-    let mut terminal = Terminal::run(&instance, 90, &["recover", "--interactive"]);
+    let mut terminal = Terminal::run(&instance, 120, &["recover", "--interactive"]);
     terminal.wait("Which members?");
     snapshot!(terminal.text(), @r#"
     looking at copy2 …

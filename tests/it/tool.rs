@@ -24,6 +24,7 @@ pub(crate) fn filtered() -> Vec<(&'static str, &'static str)> {
         (r"\d+ objects?\b", "[n] objects"),
         // As wide as the path of the instance.
         (r"WHERE +LATENCY", "WHERE  LATENCY"),
+        (r"'(main_\w+)'=[\d.]+", "'$1'=[n]"),
         (r" +\n", "\n"),
     ]
 }

@@ -29,10 +29,15 @@ import ZODB
 import common
 
 
-class CountingStorage(ClientStorage):
-    """Counts the conflicts that it resolved."""
+class WatchedStorage(ClientStorage):
+    """Counts the conflicts that it resolved, and keeps what it was told when a commit was done."""
 
     resolved = 0
+    acknowledged = None
+
+    def tpc_finish(self, *args, **kw):
+        self.acknowledged = super().tpc_finish(*args, **kw)
+        return self.acknowledged
 
     def tryToResolveConflict(self, *args, **kw):
         data = super().tryToResolveConflict(*args, **kw)
@@ -66,7 +71,7 @@ class Worker:
         self.log_file = open(args.log, "a", buffering=1)
         self.stop = threading.Event()
         self.counts = {"commits": 0, "conflicts": 0, "reads": 0, "errors": 0}
-        self.storage = CountingStorage(common.parse_address(args.address), wait_timeout=60)
+        self.storage = WatchedStorage(common.parse_address(args.address), wait_timeout=60)
         self.db = ZODB.DB(self.storage)
         self.manager = transaction.TransactionManager()
         threading.Thread(target=self.wait_for_end, daemon=True).start()
@@ -168,7 +173,7 @@ class Worker:
         txn.note(token)
         txn.setExtendedInfo("number", number)
         self.manager.commit()
-        return mine["commits"]._p_serial.hex()
+        return self.storage.acknowledged.hex()
 
 
 if __name__ == "__main__":

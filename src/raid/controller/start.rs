@@ -280,9 +280,13 @@ impl Controller {
         found.collect()
     }
 
-    /// With no record the members must agree among themselves.
+    /// Candidates that must be prefixes of each other and are not: with no record all of them, with one
+    /// the last in-sync set. No crash makes two of that set diverge: a transaction that only some of
+    /// them hold is the end of their history. So one of them was swapped for another database, or
+    /// written to by somebody else, and the newer TID says nothing about which.
     fn disagreement(&self, found: &[(MemberId, Compared)]) -> Option<String> {
-        if self.recorded.is_some() || self.rules.force {
+        let by_record = self.goes_by_record();
+        if self.rules.force || (self.recorded.is_some() && !by_record) {
             return None;
         }
         let newest = self.name(found.first()?.0);
@@ -290,10 +294,15 @@ impl Controller {
             Compared::Diverged { reason } => Some(format!("{}: {reason}", self.name(*id))),
             _ => None,
         })?;
+        let what = if by_record {
+            "the members of the last in-sync set have diverged, so one of them was swapped or written to \
+             by somebody else"
+        } else {
+            "the members have no common history, and no record says who is right"
+        };
         Some(format!(
-            "an operator: the members have no common history, and no record says who is right \
-             ({diverged}). Take the wrong copy out of the configuration, or start with --force to \
-             go on from the newest, {newest}"
+            "an operator: {what} ({diverged}). Take the wrong copy out of the configuration, or start \
+             with --force to go on from the newest, {newest}"
         ))
     }
 

@@ -1,4 +1,4 @@
-//! Clients that send nonsense. They are hung up on; everybody else is served as before.
+//! Clients that send nonsense. They are refused, mostly by hanging up; everybody else is served as before.
 
 use std::time::Duration;
 
@@ -188,7 +188,7 @@ fn nonsense() -> Vec<Nonsense> {
 }
 
 #[test]
-fn nonsense_is_hung_up_on_and_nobody_else_notices() {
+fn nonsense_is_refused_and_nobody_else_notices() {
     let instance = Instance::started(&[]);
     let mut workers = Workers::start(&instance.address, &instance.beside(""), false);
     let mut witness = Raw::registered(&instance.address);
@@ -209,7 +209,7 @@ fn nonsense_is_hung_up_on_and_nobody_else_notices() {
         if name.starts_with("text without") {
             raw.end();
         }
-        raw.is_hung_up();
+        raw.is_refused();
         assert_eq!(
             witness.call("lastTransaction", vec![]).error(),
             None,

@@ -84,17 +84,31 @@ impl Raw {
         Ok(Some(payload))
     }
 
-    /// That the daemon hangs up, without an answer that looks like success.
+    /// That the daemon hangs up, without an answer.
     #[track_caller]
-    pub(crate) fn is_hung_up(mut self) {
+    pub(crate) fn is_hung_up(self) {
+        let answer = self.end_or_answer();
+        assert!(answer.is_none(), "an answer: {answer:?}");
+    }
+
+    /// That the daemon hangs up, or answers with an error.
+    #[track_caller]
+    pub(crate) fn is_refused(self) {
+        if let Some(answer) = self.end_or_answer() {
+            assert!(answer.error().is_some(), "an answer: {answer:?}");
+        }
+    }
+
+    #[track_caller]
+    fn end_or_answer(mut self) -> Option<Reply> {
         loop {
             match self.frame() {
-                Ok(None) => return,
-                Ok(Some(frame)) => {
-                    let text = String::from_utf8_lossy(&frame);
-                    assert!(!text.contains(".reply"), "an answer: {text}");
+                Ok(None) => return None,
+                Ok(Some(frame)) if frame.windows(6).any(|window| window == b".reply") => {
+                    return Some(Reply(frame));
                 }
-                Err(error) if is_end(&error) => return,
+                Ok(Some(_)) => {}
+                Err(error) if is_end(&error) => return None,
                 Err(error) => panic!("the daemon did not hang up: {error}"),
             }
         }
