@@ -15,6 +15,8 @@ pub(crate) fn filtered() -> Vec<(&'static str, &'static str)> {
         (r"127\.0\.0\.1:\d+", "[address]"),
         (r"pid=\d+", "pid=[pid]"),
         (r"/\S*/zr\w+/i", "[instance]"),
+        // A dash where nothing was asked lately.
+        (r"Data\.fs +(-|[\d.]+ (s|ms|µs)) +", "Data.fs  [latency]  "),
         (r"\d+(\.\d+)? (ms|µs|us)", "[latency]"),
         (r"\d+(\.\d+)? (B|KiB|MiB)", "[bytes]"),
         (r"\d+ (s|min) (left|ago)", "[duration]"),
@@ -24,6 +26,9 @@ pub(crate) fn filtered() -> Vec<(&'static str, &'static str)> {
         (r"\d+ objects?\b", "[n] objects"),
         // As wide as the path of the instance.
         (r"WHERE +LATENCY", "WHERE  LATENCY"),
+        (r"\d+ tx\b", "[n] tx"),
+        // How often a recovery that short is looked at is a matter of luck.
+        (r"(?m)^copy\d: .*\n", ""),
         (r"'(main_\w+)'=[\d.]+", "'$1'=[n]"),
         (r" +\n", "\n"),
     ]
@@ -57,9 +62,9 @@ fn init_start_and_details_of_a_new_array() {
       no transaction yet   [n] objects   [bytes]
       [n] clients   [n] loads/s   [n] commits/s   commit lock free
 
-      MEMBER  STATE      TYPE  WHERE                              LATENCY  LAG
-      copy1   ● optimal  file  [instance]/var/copy1/Data.fs  -        -
-      copy2   ● optimal  file  [instance]/var/copy2/Data.fs  -        -
+      MEMBER  STATE      TYPE  WHERE  LATENCY  LAG
+      copy1   ● optimal  file  var/copy1/Data.fs  -        -
+      copy2   ● optimal  file  var/copy2/Data.fs  -        -
     "#);
     snapshot!(run.stderr, @"✔ the daemon serves: [address]; pid=[pid]");
     snapshot!(instance.run(&["status"]).ok().stdout, @"optimal");
@@ -94,7 +99,7 @@ fn status_and_details_of_a_degraded_array() {
     --- stderr
     ---
     "#);
-    snapshot!(instance.run(&["status", "--nagios"]).ended(2).stdout, @"ZEORAID CRITICAL - degraded: 1 of 2 members out (copy2: disabled by an operator) | 'main_optimal_members'=1;;2:;0;2 'main_lag_transactions'=20;;;0 'main_clients'=0;;;0 'main_loads_per_s'=47.0;;;0 'main_commits_per_s'=8.5;;;0 'main_commits_waiting'=0;;;0");
+    snapshot!(instance.run(&["status", "--nagios"]).ended(2).stdout, @"ZEORAID CRITICAL - degraded: 1 of 2 members out (copy2: disabled by an operator) | 'main_optimal_members'=[n];;2:;0;2 'main_lag_transactions'=[n];;;0 'main_clients'=[n];;;0 'main_loads_per_s'=[n];;;0 'main_commits_per_s'=[n];;;0 'main_commits_waiting'=[n];;;0");
     snapshot!(instance.run(&["details"]).ended(2).stdout, @r#"
     Array main  ● degraded   serving [address]   epoch 2   since [since]
       head [tid]  [time]   [n] objects   [bytes]
@@ -104,7 +109,7 @@ fn status_and_details_of_a_degraded_array() {
 
       MEMBER  STATE       TYPE  WHERE  LATENCY  LAG
       copy1   ● optimal   file  var/copy1/Data.fs  [latency]   -
-      copy2   ✖ degraded  file  var/copy2/Data.fs  [latency]   20 tx, [bytes]
+      copy2   ✖ degraded  file  var/copy2/Data.fs  [latency]   [n] tx, [bytes]
               disabled by an operator since [since]; waits for `zeoraidctl
               recover copy2`
               1 fault since the daemon started
@@ -115,7 +120,6 @@ fn status_and_details_of_a_degraded_array() {
     exit code 0
     --- stdout
     --- stderr
-    copy2: analyse, waiting for the member to open
     ✔ copy2 is optimal (epoch 3). The array is optimal.
     ---
     "#);

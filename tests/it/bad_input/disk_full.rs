@@ -43,6 +43,9 @@ fn with_every_disk_full_clients_are_told_and_nothing_is_lost() {
     let Some(disk) = SmallDisk::mount(&copies, 2048, name) else {
         return;
     };
+    for copy in ["copy1", "copy2"] {
+        fs::create_dir(copies.join(copy)).expect("room for a folder");
+    }
     let text = fs::read_to_string(instance.config()).expect("init wrote it");
     let text = text.replace("var/copy", &format!("{}/copy", copies.display()));
     fs::write(instance.config(), text).expect("writing the configuration");
