@@ -1,6 +1,7 @@
 //! The table and the JSON.
 
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use std::fmt::Write as _;
+
 use serde::Serialize;
 
 use crate::measure::Figures;
@@ -45,40 +46,67 @@ impl Line {
     }
 }
 
+const COLUMNS: [&str; 10] = [
+    "what",
+    "runzeo /s",
+    "ours /s",
+    "ratio",
+    "p50 µs",
+    "ours",
+    "p99 µs",
+    "ours",
+    "server CPU µs",
+    "ours",
+];
+
 impl Report {
-    pub(crate) fn table(&self) -> Table {
-        let mut table = Table::new();
-        table.load_style(presets::ASCII_MARKDOWN);
-        table.set_header([
-            "what",
-            "runzeo /s",
-            "ours /s",
-            "ratio",
-            "p50 µs",
-            "ours",
-            "p99 µs",
-            "ours",
-            "server CPU µs",
-            "ours",
-        ]);
-        for line in &self.lines {
-            let figures = [
-                (line.runzeo.per_second, 0),
-                (line.ours.per_second, 0),
-                (line.ratio, 2),
-                (line.runzeo.p50_us, 0),
-                (line.ours.p50_us, 0),
-                (line.runzeo.p99_us, 0),
-                (line.ours.p99_us, 0),
-                (line.runzeo.server_cpu_us, 1),
-                (line.ours.server_cpu_us, 1),
-            ];
-            let mut row = vec![Cell::new(&line.what)];
-            row.extend(figures.map(|(figure, digits)| {
-                Cell::new(format!("{figure:.digits$}")).set_alignment(CellAlignment::Right)
-            }));
-            table.add_row(row);
+    /// As a table in Markdown, that can be read as it is.
+    pub(crate) fn table(&self) -> String {
+        let mut rows = vec![COLUMNS.map(str::to_owned)];
+        rows.extend(self.lines.iter().map(Line::cells));
+        let widths: [usize; COLUMNS.len()] = std::array::from_fn(|column| {
+            let cells = rows.iter().map(|row| row[column].chars().count());
+            cells.max().unwrap_or_default()
+        });
+        let mut table = String::new();
+        for (number, row) in rows.iter().enumerate() {
+            for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+                let written = if column == 0 {
+                    write!(table, "| {cell:<width$} ")
+                } else {
+                    write!(table, "| {cell:>width$} ")
+                };
+                written.expect("a string takes everything");
+            }
+            table.push_str("|\n");
+            if number == 0 {
+                for (column, width) in widths.iter().enumerate() {
+                    let right = if column == 0 { '-' } else { ':' };
+                    table.push('|');
+                    table.extend(std::iter::repeat_n('-', width + 1));
+                    table.push(right);
+                }
+                table.push_str("|\n");
+            }
         }
         table
+    }
+}
+
+impl Line {
+    fn cells(&self) -> [String; COLUMNS.len()] {
+        let (runzeo, ours) = (&self.runzeo, &self.ours);
+        [
+            self.what.clone(),
+            format!("{:.0}", runzeo.per_second),
+            format!("{:.0}", ours.per_second),
+            format!("{:.2}", self.ratio),
+            format!("{:.0}", runzeo.p50_us),
+            format!("{:.0}", ours.p50_us),
+            format!("{:.0}", runzeo.p99_us),
+            format!("{:.0}", ours.p99_us),
+            format!("{:.1}", runzeo.server_cpu_us),
+            format!("{:.1}", ours.server_cpu_us),
+        ]
     }
 }

@@ -24,7 +24,7 @@ use super::options::{ArrayOptions, MemberSpec};
 use super::read::not_serving;
 use super::recovery::{self, LastRecovery};
 use super::report::Serving;
-use super::view::{MemberStats, Reader, View};
+use super::view::{MemberStats, Published, Reader, View};
 use super::{Membership, Notice, NoticeSink, RecordStore, Severity};
 use crate::storage::{
     Committed, Fault, Publisher, Result, Storage, StorageError, TxnToken, Vote, Voted,
@@ -36,7 +36,7 @@ use crate::zodb::{Oid, Op, Tid, TxnMeta};
 pub(super) struct Runner {
     pub options: ArrayOptions,
     core: Mutex<Core>,
-    view: ArcSwap<View>,
+    view: ArcSwap<Published>,
     pub cache: RecordCache,
     pub publisher: Publisher,
     /// The last transactions, oldest first: clients verify their caches with them.
@@ -130,8 +130,7 @@ impl Runner {
         notices: NoticeSink,
     ) -> Arc<Runner> {
         let serving = controller.serving.clone();
-        let view = View {
-            head: Tid::ZERO,
+        let view = Published {
             serving: serving.clone(),
             readers: Arc::new([]),
         };
@@ -209,8 +208,10 @@ impl Runner {
         update(&mut self.core.lock())
     }
 
-    pub(super) fn view(&self) -> Arc<View> {
-        self.view.load_full()
+    pub(super) fn view(&self) -> View {
+        // In this order: see `View`.
+        let head = self.publisher.head();
+        View::new(head, self.view.load_full())
     }
 
     pub(super) fn serving(&self) -> watch::Receiver<Serving> {
@@ -457,34 +458,30 @@ impl Runner {
                 stats: Arc::clone(&handle.stats),
             })
         });
-        let (head, serving) = (core.controller.head, core.controller.serving.clone());
-        self.view.store(Arc::new(View {
-            head,
+        let serving = core.controller.serving.clone();
+        if !self.view.load().serving.can_read() {
+            // At the start, and after an absence. While there are readers the head is raised by
+            // `committed` alone: the controller's may be ahead, by effects that are still to come.
+            self.publisher.set_head(core.controller.head);
+        }
+        self.view.store(Arc::new(Published {
             serving,
             readers: readers.collect(),
         }));
     }
 
-    /// INVARIANT 6: caches and queues learn of it before any reader sees the new head.
+    /// INVARIANT 6: the cache learns of it before any reader sees the new head, and the subscribers at
+    /// that very moment.
     fn committed(&self, core: &mut Core, commit: CommitId, tid: Tid) {
-        if let Some(live) = core.live.get_mut(&commit) {
-            let oids: Arc<[Oid]> = std::mem::take(&mut live.oids).into();
-            self.cache.invalidate(tid, &oids);
-            let committed = Committed {
-                tid,
-                oids,
-                by: Some(live.token),
-            };
-            self.remember(committed.clone());
-            self.publisher.publish(&committed);
-        }
-        let view = self.view.load();
-        let (serving, readers) = (view.serving.clone(), Arc::clone(&view.readers));
-        self.view.store(Arc::new(View {
-            head: tid,
-            serving,
-            readers,
-        }));
+        let live = core.live.get_mut(&commit);
+        let (oids, by) = live.map_or_else(Default::default, |live| {
+            (std::mem::take(&mut live.oids), Some(live.token))
+        });
+        let oids: Arc<[Oid]> = oids.into();
+        self.cache.invalidate(tid, &oids);
+        let committed = Committed { tid, oids, by };
+        self.remember(committed.clone());
+        self.publisher.publish(&committed);
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         core.forget_if_over(commit);
     }

@@ -956,3 +956,32 @@ async fn a_member_that_opens_and_does_not_answer_is_tried_again() {
     (rig.array, rig.notices) = start(options, &rig.members, &rig.folder).await;
     rig.optimal().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_told_of_a_transaction_never_reads_from_before_it() {
+    let rig = Rig::new().await;
+    let mut told = rig.array.subscribe();
+    let reader = rig.array.clone();
+    let reading = async move {
+        while let Ok(committed) = told.next().await {
+            let loaded = reader.load_before(Oid(1), committed.tid.next()).await;
+            assert_eq!(loaded.unwrap().unwrap().tid, committed.tid);
+        }
+    };
+    let reads = rig.array.clone();
+    let writing = async move {
+        let mut serial = Tid::ZERO;
+        for n in 0..300 {
+            serial = commit(&reads, 1, serial, &n.to_string()).await.unwrap();
+        }
+        reads.shutdown(Duration::from_secs(5)).await.unwrap();
+    };
+    let tasks = crate::task::Tasks::new("test");
+    let (done, ended) = tokio::sync::oneshot::channel();
+    tasks.spawn("reader", async move {
+        reading.await;
+        done.send(()).unwrap();
+    });
+    writing.await;
+    ended.await.expect("the reader met no old revision");
+}

@@ -1,5 +1,4 @@
-//! What loads see: the head, and the members that may be read. Published as a whole, read without
-//! locking.
+//! What loads see: the head, and the members that may be read. Read without locking.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -10,14 +9,34 @@ use super::report::Serving;
 use crate::storage::Storage;
 use crate::zodb::Tid;
 
-/// One published state.
-#[derive(Clone)]
+/// What one call goes by.
 pub(super) struct View {
-    /// INVARIANT 5: nothing later than this is ever answered.
-    pub head: Tid,
-    pub serving: Serving,
+    /// INVARIANT 5: nothing later than this is ever answered. It is the publisher's, so that
+    /// subscribers are told of a transaction at the moment at which it may be read.
+    pub(super) head: Tid,
+    /// Read after the head: who is in it holds everything up to the head.
+    published: Arc<Published>,
+}
+
+/// Which members may be read.
+pub(super) struct Published {
+    pub(super) serving: Serving,
     /// The open members of the in-sync set.
-    pub readers: Arc<[Reader]>,
+    pub(super) readers: Arc<[Reader]>,
+}
+
+impl View {
+    pub(super) fn new(head: Tid, published: Arc<Published>) -> Self {
+        View { head, published }
+    }
+}
+
+impl std::ops::Deref for View {
+    type Target = Published;
+
+    fn deref(&self) -> &Published {
+        &self.published
+    }
 }
 
 /// A member that may be read.

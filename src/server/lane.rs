@@ -19,6 +19,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
@@ -33,6 +34,11 @@ use crate::zodb::{Answer, Conflict, Op, Payload, Tid, TxnMeta};
 
 /// What a call of a transaction costs in memory beside its data, roughly, in bytes.
 const CALL_SIZE: usize = 128;
+
+/// How long a client is kept from hearing of a conflict with what cannot be read yet, and how often it
+/// is looked whether it can be.
+const CONFLICT_WAIT: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// A call of a transaction.
 pub(super) struct LaneCall {
@@ -476,6 +482,9 @@ async fn vote(around: &Surroundings<'_>, state: State, txn: &TxnId) -> Outcome {
     };
     let waiting = around.stats.waiting.count();
     let outcome = transaction.vote().await;
+    if let Some(committed) = in_the_way(&outcome) {
+        can_be_read(around.storage, committed).await;
+    }
     drop(waiting);
     match outcome {
         Ok(Vote::Ready(voted)) => {
@@ -510,6 +519,34 @@ async fn vote(around: &Surroundings<'_>, state: State, txn: &TxnId) -> Outcome {
                 around.stats.conflicts.fetch_add(1, Relaxed);
             }
             (State::Idle, METHOD, Err(error.into()))
+        }
+    }
+}
+
+/// The last transaction that a vote was in conflict with.
+fn in_the_way(outcome: &Result<Vote, StorageError>) -> Option<Tid> {
+    match outcome {
+        Ok(Vote::Conflicts(_, conflicts)) => {
+            conflicts.iter().map(|conflict| conflict.committed).max()
+        }
+        Err(StorageError::Answer(Answer::Conflict(one) | Answer::ReadConflict(one))) => {
+            Some(one.committed)
+        }
+        _ => None,
+    }
+}
+
+/// Waits until a transaction can be read. Where commits overlap, a vote is already in conflict with
+/// one that is still being finished; the client that is told of it loads what it wrote, to resolve the
+/// conflict, or to try again. Gives up after some time: that one may never be finished.
+async fn can_be_read(storage: &dyn Storage, tid: Tid) {
+    let start = Instant::now();
+    while start.elapsed() < CONFLICT_WAIT {
+        // A storage that cannot say will not answer the client either.
+        if storage.last_tid().await.is_ok_and(|last| last < tid) {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        } else {
+            return;
         }
     }
 }

@@ -23,12 +23,12 @@ use crate::storage::{
 use crate::zodb::{HistoryTxn, Oid, Payload, RecordData, Tid, TidRange, TxnMeta};
 
 mod commit;
-mod data;
 mod faults;
+mod kept;
 
 use commit::MemoryTransaction;
-use data::Data;
 pub use faults::{Faults, Gate, Moment};
+use kept::Data;
 
 /// Opens storages that all have the same data, one after the other.
 #[derive(Debug, Clone)]

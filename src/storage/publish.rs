@@ -1,10 +1,11 @@
 //! Telling subscribers of finished transactions, in order.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::zodb::{Oid, Tid};
 
@@ -39,15 +40,27 @@ pub struct Committed {
 
 /// A subscriber's end of the queue of finished transactions.
 ///
-/// INVARIANT 6: a transaction is in every queue before any load answers as of it and before its
-/// [`finish`](super::Voted::finish) returns; queues are in TID order. So who empties the queue before
-/// it passes on an answer never passes on an answer that is newer than the invalidations it has
-/// passed on.
+/// INVARIANT 6: a transaction comes out of the queues at the moment at which the head is raised to it,
+/// which is one write to one atomic number. So who takes what is due before it passes on an answer
+/// never passes on an answer that is newer than the invalidations it has passed on; and who was told
+/// of a transaction never gets an answer as of a time before it.
 ///
 /// The queue is bounded. A subscriber that lets it fill up is cut off: [`Invalidations::next`] gives
 /// what was queued and then [`CutOff`].
 #[derive(Debug)]
-pub struct Invalidations(mpsc::Receiver<Committed>);
+pub struct Invalidations {
+    queue: mpsc::Receiver<Committed>,
+    /// Taken from the queue, and later than the head when that was looked at.
+    early: Option<Committed>,
+    head: Arc<Head>,
+}
+
+/// The last transaction that may be seen, and who waits for a later one.
+#[derive(Debug, Default)]
+struct Head {
+    tid: AtomicU64,
+    raised: Notify,
+}
 
 /// The subscriber did not keep up, or the storage is closed: transactions may have been missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -60,26 +73,44 @@ impl Invalidations {
     /// # Errors
     /// [`CutOff`] after the last that was queued.
     pub async fn next(&mut self) -> Result<Committed, CutOff> {
-        self.0.recv().await.ok_or(CutOff)
+        let head = Arc::clone(&self.head);
+        loop {
+            let mut raised = pin!(head.raised.notified());
+            // From here on nothing that is published is missed.
+            raised.as_mut().enable();
+            if let Some(committed) = self.try_next()? {
+                return Ok(committed);
+            }
+            raised.await;
+        }
     }
 
-    /// The next transaction, where one is queued. Costs an atomic read where none is.
+    /// The next transaction, where one is due. Costs an atomic read where none is.
     ///
     /// # Errors
     /// [`CutOff`] after the last that was queued.
     pub fn try_next(&mut self) -> Result<Option<Committed>, CutOff> {
-        match self.0.try_recv() {
-            Ok(committed) => Ok(Some(committed)),
-            Err(mpsc::error::TryRecvError::Empty) => Ok(None),
-            Err(mpsc::error::TryRecvError::Disconnected) => Err(CutOff),
+        let next = match self.early.take() {
+            Some(early) => early,
+            None => match self.queue.try_recv() {
+                Ok(committed) => committed,
+                Err(mpsc::error::TryRecvError::Empty) => return Ok(None),
+                Err(mpsc::error::TryRecvError::Disconnected) => return Err(CutOff),
+            },
+        };
+        if next.tid.0 <= self.head.tid.load(Ordering::Acquire) {
+            return Ok(Some(next));
         }
+        self.early = Some(next);
+        Ok(None)
     }
 }
 
-/// A storage's end of all its subscribers' queues.
+/// A storage's end of all its subscribers' queues, and its head.
 #[derive(Debug, Default)]
 pub struct Publisher {
     subscribers: Mutex<Vec<mpsc::Sender<Committed>>>,
+    head: Arc<Head>,
 }
 
 impl Publisher {
@@ -91,24 +122,50 @@ impl Publisher {
         Publisher::default()
     }
 
-    /// A queue of all that is published from now on.
+    /// The last transaction that subscribers may have been told of.
     #[must_use]
-    pub fn subscribe(&self) -> Invalidations {
-        let (sender, receiver) = mpsc::channel(Self::QUEUE);
-        self.subscribers.lock().push(sender);
-        Invalidations(receiver)
+    pub fn head(&self) -> Tid {
+        Tid(self.head.tid.load(Ordering::Acquire))
     }
 
-    /// Puts a transaction into every queue. The caller keeps TID order.
+    /// Starts from this head, of which nobody is told.
+    pub fn set_head(&self, head: Tid) {
+        self.head.tid.store(head.0, Ordering::Release);
+    }
+
+    /// A queue of all that is published from now on: everything later than [`Self::head`] is in it
+    /// when that is asked afterwards.
+    #[must_use]
+    pub fn subscribe(&self) -> Invalidations {
+        let (sender, queue) = mpsc::channel(Self::QUEUE);
+        self.subscribers.lock().push(sender);
+        Invalidations {
+            queue,
+            early: None,
+            head: Arc::clone(&self.head),
+        }
+    }
+
+    /// Puts a transaction into every queue and raises the head to it. The caller keeps TID order.
     pub fn publish(&self, committed: &Committed) {
-        self.subscribers
-            .lock()
-            .retain(|queue| queue.try_send(committed.clone()).is_ok());
+        let mut subscribers = self.subscribers.lock();
+        subscribers.retain(|queue| queue.try_send(committed.clone()).is_ok());
+        self.head.tid.store(committed.tid.0, Ordering::Release);
+        // Who subscribes now must find the new head.
+        drop(subscribers);
+        self.head.raised.notify_waiters();
     }
 
     /// Ends every queue: subscribers hear [`CutOff`].
     pub fn cut_off(&self) {
         self.subscribers.lock().clear();
+        self.head.raised.notify_waiters();
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.cut_off();
     }
 }
 
@@ -139,5 +196,25 @@ mod tests {
         assert_eq!(lazy.next().await, Err(CutOff));
         assert_eq!(lazy.try_next(), Err(CutOff));
         assert_eq!(diligent.try_next(), Ok(None));
+    }
+
+    #[tokio::test]
+    async fn a_transaction_comes_out_when_the_head_is_raised_to_it_and_not_before() {
+        let publisher = Publisher::new();
+        let mut subscriber = publisher.subscribe();
+        // As if the publishing thread were stopped between the queues and the head.
+        publisher.subscribers.lock()[0]
+            .try_send(committed(5))
+            .unwrap();
+        assert_eq!(subscriber.try_next(), Ok(None));
+        publisher.set_head(Tid(5));
+        assert_eq!(subscriber.try_next(), Ok(Some(committed(5))));
+        assert_eq!(publisher.head(), Tid(5));
+        let waiting = subscriber.next();
+        let publishing = async { publisher.publish(&committed(6)) };
+        let (heard, ()) = tokio::join!(waiting, publishing);
+        assert_eq!(heard, Ok(committed(6)));
+        drop(publisher);
+        assert_eq!(subscriber.next().await, Err(CutOff));
     }
 }

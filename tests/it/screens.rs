@@ -170,8 +170,8 @@ fn details_fit_eighty_columns_and_a_terminal_shows_what_a_pipe_does() {
       [n] clients   [n] loads/s   [n] commits/s   commit lock free
 
       MEMBER  STATE      TYPE  WHERE  LATENCY  LAG
-      copy1   ● optimal  file  var/copy1/Data.fs  -        -
-      copy2   ● optimal  file  var/copy2/Data.fs  -        -
+      copy1   ● optimal  file  var/copy1/Data.fs  [latency]  -
+      copy2   ● optimal  file  var/copy2/Data.fs  [latency]  -
     "#);
     assert!(
         piped.lines().all(|line| line.chars().count() <= 80),

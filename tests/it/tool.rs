@@ -63,8 +63,8 @@ fn init_start_and_details_of_a_new_array() {
       [n] clients   [n] loads/s   [n] commits/s   commit lock free
 
       MEMBER  STATE      TYPE  WHERE  LATENCY  LAG
-      copy1   ● optimal  file  var/copy1/Data.fs  -        -
-      copy2   ● optimal  file  var/copy2/Data.fs  -        -
+      copy1   ● optimal  file  var/copy1/Data.fs  [latency]  -
+      copy2   ● optimal  file  var/copy2/Data.fs  [latency]  -
     "#);
     snapshot!(run.stderr, @"✔ the daemon serves: [address]; pid=[pid]");
     snapshot!(instance.run(&["status"]).ok().stdout, @"optimal");
@@ -108,8 +108,8 @@ fn status_and_details_of_a_degraded_array() {
       recovered, losing it loses data.
 
       MEMBER  STATE       TYPE  WHERE  LATENCY  LAG
-      copy1   ● optimal   file  var/copy1/Data.fs  [latency]   -
-      copy2   ✖ degraded  file  var/copy2/Data.fs  [latency]   [n] tx, [bytes]
+      copy1   ● optimal   file  var/copy1/Data.fs  [latency]  -
+      copy2   ✖ degraded  file  var/copy2/Data.fs  [latency]  [n] tx, [bytes]
               disabled by an operator since [since]; waits for `zeoraidctl
               recover copy2`
               1 fault since the daemon started

@@ -60,6 +60,8 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 /// A start takes less than a tenth of a second; what is longer is waited for no more finely than a
 /// person can see.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// A process that was killed is gone in less.
+const DYING: Duration = Duration::from_secs(2);
 /// How much of the log is shown.
 const LOG_LINES: usize = 12;
 
@@ -94,7 +96,7 @@ pub(super) async fn start(
 ) -> Result<Exit, CliError> {
     let config = load_config(instance)?;
     let client = client(&config)?.with_timeout(Duration::from_secs(5));
-    match client.ping().await {
+    match who_is_there(&client).await {
         Ok(status) => {
             context
                 .printer
@@ -126,6 +128,20 @@ pub(super) async fn start(
         addresses.join(", ")
     ));
     Ok(Exit::Done)
+}
+
+/// A daemon that was killed a moment ago resets connections until the system has closed its socket:
+/// that says nothing yet, so it is asked again.
+async fn who_is_there(client: &AdminClient) -> Result<Status, ClientError> {
+    let deadline = Instant::now() + DYING;
+    loop {
+        match client.ping().await {
+            Err(ClientError::Unreachable { .. }) if Instant::now() < deadline => {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            answer => return answer,
+        }
+    }
 }
 
 async fn wait_until_it_serves(

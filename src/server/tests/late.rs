@@ -69,8 +69,9 @@ impl Storage for Late {
             })
         });
         self.taken.send_modify(|taken| *taken += 1);
-        let mut held = self.held.subscribe();
-        held.wait_for(|held| !held)
+        let mut waiting = self.held.subscribe();
+        waiting
+            .wait_for(|held| !held)
             .await
             .expect("it is held by self");
         answer

@@ -159,6 +159,34 @@ async fn nobody_hears_of_a_transaction_before_it_can_be_read() {
 }
 
 #[tokio::test]
+async fn a_conflict_is_told_when_what_it_is_with_can_be_read() {
+    let storage = Late::new();
+    let first = commit(&storage, &[(1, Tid::ZERO, b"0")]).await;
+    let house = House::of(storage.clone());
+    let mut client = house.client().await;
+    storage.cap(first);
+    let second = commit(&storage, &[(1, first, b"1")]).await;
+    client.begin(1).await;
+    client.store(1, 1, first, b"+1").await;
+    let voted = client.ask(vote(1)).await;
+    // A vote that has found its conflict, and nothing is said of it.
+    until("the vote waits", || house.counters().waiting == 1).await;
+    assert_eq!(client.call(Call::Ping).await, Reply::None);
+    storage.cap(Tid::MAX);
+    let (before, reply) = client.hear_until(&voted).await;
+    assert_eq!(before, [invalidated(second, &[1])]);
+    assert!(matches!(reply, Reply::Conflicts(_)), "{reply:?}");
+    let serial = Call::LoadSerial {
+        oid: Oid(1),
+        serial: second,
+    };
+    assert_eq!(
+        client.call(serial).await,
+        Reply::Data(Bytes::from_static(b"1"))
+    );
+}
+
+#[tokio::test]
 async fn everybody_hears_of_everything_in_order_and_once() {
     const CLIENTS: u64 = 8;
     const COMMITS: usize = 25;

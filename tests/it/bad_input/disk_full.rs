@@ -25,7 +25,8 @@ fn a_member_on_a_full_disk_is_taken_out_and_comes_back_when_there_is_room() {
     disk.resize(64 * 1024);
     // Its disk failed it: it comes back by itself, or when it is asked to.
     if instance.member("copy2")["outlook"].is_null() {
-        instance.run(&["recover", "copy2"]).ok();
+        // Refused where it has come back in the meantime; that it is back is asked next.
+        drop(instance.run(&["recover", "copy2"]));
     }
     instance.wait_optimal();
     workers.wait_for_more(5);
@@ -43,6 +44,9 @@ fn with_every_disk_full_clients_are_told_and_nothing_is_lost() {
     let Some(disk) = SmallDisk::mount(&copies, 2048, name) else {
         return;
     };
+    for copy in ["copy1", "copy2"] {
+        fs::create_dir(copies.join(copy)).expect("room for a folder");
+    }
     let text = fs::read_to_string(instance.config()).expect("init wrote it");
     let text = text.replace("var/copy", &format!("{}/copy", copies.display()));
     fs::write(instance.config(), text).expect("writing the configuration");
