@@ -5,6 +5,8 @@
 //!
 //! They need the Python environment that `tests/run` makes.
 
+#![expect(clippy::print_stderr, reason = "a test that fails says what it saw")]
+
 #[macro_use]
 mod tool;
 

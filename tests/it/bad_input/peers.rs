@@ -209,7 +209,7 @@ fn nonsense_is_refused_and_nobody_else_notices() {
         if name.starts_with("text without") {
             raw.end();
         }
-        raw.is_refused();
+        raw.must_be_refused();
         assert_eq!(
             witness.call("lastTransaction", vec![]).error(),
             None,
@@ -239,7 +239,7 @@ fn a_handshake_that_is_none_is_hung_up_on() {
         let mut raw = Raw::connect(&instance.address);
         raw.frame().expect("the server speaks first");
         raw.send_frame(hello);
-        raw.is_hung_up();
+        raw.must_be_hung_up_on();
     }
     for bytes in [
         &b"SSH-2.0-OpenSSH_9.7\r\n"[..],
@@ -249,7 +249,7 @@ fn a_handshake_that_is_none_is_hung_up_on() {
         let mut raw = Raw::connect(&instance.address);
         raw.send(bytes);
         raw.end();
-        raw.is_hung_up();
+        raw.must_be_hung_up_on();
     }
     Raw::registered(&instance.address);
 }
@@ -277,7 +277,7 @@ fn half_a_frame_holds_nobody_up() {
     let mut raw = Raw::registered(&instance.address);
     raw.send(&whole[..whole.len() - 1]);
     raw.end();
-    raw.is_hung_up();
+    raw.must_be_hung_up_on();
     python::run("features.py", &["plain_visit", &instance.address]).ok();
 }
 
@@ -433,7 +433,7 @@ fn a_client_that_is_stopped_delays_nobody() {
     workers.wait_for_more(20);
     signal(observer.pid(), rustix::process::Signal::CONT);
     let totals = workers.end();
-    observer.end(Duration::from_secs(60)).ok();
+    observer.end(Duration::from_mins(1)).ok();
     assert_eq!(totals.errors, 0);
     python::verify(&instance.given_back(), &workers.logs());
 }

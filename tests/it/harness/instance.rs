@@ -16,7 +16,7 @@ use super::{until, until_ok};
 pub(crate) const ZEORAIDCTL: &str = env!("CARGO_BIN_EXE_zeoraidctl");
 
 /// Long enough for a busy machine with two cores; nothing waits that long when it works.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// For a command of the tool. `start` waits for a minute itself.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(150);

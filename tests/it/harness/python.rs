@@ -14,7 +14,7 @@ use super::instance::Run;
 use super::wait::{until, until_ok};
 
 /// For one script that does one thing.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_mins(4);
 
 pub(crate) fn interpreter() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -251,7 +251,7 @@ pub(crate) struct Totals {
     pub(crate) errors: u64,
 }
 
-/// Python's FileStorage reads the members, compares them, and finds what the workers were told.
+/// Python's `FileStorage` reads the members, compares them, and finds what the workers were told.
 #[track_caller]
 pub(crate) fn verify(members: &[PathBuf], logs: &[PathBuf]) -> Value {
     let mut args: Vec<&str> = Vec::new();

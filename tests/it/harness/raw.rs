@@ -86,14 +86,14 @@ impl Raw {
 
     /// That the daemon hangs up, without an answer.
     #[track_caller]
-    pub(crate) fn is_hung_up(self) {
+    pub(crate) fn must_be_hung_up_on(self) {
         let answer = self.end_or_answer();
         assert!(answer.is_none(), "an answer: {answer:?}");
     }
 
     /// That the daemon hangs up, or answers with an error.
     #[track_caller]
-    pub(crate) fn is_refused(self) {
+    pub(crate) fn must_be_refused(self) {
         if let Some(answer) = self.end_or_answer() {
             assert!(answer.error().is_some(), "an answer: {answer:?}");
         }
@@ -207,13 +207,14 @@ fn write(value: &Say<'_>, out: &mut Vec<u8>) {
         Say::None => out.push(b'N'),
         Say::Bool(true) => out.push(0x88),
         Say::Bool(false) => out.push(0x89),
-        Say::Int(number) => match u8::try_from(*number) {
-            Ok(byte) => out.extend([b'K', byte]),
-            Err(_) => {
+        Say::Int(number) => {
+            if let Ok(byte) = u8::try_from(*number) {
+                out.extend([b'K', byte]);
+            } else {
                 out.extend([0x8a, 8]);
                 out.extend(number.to_le_bytes());
             }
-        },
+        }
         Say::Text(text) => {
             out.push(b'X');
             out.extend(long(text.len()));

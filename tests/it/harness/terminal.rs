@@ -73,8 +73,8 @@ impl Terminal {
             .spawn_command(command)
             .expect("the binary starts");
         drop(pair.slave);
-        let side = |length| NonZeroU16::new(length).expect("a terminal has a size");
-        let screen = vt100::Parser::new(side(ROWS), side(columns), 0);
+        let cells = |length| NonZeroU16::new(length).expect("a terminal has a size");
+        let screen = vt100::Parser::new(cells(ROWS), cells(columns), 0);
         let screen = Arc::new(Mutex::new(screen));
         let mut output = pair
             .master
