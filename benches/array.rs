@@ -119,6 +119,10 @@ fn loads(criterion: &mut Criterion) {
     });
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the clients of the benchmark end with it"
+)]
 fn commits(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     for clients in [1_u64, 4, 16] {
