@@ -41,6 +41,7 @@ fn history(first: u64, transactions: u64, size: usize) -> Vec<HistoryTxn> {
         records: (0..RECORDS)
             .map(|record| HistoryRecord {
                 oid: Oid(number * RECORDS + record),
+                blob: None,
                 data: RecordData::Data(data.clone()),
             })
             .collect(),

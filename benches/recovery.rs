@@ -138,6 +138,7 @@ fn transaction(tid: u64, oid: &mut u64) -> HistoryTxn {
         HistoryRecord {
             oid: Oid(*oid),
             data: RecordData::Data(Bytes::from(data).into()),
+            blob: None,
         }
     });
     let meta = TxnMeta {

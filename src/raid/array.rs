@@ -216,6 +216,9 @@ impl Storage for Array {
                     .readers
                     .iter()
                     .all(|reader| reader.storage.capabilities().undo),
+            blobs: false,
+            pack: false,
+            shared: false,
             read_only: matches!(view.serving, Serving::ReadOnly { .. }),
         }
     }

@@ -585,6 +585,7 @@ fn wrong(why: &str) -> Failed {
 fn method(op: &Op) -> &'static str {
     match op {
         Op::Store { .. } => "storea",
+        Op::StoreBlob { .. } => "storeBlobEnd",
         Op::Restore { .. } => "restorea",
         Op::Delete { .. } => "deleteObject",
         Op::CheckCurrent { .. } => "checkCurrentSerialInTransaction",

@@ -293,6 +293,9 @@ impl Storage for MemoryStorage {
             pipelined: true,
             rewind: true,
             undo: false,
+            blobs: false,
+            pack: false,
+            shared: false,
             read_only: false,
         }
     }

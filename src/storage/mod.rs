@@ -22,8 +22,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+pub use crate::pickle::Value;
 pub use crate::zodb::Answer;
-use crate::zodb::{Conflict, HistoryTxn, Oid, Op, Tid, TidRange, TxnMeta};
+use crate::zodb::{Blob, Conflict, HistoryTxn, Oid, Op, Tid, TidRange, TxnMeta};
 
 mod fault;
 pub mod file;
@@ -100,6 +101,44 @@ pub trait Storage: Send + Sync + 'static {
     /// The last TID, and the oids written after `since`; no list where that is too long ago to tell.
     async fn invalidations_since(&self, since: Tid) -> Result<(Tid, Option<Vec<Oid>>)>;
 
+    /// The file of the blob that `oid` was in the transaction `serial`.
+    ///
+    /// # Errors
+    /// [`Answer::NoSuchObject`] where there is none, [`Answer::Unsupported`] where
+    /// [`Capabilities::blobs`] says no.
+    async fn load_blob(&self, _oid: Oid, _serial: Tid) -> Result<Blob> {
+        Err(Answer::Unsupported("blobs").into())
+    }
+
+    /// Transactions that can be undone, newest first, as `undoInfo` of Python's storages gives them:
+    /// from number `first` to before number `last`, or at most `-last` of them where that is negative.
+    /// Only those count whose description agrees with `specification`, which is a dictionary whose
+    /// values are text, or `ZopeUndo.Prefix` objects; or none.
+    ///
+    /// # Errors
+    /// [`Answer::Unsupported`] where [`Capabilities::undo`] says no.
+    async fn undo_info(
+        &self,
+        _first: i64,
+        _last: i64,
+        _specification: &Value,
+    ) -> Result<Vec<Undoable>> {
+        Err(Answer::Unsupported("undo").into())
+    }
+
+    /// Removes what is not needed to read the database as of `time` (in seconds since 1970, as ZODB's
+    /// `pack` takes it) or later, and what cannot be reached from the root object. Returns when it is
+    /// done, which may take hours. All other calls go on meanwhile.
+    ///
+    /// Not cancel safe: a dropped call may go on.
+    ///
+    /// # Errors
+    /// [`Answer::Unsupported`] where [`Capabilities::pack`] says no, [`Answer::Other`] where it is being
+    /// packed already.
+    async fn pack(&self, _time: f64) -> Result<()> {
+        Err(Answer::Unsupported("packing").into())
+    }
+
     /// Every transaction finished from now on, in TID order. See [`Invalidations`].
     fn subscribe(&self) -> Invalidations;
 
@@ -161,6 +200,12 @@ pub trait Voted: Send {
     /// resolved by the storage, or undone.
     fn resolved(&self) -> &[Oid];
 
+    /// The last transaction before it in this storage, where others may write to it too
+    /// ([`Capabilities::shared`]): nothing comes in between any more.
+    fn after(&self) -> Option<Tid> {
+        None
+    }
+
     /// Makes it final. The order of the calls is the order of the transactions: the call itself takes
     /// the transaction's place in the history, the future waits until it is durable. Where
     /// [`Capabilities::pipelined`] says so, the next transaction may be voted as soon as this returns.
@@ -201,6 +246,13 @@ pub struct Capabilities {
     pub rewind: bool,
     /// [`Op::Undo`], and the undo log.
     pub undo: bool,
+    /// [`Op::StoreBlob`] and [`Storage::load_blob`].
+    pub blobs: bool,
+    /// [`Storage::pack`].
+    pub pack: bool,
+    /// Others may write to it as well: what they finish comes out of [`Storage::subscribe`] with no
+    /// token, before any later vote of ours is answered.
+    pub shared: bool,
     /// Nothing can be written.
     pub read_only: bool,
 }
@@ -242,6 +294,19 @@ pub struct Revision {
     pub extension: Bytes,
     /// The size of the record's data in bytes.
     pub size: u64,
+}
+
+/// A transaction that can be undone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undoable {
+    /// What [`Op::Undo`] names it by.
+    pub tid: Tid,
+    pub user: Bytes,
+    pub description: Bytes,
+    /// The transaction's extension, pickled as in [`TxnMeta::extension`].
+    pub extension: Bytes,
+    /// What it takes in the file, in bytes, where the storage says it.
+    pub size: Option<u64>,
 }
 
 /// One step of a walk over the current records.

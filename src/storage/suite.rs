@@ -176,7 +176,7 @@ pub(crate) async fn transactions(storage: &dyn Storage, range: TidRange) -> Vec<
 pub(crate) fn text(txn: &HistoryTxn) -> String {
     use std::fmt::Write as _;
     let mut text = format!("{} {:?}", txn.tid, txn.meta);
-    for HistoryRecord { oid, data } in &txn.records {
+    for HistoryRecord { oid, data, .. } in &txn.records {
         let state = data.payload().map(|data| data.read().expect("its data"));
         let back = match data {
             RecordData::Back { tid, .. } => format!(" as in {tid}"),
@@ -225,6 +225,7 @@ fn history_txn(tid: u64, records: Vec<(u64, RecordData)>) -> HistoryTxn {
     let records = records.map(|(oid, data)| HistoryRecord {
         oid: Oid(oid),
         data,
+        blob: None,
     });
     HistoryTxn {
         tid: Tid(tid),

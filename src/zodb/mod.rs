@@ -5,12 +5,14 @@
 //! and the data of a record are bytes that pass through.
 
 mod answer;
+mod blob;
 mod ids;
 mod payload;
 mod time;
 mod transaction;
 
 pub use answer::{Answer, Conflict};
+pub use blob::Blob;
 pub use ids::{InvalidId, Oid, Tid};
 pub use payload::Payload;
 pub use transaction::{HistoryRecord, HistoryTxn, Op, RecordData, TidRange, TxnMeta, TxnStatus};

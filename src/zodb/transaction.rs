@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::blob::Blob;
 use super::ids::{Oid, Tid};
 use super::payload::Payload;
 
@@ -71,6 +72,14 @@ pub enum Op {
         data: Option<Payload>,
         previous: Option<Tid>,
     },
+    /// A new revision of an object that is a blob, as [`Op::Store`]. Its record and its file belong
+    /// together: a storage makes both durable, or neither.
+    StoreBlob {
+        oid: Oid,
+        serial: Tid,
+        data: Payload,
+        blob: Blob,
+    },
     /// Removes an object (external garbage collection).
     Delete { oid: Oid, serial: Tid },
     /// Fails the vote unless `serial` is the current revision of the object.
@@ -84,16 +93,20 @@ impl Op {
     #[must_use]
     pub fn writes(&self) -> Option<Oid> {
         match self {
-            Op::Store { oid, .. } | Op::Restore { oid, .. } | Op::Delete { oid, .. } => Some(*oid),
+            Op::Store { oid, .. }
+            | Op::StoreBlob { oid, .. }
+            | Op::Restore { oid, .. }
+            | Op::Delete { oid, .. } => Some(*oid),
             Op::CheckCurrent { .. } | Op::Undo { .. } => None,
         }
     }
 
-    /// The size of the data it carries, in bytes.
+    /// The size of the record that it carries, in bytes, without the file of a blob.
     #[must_use]
     pub fn size(&self) -> usize {
         match self {
             Op::Store { data, .. }
+            | Op::StoreBlob { data, .. }
             | Op::Restore {
                 data: Some(data), ..
             } => data.len(),
@@ -113,10 +126,12 @@ pub struct HistoryTxn {
 }
 
 impl HistoryTxn {
-    /// The size of the data of all records, in bytes.
+    /// The size of the data of all records, and of those files of blobs that are there, in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.records.iter().map(|record| record.data.size()).sum()
+        let blob = |record: &HistoryRecord| record.blob.as_ref().map_or(0, Blob::len);
+        let size = |record: &HistoryRecord| record.data.size() + blob(record);
+        self.records.iter().map(size).sum()
     }
 }
 
@@ -125,6 +140,9 @@ impl HistoryTxn {
 pub struct HistoryRecord {
     pub oid: Oid,
     pub data: RecordData,
+    /// The file, where the record is that of a blob and whoever copies it has fetched the file. An
+    /// iteration does not.
+    pub blob: Option<Blob>,
 }
 
 /// What a record of a finished transaction holds.

@@ -182,6 +182,7 @@ fn drop_conflicts(engine: &Engine, work: &mut Work) -> Result<Vec<Conflict>> {
                 }
             }
             Op::Restore { .. } => (),
+            Op::StoreBlob { .. } => return Err(Answer::Unsupported("blobs").into()),
             Op::Undo { .. } => return Err(Answer::Unsupported("undo").into()),
         }
         kept.push(op);
@@ -291,7 +292,7 @@ fn record(engine: &Arc<Engine>, op: Op, tid: Tid) -> Result<Option<PlannedRecord
             let body = origin.body(oid, data, previous, newest)?;
             (oid, body)
         }
-        Op::CheckCurrent { .. } | Op::Undo { .. } => return Ok(None),
+        Op::CheckCurrent { .. } | Op::Undo { .. } | Op::StoreBlob { .. } => return Ok(None),
     };
     let previous = foreseen(engine, oid)?.map_or(0, |one| one.position);
     Ok(Some(PlannedRecord {

@@ -256,6 +256,7 @@ impl Walk {
             records.push(HistoryRecord {
                 oid: record.oid,
                 data,
+                blob: None,
             });
             at += record.whole_len();
         }

@@ -197,6 +197,9 @@ impl Storage for FileStorage {
             pipelined: true,
             rewind: true,
             undo: false,
+            blobs: false,
+            pack: false,
+            shared: false,
             read_only: false,
         }
     }

@@ -105,6 +105,7 @@ impl MemoryTransaction {
                     Some((_, true)) => (),
                 },
                 Op::Restore { .. } => (),
+                Op::StoreBlob { .. } => return Err(Answer::Unsupported("blobs")),
                 Op::Undo { .. } => return Err(Answer::Unsupported("undo")),
             }
             kept.push(op);
@@ -139,9 +140,13 @@ impl MemoryTransaction {
                 let data = self.storage.restored(*oid, data.clone(), *previous)?;
                 (*oid, data)
             }
-            Op::CheckCurrent { .. } | Op::Undo { .. } => return Ok(None),
+            Op::CheckCurrent { .. } | Op::Undo { .. } | Op::StoreBlob { .. } => return Ok(None),
         };
-        Ok(Some(HistoryRecord { oid, data }))
+        Ok(Some(HistoryRecord {
+            oid,
+            data,
+            blob: None,
+        }))
     }
 }
 

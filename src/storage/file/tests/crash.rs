@@ -197,6 +197,7 @@ fn expected(tid: Tid, meta: TxnMeta, records: Vec<(u64, Vec<u8>)>) -> (Tid, Stri
     let records = records.into_iter().map(|(oid, data)| HistoryRecord {
         oid: Oid(oid),
         data: RecordData::Data(Bytes::from(data).into()),
+        blob: None,
     });
     let txn = HistoryTxn {
         tid,
@@ -303,6 +304,7 @@ async fn a_restored_batch_is_there_as_a_whole_or_not_at_all() {
             records: vec![HistoryRecord {
                 oid: Oid(oid),
                 data,
+                blob: None,
             }],
         }
     };
@@ -441,6 +443,7 @@ async fn a_full_disk_fails_the_vote_and_nothing_else() {
         records: vec![HistoryRecord {
             oid: Oid(2),
             data: RecordData::Data(Bytes::from(vec![b'x'; 2000]).into()),
+            blob: None,
         }],
     }];
     let refused = storage.restore(batch.clone()).await.err();

@@ -159,6 +159,7 @@ impl World {
             records.push(HistoryRecord {
                 oid: Oid(oid),
                 data,
+                blob: None,
             });
         }
         records
