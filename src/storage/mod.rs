@@ -32,6 +32,7 @@ pub mod memory;
 mod publish;
 #[cfg(test)]
 pub mod suite;
+pub mod zeo;
 
 pub use fault::{Fault, StorageError};
 pub use publish::{Committed, CutOff, Invalidations, Publisher, TxnToken};
