@@ -189,7 +189,7 @@ pub(crate) fn text(txn: &HistoryTxn) -> String {
     text
 }
 
-fn texts(history: &[HistoryTxn]) -> Vec<String> {
+pub(crate) fn texts(history: &[HistoryTxn]) -> Vec<String> {
     history.iter().map(text).collect()
 }
 
@@ -257,7 +257,7 @@ fn data(bytes: &[u8]) -> RecordData {
 }
 
 /// Far more than any of these takes; a test that hangs says where.
-async fn soon<T>(what: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(20), what)
         .await
         .expect("an answer in time")

@@ -284,9 +284,10 @@ impl Sending {
             .unwrap_or_else(|_| (Err(closed("it has ended")), false));
         let last = last?;
         // Where the vote had to wait for the lock, the question was answered before it was granted.
-        let last = match voted {
-            true => last,
-            false => self.link.call(Call::LastTransaction).await?,
+        let last = if voted {
+            last
+        } else {
+            self.link.call(Call::LastTransaction).await?
         };
         let after = match last {
             Reply::Tid(after) => after,
