@@ -370,7 +370,7 @@ async fn who_does_not_speak_zeo_is_named() {
             stream.write_all(said).await.unwrap();
             stream
         };
-        let (opened, _stream) = tokio::join!(
+        let (outcome, _stream) = tokio::join!(
             async {
                 if said.is_empty() {
                     // Ends at once.
@@ -387,7 +387,7 @@ async fn who_does_not_speak_zeo_is_named() {
                 stream
             }
         );
-        let Err(fault) = opened else {
+        let Err(fault) = outcome else {
             panic!("that is no ZEO server");
         };
         assert!(fault.to_string().contains(expected), "{fault}");
