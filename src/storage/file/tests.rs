@@ -6,12 +6,18 @@ use crate::storage::suite::{Fixture, storage_suite};
 mod crash;
 mod damage;
 mod model;
+mod oracle;
 
 storage_suite!(fixture());
 
 async fn fixture() -> Fixture {
     let folder = tempfile::tempdir().unwrap();
-    let storage = open(&folder).await;
+    let options = FileOptions {
+        blob_dir: Some(folder.path().join("blobs")),
+        ..FileOptions::default()
+    };
+    let opener = FileOpener::new(data_fs(&folder), options);
+    let storage = opener.open().await.unwrap();
     Fixture::keeping(storage, folder)
 }
 
