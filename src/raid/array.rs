@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::buffer::Buffer;
 use super::controller::{CommitId, Controller, Ended, Event, Link, Now, Rules, State, VoteReply};
-use super::options::{ArrayOptions, MemberSpec};
+use super::options::{ArrayOptions, ClusterMode, MemberSpec};
 use super::read::not_serving;
 use super::recovery;
 use super::report::{
@@ -52,12 +52,14 @@ impl Array {
         let recorded = recorded.unwrap_or_else(|ended| Err(RecordError::interrupted(&ended)))?;
         let rules = Rules {
             array: options.name.clone(),
+            cluster_mode: options.cluster_mode,
             start_policy: options.start_policy,
             force: options.force,
             min_optimal: options.min_optimal,
             fail_mode: options.fail_mode,
             transaction_timeout: options.transaction_timeout,
             catch_up_limit: options.catch_up_limit,
+            level_limit: options.member_timeout,
             auto_recover: options.auto_recover,
             start_grace: START_GRACE,
         };
@@ -238,6 +240,13 @@ impl Storage for Array {
             Ok(view.head)
         } else {
             Err(not_serving(&view).into())
+        }
+    }
+
+    async fn newest_tid(&self) -> Result<Tid> {
+        match self.0.options.cluster_mode {
+            ClusterMode::Single => self.last_tid().await,
+            ClusterMode::Coop => self.0.newest().await,
         }
     }
 

@@ -11,6 +11,9 @@ mod array;
 mod buffer;
 mod cache;
 mod controller;
+#[cfg(test)]
+mod coop;
+mod foreign;
 mod member;
 mod notice;
 mod options;
@@ -27,7 +30,7 @@ mod view;
 
 pub use array::Array;
 pub use notice::{Notice, NoticeSink, Severity};
-pub use options::{ArrayOptions, FailMode, MemberSpec, Spool, StartPolicy};
+pub use options::{ArrayOptions, ClusterMode, FailMode, MemberSpec, Spool, StartPolicy};
 pub use record::{FileRecord, Membership, RecordError, RecordStore, Standing};
 pub use report::{
     AnalysisReport, ArrayReport, ArrayState, Finding, LockReport, MemberReport, MemberState,
