@@ -108,6 +108,13 @@ impl Controller {
         self.settle_foreign(now);
     }
 
+    /// Whether a transaction of our own came true although nobody waits for it any more: it is then to
+    /// be treated like one of somebody else.
+    pub(crate) fn is_disowned(&self, tid: Tid) -> bool {
+        let is_ours = |id: &CommitId| self.commits.get(id).is_some_and(|commit| commit.tid == tid);
+        self.is_coop() && tid > self.head && !self.finishing.iter().any(is_ours)
+    }
+
     /// Whether a member of the in-sync set holds this foreign transaction. It does when it has told of
     /// it, or when it ended with it or a later one already when it was opened or last written to.
     fn holds(&self, id: MemberId, tid: Tid) -> bool {
