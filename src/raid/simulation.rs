@@ -216,13 +216,13 @@ impl World {
             serial = loaded.tid;
             if let Some(text) = loaded.data.strip_prefix(BLOB) {
                 let asked = array.load_blob(oid, loaded.tid);
-                match tokio::time::timeout(LONGEST, asked).await {
-                    Ok(Ok(blob)) => assert_eq!(content(&blob), text, "the file of {serial}"),
-                    Ok(Err(StorageError::Answer(answer))) => {
+                let answer = tokio::time::timeout(LONGEST, asked).await;
+                match answer.expect("a blob waits for ever") {
+                    Ok(blob) => assert_eq!(content(&blob), text, "the file of {serial}"),
+                    Err(StorageError::Answer(answer)) => {
                         assert!(unknown, "{number} asks for its blob: {answer}");
                     }
-                    Ok(Err(StorageError::Fault(_))) => {}
-                    Err(_) => panic!("a blob waits for ever"),
+                    Err(StorageError::Fault(_)) => {}
                 }
             }
         }
