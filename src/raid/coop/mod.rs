@@ -59,7 +59,6 @@ fn options(folder: &tempfile::TempDir, mode: ClusterMode) -> ArrayOptions {
         },
         shared_blobs: None,
         invalidation_queue: 100,
-        shared_blobs: None,
     }
 }
 
