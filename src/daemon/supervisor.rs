@@ -53,7 +53,7 @@ pub(super) async fn start_array(
     let options = array_options(config, array, force);
     let sink = notices(events, &array.name);
     let started = Array::start(options, members(array), record, sink).await;
-    let started = started.map_err(|source| DaemonError::Record {
+    let started = started.map_err(|source| DaemonError::Array {
         array: array.name.clone(),
         source,
     })?;
@@ -133,6 +133,7 @@ pub(super) fn rate(rate: config::Rate) -> Rate {
 fn array_options(config: &Config, array: &ArrayConfig, force: bool) -> ArrayOptions {
     ArrayOptions {
         name: array.name.clone(),
+        cluster_mode: raid::ClusterMode::Single,
         start_policy: match array.start_policy {
             config::StartPolicy::InSync => raid::StartPolicy::InSync,
             config::StartPolicy::Majority => raid::StartPolicy::Majority,
@@ -156,6 +157,7 @@ fn array_options(config: &Config, array: &ArrayConfig, force: bool) -> ArrayOpti
             memory_bytes: bytes(config.spool.memory),
         },
         invalidation_queue: array.invalidation_queue,
+        shared_blobs: None,
     }
 }
 
