@@ -155,10 +155,7 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
             let told = match finishing.await {
                 Ok(tid) => {
                     stats.commits.fetch_add(1, Relaxed);
-                    match outbox.finish_ended(tid) {
-                        Ok(()) => timeout(LAST_WORDS, outbox.settle()).await.unwrap_or(Ok(())),
-                        cut_off => cut_off,
-                    }
+                    outbox.finish_ended(tid)
                 }
                 Err(error) => {
                     warn!(%error, "could not finish the transaction of a client that is gone");
@@ -189,7 +186,7 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
         let room = self.outbox.pending() < self.shared.options.outbox_bytes;
         let deadline = self.deadline();
         let pending = self.outbox.pending();
-        let (writer, coming) = self.outbox.ends();
+        let (writer, invalidations) = self.outbox.ends();
         let lane = &mut self.lane;
         let stop = self.shared.sessions.stop();
         // Each branch may be dropped when another is taken: what was written or read of a message is
@@ -211,7 +208,7 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
                 Came::Room
             }
             () = until(deadline), if deadline.is_some() => Came::Deadline,
-            committed = coming.next(), if room => Came::Committed(committed?),
+            committed = invalidations.next(), if room => Came::Committed(committed?),
             event = poll_fn(|context| lane.poll(context)), if lane.is_busy() => Came::Lane(event),
             Some(answered) = self.reads.next() => Came::Answered(answered),
             frame = reader.next_frame(), if may_take => match frame? {
@@ -223,8 +220,7 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
         match came {
             Came::Room => Ok(()),
             Came::Deadline => self.too_late(),
-            Came::Committed(Some(committed)) => Ok(self.outbox.came(committed)?),
-            Came::Committed(None) => Ok(self.outbox.pass_on()?),
+            Came::Committed(committed) => Ok(self.outbox.came(committed)?),
             Came::Lane(event) => self.lane_event(event),
             Came::Answered((about, answered)) => self.answered(about, answered),
             Came::Frame(frame) => self.take(reader, frame),
@@ -441,8 +437,7 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
 enum Came<'a> {
     Room,
     Deadline,
-    /// None: it is time to look after one that is held.
-    Committed(Option<Committed>),
+    Committed(Committed),
     Lane(LaneEvent),
     Answered(<Read<'a> as Future>::Output),
     Frame(Bytes),
