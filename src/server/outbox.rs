@@ -101,14 +101,24 @@ impl<'a, W> Outbox<'a, W> {
     }
 
     fn finished(&mut self, own: Own, tid: Tid) {
+        self.size();
+        if let Some(id) = own.id {
+            self.writer.reply(&id, &Reply::Tid(tid));
+        }
+    }
+
+    /// Tells how much the storage holds.
+    pub(super) fn size(&mut self) {
         let size = self.storage.size();
         self.writer.push(&Push::Info {
             objects: size.objects,
             bytes: size.bytes,
         });
-        if let Some(id) = own.id {
-            self.writer.reply(&id, &Reply::Tid(tid));
-        }
+    }
+
+    /// Queues a piece of a blob, which belongs to no transaction's order.
+    pub(super) fn push(&mut self, push: &Push) {
+        self.writer.push(push);
     }
 
     /// Queues a reply, after the invalidations that are due.

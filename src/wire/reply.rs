@@ -522,12 +522,7 @@ fn encode_info<S: Sink>(info: &Info, sink: &mut S) {
 fn encode_history_line<S: Sink>(line: &HistoryLine, sink: &mut S) -> Result<(), EncodeError> {
     sink.extended(&line.extension, &HISTORY_NAMES)?;
     sink.text("time");
-    sink.float(line.tid.time().map_or(0.0, |time| {
-        // Nanoseconds of this century need 61 bits of the 53 that a float has.
-        #[expect(clippy::cast_precision_loss, reason = "the type is Python's")]
-        let seconds = time.as_nanosecond() as f64 / 1e9;
-        seconds
-    }));
+    sink.float(line.tid.seconds());
     sink.text("user_name");
     sink.bytes(&line.user);
     sink.text("description");

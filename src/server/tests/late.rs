@@ -81,8 +81,14 @@ impl Storage for Late {
         self.storage.describe()
     }
 
+    /// No more than loads and commits.
     fn capabilities(&self) -> Capabilities {
-        self.storage.capabilities()
+        Capabilities {
+            undo: false,
+            blobs: false,
+            pack: false,
+            ..self.storage.capabilities()
+        }
     }
 
     fn size(&self) -> Size {
