@@ -267,6 +267,9 @@ pub struct Recovery {
     pub phase: String,
     /// A sentence on what is done or waited for.
     pub note: Option<String>,
+    /// The transaction that the phase has come to.
+    #[serde(default)]
+    pub transaction: Option<String>,
     pub done: Lag,
     pub total: Lag,
     pub transactions_per_s: f64,
@@ -305,6 +308,9 @@ pub struct Reloaded {
     pub changed: Vec<String>,
     /// Settings that differ but take effect only after a restart.
     pub needs_restart: Vec<String>,
+    /// What the new configuration says that is allowed, but probably not meant.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// `GET /v1/configuration`.

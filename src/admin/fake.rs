@@ -66,6 +66,7 @@ pub(crate) fn recovery(member: &str) -> Recovery {
         state: RecoveryState::Running,
         phase: "copy".into(),
         note: None,
+        transaction: None,
         done: Lag {
             transactions: 1,
             bytes: 10,

@@ -779,6 +779,7 @@ fn a_reload_says_what_it_did_or_would_do() {
         removed: vec!["main/copy2".into()],
         changed: vec!["arrays.main.cache: 64MiB -> 1GiB".into()],
         needs_restart: vec!["listen: 127.0.0.1:8100 -> 127.0.0.1:8200".into()],
+        warnings: vec!["etc/zeoraid.yaml:9:5: copy3 is on the same server; use another".into()],
     };
     insta::assert_snapshot!(bench.run("reload --dry-run"), @r#"
     exit 0
@@ -787,6 +788,7 @@ fn a_reload_says_what_it_did_or_would_do() {
     - main/copy2 would be removed
     ~ arrays.main.cache: 64MiB -> 1GiB
     ! listen: 127.0.0.1:8100 -> 127.0.0.1:8200   (after `zeoraidctl restart`)
+    ! etc/zeoraid.yaml:9:5: copy3 is on the same server; use another
     "#);
     let mistakes =
         vec!["etc/zeoraid.yaml:3:1: `lisen` is not known; did you mean `listen`?".into()];

@@ -453,6 +453,7 @@ pub(super) fn recovery(member: &str, phase: &str) -> Recovery {
         state: RecoveryState::Running,
         phase: phase.into(),
         note: None,
+        transaction: None,
         done: Lag {
             transactions: 0,
             bytes: 0,

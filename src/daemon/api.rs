@@ -182,6 +182,7 @@ impl Daemon {
             dry_run,
             changed: found.changed,
             needs_restart: found.needs_restart,
+            warnings: new.warnings().iter().map(ToString::to_string).collect(),
             ..Reloaded::default()
         };
         // First everything is asked, so that a refusal changes nothing.
@@ -224,7 +225,9 @@ impl Daemon {
         if let Some(array) = array.filter(|_| !dry_run) {
             supervisor::make_folders(new, array);
         }
-        let members = array.map(supervisor::members).unwrap_or_default();
+        let members = array
+            .map(|array| supervisor::members(new, array))
+            .unwrap_or_default();
         let changed = running.array.set_members(members, dry_run);
         let (added, removed) = changed.map_err(report::refused)?;
         let full = |members: Vec<String>| {

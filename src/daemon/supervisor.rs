@@ -10,7 +10,7 @@ use super::background::make_parent;
 use super::error::DaemonError;
 use crate::admin::api::Level;
 use crate::admin::events::EventLog;
-use crate::config::{self, Address, ArrayConfig, Config, MemberStorage};
+use crate::config::{self, Address, ArrayConfig, Config, MemberConfig, MemberStorage, ZeoServer};
 use crate::job::Rate;
 use crate::raid::{
     self, Array, ArrayOptions, FileRecord, MemberSpec, Notice, NoticeSink, Severity,
@@ -52,7 +52,7 @@ pub(super) async fn start_array(
     let record = Arc::new(FileRecord::new(&array.record));
     let options = array_options(config, array, force);
     let sink = notices(events, &array.name);
-    let started = Array::start(options, members(array), record, sink).await;
+    let started = Array::start(options, members(config, array), record, sink).await;
     let started = started.map_err(|source| DaemonError::Record {
         array: array.name.clone(),
         source,
@@ -88,9 +88,13 @@ pub(super) async fn start_server(
 /// Makes the folders of files that are inside the instance. Outside of it a missing folder is a disk
 /// that is not mounted, and an empty copy on the wrong disk helps nobody.
 pub(super) fn make_folders(config: &Config, array: &ArrayConfig) {
-    let files = array.members.iter().map(|member| match &member.storage {
-        MemberStorage::File { file } => file,
-    });
+    let files = array
+        .members
+        .iter()
+        .filter_map(|member| match &member.storage {
+            MemberStorage::File { file, .. } => Some(file),
+            MemberStorage::Zeo(_) => None,
+        });
     for file in files.chain([&array.record]) {
         if file.starts_with(&config.instance)
             && let Err(error) = make_parent(file)
@@ -102,25 +106,47 @@ pub(super) fn make_folders(config: &Config, array: &ArrayConfig) {
 }
 
 /// The members of an array, as the array wants to know them.
-pub(super) fn members(array: &ArrayConfig) -> Vec<MemberSpec> {
-    let specs = array.members.iter().map(|member| {
-        let (opener, fingerprint): (Arc<dyn Opener>, String) = match &member.storage {
-            MemberStorage::File { file } => {
-                let options = FileOptions {
-                    invalidation_queue: array.invalidation_queue,
-                    ..FileOptions::default()
-                };
-                let fingerprint = format!("file {}", file.display());
-                (Arc::new(FileOpener::new(file, options)), fingerprint)
-            }
-        };
-        MemberSpec {
-            name: member.name.clone(),
-            opener,
-            fingerprint,
-        }
+pub(super) fn members(config: &Config, array: &ArrayConfig) -> Vec<MemberSpec> {
+    let specs = array.members.iter().map(|member| MemberSpec {
+        name: member.name.clone(),
+        opener: opener(config, array, member),
+        fingerprint: fingerprint(member),
     });
     specs.collect()
+}
+
+/// Everything of a member that cannot be changed while it is open.
+fn fingerprint(member: &MemberConfig) -> String {
+    match &member.storage {
+        MemberStorage::File { file, blob_dir } => {
+            let blobs = blob_dir.as_ref().map_or(String::new(), |folder| {
+                format!(" blobs {}", folder.display())
+            });
+            format!("file {}{blobs}", file.display())
+        }
+        MemberStorage::Zeo(server) => {
+            let ZeoServer {
+                address,
+                storage,
+                connections,
+                tls,
+            } = server;
+            format!("zeo {address} storage {storage} connections {connections} tls {tls:?}")
+        }
+    }
+}
+
+fn opener(_config: &Config, array: &ArrayConfig, member: &MemberConfig) -> Arc<dyn Opener> {
+    match &member.storage {
+        MemberStorage::File { file, blob_dir: _ } => {
+            let options = FileOptions {
+                invalidation_queue: array.invalidation_queue,
+                ..FileOptions::default()
+            };
+            Arc::new(FileOpener::new(file, options))
+        }
+        MemberStorage::Zeo(_) => todo!("src/storage/zeo"),
+    }
 }
 
 pub(super) fn rate(rate: config::Rate) -> Rate {

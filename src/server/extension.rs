@@ -5,10 +5,13 @@
 //! authenticated as administrators, so those that change something need the option `zeo_admin`.
 
 use crate::admin::api::{
-    AdminApi, ArrayState, MemberDetails, MemberState, Problem, RecoverRequest,
+    AdminApi, ArrayState, MemberDetails, MemberState, Problem, RecoverRequest, Recovery,
 };
 use crate::pickle::Value;
 use crate::wire::{RaidMethod, Reply, WireError};
+
+/// Of a copy that holds nothing yet.
+const NO_TRANSACTION: &str = "0x0000000000000000";
 
 /// Answers an extension method for the array `array`.
 pub(super) async fn answer(
@@ -42,8 +45,10 @@ async fn ask(
     let text = match method {
         RaidMethod::Status => state(admin.array(array).await?.state).to_owned(),
         RaidMethod::Details => {
-            let members = admin.array(array).await?.members;
-            return Ok(Value::Dict(members.into_iter().map(line).collect()));
+            let details = admin.array(array).await?;
+            let recovery = details.recovery.as_ref();
+            let lines = details.members.iter().map(|member| line(member, recovery));
+            return Ok(Value::Dict(lines.collect()));
         }
         RaidMethod::Recover => {
             let Some(member) = member(arguments) else {
@@ -78,15 +83,25 @@ fn state(state: ArrayState) -> &'static str {
     }
 }
 
-/// A member's entry: the original says `failed: why` of one that is out.
-fn line(member: MemberDetails) -> (Value, Value) {
-    let reason = member.reason.unwrap_or_else(|| "n/a".to_owned());
+/// A member's entry, as the original has it: `failed: why` of one that is out, and of one that is being
+/// recovered the phase and the transaction that it has come to.
+fn line(member: &MemberDetails, recovery: Option<&Recovery>) -> (Value, Value) {
     let text = match member.state {
         MemberState::Optimal => "optimal".to_owned(),
-        MemberState::Degraded => format!("failed: {reason}"),
-        MemberState::Recovering => format!("recovering: {reason}"),
+        MemberState::Degraded => {
+            let reason = member.reason.as_deref().unwrap_or("n/a");
+            format!("failed: {reason}")
+        }
+        MemberState::Recovering => {
+            let recovery = recovery.filter(|recovery| recovery.member == member.name);
+            let phase = recovery.map_or("queued", |recovery| &recovery.phase);
+            let reached = recovery.and_then(|recovery| recovery.transaction.as_deref());
+            let last = member.last.as_ref().map(|last| last.tid.as_str());
+            let tid = reached.or(last).unwrap_or(NO_TRANSACTION);
+            format!("recovering: {phase} transaction {tid}")
+        }
     };
-    (Value::Text(member.name), Value::Text(text))
+    (Value::Text(member.name.clone()), Value::Text(text))
 }
 
 /// The member that a call names in its first argument.

@@ -60,6 +60,9 @@ pub struct RecoverArgs {
 
     /// At most so fast: 50MiB/s, 1000tx/s, both with a comma between, or none; of a running
     /// recovery with --attach
+    ///
+    /// The last part, which is copied while commits wait, goes as fast as it can all the same: there a
+    /// limit would only make them wait longer (for `catch_up_limit` at most).
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     rate: Option<RateLimit>,
 
