@@ -471,7 +471,7 @@ async fn follow(
         let recovery = api.recovery(array).await?;
         let is_ours = recovery.id >= first && open.contains(&recovery.member);
         if is_ours && recovery.state == RecoveryState::Running {
-            display.show(&recovery);
+            display.show(&(&recovery).into());
         }
         // One that is neither running nor waiting has ended; if it was not seen to, the array says how.
         let unseen = open.iter().any(|member| {
