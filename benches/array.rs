@@ -52,6 +52,7 @@ async fn array(cache_bytes: u64) -> (Array, Vec<MemoryOpener>) {
             memory_bytes: 1 << 20,
         },
         invalidation_queue: 100,
+        shared_blobs: None,
     };
     let array = Array::start(
         options,

@@ -253,5 +253,6 @@ fn array_options(folder: &Path) -> ArrayOptions {
             memory_bytes: 16 << 20,
         },
         invalidation_queue: 100,
+        shared_blobs: None,
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::admin::TokenError;
-use crate::raid::RecordError;
+use crate::raid::StartError;
 use crate::server;
 
 /// Why the daemon did not start.
@@ -28,7 +28,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Token(#[from] TokenError),
     #[error("array {array}: {source}")]
-    Record { array: String, source: RecordError },
+    Array { array: String, source: StartError },
     #[error(transparent)]
     Listen(#[from] server::ListenError),
 }

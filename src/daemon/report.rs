@@ -479,6 +479,7 @@ mod tests {
                 member: "b".into(),
                 source: "a".into(),
                 finding,
+                next: None,
             });
             assert_eq!((found.line.as_str(), found.advice), (line, advice));
         };

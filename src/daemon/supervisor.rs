@@ -53,7 +53,7 @@ pub(super) async fn start_array(
     let options = array_options(config, array, force);
     let sink = notices(events, &array.name);
     let started = Array::start(options, members(config, array), record, sink).await;
-    let started = started.map_err(|source| DaemonError::Record {
+    let started = started.map_err(|source| DaemonError::Array {
         array: array.name.clone(),
         source,
     })?;
@@ -182,6 +182,7 @@ fn array_options(config: &Config, array: &ArrayConfig, force: bool) -> ArrayOpti
             memory_bytes: bytes(config.spool.memory),
         },
         invalidation_queue: array.invalidation_queue,
+        shared_blobs: None,
     }
 }
 

@@ -45,6 +45,17 @@ pub struct ArrayOptions {
     pub spool: Spool,
     /// How many transactions back clients can verify their caches.
     pub invalidation_queue: usize,
+    /// A folder of blobs that clients look into by themselves; none where blobs go over the protocol.
+    pub shared_blobs: Option<SharedBlobs>,
+}
+
+/// A folder of blobs that is shared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedBlobs {
+    pub folder: PathBuf,
+    /// The members' servers use the same folder: they are sent records only. Otherwise members keep
+    /// blobs of their own, and the folder is for the clients.
+    pub with_members: bool,
 }
 
 /// Where transactions wait for their vote.

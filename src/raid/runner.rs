@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use super::blobs::Blobs;
 use super::cache::RecordCache;
 use super::controller::{
     Asked, Ballot, CommitId, Configured, Controller, Effect, Event, Generation, MemberId, Now,
@@ -21,6 +22,7 @@ use super::controller::{
 };
 use super::member::{AskSetAside, Link, Want};
 use super::options::{ArrayOptions, MemberSpec};
+use super::pack::{LastPack, undo_is_disabled};
 use super::read::not_serving;
 use super::recovery::{self, LastRecovery};
 use super::report::Serving;
@@ -50,6 +52,7 @@ pub(super) struct Runner {
     pub counters: Counters,
     pub oid_floor: tokio::sync::Mutex<Oid>,
     next_commit: AtomicU64,
+    pub blobs: Blobs,
 }
 
 /// What is counted since the start.
@@ -72,6 +75,7 @@ pub(super) struct Core {
     next_generation: u64,
     pub recovery: Option<LastRecovery>,
     pub recoveries: u64,
+    pub pack: Option<LastPack>,
     catch_ups: HashMap<CommitId, mpsc::Sender<CatchUp>>,
 }
 
@@ -128,6 +132,7 @@ impl Runner {
         controller: Controller,
         specs: Vec<MemberSpec>,
         notices: NoticeSink,
+        blobs: Blobs,
     ) -> Arc<Runner> {
         let serving = controller.serving.clone();
         let view = Published {
@@ -142,6 +147,7 @@ impl Runner {
             next_generation: 0,
             recovery: None,
             recoveries: 0,
+            pack: None,
             catch_ups: HashMap::new(),
         };
         Arc::new(Runner {
@@ -159,6 +165,7 @@ impl Runner {
             counters: Counters::default(),
             oid_floor: tokio::sync::Mutex::new(Oid(0)),
             next_commit: AtomicU64::new(1),
+            blobs,
         })
     }
 
@@ -376,7 +383,11 @@ impl Runner {
         let asked = tokio::time::timeout(self.options.member_timeout, storage.last_tid()).await;
         let asked = asked.map_err(|_| self.timeout("lastTransaction"))?;
         let last_tid = asked.map_err(as_fault)?;
-        let pipelined = storage.capabilities().pipelined;
+        let capabilities = storage.capabilities();
+        if let Some(fault) = self.blobs.misfit(&storage.describe(), capabilities) {
+            return Err(fault);
+        }
+        let pipelined = capabilities.pipelined;
         let mut core = self.core.lock();
         core.next_generation += 1;
         let generation = Generation(core.next_generation);
@@ -543,6 +554,12 @@ impl Runner {
             finish_reply: None,
         };
         let mut core = self.core.lock();
+        if core.controller.is_packing() && live.undoes() {
+            // Some members could undo it and some could not any more. `FileStorage` says the same.
+            core.live.insert(commit, live);
+            core.reply_to_vote(commit, VoteReply::No(undo_is_disabled()));
+            return receiver;
+        }
         core.live.insert(commit, live);
         let event = Event::VoteAsked {
             commit,
@@ -803,6 +820,13 @@ impl Handle {
             self.last_fault = None;
             self.retry.notify_one();
         }
+    }
+}
+
+impl Live {
+    /// Whether it undoes others.
+    pub(super) fn undoes(&self) -> bool {
+        self.ops.iter().any(|op| matches!(op, Op::Undo { .. }))
     }
 }
 

@@ -89,6 +89,7 @@ fn options(folder: &tempfile::TempDir) -> ArrayOptions {
             memory_bytes: 1 << 20,
         },
         invalidation_queue: 10,
+        shared_blobs: None,
     }
 }
 

@@ -45,6 +45,7 @@ fn options(folder: &TempDir) -> ArrayOptions {
             memory_bytes: 1 << 20,
         },
         invalidation_queue: 100,
+        shared_blobs: None,
     }
 }
 

@@ -26,13 +26,19 @@ pub use crate::pickle::Value;
 pub use crate::zodb::Answer;
 use crate::zodb::{Blob, Conflict, HistoryTxn, Oid, Op, Tid, TidRange, TxnMeta};
 
+mod blobs;
+mod extension;
 mod fault;
 pub mod file;
 pub mod memory;
 mod publish;
 #[cfg(test)]
+mod python;
+#[cfg(test)]
 pub mod suite;
 
+pub use blobs::{BlobDirectory, is_blob_record};
+pub use extension::same_extension;
 pub use fault::{Fault, StorageError};
 pub use publish::{Committed, CutOff, Invalidations, Publisher, TxnToken};
 

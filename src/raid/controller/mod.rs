@@ -18,6 +18,7 @@
 mod check;
 mod commit;
 mod membership;
+mod pack;
 mod recover;
 #[cfg(test)]
 mod simulation;
@@ -139,6 +140,9 @@ pub(crate) enum Event {
         member: MemberId,
         ended: Ended,
     },
+    /// An operator or a client wants the members to be packed.
+    PackAsked,
+    PackEnded,
     DisableAsked {
         member: String,
     },
@@ -302,6 +306,10 @@ pub(crate) struct Controller {
     finishing: VecDeque<CommitId>,
     pub(crate) recovery: Option<Running>,
     pub(crate) recovery_queue: VecDeque<Wanted>,
+    /// Members are being packed: nothing is recovered meanwhile.
+    packing: bool,
+    /// How the recoveries were asked for that failed and are tried again.
+    again: BTreeMap<MemberId, (Strategy, Option<Rate>)>,
     /// Why a comparison at the start did not lead to serving; nothing is tried before something
     /// about the members changes.
     blocked: Option<String>,
@@ -325,6 +333,9 @@ pub(crate) struct Controller {
 #[derive(Debug, Clone)]
 pub(crate) struct Running {
     pub member: MemberId,
+    /// As it was asked for.
+    pub strategy: Strategy,
+    pub rate: Option<Rate>,
     /// Waits for the record of this epoch, which lets the target in. Until that is durable the
     /// target is not read, and not counted upon.
     pub joining: Option<(CommitId, u64)>,
@@ -378,6 +389,8 @@ impl Controller {
             finishing: VecDeque::new(),
             recovery: None,
             recovery_queue: VecDeque::new(),
+            packing: false,
+            again: BTreeMap::new(),
             blocked: None,
             start_epoch: 0,
             record_trouble: None,
@@ -472,6 +485,8 @@ impl Controller {
                 self.target_level(commit, member, last_tid, now);
             }
             Event::RecoveryEnded { member, ended } => self.recovery_ended(member, ended, now),
+            Event::PackAsked => return self.pack_asked(),
+            Event::PackEnded => self.pack_ended(now),
             Event::DisableAsked { member } => return self.disable_asked(&member, now),
             Event::MembersAsked { members, dry_run } => {
                 return self.members_asked(members, dry_run, now);

@@ -1,0 +1,71 @@
+//! Iterating over the array's transactions.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::read::not_serving;
+use super::runner::Runner;
+use super::view::Reader;
+use crate::storage::{History, Result, StorageError};
+use crate::zodb::{HistoryTxn, TidRange};
+
+/// An iteration that goes on with another member where one fails.
+pub(super) struct ArrayHistory {
+    runner: Arc<Runner>,
+    /// What is still to be given.
+    range: TidRange,
+    open: Option<(Reader, Box<dyn History>)>,
+}
+
+impl ArrayHistory {
+    /// Asks nobody yet.
+    pub(super) fn new(runner: Arc<Runner>, range: TidRange) -> Self {
+        ArrayHistory {
+            runner,
+            range,
+            open: None,
+        }
+    }
+}
+
+#[async_trait]
+impl History for ArrayHistory {
+    async fn next(&mut self) -> Result<Option<HistoryTxn>> {
+        loop {
+            if self.range.first > self.range.last {
+                return Ok(None);
+            }
+            let (reader, mut history) = match self.open.take() {
+                Some(open) => open,
+                None => open_history(&self.runner, self.range).await?,
+            };
+            let timeout = self.runner.options.member_timeout;
+            let next = tokio::time::timeout(timeout, history.next()).await;
+            let next = next.unwrap_or_else(|_| Err(self.runner.timeout("an iteration").into()));
+            match next {
+                Ok(Some(transaction)) => {
+                    self.range.first = transaction.tid.next();
+                    self.open = Some((reader, history));
+                    return Ok(Some(transaction));
+                }
+                Err(StorageError::Fault(fault)) => {
+                    self.runner.lost(reader.member, reader.generation, fault);
+                }
+                end => return end,
+            }
+        }
+    }
+}
+
+async fn open_history(runner: &Runner, range: TidRange) -> Result<(Reader, Box<dyn History>)> {
+    let view = runner.view();
+    let reader = view
+        .readers
+        .first()
+        .filter(|_| view.serving.can_read())
+        .cloned();
+    let reader = reader.ok_or_else(|| not_serving(&view))?;
+    let history = reader.storage.iterate(range).await?;
+    Ok((reader, history))
+}

@@ -1,0 +1,271 @@
+//! A folder of blobs, as ZODB lays it out.
+//!
+//! Beside a `Data.fs` whose objects include blobs stands a folder with a file for each revision of each
+//! of them: in the *bushy* layout `0x00/0x00/…/0x2a/0x<tid>.blob`, a folder for each byte of the oid; in
+//! the older *lawn* layout `0x2a/0x<tid>.blob`. The file `.layout` says which it is. `tmp` is for files that
+//! are not in place yet. Source: `ZODB/blob.py`, `FilesystemHelper`.
+//!
+//! A file is complete and durable before it gets its name, and its name is durable before
+//! [`BlobDirectory::place`] returns. All calls block.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use parking_lot::Mutex;
+use tempfile::{NamedTempFile, TempPath};
+
+use crate::zodb::{Blob, Oid, Tid};
+
+mod copy;
+mod layout;
+mod record;
+#[cfg(test)]
+mod tests;
+
+use layout::Layout;
+pub use record::is_blob_record;
+
+/// What the names of our temporary files begin with. Others put theirs into the same folder.
+const OURS: &str = "zeoraid-";
+
+/// An open folder of blobs.
+#[derive(Debug)]
+pub struct BlobDirectory {
+    root: PathBuf,
+    tmp: PathBuf,
+    layout: Layout,
+    /// Held while folders are made or removed and while a file gets its name, so that nobody relies on
+    /// a folder that is not durable yet or is just going away.
+    names: Mutex<()>,
+}
+
+impl BlobDirectory {
+    /// Opens a folder, and makes it where it is not there.
+    ///
+    /// # Errors
+    /// What making or reading it gives; `InvalidData` where it is something else than a folder of blobs.
+    pub fn open(root: impl Into<PathBuf>) -> io::Result<Self> {
+        let root = root.into();
+        let existed = match fs::metadata(&root) {
+            Ok(meta) if meta.is_dir() => true,
+            Ok(_) => {
+                let text = format!("{} is not a folder", root.display());
+                return Err(io::Error::new(ErrorKind::InvalidData, text));
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => false,
+            Err(error) => return Err(error),
+        };
+        if !existed {
+            make_durably(&root)?;
+        }
+        let layout = layout::detect(&root)?;
+        // Before `tmp`: a folder that has something in it and no marker is taken for the old layout.
+        layout::mark(&root, layout)?;
+        let tmp = root.join("tmp");
+        make_durably(&tmp)?;
+        if existed {
+            // What a process made that did not live to sync it is relied on from now on.
+            rustix::fs::syncfs(File::open(&root)?)?;
+        }
+        let directory = BlobDirectory {
+            root,
+            tmp,
+            layout,
+            names: Mutex::new(()),
+        };
+        directory.clear_temporaries()?;
+        Ok(directory)
+    }
+
+    /// The folder that was opened.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder for files that will be placed: it is on the same disk.
+    #[must_use]
+    pub fn tmp(&self) -> &Path {
+        &self.tmp
+    }
+
+    /// A new temporary file in [`tmp`](Self::tmp). What a killed process leaves of these is removed when
+    /// the folder is opened again.
+    ///
+    /// # Errors
+    /// What making a file gives.
+    pub fn temporary(&self) -> io::Result<(File, TempPath)> {
+        Ok(self.named_temporary()?.into_parts())
+    }
+
+    fn named_temporary(&self) -> io::Result<NamedTempFile> {
+        tempfile::Builder::new()
+            .prefix(&format!("{OURS}{}-", process_mark()))
+            .suffix(".tmp")
+            .tempfile_in(&self.tmp)
+    }
+
+    /// The folder of all revisions of a blob.
+    #[must_use]
+    pub fn folder(&self, oid: Oid) -> PathBuf {
+        self.root.join(self.layout.folder(oid))
+    }
+
+    /// The file of one revision.
+    #[must_use]
+    pub fn file(&self, oid: Oid, tid: Tid) -> PathBuf {
+        self.folder(oid).join(layout::file_name(tid))
+    }
+
+    /// Gives a revision its file. A temporary file of this disk gets a second name, of anything else a
+    /// copy is made. Returns when both content and name are durable. A file that is there is replaced.
+    ///
+    /// # Errors
+    /// What linking, copying or syncing gives; `UnexpectedEof` where the source is shorter than it was.
+    pub fn place(&self, oid: Oid, tid: Tid, blob: &Blob) -> io::Result<()> {
+        let file = self.file(oid, tid);
+        if blob.is_temporary() && self.link(oid, &file, blob)? {
+            return sync_folder(&self.folder(oid));
+        }
+        let copy = self.named_temporary()?;
+        copy::copy(blob, copy.as_file())?;
+        {
+            let _names = self.names.lock();
+            let folder = self.make_folder(oid)?;
+            protect(copy.as_file(), &folder)?;
+            copy.as_file().sync_all()?;
+            copy.persist(&file).map_err(|error| error.error)?;
+        }
+        sync_folder(&self.folder(oid))
+    }
+
+    /// Gives the blob's own file a second name; false where that cannot be done and a copy is needed.
+    fn link(&self, oid: Oid, to: &Path, blob: &Blob) -> io::Result<bool> {
+        match fs::symlink_metadata(blob.path()) {
+            // Another member took this file for its own copy: ours must not be the same bytes on disk.
+            Ok(meta) if meta.nlink() > 1 => return Ok(false),
+            // It is not the file that is open: somebody moved it.
+            Ok(meta) if !same_file(&meta, &blob.file().metadata()?) => return Ok(false),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        let _names = self.names.lock();
+        let folder = self.make_folder(oid)?;
+        protect(blob.file(), &folder)?;
+        blob.file().sync_all()?;
+        for _ in 0..2 {
+            match fs::hard_link(blob.path(), to) {
+                Ok(()) => return Ok(true),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => fs::remove_file(to)?,
+                // Another disk, or one that knows no second names, or a limit of it.
+                Err(_) => return Ok(false),
+            }
+        }
+        Ok(false)
+    }
+
+    /// The file of a revision; none where there is none.
+    ///
+    /// # Errors
+    /// What opening it gives.
+    pub fn find(&self, oid: Oid, tid: Tid) -> io::Result<Option<Blob>> {
+        match Blob::kept(self.file(oid, tid)) {
+            Ok(blob) => Ok(Some(blob)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes the file of a revision, and the folders that are empty then. It may be gone already.
+    ///
+    /// # Errors
+    /// What removing the file gives.
+    pub fn remove(&self, oid: Oid, tid: Tid) -> io::Result<()> {
+        let _names = self.names.lock();
+        match fs::remove_file(self.file(oid, tid)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let folder = self.folder(oid);
+        for folder in folder.ancestors() {
+            // The first that is not empty ends it; nothing depends on its being removed.
+            if folder == self.root || fs::remove_dir(folder).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the folder of a blob, durably. To be called with `names` held.
+    fn make_folder(&self, oid: Oid) -> io::Result<PathBuf> {
+        let folder = self.folder(oid);
+        make_durably(&folder)?;
+        Ok(folder)
+    }
+
+    /// Removes temporary files that another process of ours has left.
+    fn clear_temporaries(&self) -> io::Result<()> {
+        let own = format!("{OURS}{}-", process_mark());
+        for entry in fs::read_dir(&self.tmp)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with(OURS) && !name.starts_with(&own) {
+                match fs::remove_file(entry.path()) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tells this process's temporary files from those of a killed one. (Process numbers do not: in a
+/// container they are the same each time.)
+fn process_mark() -> &'static str {
+    static MARK: OnceLock<String> = OnceLock::new();
+    MARK.get_or_init(|| format!("{:016x}", fastrand::u64(..)))
+}
+
+/// Makes a folder and what is missing above it, and syncs the folder above each that was made.
+fn make_durably(folder: &Path) -> io::Result<()> {
+    let mut missing = Vec::new();
+    for folder in folder.ancestors() {
+        if folder.as_os_str().is_empty() || folder.is_dir() {
+            break;
+        }
+        missing.push(folder);
+    }
+    for folder in missing.into_iter().rev() {
+        match fs::create_dir(folder) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let parent = folder
+            .parent()
+            .filter(|above| !above.as_os_str().is_empty());
+        sync_folder(parent.unwrap_or(Path::new(".")))?;
+    }
+    Ok(())
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn same_file(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+/// The permissions of a committed blob: nobody may write, and whoever may read the folder may read it.
+fn protect(file: &File, folder: &Path) -> io::Result<()> {
+    let mode = file.metadata()?.mode() & 0o7777;
+    let readers = fs::symlink_metadata(folder)?.mode() & 0o444;
+    file.set_permissions(Permissions::from_mode((mode & !0o222) | readers))
+}
