@@ -15,8 +15,9 @@ use super::reload;
 use super::report::{self, Surroundings};
 use super::supervisor::{self, Running};
 use crate::admin::api::{
-    AdminApi, Analysis, ArrayDetails, Configuration, EventStream, Job, JobKind, JobState, Level, MemberDetails,
-    PackRequest, Problem, RateLimit, RecoverRequest, Recovery, Reloaded, Setting, Status,
+    AdminApi, Analysis, ArrayDetails, Configuration, EventStream, Job, JobKind, JobState, Level,
+    MemberDetails, PackRequest, Problem, RateLimit, RecoverRequest, Recovery, Reloaded, Setting,
+    Status,
 };
 use crate::admin::events::EventLog;
 use crate::config::{self, Config};
@@ -348,9 +349,7 @@ impl AdminApi for Daemon {
         started.map_err(report::refused)?;
         let report = running.array.pack_report();
         let job = report.map(|report| report::pack(&running.name, &report));
-        job.ok_or_else(|| {
-            Problem::failed("the pack ended at once").with_next("zeoraidctl events")
-        })
+        job.ok_or_else(|| Problem::failed("the pack ended at once").with_next("zeoraidctl events"))
     }
 
     async fn jobs(&self) -> Result<Vec<Job>, Problem> {

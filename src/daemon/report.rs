@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use crate::admin::api::{
     Analysis, ArrayDetails, ArrayState, ArrayStatus, CommitLock, Finding, Job, JobKind, JobMember,
-    JobMemberState, JobState, Lag, MemberDetails, MemberState, Problem, RateLimit, Recovery, RecoveryState, Strategy, Transaction,
+    JobMemberState, JobState, Lag, MemberDetails, MemberState, Problem, RateLimit, Recovery,
+    RecoveryState, Strategy, Transaction,
 };
 use crate::job::{Amount, Rate};
 use crate::raid::{
-    self, AnalysisReport, ArrayReport, MemberReport, PackOutcome, PackReport, PackedMember, RecoveryOutcome, RecoveryReport, Refused,
-    Serving, TxnSummary,
+    self, AnalysisReport, ArrayReport, MemberReport, PackOutcome, PackReport, PackedMember,
+    RecoveryOutcome, RecoveryReport, Refused, Serving, TxnSummary,
 };
 use crate::storage::Extent;
 use crate::zodb::Tid;

@@ -184,7 +184,10 @@ async fn every_route_is_served() {
     let running = run().await;
     running.fake.serving.store(true, Ordering::Relaxed);
     for (method, path) in ROUTES.iter().filter(|(_, path)| *path != "/v1/events") {
-        let path = path.replace("{array}", "main").replace("{member}", "b");
+        let path = path
+            .replace("{array}", "main")
+            .replace("{member}", "b")
+            .replace("{id}", "pack-main-1");
         let path = path.replace("/reload", "/reload?dry_run");
         let body = if *method == "PATCH" { "{}" } else { "" };
         let (status, _, text) = running.ask(method, &path, body).await;
