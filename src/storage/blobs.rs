@@ -15,17 +15,19 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use parking_lot::Mutex;
-use tempfile::{NamedTempFile, TempPath};
+use tempfile::TempPath;
 
 use crate::zodb::{Blob, Oid, Tid};
 
 mod copy;
 mod layout;
+mod place;
 mod record;
 #[cfg(test)]
 mod tests;
 
 use layout::Layout;
+pub(super) use place::{Placed, Staged};
 pub use record::is_blob_record;
 
 /// What the names of our temporary files begin with. Others put theirs into the same folder.
@@ -98,14 +100,16 @@ impl BlobDirectory {
     /// # Errors
     /// What making a file gives.
     pub fn temporary(&self) -> io::Result<(File, TempPath)> {
-        Ok(self.named_temporary()?.into_parts())
+        let file = Self::names_of_temporaries().tempfile_in(&self.tmp)?;
+        Ok(file.into_parts())
     }
 
-    fn named_temporary(&self) -> io::Result<NamedTempFile> {
-        tempfile::Builder::new()
-            .prefix(&format!("{OURS}{}-", process_mark()))
-            .suffix(".tmp")
-            .tempfile_in(&self.tmp)
+    fn names_of_temporaries() -> tempfile::Builder<'static, 'static> {
+        static PREFIX: OnceLock<String> = OnceLock::new();
+        let prefix = PREFIX.get_or_init(|| format!("{OURS}{}-", process_mark()));
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(prefix).suffix(".tmp");
+        builder
     }
 
     /// The folder of all revisions of a blob.
@@ -126,46 +130,44 @@ impl BlobDirectory {
     /// # Errors
     /// What linking, copying or syncing gives; `UnexpectedEof` where the source is shorter than it was.
     pub fn place(&self, oid: Oid, tid: Tid, blob: &Blob) -> io::Result<()> {
-        let file = self.file(oid, tid);
-        if blob.is_temporary() && self.link(oid, &file, blob)? {
-            return sync_folder(&self.folder(oid));
-        }
-        let copy = self.named_temporary()?;
-        copy::copy(blob, copy.as_file())?;
+        let (file, path) = self.own_file(blob)?;
         {
             let _names = self.names.lock();
             let folder = self.make_folder(oid)?;
-            protect(copy.as_file(), &folder)?;
-            copy.as_file().sync_all()?;
-            copy.persist(&file).map_err(|error| error.error)?;
+            protect(&file, &folder)?;
+            path.persist(self.file(oid, tid))
+                .map_err(|error| error.error)?;
         }
         sync_folder(&self.folder(oid))
     }
 
-    /// Gives the blob's own file a second name; false where that cannot be done and a copy is needed.
-    fn link(&self, oid: Oid, to: &Path, blob: &Blob) -> io::Result<bool> {
-        match fs::symlink_metadata(blob.path()) {
-            // Another member took this file for its own copy: ours must not be the same bytes on disk.
-            Ok(meta) if meta.nlink() > 1 => return Ok(false),
-            // It is not the file that is open: somebody moved it.
-            Ok(meta) if !same_file(&meta, &blob.file().metadata()?) => return Ok(false),
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(error),
-        }
-        let _names = self.names.lock();
-        let folder = self.make_folder(oid)?;
-        protect(blob.file(), &folder)?;
-        blob.file().sync_all()?;
-        for _ in 0..2 {
-            match fs::hard_link(blob.path(), to) {
-                Ok(()) => return Ok(true),
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => fs::remove_file(to)?,
-                // Another disk, or one that knows no second names, or a limit of it.
-                Err(_) => return Ok(false),
+    /// A file in `tmp` with the content of a blob, durable and nobody else's: the blob's own under a
+    /// second name, or a copy.
+    fn own_file(&self, blob: &Blob) -> io::Result<(File, TempPath)> {
+        if blob.is_temporary()
+            && let Some(path) = self.second_name(blob.path())
+        {
+            let file = File::open(&path)?;
+            let meta = file.metadata()?;
+            // Another member may have taken this file for its own copy, whose bytes on disk must not be
+            // ours, and somebody may have moved it.
+            if meta.nlink() == 2 && same_file(&meta, &blob.file().metadata()?) {
+                file.sync_all()?;
+                return Ok((file, path));
             }
         }
-        Ok(false)
+        let (file, path) = self.temporary()?;
+        copy::copy(blob, &file)?;
+        file.sync_all()?;
+        Ok((file, path))
+    }
+
+    /// A name in `tmp` for a file that has one already; none where that cannot be: it is on another
+    /// disk, or that knows no second names, or it is gone.
+    fn second_name(&self, path: &Path) -> Option<TempPath> {
+        let link = Self::names_of_temporaries();
+        let link = link.make_in(&self.tmp, |name| fs::hard_link(path, name));
+        Some(link.ok()?.into_temp_path())
     }
 
     /// The file of a revision; none where there is none.
@@ -186,6 +188,11 @@ impl BlobDirectory {
     /// What removing the file gives.
     pub fn remove(&self, oid: Oid, tid: Tid) -> io::Result<()> {
         let _names = self.names.lock();
+        self.remove_file(oid, tid)
+    }
+
+    /// To be called with `names` held.
+    fn remove_file(&self, oid: Oid, tid: Tid) -> io::Result<()> {
         match fs::remove_file(self.file(oid, tid)) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -215,7 +222,8 @@ impl BlobDirectory {
             let entry = entry?;
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            if name.starts_with(OURS) && !name.starts_with(&own) {
+            let unsettled = name.starts_with(place::UNSETTLED);
+            if name.starts_with(OURS) && !name.starts_with(&own) && !unsettled {
                 match fs::remove_file(entry.path()) {
                     Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                     _ => {}

@@ -32,7 +32,7 @@ pub(super) enum Body {
 }
 
 impl Body {
-    fn data_len(&self) -> u64 {
+    pub(super) fn data_len(&self) -> u64 {
         match self {
             Body::Data(data) => data.len() as u64,
             Body::Back(_) => 0,

@@ -23,10 +23,12 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::append::{Appender, Body, Planned, PlannedRecord};
+use super::append::{Appender, Body};
 use super::engine::{Engine, Foreseen, Pending};
 use super::format::{STATUS_AT, UNFINISHED};
-use super::origin::Origin;
+use super::on_a_thread;
+use super::plan::{self, Asked, Plan, Ready};
+use crate::storage::blobs::Placed;
 use crate::storage::{
     Answer, Committed, Fault, Finishing, Result, StorageError, Transaction, TxnToken, Vote, Voted,
 };
@@ -44,7 +46,7 @@ struct Work {
     token: TxnToken,
     meta: TxnMeta,
     tid: Option<Tid>,
-    ops: Vec<Op>,
+    ops: Vec<Asked>,
 }
 
 impl FileTransaction {
@@ -67,6 +69,20 @@ impl FileTransaction {
     }
 }
 
+impl Work {
+    fn has_blobs(&self) -> bool {
+        let mut ops = self.ops.iter();
+        ops.any(|asked| matches!(asked.op, Op::StoreBlob { .. }))
+    }
+
+    fn make_blobs_durable(mut self, engine: &Engine) -> Result<Self> {
+        plan::drop_repeated(&mut self.ops)
+            .map_err(|error| Fault::io("reading a record to be written", error))?;
+        plan::stage(engine, &mut self.ops)?;
+        Ok(self)
+    }
+}
+
 pub(super) fn must_be_later(tid: Tid, last: Tid) -> Result<(), Answer> {
     if tid > last {
         return Ok(());
@@ -84,19 +100,30 @@ impl Transaction for FileTransaction {
 
     async fn store(&mut self, op: Op) -> Result<()> {
         self.engine.usable()?;
-        self.work.ops.push(op);
+        if matches!(op, Op::StoreBlob { .. }) {
+            self.engine.blob_directory()?;
+        }
+        self.work.ops.push(Asked { op, staged: None });
         Ok(())
     }
 
     async fn vote(mut self: Box<Self>) -> Result<Vote> {
         let engine = Arc::clone(&self.engine);
+        let mut work = self.work;
+        if work.has_blobs() {
+            // Before others are kept waiting: it may take long.
+            work = on_a_thread({
+                let engine = Arc::clone(&engine);
+                move || work.make_blobs_durable(&engine)
+            })
+            .await??;
+        }
         let slot = match self.slot.take() {
             Some(slot) => slot,
             None => engine.slot().await?,
         };
         let in_hand = Arc::clone(&engine.in_hand).acquire_owned().await;
         let in_hand = in_hand.map_err(|_| StorageError::Fault(engine.refusal()))?;
-        let mut work = self.work;
         let outcome = engine.ask(move |engine| {
             engine.usable()?;
             let conflicts = drop_conflicts(engine, &mut work)?;
@@ -132,7 +159,7 @@ enum Outcome {
 }
 
 /// What would be current, were all finished that is being finished.
-fn foreseen(engine: &Engine, oid: Oid) -> Result<Option<Foreseen>, Fault> {
+pub(super) fn foreseen(engine: &Engine, oid: Oid) -> Result<Option<Foreseen>, Fault> {
     // In this order: what is taken from the tail is in the index before.
     if let Some(foreseen) = engine.tail.lock().foreseen.get(&oid) {
         return Ok(Some(*foreseen));
@@ -152,9 +179,12 @@ fn foreseen(engine: &Engine, oid: Oid) -> Result<Option<Foreseen>, Fault> {
 fn drop_conflicts(engine: &Engine, work: &mut Work) -> Result<Vec<Conflict>> {
     let mut conflicts = Vec::new();
     let mut kept = Vec::with_capacity(work.ops.len());
-    for op in work.ops.drain(..) {
-        match &op {
-            Op::Store { oid, serial, data } => {
+    for asked in work.ops.drain(..) {
+        match &asked.op {
+            Op::Store { oid, serial, data }
+            | Op::StoreBlob {
+                oid, serial, data, ..
+            } => {
                 if let Some(current) = foreseen(engine, *oid)?
                     && current.tid != *serial
                 {
@@ -181,11 +211,9 @@ fn drop_conflicts(engine: &Engine, work: &mut Work) -> Result<Vec<Conflict>> {
                     return Err(Answer::ReadConflict(conflict).into());
                 }
             }
-            Op::Restore { .. } => (),
-            Op::StoreBlob { .. } => return Err(Answer::Unsupported("blobs").into()),
-            Op::Undo { .. } => return Err(Answer::Unsupported("undo").into()),
+            Op::Restore { .. } | Op::Undo { .. } => (),
         }
-        kept.push(op);
+        kept.push(asked);
     }
     work.ops = kept;
     Ok(conflicts)
@@ -209,6 +237,8 @@ struct Written {
     status: TxnStatus,
     /// Each object once, with its last record.
     records: Vec<(Oid, Foreseen)>,
+    blobs: Vec<Placed>,
+    undone: Vec<Oid>,
     number: u64,
 }
 
@@ -223,21 +253,29 @@ fn write(engine: &Arc<Engine>, work: Work) -> Result<Written> {
     };
     must_be_later(tid, last)?;
     let status = work.meta.status;
-    let disk = Arc::clone(&engine.state.read().disk);
-    let mut records = Vec::with_capacity(work.ops.len());
-    for op in work.ops {
-        records.extend(record(engine, op, tid)?);
+    let mut plan = Plan::new(engine, tid, work.meta, begin)?;
+    for asked in work.ops {
+        plan.add(asked)?;
     }
-    let planned = Planned::new(tid, work.meta, begin, records)?;
+    let disk = Arc::clone(&plan.disk);
+    let Ready {
+        planned,
+        blobs,
+        undone,
+    } = plan.finish()?;
     let mut appender = Appender::new(&*disk, begin);
     let written = appender
         .write(&planned, UNFINISHED)
-        .and_then(|()| appender.flush());
-    if let Err(failure) = written {
-        let fault = failure.fault(&engine.paths.data);
-        cut(engine, &fault);
-        return Err(fault.into());
-    }
+        .and_then(|()| appender.flush())
+        .map_err(|failure| failure.fault(&engine.paths.data).into())
+        .and_then(|()| plan::place(blobs, tid));
+    let blobs = match written {
+        Ok(blobs) => blobs,
+        Err(error) => {
+            cut(engine, &error);
+            return Err(error);
+        }
+    };
     let mut newest = HashMap::with_capacity(planned.records.len());
     let visible = status != TxnStatus::Undone;
     for (record, position) in planned.positions().filter(|_| visible) {
@@ -262,44 +300,10 @@ fn write(engine: &Arc<Engine>, work: Work) -> Result<Written> {
         end: planned.end(),
         status,
         records: newest.into_iter().collect(),
+        blobs,
+        undone,
         number,
     })
-}
-
-/// The record that an operation writes, where it writes one.
-fn record(engine: &Arc<Engine>, op: Op, tid: Tid) -> Result<Option<PlannedRecord>> {
-    let (oid, body) = match op {
-        Op::Store { oid, data, .. } => (oid, Body::Data(not_empty(oid, data)?)),
-        Op::Delete { oid, .. } => (oid, Body::Back(0)),
-        Op::Restore {
-            oid,
-            serial,
-            data,
-            previous,
-        } => {
-            if serial != tid {
-                return Err(Answer::Invalid(format!(
-                    "the record of {oid} belongs to transaction {serial}, not to {tid}"
-                ))
-                .into());
-            }
-            let newest = foreseen(engine, oid)?.map(|one| one.position);
-            let disk = Arc::clone(&engine.state.read().disk);
-            let origin = Origin {
-                disk: &*disk,
-                path: &engine.paths.data,
-            };
-            let body = origin.body(oid, data, previous, newest)?;
-            (oid, body)
-        }
-        Op::CheckCurrent { .. } | Op::Undo { .. } | Op::StoreBlob { .. } => return Ok(None),
-    };
-    let previous = foreseen(engine, oid)?.map_or(0, |one| one.position);
-    Ok(Some(PlannedRecord {
-        oid,
-        previous,
-        body,
-    }))
 }
 
 /// A record without data means that there is no object.
@@ -312,7 +316,7 @@ pub(super) fn not_empty(oid: Oid, data: Payload) -> Result<Payload, Answer> {
 
 /// Takes everything that is not being finished from the end of the file. Only on the thread that
 /// writes.
-fn cut(engine: &Engine, why: &Fault) {
+fn cut(engine: &Engine, why: &StorageError) {
     let end = engine.tail.lock().end;
     let disk = Arc::clone(&engine.state.read().disk);
     if let Err(error) = disk.set_len(end) {
@@ -336,7 +340,7 @@ impl Voted for FileVoted {
     }
 
     fn resolved(&self) -> &[Oid] {
-        &[]
+        self.written.as_ref().map_or(&[], |written| &written.undone)
     }
 
     fn finish(mut self: Box<Self>) -> Finishing {
@@ -348,9 +352,14 @@ impl Voted for FileVoted {
                 drop(tail);
                 return Box::pin(async move { Err(engine.refusal().into()) });
             }
-            let (Some(written), Some(in_hand)) = (self.written.take(), self.in_hand.take()) else {
+            let (Some(mut written), Some(in_hand)) = (self.written.take(), self.in_hand.take())
+            else {
                 unreachable!("only a finish takes them, and it takes the whole");
             };
+            for blob in &mut written.blobs {
+                // Where the disk fails from here on, nobody knows until the file is opened again.
+                blob.entrust();
+            }
             tail.end = written.end;
             tail.last = written.tid;
             tail.foreseen.extend(written.records.iter().copied());
@@ -363,6 +372,7 @@ impl Voted for FileVoted {
                 end: written.end,
                 status: written.status.to_byte(),
                 records,
+                blobs: written.blobs,
                 number: written.number,
                 done,
                 _in_hand: in_hand,
@@ -389,9 +399,10 @@ impl Drop for FileVoted {
         self.engine.run(Box::new(move |engine| {
             if engine.usable().is_ok() {
                 let aborted = Fault::Closed(format!("transaction {} was aborted", written.tid));
-                cut(engine, &aborted);
+                cut(engine, &aborted.into());
             }
-            // Held until nothing of the transaction is there any more.
+            // Files of blobs are taken back. The slot is held until nothing is there any more.
+            drop(written);
             drop(slot);
         }));
     }
@@ -490,6 +501,9 @@ impl Engine {
         }
         drop(tail);
         for pending in batch {
+            for blob in pending.blobs {
+                blob.keep();
+            }
             // Whoever dropped the future does not want to know.
             drop(pending.done.send(Ok(pending.tid)));
         }

@@ -27,7 +27,8 @@ use super::index::Index;
 use super::lock::LockFile;
 use super::recent::Recent;
 use super::{FileOptions, Paths};
-use crate::storage::{Fault, Publisher, Result, StorageError, TxnToken};
+use crate::storage::blobs::Placed;
+use crate::storage::{BlobDirectory, Fault, Publisher, Result, StorageError, TxnToken};
 use crate::zodb::{Oid, Tid};
 
 /// Work for the thread that writes.
@@ -38,6 +39,8 @@ pub(super) struct Engine {
     pub(super) paths: Paths,
     pub(super) options: FileOptions,
     pub(super) state: RwLock<State>,
+    /// Where the files of blobs are, where there are any.
+    pub(super) blobs: Option<Arc<BlobDirectory>>,
     /// Rises when what was finished is taken back: positions from before mean nothing then.
     pub(super) generation: AtomicU64,
     pub(super) tail: Mutex<Tail>,
@@ -108,6 +111,7 @@ pub(super) struct Pending {
     pub(super) status: u8,
     /// Each object once, with its last record.
     pub(super) records: Vec<(Oid, u64)>,
+    pub(super) blobs: Vec<Placed>,
     /// Which of the votes it was.
     pub(super) number: u64,
     pub(super) done: oneshot::Sender<Result<Tid>>,
@@ -122,6 +126,7 @@ impl Engine {
         paths: Paths,
         options: FileOptions,
         state: State,
+        blobs: Option<Arc<BlobDirectory>>,
         lock: Option<LockFile>,
         saved_at: u64,
     ) -> Self {
@@ -134,6 +139,7 @@ impl Engine {
             last_oid: Mutex::new(state.index.last_oid().unwrap_or_default()),
             tail: Mutex::new(tail),
             state: RwLock::new(state),
+            blobs,
             paths,
             options,
             generation: AtomicU64::new(0),

@@ -272,6 +272,21 @@ impl Walk {
         })
     }
 
+    /// User, description and extension of a transaction. Waits for the disk.
+    pub(super) fn texts(&self, begin: u64, header: &TxnHeader) -> Result<[Bytes; 3], Fault> {
+        let len = header.head_len() as usize - TxnHeader::LEN;
+        let mut bytes = vec![0; len];
+        let at = begin + TxnHeader::LEN as u64;
+        let filled = self.disk.read_at(&mut bytes, at);
+        if filled.map_err(|error| self.fault(error))? < len {
+            return Err(self.fault(std::io::ErrorKind::UnexpectedEof.into()));
+        }
+        let mut bytes = Bytes::from(bytes);
+        let user = bytes.split_to(header.user.into());
+        let description = bytes.split_to(header.description.into());
+        Ok([user, description, bytes])
+    }
+
     /// What is not in the chunk.
     fn far(&self, window: &mut Window<'_>, at: u64, len: u64) -> Result<Bytes, Fault> {
         if len <= 64 * 1024 {

@@ -7,10 +7,13 @@
 //! - [`index`]: where the current record of each object is; [`index_file`]: the same on disk.
 //! - [`engine`]: what is shared, and its locks. [`open`] and [`scan`]: how it comes to be.
 //! - [`read`]: loads. [`history`]: iterations. [`recent`]: what clients missed.
-//! - [`commit`]: the two phases. [`restore`]: whole transactions from another copy, with [`origin`]
-//!   for the back-pointers. [`append`]: writing either. [`rewind`]: taking back.
+//! - [`commit`]: the two phases, with [`plan`] for what a transaction writes and [`undo`] for undoing
+//!   one; [`undo_log`] lists those that can be. [`restore`]: whole transactions from another copy, with
+//!   [`origin`] for the back-pointers. [`append`]: writing either. [`rewind`]: taking back.
+//! - [`blobs`]: the files that belong to records.
 //!
-//! It does not know Python: conflicts are resolved by clients, references are not followed.
+//! It does not know Python: conflicts are resolved by clients, and where undoing would need it, it
+//! cannot be done.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,11 +23,12 @@ use bytes::Bytes;
 
 use crate::storage::{
     Answer, Capabilities, CurrentRecord, Description, Extent, Fault, History, Invalidations,
-    Loaded, Opener, Result, Revision, SetAside, Size, Storage, Transaction,
+    Loaded, Opener, Result, Revision, SetAside, Size, Storage, Transaction, Undoable, Value,
 };
-use crate::zodb::{HistoryTxn, Oid, Tid, TidRange, TxnMeta};
+use crate::zodb::{Blob, HistoryTxn, Oid, Tid, TidRange, TxnMeta};
 
 mod append;
+mod blobs;
 mod commit;
 mod disk;
 mod engine;
@@ -35,11 +39,14 @@ mod index_file;
 mod lock;
 mod open;
 mod origin;
+mod plan;
 mod read;
 mod recent;
 mod restore;
 mod rewind;
 mod scan;
+mod undo;
+mod undo_log;
 mod window;
 
 use commit::FileTransaction;
@@ -55,6 +62,12 @@ pub struct FileOptions {
     pub invalidation_queue: usize,
     /// After how many bytes the index is saved, beside on closing.
     pub save_index_every: u64,
+    /// The folder of blobs; none where there are none.
+    pub blob_dir: Option<PathBuf>,
+    /// Packing removes what cannot be reached from the root object.
+    pub pack_gc: bool,
+    /// Packing leaves the file as it was beside, as `Data.fs.old`.
+    pub pack_keep_old: bool,
 }
 
 impl Default for FileOptions {
@@ -62,6 +75,9 @@ impl Default for FileOptions {
         FileOptions {
             invalidation_queue: 1000,
             save_index_every: 256 << 20,
+            blob_dir: None,
+            pack_gc: true,
+            pack_keep_old: true,
         }
     }
 }
@@ -196,8 +212,8 @@ impl Storage for FileStorage {
         Capabilities {
             pipelined: true,
             rewind: true,
-            undo: false,
-            blobs: false,
+            undo: true,
+            blobs: self.0.blobs.is_some(),
             pack: false,
             shared: false,
             read_only: false,
@@ -270,6 +286,21 @@ impl Storage for FileStorage {
         self.0.usable()?;
         let state = self.0.state.read();
         Ok((state.last, state.recent.since(since)))
+    }
+
+    async fn load_blob(&self, oid: Oid, serial: Tid) -> Result<Blob> {
+        let engine = Arc::clone(&self.0);
+        on_a_thread(move || engine.load_blob(oid, serial)).await?
+    }
+
+    async fn undo_info(
+        &self,
+        first: i64,
+        last: i64,
+        specification: &Value,
+    ) -> Result<Vec<Undoable>> {
+        let search = undo_log::Search::new(first, last, specification);
+        self.walk(move |walk| walk.undo_info(search)).await
     }
 
     fn subscribe(&self) -> Invalidations {

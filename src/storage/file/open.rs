@@ -4,7 +4,8 @@
 //! 2. A file that is missing or empty becomes an empty one; its folder is synced.
 //! 3. A saved index that fits the file is used, and only what is after it is scanned; else everything.
 //! 4. What was never finished is cut from the end, after it was saved beside.
-//! 5. What the last transactions wrote is remembered for clients that were away.
+//! 5. Files of blobs that belong to what was never finished are removed.
+//! 6. What the last transactions wrote is remembered for clients that were away.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -12,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::blobs;
 use super::disk::{Disk, FileDisk, sync_folder_of};
 use super::engine::{Engine, State, beside, damaged};
 use super::format::{FIRST, MAGIC, is_magic};
@@ -28,6 +30,9 @@ use crate::zodb::Tid;
 pub(super) fn open(path: &Path, options: FileOptions) -> Result<Arc<Engine>, Fault> {
     let fault = |what: &str, error| Fault::io(format!("{what} {}", path.display()), error);
     must_have_folder(path)?;
+    if let Some(blob_dir) = &options.blob_dir {
+        must_have_folder(blob_dir)?;
+    }
     let lock = LockFile::take(&beside(path, ".lock"))?;
     let disk = match FileDisk::open(path) {
         Ok(disk) => disk,
@@ -74,6 +79,7 @@ pub(super) fn open_on(
             "end of the file was cut"
         );
     }
+    let blobs = blobs::open(&options)?;
     let state = State {
         disk,
         index,
@@ -81,7 +87,8 @@ pub(super) fn open_on(
         end: scanned.end,
         recent: Recent::new(options.invalidation_queue, Tid::ZERO),
     };
-    let engine = Arc::new(Engine::new(paths, options, state, lock, from));
+    let engine = Arc::new(Engine::new(paths, options, state, blobs, lock, from));
+    engine.settle_blobs()?;
     engine.remember_recent()?;
     engine.start()?;
     engine.save_index_when_due();

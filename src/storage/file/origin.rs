@@ -69,15 +69,28 @@ impl Origin<'_> {
 
     /// The data that a record has or points to.
     pub(super) fn state(&self, oid: Oid, position: u64) -> Result<Option<Payload>, Fault> {
+        let Some((header, at)) = self.source(oid, position)? else {
+            return Ok(None);
+        };
+        let len = usize::try_from(header.data_len).unwrap_or(usize::MAX);
+        let piece = self.disk.piece(at + RecordHeader::LEN as u64, len);
+        piece.map(Some).map_err(|error| self.fault(error))
+    }
+
+    /// The record that has the data of the one at a position, and where that is; none where there is no
+    /// data.
+    pub(super) fn source(
+        &self,
+        oid: Oid,
+        position: u64,
+    ) -> Result<Option<(RecordHeader, u64)>, Fault> {
         let mut at = position;
         loop {
             let Some((header, back)) = self.record(oid, at)? else {
                 return Ok(None);
             };
             if header.data_len > 0 {
-                let len = usize::try_from(header.data_len).unwrap_or(usize::MAX);
-                let piece = self.disk.piece(at + RecordHeader::LEN as u64, len);
-                return piece.map(Some).map_err(|error| self.fault(error));
+                return Ok(Some((header, at)));
             }
             if back == 0 || back >= at {
                 return Ok(None);

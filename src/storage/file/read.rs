@@ -251,6 +251,21 @@ impl Engine {
         })
     }
 
+    /// Whether an object got a revision in a transaction.
+    pub(super) fn written_in(&self, oid: Oid, serial: Tid, patience: Patience) -> Tried<bool> {
+        self.look(oid, patience, |reader, position, _| {
+            let mut at = position;
+            while at != 0 {
+                let header = reader.record(oid, at, |_| false)?.header;
+                if header.tid <= serial {
+                    return Ok(header.tid == serial);
+                }
+                at = header.previous;
+            }
+            Ok(false)
+        })
+    }
+
     pub(super) fn current_tid(&self, oid: Oid, patience: Patience) -> Tried<Tid> {
         self.look(oid, patience, |reader, position, _| {
             let raw = reader.record(oid, position, |_| false)?;

@@ -8,12 +8,14 @@
 use std::sync::Arc;
 
 use super::append::{Appender, Planned, PlannedRecord};
+use super::blobs::blob_fault;
 use super::commit::must_be_later;
 use super::disk::Disk;
 use super::engine::Engine;
 use super::format::{STATUS_AT, TxnHeader, UNFINISHED};
 use super::index::Index;
 use super::origin::Origin;
+use crate::storage::blobs::Placed;
 use crate::storage::{Fault, Result};
 use crate::zodb::{HistoryTxn, Oid, RecordData, Tid, TxnStatus};
 
@@ -121,8 +123,9 @@ impl Engine {
         let disk = Arc::clone(&self.state.read().disk);
         let copied = self
             .begin_batch(&*disk, barrier, begin)
-            .and_then(|()| self.copy(&*disk, batch, begin));
-        let (index, end) = match copied {
+            .and_then(|()| self.place_blobs(&batch))
+            .and_then(|blobs| Ok((blobs, self.copy(&*disk, batch, begin)?)));
+        let (mut blobs, (index, end)) = match copied {
             Ok(copied) => copied,
             Err(error) => {
                 // Nothing of it is final: what is there can be cut as well.
@@ -132,7 +135,14 @@ impl Engine {
                 return Err(error);
             }
         };
+        for blob in &mut blobs {
+            // Where the disk fails from here on, nobody knows until the file is opened again.
+            blob.entrust();
+        }
         self.make_batch_final(&*disk, begin, status)?;
+        for blob in blobs {
+            blob.keep();
+        }
         {
             let mut state = self.state.write();
             for (oid, position) in index.iter_from(Oid(0)) {
@@ -171,6 +181,22 @@ impl Engine {
             return Err(self.refusal().into());
         }
         Ok(())
+    }
+
+    /// Gives the batch's blobs their files.
+    fn place_blobs(&self, batch: &[HistoryTxn]) -> Result<Vec<Placed>> {
+        let mut placed = Vec::new();
+        for txn in batch {
+            for record in &txn.records {
+                let (oid, tid) = (record.oid, txn.tid);
+                if let Some(blob) = &record.blob {
+                    let staged = self.blob_directory()?.stage(blob);
+                    let one = staged.and_then(|staged| staged.place(oid, tid));
+                    placed.push(one.map_err(|error| blob_fault("placing", oid, tid, error))?);
+                }
+            }
+        }
+        Ok(placed)
     }
 
     fn make_batch_final(&self, disk: &dyn Disk, begin: u64, status: u8) -> Result<(), Fault> {

@@ -6,6 +6,7 @@ use crate::storage::suite::{Fixture, storage_suite};
 mod crash;
 mod damage;
 mod model;
+mod oracle;
 
 storage_suite!(fixture());
 

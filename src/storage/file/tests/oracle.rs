@@ -1,0 +1,591 @@
+//! Random histories, done to a file and to Python's `FileStorage`: the files must be the same, byte by
+//! byte, and so must the answers and the files of blobs.
+//!
+//! `ORACLE_CASES=2000` runs more of them than the few that run always. A failure is shrunk, printed, and
+//! kept by proptest with its seed.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+
+use proptest::prelude::*;
+use serde_json::{Value as Json, json};
+
+use super::*;
+use crate::storage::suite::payload;
+use crate::storage::{StorageError, Vote, python};
+use crate::zodb::Op;
+
+/// A running `tests/python/oracle.py`.
+pub(super) struct Oracle {
+    child: Child,
+    requests: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Oracle {
+    pub(super) fn start() -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/oracle.py");
+        let mut child = python::python()
+            .arg(script)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("Python can be run");
+        let requests = child.stdin.take().expect("it is a pipe");
+        let answers = BufReader::new(child.stdout.take().expect("it is a pipe"));
+        Oracle {
+            child,
+            requests,
+            answers,
+        }
+    }
+
+    /// Asks for something: what came of it, or the error.
+    pub(super) fn ask(&mut self, request: &Json) -> Result<Json, Json> {
+        writeln!(self.requests, "{request}").expect("the oracle listens");
+        let mut line = String::new();
+        self.answers
+            .read_line(&mut line)
+            .expect("the oracle answers");
+        let mut answer: Json = serde_json::from_str(&line).expect("the oracle answers in JSON");
+        match answer.get_mut("error") {
+            Some(error) => Err(error.take()),
+            None => Ok(answer["ok"].take()),
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn must(&mut self, request: &Json) -> Json {
+        let answer = self.ask(request);
+        answer.unwrap_or_else(|error| panic!("the oracle cannot do {request}: {error}"))
+    }
+}
+
+impl Drop for Oracle {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Commit(Vec<Change>),
+    Reopen {
+        index: bool,
+    },
+    /// Each goes on with what the other made.
+    Swap,
+    UndoInfo {
+        first: i64,
+        last: i64,
+        user: Option<u8>,
+    },
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Store {
+        oid: u64,
+        stale: bool,
+        state: State,
+    },
+    Blob {
+        oid: u64,
+        stale: bool,
+        twice: bool,
+    },
+    Delete {
+        oid: u64,
+    },
+    /// The transaction so many before the last.
+    Undo(usize),
+    Restore {
+        oid: u64,
+        state: State,
+        back: Option<usize>,
+    },
+    Gone {
+        oid: u64,
+    },
+}
+
+/// What an object holds: few different ones, so that the same come again.
+#[derive(Debug, Clone)]
+pub(super) struct State {
+    pub(super) references: Vec<(u64, Reference)>,
+    pub(super) text: u8,
+    pub(super) len: usize,
+}
+
+/// The ways to refer to an object.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Reference {
+    Plain,
+    WithClass,
+    Weak,
+    WeakOld,
+    Elsewhere,
+    ElsewhereWithClass,
+    /// As text in protocol 0.
+    Old,
+}
+
+const OBJECTS: u64 = 6;
+
+fn state() -> impl Strategy<Value = State> {
+    let reference = prop_oneof![
+        6 => Just(Reference::WithClass),
+        3 => Just(Reference::Plain),
+        1 => Just(Reference::Weak),
+        1 => Just(Reference::WeakOld),
+        1 => Just(Reference::Elsewhere),
+        1 => Just(Reference::ElsewhereWithClass),
+        1 => Just(Reference::Old),
+    ];
+    let references = prop::collection::vec((0..OBJECTS, reference), 0..3);
+    let len = prop_oneof![4 => 1..40usize, 1 => 60_000..80_000usize];
+    (references, 0..3u8, len).prop_map(|(references, text, len)| State {
+        references,
+        text,
+        len,
+    })
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let oid = 0..OBJECTS;
+    let stale = prop::bool::weighted(0.05);
+    prop_oneof![
+        8 => (oid.clone(), stale.clone(), state())
+            .prop_map(|(oid, stale, state)| Change::Store { oid, stale, state }),
+        3 => (oid.clone(), stale, any::<bool>())
+            .prop_map(|(oid, stale, twice)| Change::Blob { oid: 100 + oid, stale, twice }),
+        1 => oid.clone().prop_map(|oid| Change::Delete { oid }),
+        6 => (0..6usize).prop_map(Change::Undo),
+        1 => (oid.clone(), state(), prop::option::of(0..5usize))
+            .prop_map(|(oid, state, back)| Change::Restore { oid, state, back }),
+        1 => oid.prop_map(|oid| Change::Gone { oid }),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        14 => prop::collection::vec(change(), 0..4).prop_map(Step::Commit),
+        1 => any::<bool>().prop_map(|index| Step::Reopen { index }),
+        1 => Just(Step::Swap),
+        1 => (0..4i64, -6..6i64, prop::option::of(0..3u8))
+            .prop_map(|(first, last, user)| Step::UndoInfo { first, last, user }),
+    ]
+}
+
+/// A record as ZODB writes it: the class and the state.
+pub(super) fn record(state: &State) -> Vec<u8> {
+    let mut data = b"\x80\x03cpersistent\nPersistent\nq\x00.\x80\x03](".to_vec();
+    for (oid, reference) in &state.references {
+        let oid = oid.to_be_bytes();
+        let mut bytes = |before: &[u8], after: &[u8]| {
+            data.extend_from_slice(before);
+            data.extend_from_slice(b"C\x08");
+            data.extend_from_slice(&oid);
+            data.extend_from_slice(after);
+        };
+        match reference {
+            Reference::Plain => bytes(b"", b"Q"),
+            Reference::WithClass => bytes(b"(", b"cpersistent\nPersistent\nq\x01tQ"),
+            Reference::Weak => bytes(b"](X\x01\0\0\0w", b"\x85eQ"),
+            Reference::WeakOld => bytes(b"]", b"aQ"),
+            Reference::Elsewhere => bytes(b"](X\x01\0\0\0n(X\x05\0\0\0other", b"teQ"),
+            Reference::ElsewhereWithClass => bytes(
+                b"](X\x01\0\0\0m(X\x05\0\0\0other",
+                b"cpersistent\nPersistent\nq\x01teQ",
+            ),
+            // Not a text of eight characters below 0x80 unless it is one.
+            Reference::Old => {
+                data.extend_from_slice(b"X\x08\0\0\0");
+                data.extend_from_slice(&oid);
+                data.push(b'Q');
+            }
+        }
+    }
+    data.extend_from_slice(b"B");
+    data.extend_from_slice(&u32::try_from(state.len).unwrap().to_le_bytes());
+    data.extend(std::iter::repeat_n(state.text, state.len));
+    data.extend_from_slice(b"e.");
+    data
+}
+
+const BLOB_RECORD: &[u8] = b"\x80\x03cZODB.blob\nBlob\nq\x00.\x80\x03N.";
+
+/// Both storages.
+struct World<'o> {
+    oracle: &'o mut Oracle,
+    folder: tempfile::TempDir,
+    file: Arc<dyn Storage>,
+    /// Its own clock: seconds apart, so that packing can be told a time between.
+    seconds: i64,
+    count: u64,
+}
+
+impl<'o> World<'o> {
+    async fn new(oracle: &'o mut Oracle) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for side in ["ours", "theirs"] {
+            std::fs::create_dir(folder.path().join(side)).unwrap();
+        }
+        let file = Self::open(&folder).await;
+        let mut world = World {
+            oracle,
+            folder,
+            file,
+            seconds: 1_700_000_000,
+            count: 0,
+        };
+        world.open_theirs(true);
+        world
+    }
+
+    async fn open(folder: &tempfile::TempDir) -> Arc<dyn Storage> {
+        let ours = folder.path().join("ours");
+        let options = FileOptions {
+            blob_dir: Some(ours.join("blobs")),
+            ..FileOptions::default()
+        };
+        let opener = FileOpener::new(ours.join("Data.fs"), options);
+        opener.open().await.unwrap()
+    }
+
+    fn open_theirs(&mut self, index: bool) {
+        // Python stumbles over the index of a file that has transactions and no objects, its own too.
+        let index = index && self.file.size().objects > 0;
+        let theirs = self.folder.path().join("theirs");
+        self.oracle.must(&json!({
+            "do": "open",
+            "file": theirs.join("Data.fs"),
+            "blob_dir": theirs.join("blobs"),
+            "index": index,
+        }));
+    }
+
+    async fn tids(&self) -> Vec<Tid> {
+        self.file.tids_before(Tid::MAX, 1000).await.unwrap()
+    }
+
+    async fn serial(&self, oid: u64, stale: bool) -> Tid {
+        let history = self.file.history(Oid(oid), 2).await.unwrap_or_default();
+        let there = history.get(usize::from(stale));
+        there.map_or(Tid::ZERO, |one| one.tid)
+    }
+
+    async fn ops(&mut self, changes: &[Change], tid: Tid) -> (Vec<Op>, Vec<Json>) {
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let tids = self.tids().await;
+        let mut blobs = std::collections::BTreeSet::new();
+        for change in changes {
+            if let Change::Blob { oid, .. } = change
+                && !blobs.insert(*oid)
+            {
+                // Of two records of a blob that are the same we keep one.
+                continue;
+            }
+            match change {
+                Change::Store { oid, stale, state } => {
+                    let serial = self.serial(*oid, *stale).await;
+                    let data = record(state);
+                    theirs.push(json!(["store", oid, serial.0, hex(&data)]));
+                    ours.push(Op::Store {
+                        oid: Oid(*oid),
+                        serial,
+                        data: payload(&data),
+                    });
+                }
+                Change::Blob { oid, stale, twice } => {
+                    let serial = self.serial(*oid, *stale).await;
+                    self.count += 1;
+                    let content = format!("content {}", self.count).into_bytes();
+                    theirs.push(json!([
+                        "blob",
+                        oid,
+                        serial.0,
+                        hex(BLOB_RECORD),
+                        hex(&content)
+                    ]));
+                    if *twice {
+                        // As a ZEO client does it. Python keeps both records, we keep one.
+                        ours.push(Op::Store {
+                            oid: Oid(*oid),
+                            serial,
+                            data: payload(BLOB_RECORD),
+                        });
+                    }
+                    let mut file = tempfile::NamedTempFile::new_in(&self.folder).unwrap();
+                    file.write_all(&content).unwrap();
+                    ours.push(Op::StoreBlob {
+                        oid: Oid(*oid),
+                        serial,
+                        data: payload(BLOB_RECORD),
+                        blob: Blob::temporary(file.into_temp_path()).unwrap(),
+                    });
+                }
+                Change::Delete { oid } => {
+                    let serial = self.serial(*oid, false).await;
+                    theirs.push(json!(["delete", oid, serial.0]));
+                    ours.push(Op::Delete {
+                        oid: Oid(*oid),
+                        serial,
+                    });
+                }
+                Change::Undo(back) => {
+                    let tid = tids.get(*back).copied().unwrap_or(Tid(5));
+                    theirs.push(json!(["undo", tid.0]));
+                    ours.push(Op::Undo { tid });
+                }
+                Change::Restore { oid, state, back } => {
+                    let previous = back.and_then(|back| tids.get(back).copied());
+                    let there = match previous {
+                        Some(previous) => self.file.load_serial(Oid(*oid), previous).await.ok(),
+                        None => None,
+                    };
+                    let data = there.map_or_else(|| record(state), |there| there.to_vec());
+                    let prev = previous.map(|previous| previous.0);
+                    theirs.push(json!(["restore", oid, tid.0, hex(&data), prev]));
+                    ours.push(Op::Restore {
+                        oid: Oid(*oid),
+                        serial: tid,
+                        data: Some(payload(&data)),
+                        previous,
+                    });
+                }
+                Change::Gone { oid } => {
+                    theirs.push(json!(["restore", oid, tid.0, null, null]));
+                    ours.push(Op::Restore {
+                        oid: Oid(*oid),
+                        serial: tid,
+                        data: None,
+                        previous: None,
+                    });
+                }
+            }
+        }
+        (ours, theirs)
+    }
+
+    fn time(&mut self) -> Tid {
+        self.seconds += 10;
+        Tid::from_time(jiff::Timestamp::from_second(self.seconds).unwrap())
+    }
+
+    async fn step(&mut self, step: &Step) {
+        match step {
+            Step::Commit(changes) => {
+                let tid = self.time();
+                let (ours, theirs) = self.ops(changes, tid).await;
+                let user = vec![b'a' + (tid.0 >> 32) as u8 % 3];
+                let meta = TxnMeta {
+                    user: user.clone().into(),
+                    description: "something".into(),
+                    ..TxnMeta::default()
+                };
+                let ours = commit(&*self.file, tid, meta, ours).await;
+                let theirs = self.oracle.ask(&json!({
+                    "do": "commit",
+                    "tid": tid.0,
+                    "ops": theirs,
+                    "user": hex(&user),
+                    "description": hex(b"something"),
+                }));
+                match (&ours, &theirs) {
+                    (Err(ours), Err(theirs)) if changes.len() == 1 => assert_eq!(ours, theirs),
+                    // Which of several is said depends on what is looked at first.
+                    (Err(_), Err(_)) => {}
+                    _ => assert_eq!(ours, theirs),
+                }
+            }
+            Step::Reopen { index } => {
+                self.file.close().await;
+                let saved = self.folder.path().join("ours/Data.fs.index");
+                if !index && saved.exists() {
+                    std::fs::remove_file(saved).unwrap();
+                }
+                self.file = Self::open(&self.folder).await;
+                self.open_theirs(*index);
+            }
+            Step::Swap => {
+                self.file.close().await;
+                self.oracle.must(&json!({"do": "close"}));
+                let path = |name| self.folder.path().join(name);
+                let rename = |from, to| std::fs::rename(path(from), path(to)).unwrap();
+                rename("ours", "between");
+                rename("theirs", "ours");
+                rename("between", "theirs");
+                self.file = Self::open(&self.folder).await;
+                self.open_theirs(true);
+            }
+            Step::UndoInfo { first, last, user } => {
+                let user = user.map(|user| vec![b'a' + user]);
+                let (specification, pickled) = match user {
+                    None => (Value::None, "N.".to_owned()),
+                    Some(user) => {
+                        let pickled = format!("}}U\x09user_nameC\x01{}s.", user[0] as char);
+                        let user = Value::Bytes(user.into());
+                        let key = Value::Text("user_name".to_owned());
+                        (Value::Dict(vec![(key, user)]), pickled)
+                    }
+                };
+                let ours = self.file.undo_info(*first, *last, &specification).await;
+                let ours: Vec<u64> = ours.unwrap().iter().map(|one| one.tid.0).collect();
+                let theirs = self.oracle.must(&json!({
+                    "do": "undo_info",
+                    "first": first,
+                    "last": last,
+                    "specification": hex(pickled.as_bytes()),
+                }));
+                assert_eq!(json!(ours), theirs);
+            }
+        }
+    }
+
+    /// Whether both have the same.
+    async fn compare(&mut self) {
+        let read = |name| std::fs::read(self.folder.path().join(name)).unwrap();
+        let size = self.file.size().bytes as usize;
+        let ours = read("ours/Data.fs");
+        let theirs = read("theirs/Data.fs");
+        if ours[..size] != theirs[..] {
+            let at = ours.iter().zip(&theirs).position(|(a, b)| a != b);
+            panic!(
+                "the files differ at {at:?}: {size} bytes, {} are Python's",
+                theirs.len()
+            );
+        }
+        let index = self.oracle.must(&json!({"do": "index"}));
+        assert_eq!(
+            index.as_array().unwrap().len() as u64,
+            self.file.size().objects
+        );
+        let theirs = blobs(&self.folder.path().join("theirs/blobs"));
+        // What was aborted is taken back on another thread.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(2);
+        loop {
+            let ours = blobs(&self.folder.path().join("ours/blobs"));
+            if ours == theirs {
+                break;
+            }
+            assert!(
+                std::time::Instant::now() < deadline,
+                "{ours:?} are not {theirs:?}"
+            );
+            tokio::task::yield_now().await;
+        }
+        for name in theirs.keys() {
+            let (oid, tid) = blob_name(name);
+            let blob = self.file.load_blob(oid, tid).await.unwrap();
+            assert_eq!(std::fs::read(blob.path()).unwrap(), theirs[name]);
+        }
+    }
+}
+
+/// What came of a transaction, as the oracle says it.
+async fn commit(
+    storage: &dyn Storage,
+    tid: Tid,
+    meta: TxnMeta,
+    ops: Vec<Op>,
+) -> Result<Json, Json> {
+    let mut txn = storage.begin(meta, Some(tid)).await.unwrap();
+    for op in ops {
+        txn.store(op).await.unwrap();
+    }
+    match txn.vote().await {
+        Ok(Vote::Ready(voted)) => {
+            let undone: Vec<u64> = voted.resolved().iter().map(|oid| oid.0).collect();
+            voted.finish().await.unwrap();
+            Ok(json!(undone))
+        }
+        Ok(Vote::Conflicts(_, conflicts)) => Err(json!(["conflict", conflicts[0].oid.0])),
+        Err(StorageError::Answer(answer)) => Err(match answer {
+            Answer::Undo { reason, .. } => json!(["undo", reason]),
+            Answer::MultipleUndo(reasons) => {
+                let reasons: Vec<Json> = reasons
+                    .iter()
+                    .map(|(oid, reason)| json!([oid.0, reason]))
+                    .collect();
+                json!(["undo", reasons])
+            }
+            Answer::Conflict(conflict) => json!(["conflict", conflict.oid.0]),
+            Answer::ReadConflict(conflict) => json!(["read conflict", conflict.oid.0]),
+            Answer::NoSuchObject(oid) => json!(["unknown", oid.0]),
+            other => json!(["other", other.to_string()]),
+        }),
+        Err(StorageError::Fault(fault)) => panic!("unexpected fault: {fault}"),
+    }
+}
+
+/// The files of a folder of blobs by their names below it.
+fn blobs(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    fn collect(folder: &Path, root: &Path, found: &mut BTreeMap<String, Vec<u8>>) {
+        // A folder may go while it is looked at.
+        let Ok(entries) = std::fs::read_dir(folder) else {
+            return;
+        };
+        for entry in entries {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                collect(&path, root, found);
+            } else if path.extension().is_some_and(|one| one == "blob")
+                && let Ok(content) = std::fs::read(&path)
+            {
+                let name = path.strip_prefix(root).unwrap().to_str().unwrap();
+                found.insert(name.to_owned(), content);
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    collect(root, root, &mut found);
+    found
+}
+
+fn blob_name(name: &str) -> (Oid, Tid) {
+    let (folder, file) = name.rsplit_once('/').unwrap();
+    let oid = folder.replace("0x", "").replace('/', "");
+    let tid = file.strip_prefix("0x").unwrap().strip_suffix(".blob");
+    let number = |digits| u64::from_str_radix(digits, 16).unwrap();
+    (Oid(number(&oid)), Tid(number(tid.unwrap())))
+}
+
+fn cases(always: u32) -> u32 {
+    match std::env::var("ORACLE_CASES") {
+        Ok(cases) => cases.parse().expect("ORACLE_CASES is a number"),
+        Err(_) => always,
+    }
+}
+
+#[test]
+fn a_file_is_what_python_makes_of_the_same_history() {
+    let oracle = std::cell::RefCell::new(Oracle::start());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .build()
+        .unwrap();
+    let config = ProptestConfig {
+        cases: cases(80),
+        max_shrink_iters: 300,
+        ..ProptestConfig::with_source_file(file!())
+    };
+    proptest!(config, |(steps in prop::collection::vec(step(), 1..16))| {
+        let mut oracle = oracle.borrow_mut();
+        runtime.block_on(async {
+            let mut world = World::new(&mut oracle).await;
+            for step in &steps {
+                world.step(step).await;
+                world.compare().await;
+            }
+            world.file.close().await;
+        });
+    });
+}
