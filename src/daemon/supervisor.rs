@@ -1,6 +1,7 @@
 //! From a configuration to what runs: members, arrays, listeners. The only place in the daemon that
 //! knows both sides.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,14 +11,16 @@ use super::background::make_parent;
 use super::error::DaemonError;
 use crate::admin::api::Level;
 use crate::admin::events::EventLog;
-use crate::config::{self, Address, ArrayConfig, Config, MemberStorage};
+use crate::config::{
+    self, Address, ArrayConfig, BlobSharing, Config, MemberConfig, MemberStorage, ZeoServer,
+};
 use crate::job::Rate;
 use crate::raid::{
     self, Array, ArrayOptions, FileRecord, MemberSpec, Notice, NoticeSink, Severity,
 };
 use crate::server::{Listen, Served, Server, ServerOptions, Serving};
-use crate::storage::Opener;
 use crate::storage::file::{FileOpener, FileOptions};
+use crate::storage::{BlobDirectory, Opener};
 use crate::task::Tasks;
 use crate::wire::Dialect;
 
@@ -52,7 +55,7 @@ pub(super) async fn start_array(
     let record = Arc::new(FileRecord::new(&array.record));
     let options = array_options(config, array, force);
     let sink = notices(events, &array.name);
-    let started = Array::start(options, members(array), record, sink).await;
+    let started = Array::start(options, members(config, array), record, sink).await;
     let started = started.map_err(|source| DaemonError::Array {
         array: array.name.clone(),
         source,
@@ -75,22 +78,53 @@ pub(super) async fn start_server(
         let serving = serving(running, config.read_only, tasks);
         let configured = config.array(&running.name);
         let zeo_admin = configured.is_some_and(|array| array.zeo_admin);
+        let shared_blobs = configured.and_then(|array| array.shared_blobs.as_ref());
+        let shared_blobs = match shared_blobs {
+            Some(shared) => Some(open_shared_blobs(&running.name, &shared.folder).await?),
+            None => None,
+        };
         for name in running.names() {
             let storage = Arc::new(running.array.clone());
-            let one = Served::new(name, storage, serving.clone());
-            served.push(one.with_zeo_admin(zeo_admin));
+            let mut one = Served::new(name, storage, serving.clone())
+                .with_zeo_admin(zeo_admin)
+                .with_uploads(uploads(config, &running.name));
+            if let Some(directory) = &shared_blobs {
+                one = one.with_shared_blobs(Arc::clone(directory));
+            }
+            served.push(one);
         }
     }
     let addresses = config.listen.iter().map(listen).collect();
     Ok(Server::start(server_options(config), addresses, served).await?)
 }
 
+/// Where the blobs of an array's clients wait for the end of their transactions.
+fn uploads(config: &Config, array: &str) -> PathBuf {
+    config.spool.folder.join(format!("{array}.uploads"))
+}
+
+async fn open_shared_blobs(array: &str, folder: &Path) -> Result<Arc<BlobDirectory>, DaemonError> {
+    let path = folder.to_owned();
+    let open = tokio::task::spawn_blocking(move || BlobDirectory::open(path)).await;
+    let opened = open.unwrap_or_else(|ended| Err(std::io::Error::other(ended)));
+    let opened = opened.map_err(|source| DaemonError::SharedBlobs {
+        array: array.to_owned(),
+        folder: folder.to_owned(),
+        source,
+    })?;
+    Ok(Arc::new(opened))
+}
+
 /// Makes the folders of files that are inside the instance. Outside of it a missing folder is a disk
 /// that is not mounted, and an empty copy on the wrong disk helps nobody.
 pub(super) fn make_folders(config: &Config, array: &ArrayConfig) {
-    let files = array.members.iter().map(|member| match &member.storage {
-        MemberStorage::File { file } => file,
-    });
+    let files = array
+        .members
+        .iter()
+        .filter_map(|member| match &member.storage {
+            MemberStorage::File { file, .. } => Some(file),
+            MemberStorage::Zeo(_) => None,
+        });
     for file in files.chain([&array.record]) {
         if file.starts_with(&config.instance)
             && let Err(error) = make_parent(file)
@@ -102,25 +136,47 @@ pub(super) fn make_folders(config: &Config, array: &ArrayConfig) {
 }
 
 /// The members of an array, as the array wants to know them.
-pub(super) fn members(array: &ArrayConfig) -> Vec<MemberSpec> {
-    let specs = array.members.iter().map(|member| {
-        let (opener, fingerprint): (Arc<dyn Opener>, String) = match &member.storage {
-            MemberStorage::File { file } => {
-                let options = FileOptions {
-                    invalidation_queue: array.invalidation_queue,
-                    ..FileOptions::default()
-                };
-                let fingerprint = format!("file {}", file.display());
-                (Arc::new(FileOpener::new(file, options)), fingerprint)
-            }
-        };
-        MemberSpec {
-            name: member.name.clone(),
-            opener,
-            fingerprint,
-        }
+pub(super) fn members(config: &Config, array: &ArrayConfig) -> Vec<MemberSpec> {
+    let specs = array.members.iter().map(|member| MemberSpec {
+        name: member.name.clone(),
+        opener: opener(config, array, member),
+        fingerprint: fingerprint(member),
     });
     specs.collect()
+}
+
+/// Everything of a member that cannot be changed while it is open.
+fn fingerprint(member: &MemberConfig) -> String {
+    match &member.storage {
+        MemberStorage::File { file, blob_dir } => {
+            let blobs = blob_dir.as_ref().map_or(String::new(), |folder| {
+                format!(" blobs {}", folder.display())
+            });
+            format!("file {}{blobs}", file.display())
+        }
+        MemberStorage::Zeo(server) => {
+            let ZeoServer {
+                address,
+                storage,
+                connections,
+                tls,
+            } = server;
+            format!("zeo {address} storage {storage} connections {connections} tls {tls:?}")
+        }
+    }
+}
+
+fn opener(_config: &Config, array: &ArrayConfig, member: &MemberConfig) -> Arc<dyn Opener> {
+    match &member.storage {
+        MemberStorage::File { file, blob_dir: _ } => {
+            let options = FileOptions {
+                invalidation_queue: array.invalidation_queue,
+                ..FileOptions::default()
+            };
+            Arc::new(FileOpener::new(file, options))
+        }
+        MemberStorage::Zeo(_) => todo!("src/storage/zeo"),
+    }
 }
 
 pub(super) fn rate(rate: config::Rate) -> Rate {
@@ -156,7 +212,10 @@ fn array_options(config: &Config, array: &ArrayConfig, force: bool) -> ArrayOpti
             memory_bytes: bytes(config.spool.memory),
         },
         invalidation_queue: array.invalidation_queue,
-        shared_blobs: None,
+        shared_blobs: array.shared_blobs.as_ref().map(|shared| raid::SharedBlobs {
+            folder: shared.folder.clone(),
+            with_members: shared.with == BlobSharing::Everything,
+        }),
     }
 }
 

@@ -9,7 +9,9 @@ use crate::admin::api::{
 };
 use crate::pickle::Value;
 use crate::wire::{RaidMethod, Reply, WireError};
-use crate::zodb::Tid;
+
+/// Of a copy that holds nothing yet.
+const NO_TRANSACTION: &str = "0x0000000000000000";
 
 /// Answers an extension method for the array `array`.
 pub(super) async fn answer(
@@ -45,10 +47,8 @@ async fn ask(
         RaidMethod::Details => {
             let details = admin.array(array).await?;
             let recovery = details.recovery.as_ref();
-            let members = details.members.iter();
-            return Ok(Value::Dict(
-                members.map(|member| line(member, recovery)).collect(),
-            ));
+            let lines = details.members.iter().map(|member| line(member, recovery));
+            return Ok(Value::Dict(lines.collect()));
         }
         RaidMethod::Recover => {
             let Some(member) = member(arguments) else {
@@ -94,8 +94,8 @@ fn state(state: ArrayState) -> &'static str {
     }
 }
 
-/// A member's entry: the original says `failed: why` of one that is out, and of one that is being
-/// recovered in which phase that is, and up to which transaction it has come.
+/// A member's entry, as the original has it: `failed: why` of one that is out, and of one that is being
+/// recovered the phase and the transaction that it has come to.
 fn line(member: &MemberDetails, recovery: Option<&Recovery>) -> (Value, Value) {
     let text = match member.state {
         MemberState::Optimal => "optimal".to_owned(),
@@ -105,10 +105,11 @@ fn line(member: &MemberDetails, recovery: Option<&Recovery>) -> (Value, Value) {
         }
         MemberState::Recovering => {
             let recovery = recovery.filter(|recovery| recovery.member == member.name);
-            let phase = recovery.map_or("queued", |recovery| recovery.phase.as_str());
-            let last = member.last.as_ref().map(|last| last.tid.clone());
-            let last = last.unwrap_or_else(|| Tid::ZERO.to_string());
-            format!("recovering: {phase} transaction {last}")
+            let phase = recovery.map_or("queued", |recovery| &recovery.phase);
+            let reached = recovery.and_then(|recovery| recovery.transaction.as_deref());
+            let last = member.last.as_ref().map(|last| last.tid.as_str());
+            let tid = reached.or(last).unwrap_or(NO_TRANSACTION);
+            format!("recovering: {phase} transaction {tid}")
         }
     };
     (Value::Text(member.name.clone()), Value::Text(text))

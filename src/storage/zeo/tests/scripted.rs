@@ -1,0 +1,1 @@
+//! With a peer that says what a test tells it to.
