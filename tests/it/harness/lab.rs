@@ -141,9 +141,9 @@ impl Lab {
     /// Clients that do everything a client does.
     pub(crate) fn workers(&self, count: u64) -> Workers {
         let mix = if self.setup.blobs {
-            "blob,undo,iterate"
+            "blob,undo,iterate,cold"
         } else {
-            "undo,iterate"
+            "undo,iterate,cold"
         };
         let address = &self.instance.address;
         Workers::start_with(address, &self.instance.beside(""), count, &["--mix", mix])
