@@ -5,7 +5,7 @@
 //! published), so there is no queue between deciding and doing, and effects happen in the order in
 //! which they were decided. Votes and finishes run as tasks and come back as events.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -783,6 +783,26 @@ impl Runner {
         }
     }
 
+    /// What members lack that were out before this daemon knew them is asked once for each opening.
+    fn measure_what_is_lacking(self: &Arc<Self>, measured: &mut HashSet<Generation>) {
+        if self.view().readers.is_empty() {
+            return;
+        }
+        let due = self.look(|core| {
+            let members = core.controller.members.iter();
+            let due =
+                members.filter(|(_, member)| member.out().is_some() && member.lacks.is_none());
+            let due = due.filter_map(|(id, one)| Some((*id, one.generation()?, one.last_tid()?)));
+            due.collect::<Vec<_>>()
+        });
+        for (id, generation, last) in due {
+            if measured.insert(generation) {
+                let measuring = recovery::measure_lack(Arc::clone(self), id, last);
+                self.tasks.spawn("measure of what is lacking", measuring);
+            }
+        }
+    }
+
     /// Deadlines and rates.
     async fn tick(self: Arc<Self>) {
         const STEP: Duration = Duration::from_millis(250);
@@ -790,12 +810,14 @@ impl Runner {
         let mut ticks = tokio::time::interval(STEP);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut last = (Instant::now(), 0, 0);
+        let mut measured = HashSet::new();
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = stop.requested() => return,
             }
             self.feed(Event::Tick).ok();
+            self.measure_what_is_lacking(&mut measured);
             let elapsed = last.0.elapsed();
             if elapsed >= Duration::from_secs(2) {
                 let loads = self.counters.loads.load(Ordering::Relaxed);

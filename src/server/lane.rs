@@ -130,7 +130,7 @@ struct Open {
     id: TxnId,
     token: TxnToken,
     work: Work,
-    blobs: Blobs,
+    blobs: Box<Blobs>,
     counted: Counted,
 }
 
@@ -457,7 +457,7 @@ async fn begin(
         id: txn,
         token,
         work,
-        blobs: Blobs::default(),
+        blobs: Box::default(),
         counted: around.stats.active.count(),
     };
     (State::Open(open), METHOD, Ok(Reply::None))

@@ -21,9 +21,10 @@ use crate::zodb::{Answer, Blob, Oid, Tid};
 /// How many oids a client gets at once, at most: what Python's server gives.
 const OIDS_AT_ONCE: usize = 100;
 
-/// How many lines of a history or an undo log a client gets at once, at most: no reply may take all
-/// memory.
+/// How many lines of a history, and of an undo log, a client gets at once, at most: no reply may take
+/// all memory.
 const LINES_AT_ONCE: usize = 100_000;
+const LOG_AT_ONCE: i64 = 100_000;
 
 /// A call that is being answered.
 pub(super) struct Read<'a> {
@@ -222,11 +223,10 @@ async fn undo_log(
         return Ok(Reply::Value(Value::Tuple(Vec::new())));
     }
     let first = first.max(0);
-    let most = LINES_AT_ONCE as i64;
     let last = if last < 0 {
-        last.max(-most)
+        last.max(-LOG_AT_ONCE)
     } else {
-        last.min(first.saturating_add(most))
+        last.min(first.saturating_add(LOG_AT_ONCE))
     };
     let log = storage.undo_info(first, last, &specification).await?;
     Ok(Reply::UndoLog(log.into_iter().map(undo_line).collect()))

@@ -145,12 +145,11 @@ impl Sending {
         if let Some(Reply::None) = reply {
             pushes.push(Push::ReceiveBlobStop { oid, serial });
         }
-        let reply = match reply {
-            Some(reply) => Some((sent.about, reply)),
-            None => {
-                self.turns.push_back(sent);
-                None
-            }
+        let reply = if let Some(reply) = reply {
+            Some((sent.about, reply))
+        } else {
+            self.turns.push_back(sent);
+            None
         };
         // While this piece is written, the next is read.
         self.reading = self.turns.front().map(Sent::read);

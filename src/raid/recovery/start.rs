@@ -106,3 +106,21 @@ async fn last_transactions(
     }
     Ok(transactions)
 }
+
+/// Finds out how much a member lacks that is out since before the daemon started: its last TID is known,
+/// and a member that may be read says how much comes after it. An analysis knows better.
+pub(in crate::raid) async fn measure_lack(runner: Arc<Runner>, id: MemberId, last: Tid) {
+    let view = runner.view();
+    let Some(reader) = view.readers.iter().find(|reader| reader.member != id) else {
+        return;
+    };
+    let limit = runner.options.member_timeout;
+    let measured = within(limit, &runner, reader.storage.measure_after(last)).await;
+    let Ok(lacks) = measured else { return };
+    runner.update(|core| {
+        let member = core.controller.members.get_mut(&id);
+        if let Some(member) = member.filter(|member| member.out().is_some()) {
+            member.lacks.get_or_insert(lacks);
+        }
+    });
+}

@@ -259,22 +259,6 @@ async fn what_a_storage_cannot_do_is_an_error_that_names_it() {
 }
 
 #[tokio::test]
-async fn the_extension_methods_are_refused_where_there_is_nobody_to_ask() {
-    let house = House::of(MemoryStorage::new("test"));
-    let mut client = house.client().await;
-    let reply = client
-        .call(Call::Raid {
-            method: crate::wire::RaidMethod::Status,
-            arguments: vec![],
-        })
-        .await;
-    assert!(
-        matches!(reply, Reply::Error(WireError::Storage(_))),
-        "{reply:?}"
-    );
-}
-
-#[tokio::test]
 async fn small_talk_is_answered() {
     let storage = MemoryStorage::new("test");
     let first = commit(&storage, &[(1, Tid::ZERO, b"a"), (2, Tid::ZERO, b"b")]).await;

@@ -23,6 +23,7 @@ use crate::zodb::{Oid, Tid, TxnMeta};
 
 mod addresses;
 mod blobs;
+mod extension;
 mod full;
 mod iterating;
 mod late;
