@@ -43,7 +43,7 @@ fn strike(setup: LabSetup, fault: Fault, stages: &[(&str, Moment)]) {
     let mut lab = Lab::started(setup);
     let mut workers = lab.workers(3);
     workers.wait_for_more(2);
-    for (words, moment) in stages {
+    for (number, (words, moment)) in stages.iter().enumerate() {
         eprintln!("{fault:?} {words}");
         let deed = match fault {
             Fault::Link(deed) => deed,
@@ -76,6 +76,10 @@ fn strike(setup: LabSetup, fault: Fault, stages: &[(&str, Moment)]) {
         }
         lab.proxies[0].mend();
         workers.wait_for_more(1);
+        if number >= 2 {
+            // It comes back by itself, but who fails again and again waits longer every time.
+            lab.hurry("zeo1");
+        }
         lab.instance.wait_optimal();
     }
     lab.finish(workers);
