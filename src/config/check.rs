@@ -276,6 +276,8 @@ fn array(
     let catch_up_limit = section.duration("catch_up_limit", 2 * SECOND, 10 * MS, found);
     let cache = section.size("cache", 64 << 20, 0, found);
     let invalidation_queue = section.count("invalidation_queue", 1000, 1, found);
+    let pack_gc = section.flag("pack_gc", true, found);
+    let pack_keep_old = section.flag("pack_keep_old", true, found);
     let zeo_admin = section.flag("zeo_admin", false, found);
     let (record, place) = section.path("record", &format!("var/{name}.membership.json"), found);
     claims.file(&record, &format!("arrays.{name}.record"), place, found);
@@ -297,6 +299,8 @@ fn array(
         catch_up_limit,
         cache,
         invalidation_queue,
+        pack_gc,
+        pack_keep_old,
         zeo_admin,
         record,
         shared_blobs,

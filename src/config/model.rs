@@ -97,6 +97,10 @@ pub struct ArrayConfig {
     pub cache: u64,
     /// How many transactions back clients can verify their caches.
     pub invalidation_queue: usize,
+    /// Packing a file removes also what cannot be reached from the root object.
+    pub pack_gc: bool,
+    /// Packing a file leaves it as it was beside, as `Data.fs.old`.
+    pub pack_keep_old: bool,
     /// Whether ZEO clients may recover, disable and reload.
     pub zeo_admin: bool,
     /// The membership record.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::background::make_parent;
+use super::background::{make_folder, make_parent};
 use super::error::DaemonError;
 use crate::admin::api::Level;
 use crate::admin::events::EventLog;
@@ -20,6 +20,7 @@ use crate::raid::{
 };
 use crate::server::{Listen, Served, Server, ServerOptions, Serving};
 use crate::storage::file::{FileOpener, FileOptions};
+use crate::storage::zeo::{ZeoAddress, ZeoOpener, ZeoOptions, ZeoTls};
 use crate::storage::{BlobDirectory, Opener};
 use crate::task::Tasks;
 use crate::wire::Dialect;
@@ -103,6 +104,11 @@ fn uploads(config: &Config, array: &str) -> PathBuf {
     config.spool.folder.join(format!("{array}.uploads"))
 }
 
+/// Where blobs lie that were fetched from ZEO servers, while somebody reads them.
+fn fetched_blobs(config: &Config, array: &str) -> PathBuf {
+    config.spool.folder.join(format!("{array}.fetched"))
+}
+
 async fn open_shared_blobs(array: &str, folder: &Path) -> Result<Arc<BlobDirectory>, DaemonError> {
     let path = folder.to_owned();
     let open = tokio::task::spawn_blocking(move || BlobDirectory::open(path)).await;
@@ -132,6 +138,13 @@ pub(super) fn make_folders(config: &Config, array: &ArrayConfig) {
             // Opening the file fails next, and that is what counts.
             tracing::warn!(%error, "a folder is missing");
         }
+    }
+    let is_zeo = |member: &MemberConfig| matches!(member.storage, MemberStorage::Zeo(_));
+    if array.members.iter().any(is_zeo)
+        && let Err(error) = make_folder(&fetched_blobs(config, &array.name))
+    {
+        // Blobs of ZEO servers cannot be fetched, and all else works.
+        tracing::warn!(%error, "a folder is missing");
     }
 }
 
@@ -166,16 +179,48 @@ fn fingerprint(member: &MemberConfig) -> String {
     }
 }
 
-fn opener(_config: &Config, array: &ArrayConfig, member: &MemberConfig) -> Arc<dyn Opener> {
+fn opener(config: &Config, array: &ArrayConfig, member: &MemberConfig) -> Arc<dyn Opener> {
     match &member.storage {
-        MemberStorage::File { file, blob_dir: _ } => {
+        MemberStorage::File { file, blob_dir } => {
             let options = FileOptions {
                 invalidation_queue: array.invalidation_queue,
+                blob_dir: blob_dir.clone(),
+                pack_gc: array.pack_gc,
+                pack_keep_old: array.pack_keep_old,
                 ..FileOptions::default()
             };
             Arc::new(FileOpener::new(file, options))
         }
-        MemberStorage::Zeo(_) => todo!("src/storage/zeo"),
+        MemberStorage::Zeo(server) => {
+            let address = match &server.address {
+                Address::Tcp { host, port } => ZeoAddress::Tcp {
+                    host: host.clone(),
+                    port: *port,
+                },
+                Address::Unix(path) => ZeoAddress::Unix(path.clone()),
+            };
+            let defaults = ZeoOptions::new(address, &server.storage);
+            let tls = server.tls.as_ref().map(|tls| ZeoTls {
+                authenticate: tls.authenticate.clone(),
+                certificate: tls.certificate.clone(),
+                key: tls.key.clone(),
+                server_name: tls.server_name.clone(),
+                check_hostname: tls.check_hostname,
+            });
+            let options = ZeoOptions {
+                read_connections: server.connections,
+                call_timeout: array.member_timeout,
+                lock_timeout: array.lock_timeout,
+                // Whoever does not answer is found within the time that a call may take.
+                heartbeat: defaults.heartbeat.min(array.member_timeout),
+                // What a client may send, a member may send back.
+                max_frame_bytes: defaults.max_frame_bytes.max(bytes(config.limits.frame)),
+                blob_folder: fetched_blobs(config, &array.name),
+                tls,
+                ..defaults
+            };
+            Arc::new(ZeoOpener::new(options))
+        }
     }
 }
 

@@ -154,39 +154,34 @@ impl Storage for Array {
         if self.0.look(|core| core.controller.is_packing()) {
             return Err(pack::undo_is_disabled().into());
         }
-        let (first, last) = (
-            first.max(0),
-            if last < 0 {
-                first.saturating_sub(last)
-            } else {
-                last
-            },
-        );
-        let wanted = last.saturating_sub(first).max(0);
-        let mut spare = UNACKNOWLEDGED as i64;
+        let number = |number: i64| usize::try_from(number).unwrap_or_default();
+        let end = number(if last < 0 {
+            first.saturating_sub(last)
+        } else {
+            last
+        });
+        let first = number(first);
+        let mut spare = UNACKNOWLEDGED;
         loop {
             // Numbers count what is not acknowledged yet as well: INVARIANT 5.
-            let end = last.saturating_add(spare);
+            let asked = end.saturating_add(spare);
             let specification = specification.clone();
             let mut found = self
                 .0
                 .ask(&view, Oid::ROOT, "undoInfo", move |storage| {
                     let specification = specification.clone();
-                    Box::pin(async move { storage.undo_info(0, end, &specification).await })
+                    let last = i64::try_from(asked).unwrap_or(i64::MAX);
+                    Box::pin(async move { storage.undo_info(0, last, &specification).await })
                 })
                 .await?;
-            let all = found.len() as i64;
+            let all = found.len();
             found.retain(|undoable| undoable.tid <= view.head);
-            if (found.len() as i64) < last && all == end {
+            if found.len() < end && all == asked {
                 spare = spare.saturating_mul(8);
                 continue;
             }
-            let page = found
-                .into_iter()
-                .skip(usize::try_from(first).unwrap_or(usize::MAX));
-            return Ok(page
-                .take(usize::try_from(wanted).unwrap_or_default())
-                .collect());
+            let page = found.into_iter().take(end).skip(first);
+            return Ok(page.collect());
         }
     }
 

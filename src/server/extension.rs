@@ -9,9 +9,7 @@ use crate::admin::api::{
 };
 use crate::pickle::Value;
 use crate::wire::{RaidMethod, Reply, WireError};
-
-/// Of a copy that holds nothing yet.
-const NO_TRANSACTION: &str = "0x0000000000000000";
+use crate::zodb::Tid;
 
 /// Answers an extension method for the array `array`.
 pub(super) async fn answer(
@@ -47,8 +45,10 @@ async fn ask(
         RaidMethod::Details => {
             let details = admin.array(array).await?;
             let recovery = details.recovery.as_ref();
-            let lines = details.members.iter().map(|member| line(member, recovery));
-            return Ok(Value::Dict(lines.collect()));
+            let members = details.members.iter();
+            return Ok(Value::Dict(
+                members.map(|member| line(member, recovery)).collect(),
+            ));
         }
         RaidMethod::Recover => {
             let Some(member) = member(arguments) else {
@@ -94,8 +94,8 @@ fn state(state: ArrayState) -> &'static str {
     }
 }
 
-/// A member's entry, as the original has it: `failed: why` of one that is out, and of one that is being
-/// recovered the phase and the transaction that it has come to.
+/// A member's entry: the original says `failed: why` of one that is out, and of one that is being
+/// recovered in which phase that is, and up to which transaction it has come.
 fn line(member: &MemberDetails, recovery: Option<&Recovery>) -> (Value, Value) {
     let text = match member.state {
         MemberState::Optimal => "optimal".to_owned(),
@@ -105,11 +105,12 @@ fn line(member: &MemberDetails, recovery: Option<&Recovery>) -> (Value, Value) {
         }
         MemberState::Recovering => {
             let recovery = recovery.filter(|recovery| recovery.member == member.name);
-            let phase = recovery.map_or("queued", |recovery| &recovery.phase);
-            let reached = recovery.and_then(|recovery| recovery.transaction.as_deref());
-            let last = member.last.as_ref().map(|last| last.tid.as_str());
-            let tid = reached.or(last).unwrap_or(NO_TRANSACTION);
-            format!("recovering: {phase} transaction {tid}")
+            let phase = recovery.map_or("queued", |recovery| recovery.phase.as_str());
+            let reached = recovery.and_then(|recovery| recovery.transaction.clone());
+            let last = member.last.as_ref().map(|last| last.tid.clone());
+            let reached = reached.or(last);
+            let reached = reached.unwrap_or_else(|| Tid::ZERO.to_string());
+            format!("recovering: {phase} transaction {reached}")
         }
     };
     (Value::Text(member.name.clone()), Value::Text(text))

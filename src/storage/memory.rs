@@ -295,15 +295,12 @@ impl Inner {
         let there = previous.and_then(|tid| {
             let session = self.session.lock();
             let finishing = session.finishing.iter().find(|one| one.txn.tid == tid);
-            let found = match finishing {
-                Some(pending) => {
-                    let mut records = pending.txn.records.iter().rev();
-                    records.find(|one| one.oid == oid)?.data.payload().cloned()
-                }
-                None => {
-                    let data = self.data.lock();
-                    data.written(oid, tid)?.data.payload().cloned()
-                }
+            let found = if let Some(pending) = finishing {
+                let mut records = pending.txn.records.iter().rev();
+                records.find(|one| one.oid == oid)?.data.payload().cloned()
+            } else {
+                let data = self.data.lock();
+                data.written(oid, tid)?.data.payload().cloned()
             };
             Some((tid, found?))
         });

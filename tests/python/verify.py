@@ -15,6 +15,8 @@ import re
 import sys
 
 import ZODB
+import ZODB.serialize
+import ZODB.utils
 from ZODB.blob import is_blob_record
 from ZODB.FileStorage import FileStorage
 
@@ -27,12 +29,14 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("members", nargs="+")
     parser.add_argument("--log", action="append", default=[])
+    parser.add_argument("--current", action="store_true", help="compare objects as they are, not histories")
     parser.add_argument("--blobs", action="store_true")
     args = parser.parse_args()
 
     copies = {}
     for path in args.members:
-        with_storage(path, lambda storage: copies.__setitem__(path, list(common.transactions(storage))))
+        read = current if args.current else lambda storage: list(common.transactions(storage))
+        with_storage(path, lambda storage: copies.__setitem__(path, read(storage)))
     if args.blobs:
         blobs = {path: blobs_of(path) for path in args.members}
         for path in args.members[1:]:
@@ -40,7 +44,9 @@ def main():
     first = args.members[0]
     for path in args.members[1:]:
         compare(first, copies[first], path, copies[path])
-    tids = [txn["tid"] for txn in copies[first]]
+    tids = sorted({record["tid"] for record in copies[first]}) if args.current else [
+        txn["tid"] for txn in copies[first]
+    ]
     if tids != sorted(set(tids)):
         sys.exit(f"{first}: transactions out of order, or twice")
     found = {"transactions": len(tids), "last": tids[-1] if tids else None}
@@ -53,6 +59,18 @@ def main():
             with_storage(path, lambda storage: check_objects(path, storage, found["committed"]))
         found["committed"] = sum(len(numbers) for numbers in found["committed"].values())
     print(json.dumps(found))
+
+
+def current(storage):
+    """Every object that can be reached, as it is now."""
+    found, wanted = {}, [ZODB.utils.z64]
+    while wanted:
+        oid = wanted.pop()
+        if oid not in found:
+            data, tid = storage.load(oid)
+            found[oid] = {"tid": tid.hex(), "oid": oid.hex(), "data": common.digest(data)}
+            wanted.extend(ZODB.serialize.referencesf(data))
+    return [found[oid] for oid in sorted(found)]
 
 
 def with_storage(path, action, **options):

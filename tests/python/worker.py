@@ -208,6 +208,12 @@ class Worker:
         self.storage.history(conn.root()["workers"][self.name]._p_oid, 5)
         self.storage.undoInfo(0, -5)
 
+    def do_cold(self, conn):
+        """Reads as one who has just come: from the server, not from a cache."""
+        self.storage._cache.clear()
+        conn.cacheMinimize()
+        self.check(conn)
+
     def do_pack(self, _):
         """Packs what is older than an hour, which is nothing, but all of it is looked at."""
         if self.name == "w0" and self.random.random() < 0.2:
@@ -276,7 +282,7 @@ if __name__ == "__main__":
     parser.add_argument("--name")
     parser.add_argument("--log")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--mix", default="", help="what else to do: blob,undo,iterate,pack")
+    parser.add_argument("--mix", default="", help="what else to do: blob,undo,iterate,cold,pack")
     parser.add_argument("--blob-dir", help="a folder of blobs that is shared with the server")
     parser.add_argument("--cache", help="a persistent cache file")
     parser.add_argument("--tolerant", action="store_true", help="go on when the daemon is lost")

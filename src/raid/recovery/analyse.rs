@@ -182,7 +182,7 @@ async fn open(runner: &Arc<Runner>, id: MemberId) -> Result<(Arc<dyn Storage>, b
                     tokio::time::sleep(AGAIN).await;
                     continue;
                 }
-                opened => return opened.map(|storage| (storage, true)),
+                answer => return answer.map(|storage| (storage, true)),
             }
         }
         if let Some(fault) = fault {

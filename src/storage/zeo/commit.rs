@@ -116,14 +116,14 @@ impl ZeoTransaction {
         }
         for op in &self.ops {
             match op {
+                Op::StoreBlob { .. } if !can.blobs => return Err(Answer::Unsupported("blobs")),
                 Op::Store { oid, data, .. }
+                | Op::StoreBlob { oid, data, .. }
                 | Op::Restore {
                     oid,
                     data: Some(data),
                     ..
                 } => not_empty(*oid, data)?,
-                Op::StoreBlob { .. } if !can.blobs => return Err(Answer::Unsupported("blobs")),
-                Op::StoreBlob { oid, data, .. } => not_empty(*oid, data)?,
                 Op::Undo { .. } if !can.undo => return Err(Answer::Unsupported("undo")),
                 _ => {}
             }

@@ -53,23 +53,19 @@ async fn connect(options: &ZeoOptions) -> Result<Halves, Fault> {
                 .map_err(unreachable)?;
             // Calls are small and are waited for.
             stream.set_nodelay(true).map_err(unreachable)?;
-            match &options.tls {
-                Some(wanted) => Ok(halves(tls::secure(stream, wanted, address).await?)),
-                None => {
-                    let (read, write) = stream.into_split();
-                    Ok((Box::new(read), Box::new(write)))
-                }
+            if let Some(wanted) = &options.tls {
+                return Ok(halves(tls::secure(stream, wanted, address).await?));
             }
+            let (read, write) = stream.into_split();
+            Ok((Box::new(read), Box::new(write)))
         }
         ZeoAddress::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(unreachable)?;
-            match &options.tls {
-                Some(wanted) => Ok(halves(tls::secure(stream, wanted, address).await?)),
-                None => {
-                    let (read, write) = stream.into_split();
-                    Ok((Box::new(read), Box::new(write)))
-                }
+            if let Some(wanted) = &options.tls {
+                return Ok(halves(tls::secure(stream, wanted, address).await?));
             }
+            let (read, write) = stream.into_split();
+            Ok((Box::new(read), Box::new(write)))
         }
     }
 }
@@ -122,17 +118,5 @@ async fn choose(
                 None => "",
             }
         ))),
-    }
-}
-
-#[cfg(test)]
-impl Dialled {
-    /// A connection to a peer in this process.
-    pub(super) async fn to_peer(
-        stream: tokio::io::DuplexStream,
-        options: &ZeoOptions,
-    ) -> Result<Self, Fault> {
-        let (read, write) = halves(stream);
-        choose(read, write, options).await
     }
 }

@@ -130,9 +130,10 @@ pub(super) struct Iteration {
 impl Iteration {
     pub(super) async fn begin(inner: &Arc<Inner>, range: TidRange) -> Result<Self> {
         inner.heard.alive()?;
-        let run = match range.first > range.last || range.last.is_zero() {
-            true => None,
-            false => Some(Run::begin(inner.reader()?, range).await?),
+        let run = if range.first > range.last || range.last.is_zero() {
+            None
+        } else {
+            Some(Run::begin(inner.reader()?, range).await?)
         };
         Ok(Iteration {
             inner: Arc::clone(inner),

@@ -126,10 +126,10 @@ pub(super) async fn watch(link: Arc<Link>, heartbeat: Duration, patience: Durati
     let busy = heartbeat.min(patience / 4);
     let mut asked: Option<Instant> = None;
     loop {
-        let step = (busy / 2).max(Duration::from_millis(10));
+        let pause = (busy / 2).max(Duration::from_millis(10));
         // The waiting may be dropped.
         tokio::select! {
-            () = tokio::time::sleep(step) => {}
+            () = tokio::time::sleep(pause) => {}
             () = stop.requested() => return,
         }
         // To the millisecond, like the other times.

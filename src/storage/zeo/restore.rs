@@ -18,7 +18,7 @@
 //! There is no restoring of blobs over ZEO: such a record is stored as a client does it, on top of the
 //! revision that is current then. It loses its back-pointer, where it has one, not its data.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -86,6 +86,7 @@ impl Inner {
             free,
             ready: VecDeque::new(),
             written: BTreeMap::new(),
+            sent: BTreeSet::new(),
         };
         let done = turns.run().await;
         if let Err(StorageError::Fault(fault)) = &done {
@@ -119,6 +120,8 @@ struct Turns<'a> {
     ready: VecDeque<Sent>,
     /// Which transaction of the batch wrote an object last; for blobs.
     written: BTreeMap<Oid, Tid>,
+    /// The transactions of the batch that were sent.
+    sent: BTreeSet<Tid>,
 }
 
 struct Sent {
@@ -188,7 +191,12 @@ impl Turns<'_> {
                     _ => ops.push(restored(record, tid)),
                 }
             }
+            sending.follows(records.iter().filter_map(|record| match record.data {
+                RecordData::Back { tid, .. } if self.sent.contains(&tid) => Some(tid),
+                _ => None,
+            }));
             sending.send(&ops).await?;
+            self.sent.insert(tid);
             for record in &records {
                 self.written.insert(record.oid, tid);
             }

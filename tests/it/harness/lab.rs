@@ -56,7 +56,11 @@ pub(crate) struct Lab {
 impl Lab {
     /// Everything is set up, the servers run, the daemon does not.
     pub(crate) fn new(setup: LabSetup) -> Self {
-        let instance = Instance::new();
+        Self::on(Instance::new(), setup)
+    }
+
+    /// The same, in a folder in which something was prepared.
+    pub(crate) fn on(instance: Instance, setup: LabSetup) -> Self {
         let server_setup = ZeoSetup {
             msgpack: setup.msgpack,
             clients_resolve: setup.files > 0,
@@ -141,12 +145,38 @@ impl Lab {
     /// Clients that do everything a client does.
     pub(crate) fn workers(&self, count: u64) -> Workers {
         let mix = if self.setup.blobs {
-            "blob,undo,iterate"
+            "blob,undo,iterate,cold"
         } else {
-            "undo,iterate"
+            "undo,iterate,cold"
         };
+        self.workers_of(count, mix)
+    }
+
+    /// Clients that do this besides committing.
+    pub(crate) fn workers_of(&self, count: u64, mix: &str) -> Workers {
         let address = &self.instance.address;
         Workers::start_with(address, &self.instance.beside(""), count, &["--mix", mix])
+    }
+
+    /// Clients that do everything, with these arguments more.
+    pub(crate) fn workers_with(&self, count: u64, more: &[&str]) -> Workers {
+        let mut all = vec!["--mix", "undo,iterate,cold"];
+        all.extend(more);
+        let address = &self.instance.address;
+        Workers::start_with(address, &self.instance.beside(""), count, &all)
+    }
+
+    /// Asks for the recovery of a member that would be recovered by itself later.
+    pub(crate) fn hurry(&self, member: &str) {
+        until_ok("the recovery to be asked for", PATIENCE, || {
+            let run = self.instance.run(&["recover", member, "--detach"]);
+            let state = self.instance.member(member)["state"].clone();
+            if run.code == 0 || state != "degraded" {
+                Ok(())
+            } else {
+                Err(run.to_string())
+            }
+        });
     }
 
     /// Waits until the member counts more faults than before, or is out.
@@ -183,15 +213,38 @@ impl Lab {
         found
     }
 
+    /// The same of clients that may have noticed.
+    #[track_caller]
+    pub(crate) fn finish_tolerant(mut self, mut workers: Workers) -> Value {
+        self.instance.wait_optimal();
+        workers.end();
+        self.compare(&workers.logs())
+    }
+
+    /// Ends everything; then every object must be the same in all members, whatever each has kept of
+    /// the past.
+    #[track_caller]
+    pub(crate) fn compare_current(&mut self) -> Value {
+        self.compare_with(&[], &["--current"])
+    }
+
     /// Ends everything; then all members must be the same.
     #[track_caller]
     pub(crate) fn compare(&mut self, logs: &[PathBuf]) -> Value {
+        self.compare_with(logs, &[])
+    }
+
+    #[track_caller]
+    fn compare_with(&mut self, logs: &[PathBuf], more: &[&str]) -> Value {
         self.instance.stop().ok();
         for server in &mut self.servers {
             server.stop();
         }
-        let more: &[&str] = if self.setup.blobs { &["--blobs"] } else { &[] };
-        python::verify_with(&self.copies(), logs, more)
+        let mut more = more.to_vec();
+        if self.setup.blobs {
+            more.push("--blobs");
+        }
+        python::verify_with(&self.copies(), logs, &more)
     }
 }
 

@@ -170,9 +170,20 @@ impl Workers {
     /// Lays the ground and starts so many (at most four), with these arguments more.
     pub(crate) fn start_with(address: &str, folder: &Path, count: u64, more: &[&str]) -> Self {
         run("worker.py", &["setup", address]).ok();
+        Self::join(address, folder, 0, count, more)
+    }
+
+    /// Starts so many more, where the ground is laid, the first of them with this number.
+    pub(crate) fn join(
+        address: &str,
+        folder: &Path,
+        first: u64,
+        count: u64,
+        more: &[&str],
+    ) -> Self {
         let seed = fastrand::u32(..);
         eprintln!("workers: seed {seed}");
-        let scripts = (0..count).map(|number| {
+        let scripts = (first..first + count).map(|number| {
             let log = folder.join(format!("w{number}.log"));
             let name = format!("w{number}");
             let seed = format!("{}", u64::from(seed) + number);

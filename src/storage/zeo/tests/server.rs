@@ -1,4 +1,4 @@
-//! A ZEO server of PyPI's ZEO in a process of its own.
+//! A ZEO server of ZEO as it is released, in a process of its own.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
