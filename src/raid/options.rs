@@ -49,7 +49,8 @@ pub struct ArrayOptions {
     pub shared_blobs: Option<SharedBlobs>,
 }
 
-/// A folder of blobs that is shared.
+/// A folder of blobs that is shared. Clients look there and nowhere else: blobs that are older than this
+/// arrangement have to be put into it by whoever makes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedBlobs {
     pub folder: PathBuf,
