@@ -59,20 +59,57 @@ features! {
     every_snapshot_is_one_moment = "hammer_reads";
 }
 
-features! {
-    "blob_features.py":
-    blobs_of_all_sizes_come_back = "blobs";
-    aborted_blobs_leave_nothing = "blob_aborts";
-    half_an_upload_goes_with_its_transaction = "half_uploads";
-    calls_are_answered_while_blobs_are_sent = "blobs_beside_loads";
-    undo_brings_back_the_file_of_a_blob = "blob_undo";
+/// Runs one feature against an array of two that keep blobs, with a cache for each client, and with a
+/// directory that clients share with the daemon.
+fn blob_feature(script: &str, name: &str, shared: bool) {
+    for encoding in ["Z5", "M5"] {
+        let instance = Instance::made(&[&format!("encoding={encoding}")]);
+        for copy in ["copy1", "copy2"] {
+            let line = format!("        blob_dir: var/{copy}/blobs");
+            instance.configure(&format!("file: var/{copy}/Data.fs"), &line);
+        }
+        let folder = instance.beside("shared-blobs");
+        let folder = folder.to_str().expect("a plain path");
+        let mut args = vec![name, instance.address.as_str()];
+        if shared {
+            std::fs::create_dir(folder).expect("a folder that is shared");
+            instance.configure("main:", &format!("    shared_blob_dir: {folder}"));
+            args.push(folder);
+        }
+        instance.start().ok();
+        python::run(script, &args).ok();
+        instance.run(&["status"]).ok().prints("optimal");
+        python::verify_with(&instance.given_back(), &[], &["--blobs"]);
+    }
+}
+
+macro_rules! blob_features {
+    ($($test:ident = $script:literal $name:literal $shared:literal;)*) => {
+        $(
+            #[test]
+            fn $test() {
+                blob_feature($script, $name, $shared);
+            }
+        )*
+    };
+}
+
+blob_features! {
+    blobs_of_all_sizes_come_back = "blob_features.py" "blobs" false;
+    aborted_blobs_leave_nothing = "blob_features.py" "blob_aborts" false;
+    half_an_upload_goes_with_its_transaction = "blob_features.py" "half_uploads" false;
+    calls_are_answered_while_blobs_are_sent = "blob_features.py" "blobs_beside_loads" false;
+    undo_brings_back_the_file_of_a_blob = "blob_features.py" "blob_undo" false;
+    blobs_in_a_shared_directory_are_found_there = "blob_features.py" "blobs" true;
+    aborted_blobs_leave_nothing_in_a_shared_directory = "blob_features.py" "blob_aborts" true;
+    undo_brings_back_the_file_in_a_shared_directory = "blob_features.py" "blob_undo" true;
+    a_pack_keeps_what_is_current_and_reached = "undo_features.py" "pack" false;
 }
 
 features! {
     "undo_features.py":
     changes_undos_and_creations_are_undone = "undo";
     the_undo_log_is_told_in_pages_and_filtered = "undo_log";
-    a_pack_keeps_what_is_current_and_reached = "pack";
     objects_are_deleted = "delete_object";
     given_tids_are_kept = "given_tids";
     the_extension_methods_tell_and_change_nothing = "raid_methods";

@@ -137,6 +137,7 @@ def half_uploads(address):
         conn.root()["blob"] = Blob(b"first")
         conn.transaction_manager.commit()
         storage, (oid, serial) = db.storage, revision(conn.root()["blob"])
+        data = storage.loadSerial(oid, serial)
         for ending in ("abort", "refused", "abort"):
             txn = TransactionMetaData()
             storage.tpc_begin(txn)
@@ -144,7 +145,7 @@ def half_uploads(address):
             for _ in range(100):
                 storage._async("storeBlobChunk", b"x" * 50000)
             if ending == "refused":
-                storage._async("storeBlobEnd", oid, p64(1), b"garbage", id(txn))
+                storage._async("storeBlobEnd", oid, p64(1), data, id(txn))
                 raises(ConflictError, storage.tpc_vote, txn)
             storage.tpc_abort(txn)
         with conn.root()["blob"].open("w") as file:
