@@ -24,7 +24,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::dial::{Dialled, ReadHalf, WriteHalf};
-use super::pulse::{Traffic, watch};
+use super::pulse::{Rhythm, Traffic, watch};
 use crate::storage::{Answer, Fault, StorageError};
 use crate::task::{Stop, Tasks};
 use crate::wire::connection::{ReadError, Reader};
@@ -97,6 +97,8 @@ pub(super) struct Manner<'a> {
     pub(super) stop: &'a Stop,
     pub(super) call_timeout: Duration,
     pub(super) heartbeat: Duration,
+    /// After how long without a call it ends; none for one that stays.
+    pub(super) idle: Option<Duration>,
 }
 
 impl Link {
@@ -128,19 +130,26 @@ impl Link {
             patience: manner.call_timeout,
         });
         let name = manner.name;
-        let (tasks, heartbeat) = (manner.tasks, manner.heartbeat);
+        let tasks = manner.tasks;
+        let rhythm = Rhythm {
+            heartbeat: manner.heartbeat,
+            patience: manner.call_timeout,
+            idle: manner.idle,
+        };
         tasks.spawn(format!("reader of {name}"), Arc::clone(&link).read(reader));
         tasks.spawn(format!("writer of {name}"), Arc::clone(&link).write(writer));
-        tasks.spawn(
-            format!("pulse of {name}"),
-            watch(Arc::clone(&link), heartbeat, manner.call_timeout),
-        );
+        tasks.spawn(format!("pulse of {name}"), watch(Arc::clone(&link), rhythm));
         link
     }
 
     /// How many calls are under way: the less, the sooner the next is answered.
     pub(super) fn load(&self) -> usize {
         CALLS.saturating_sub(self.calls.available_permits())
+    }
+
+    /// How many calls were made.
+    pub(super) fn calls_made(&self) -> i64 {
+        self.out.lock().next
     }
 
     /// Whether any reply is waited for.

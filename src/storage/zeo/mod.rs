@@ -24,6 +24,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -57,6 +58,9 @@ pub use options::{ZeoAddress, ZeoOptions, ZeoTls};
 use dial::{Dialled, dial};
 use ledger::Ledger;
 use link::{Link, Listener, Manner, closed};
+
+/// A connection beside the main one that was not used for so long is closed.
+const IDLE: Duration = Duration::from_mins(1);
 
 /// Opens connections to one ZEO server, again and again.
 #[derive(Debug, Clone)]
@@ -205,6 +209,7 @@ impl Way {
             listener,
             &self.tasks,
             &self.heard,
+            true,
         );
         match register(&link, &self.options, self.read_only).await {
             Ok(_) => Ok(link),
@@ -224,14 +229,18 @@ fn start(
     listener: Arc<dyn Listener>,
     tasks: &Tasks,
     heard: &Heard,
+    idle: bool,
 ) -> Arc<Link> {
     let name = format!("the {purpose} connection to {}", options.address);
+    // A transaction that waits for the server's lock is no idleness.
+    let idle_after = IDLE.max(options.lock_timeout * 2);
     let manner = Manner {
         name: &name,
         tasks,
         stop: &heard.stop,
         call_timeout: options.call_timeout,
         heartbeat: options.heartbeat,
+        idle: idle.then_some(idle_after),
     };
     Link::start(dialled, listener, &manner)
 }
@@ -279,7 +288,7 @@ impl ZeoStorage {
         });
         let tasks = Tasks::new("connections to a ZEO server");
         let listener = Arc::new(OnMain(Arc::clone(&heard)));
-        let main = start(dialled, &options, "main", listener, &tasks, &heard);
+        let main = start(dialled, &options, "main", listener, &tasks, &heard, false);
         match Self::introduce(&main, &options, &heard).await {
             Ok((read_only, info)) => {
                 let way = Way {

@@ -119,12 +119,28 @@ impl<R: AsyncRead + Unpin> AsyncRead for Noting<R> {
     }
 }
 
-/// Asks when nothing has come for long, and ends the connection when nothing comes then.
-pub(super) async fn watch(link: Arc<Link>, heartbeat: Duration, patience: Duration) {
+/// How long what may last.
+pub(super) struct Rhythm {
+    pub(super) heartbeat: Duration,
+    /// How long a call may take.
+    pub(super) patience: Duration,
+    /// After how long without a call the connection ends, where it does.
+    pub(super) idle: Option<Duration>,
+}
+
+/// Asks when nothing has come for long, and ends the connection when nothing comes then; also when it
+/// was not used for long, where it is one of those that are opened again when they are wanted: the
+/// server tells each connection of every commit.
+pub(super) async fn watch(link: Arc<Link>, rhythm: Rhythm) {
+    let Rhythm {
+        heartbeat,
+        patience,
+        idle,
+    } = rhythm;
     let stop = link.stop().clone();
-    let idle = heartbeat;
     let busy = heartbeat.min(patience / 4);
     let mut asked: Option<Instant> = None;
+    let (mut beats, mut made, mut used) = (0, 0, Instant::now());
     loop {
         let pause = (busy / 2).max(Duration::from_millis(10));
         // The waiting may be dropped.
@@ -147,7 +163,15 @@ pub(super) async fn watch(link: Arc<Link>, heartbeat: Duration, patience: Durati
             }
             continue;
         }
-        let due = if link.is_waiting() { busy } else { idle };
+        let waiting = link.is_waiting();
+        let calls = link.calls_made() - beats;
+        if waiting || calls != made {
+            (made, used) = (calls, now);
+        } else if idle.is_some_and(|idle| now.saturating_duration_since(used) >= idle) {
+            link.fail(Fault::Closed("it was not used for long".to_owned()));
+            return;
+        }
+        let due = if waiting { busy } else { heartbeat };
         if now.saturating_duration_since(read) >= due {
             let Ok(mut flight) = link.flight() else {
                 return;
@@ -155,6 +179,7 @@ pub(super) async fn watch(link: Arc<Link>, heartbeat: Duration, patience: Durati
             // Whatever is answered, something has come.
             let said = flight.hand(Call::LastTransaction, Expected::Value, Box::new(|_| {}));
             if said.is_ok() {
+                beats += 1;
                 asked = Some(now);
             }
         }
