@@ -12,11 +12,13 @@ use bytes::Bytes;
 use futures_util::poll;
 use tokio::time::timeout;
 
-use super::{Answer, Loaded, Result, Storage, StorageError, Transaction, TxnToken, Vote, Voted};
+use super::{
+    Answer, Loaded, Result, Storage, StorageError, Transaction, TxnToken, Value, Vote, Voted,
+};
 use crate::pickle::extension::{entries, pickled};
 use crate::zodb::{
-    Conflict, HistoryRecord, HistoryTxn, Oid, Op, Payload, RecordData, Tid, TidRange, TxnMeta,
-    TxnStatus,
+    Blob, Conflict, HistoryRecord, HistoryTxn, Oid, Op, Payload, RecordData, Tid, TidRange,
+    TxnMeta, TxnStatus,
 };
 
 /// An empty storage, and what must live as long as it does.
@@ -80,6 +82,16 @@ macro_rules! storage_suite {
             a_vote_sees_what_is_being_finished,
             the_size_grows,
             large_records_come_back_whole,
+            a_blob_is_kept_with_its_record,
+            a_blob_of_an_aborted_transaction_is_gone,
+            a_restored_blob_is_that_of_the_other_copy,
+            an_undone_change_is_undone_and_can_be_done_again,
+            an_undone_creation_is_gone,
+            what_was_changed_since_is_not_undone,
+            several_undos_share_a_transaction,
+            what_cannot_be_undone_says_so,
+            an_undone_blob_has_its_file_back,
+            transactions_that_can_be_undone_are_listed,
         );
     };
     ($factory:expr; $($test:ident),* $(,)?) => {
@@ -1017,4 +1029,234 @@ pub(crate) async fn large_records_come_back_whole(storage: &Stored) {
         let data = record.data.payload().unwrap().read().unwrap();
         assert!(data == bytes(record.oid.0 as usize));
     }
+}
+
+// Blobs.
+
+/// The record of every blob, as ZODB writes it.
+pub(crate) const BLOB_RECORD: &[u8] = b"\x80\x03cZODB.blob\nBlob\nq\x00.\x80\x03N.";
+
+pub(crate) fn blob(content: &[u8]) -> Blob {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), content).expect("room for it");
+    Blob::temporary(file.into_temp_path()).expect("it is there")
+}
+
+pub(crate) fn store_blob(oid: u64, serial: Tid, content: &[u8]) -> Op {
+    Op::StoreBlob {
+        oid: Oid(oid),
+        serial,
+        data: payload(BLOB_RECORD),
+        blob: blob(content),
+    }
+}
+
+async fn content(storage: &dyn Storage, oid: u64, tid: Tid) -> Vec<u8> {
+    use std::os::unix::fs::FileExt as _;
+    let blob = storage.load_blob(Oid(oid), tid).await.expect("a blob");
+    let mut bytes = vec![0; usize::try_from(blob.len()).expect("a small one")];
+    blob.file().read_exact_at(&mut bytes, 0).expect("its file");
+    bytes
+}
+
+pub(crate) async fn a_blob_is_kept_with_its_record(storage: &Stored) {
+    if !storage.capabilities().blobs {
+        return;
+    }
+    let first = commit_ops(
+        &**storage,
+        vec![
+            store_blob(1, Tid::ZERO, b"first"),
+            store(2, Tid::ZERO, b"x"),
+        ],
+    )
+    .await;
+    let second = commit_ops(&**storage, vec![store_blob(1, first, b"")]).await;
+    assert_eq!(content(&**storage, 1, first).await, b"first");
+    assert_eq!(content(&**storage, 1, second).await, b"");
+    assert_eq!(&load(&**storage, 1).await[..], BLOB_RECORD);
+    unknown(storage.load_blob(Oid(1), second.next()).await, 1);
+    unknown(storage.load_blob(Oid(2), first).await, 2);
+    unknown(storage.load_blob(Oid(3), first).await, 3);
+    let txn = begin(&**storage, vec![store_blob(1, first, b"stale")]).await;
+    let (_, found) = conflicts(txn.vote().await.unwrap());
+    assert_eq!((found[0].oid, found[0].committed), (Oid(1), second));
+}
+
+pub(crate) async fn a_blob_of_an_aborted_transaction_is_gone(storage: &Stored) {
+    if !storage.capabilities().blobs {
+        return;
+    }
+    let first = commit(&**storage, &[(9, Tid::ZERO, b"x")]).await;
+    drop(begin(&**storage, vec![store_blob(1, Tid::ZERO, b"dropped")]).await);
+    let voted = voted(&**storage, vec![store_blob(1, Tid::ZERO, b"aborted")]).await;
+    let tid = voted.tid();
+    drop(voted);
+    commit(&**storage, &[(9, first, b"y")]).await;
+    if let Some(tid) = tid {
+        unknown(storage.load_blob(Oid(1), tid).await, 1);
+    }
+    unknown(storage.current_tid(Oid(1)).await, 1);
+}
+
+pub(crate) async fn a_restored_blob_is_that_of_the_other_copy(storage: &Stored) {
+    if !storage.capabilities().blobs {
+        return;
+    }
+    let mut txn = history_txn(0x1000, vec![(1, data(BLOB_RECORD)), (2, data(b"x"))]);
+    txn.records[0].blob = Some(blob(b"restored"));
+    let without = history_txn(0x2000, vec![(1, data(BLOB_RECORD))]);
+    storage.restore(vec![txn, without]).await.unwrap();
+    assert_eq!(content(&**storage, 1, Tid(0x1000)).await, b"restored");
+    unknown(storage.load_blob(Oid(1), Tid(0x2000)).await, 1);
+}
+
+// Undo.
+
+fn undo(tid: Tid) -> Op {
+    Op::Undo { tid }
+}
+
+pub(crate) async fn an_undone_change_is_undone_and_can_be_done_again(storage: &Stored) {
+    if !storage.capabilities().undo {
+        return;
+    }
+    let first = commit(&**storage, &[(1, Tid::ZERO, b"a")]).await;
+    let second = commit(&**storage, &[(1, first, b"b"), (2, Tid::ZERO, b"x")]).await;
+    let undoing = voted(&**storage, vec![undo(second), store(3, Tid::ZERO, b"too")]).await;
+    let resolved: BTreeSet<Oid> = undoing.resolved().iter().copied().collect();
+    assert_eq!(resolved, BTreeSet::from([Oid(1), Oid(2)]));
+    let third = undoing.finish().await.unwrap();
+    assert_eq!(&load(&**storage, 1).await[..], b"a");
+    assert_eq!(&load(&**storage, 3).await[..], b"too");
+    assert_eq!(storage.current_tid(Oid(1)).await.unwrap(), third);
+    unknown(storage.load_before(Oid(2), Tid::MAX).await, 2);
+    // The undo of an undo, and of that.
+    let fourth = commit_ops(&**storage, vec![undo(third)]).await;
+    assert_eq!(&load(&**storage, 1).await[..], b"b");
+    assert_eq!(&load(&**storage, 2).await[..], b"x");
+    commit_ops(&**storage, vec![undo(fourth)]).await;
+    assert_eq!(&load(&**storage, 1).await[..], b"a");
+    // What was is what it was.
+    let before = storage.load_before(Oid(1), third).await.unwrap().unwrap();
+    assert_eq!((&before.data[..], before.end), (&b"b"[..], Some(third)));
+}
+
+pub(crate) async fn an_undone_creation_is_gone(storage: &Stored) {
+    if !storage.capabilities().undo {
+        return;
+    }
+    let first = commit(&**storage, &[(1, Tid::ZERO, b"a"), (2, Tid::ZERO, b"x")]).await;
+    let second = commit_ops(&**storage, vec![undo(first)]).await;
+    unknown(storage.current_tid(Oid(1)).await, 1);
+    unknown(storage.load_before(Oid(2), Tid::MAX).await, 2);
+    assert_eq!(storage.record_from(Oid(0)).await.unwrap(), None);
+    let past = storage.load_before(Oid(1), second).await.unwrap().unwrap();
+    assert_eq!(&past.data[..], b"a");
+    let history = transactions(&**storage, TidRange::only(second)).await;
+    let gone = |record: &HistoryRecord| matches!(record.data, RecordData::Gone);
+    assert!(history[0].records.len() == 2 && history[0].records.iter().all(gone));
+}
+
+pub(crate) async fn what_was_changed_since_is_not_undone(storage: &Stored) {
+    if !storage.capabilities().undo {
+        return;
+    }
+    let first = commit(&**storage, &[(1, Tid::ZERO, b"a"), (2, Tid::ZERO, b"x")]).await;
+    let second = commit(&**storage, &[(1, first, b"b"), (2, first, b"y")]).await;
+    commit(&**storage, &[(1, second, b"c")]).await;
+    let changed = "Some data were modified by a later transaction".to_owned();
+    let answer = vote_error(&**storage, vec![undo(second)]).await;
+    assert_eq!(answer, Answer::MultipleUndo(vec![(Oid(1), changed)]));
+    let added = "Can't undo an add transaction followed by conflicting transactions.".to_owned();
+    let answer = vote_error(&**storage, vec![undo(first)]).await;
+    let expected = vec![(Oid(1), added.clone()), (Oid(2), added)];
+    assert_eq!(answer, Answer::MultipleUndo(expected));
+    // The failed votes have let go of everything, and the same data again can be undone.
+    let third = storage.current_tid(Oid(1)).await.unwrap();
+    soon(commit(&**storage, &[(1, third, b"b")])).await;
+    soon(commit_ops(&**storage, vec![undo(second)])).await;
+    assert_eq!(&load(&**storage, 1).await[..], b"a");
+    assert_eq!(&load(&**storage, 2).await[..], b"x");
+}
+
+pub(crate) async fn several_undos_share_a_transaction(storage: &Stored) {
+    if !storage.capabilities().undo {
+        return;
+    }
+    let first = commit(&**storage, &[(1, Tid::ZERO, b"a")]).await;
+    let second = commit(&**storage, &[(1, first, b"b")]).await;
+    let third = commit(&**storage, &[(1, second, b"c")]).await;
+    // The newest first, each undoing what the one before it left.
+    let undoing = voted(&**storage, vec![undo(third), undo(second)]).await;
+    assert_eq!(undoing.resolved(), [Oid(1)]);
+    undoing.finish().await.unwrap();
+    assert_eq!(&load(&**storage, 1).await[..], b"a");
+}
+
+pub(crate) async fn what_cannot_be_undone_says_so(storage: &Stored) {
+    if !storage.capabilities().undo {
+        return;
+    }
+    let answer = vote_error(&**storage, vec![undo(Tid(7))]).await;
+    let reason = "Invalid transaction id".to_owned();
+    assert_eq!(answer, Answer::Undo { reason, oid: None });
+    let mut packed = history_txn(0x1000, vec![(1, data(b"a"))]);
+    packed.meta.status = TxnStatus::Packed;
+    storage.restore(vec![packed]).await.unwrap();
+    let answer = vote_error(&**storage, vec![undo(Tid(0x1000))]).await;
+    let reason = "non-undoable transaction".to_owned();
+    assert_eq!(answer, Answer::Undo { reason, oid: None });
+}
+
+pub(crate) async fn an_undone_blob_has_its_file_back(storage: &Stored) {
+    let can = storage.capabilities();
+    if !can.undo || !can.blobs {
+        return;
+    }
+    let first = commit_ops(&**storage, vec![store_blob(1, Tid::ZERO, b"first")]).await;
+    let second = commit_ops(&**storage, vec![store_blob(1, first, b"second")]).await;
+    let third = commit_ops(&**storage, vec![undo(second)]).await;
+    assert_eq!(content(&**storage, 1, third).await, b"first");
+    let fourth = commit_ops(&**storage, vec![undo(third)]).await;
+    assert_eq!(content(&**storage, 1, fourth).await, b"second");
+    assert_eq!(content(&**storage, 1, first).await, b"first");
+}
+
+pub(crate) async fn transactions_that_can_be_undone_are_listed(storage: &Stored) {
+    if !storage.capabilities().undo {
+        return;
+    }
+    let mut packed = history_txn(0x1000, vec![(1, data(b"a"))]);
+    packed.meta.status = TxnStatus::Packed;
+    let mut batch = vec![packed];
+    for number in 2..6u64 {
+        let mut txn = history_txn(number * 0x1000, vec![(number, data(b"a"))]);
+        txn.meta.user = format!("user {}", number % 2).into();
+        // {'k': number}
+        txn.meta.extension = format!("}}X\x01\0\0\0kK{}s.", char::from(number as u8)).into();
+        batch.push(txn);
+    }
+    storage.restore(batch).await.unwrap();
+    let list = async |first, last, wanted: &Value| -> Vec<u64> {
+        let list = storage.undo_info(first, last, wanted).await.unwrap();
+        list.iter().map(|one| one.tid.0 / 0x1000).collect()
+    };
+    let nothing = Value::None;
+    assert_eq!(list(0, 20, &nothing).await, [5, 4, 3, 2]);
+    assert_eq!(list(1, 3, &nothing).await, [4, 3]);
+    assert_eq!(list(1, -2, &nothing).await, [4, 3]);
+    assert_eq!(list(0, 0, &nothing).await, [0u64; 0]);
+    let wanted = |key: &str, value| Value::Dict(vec![(Value::Text(key.to_owned()), value)]);
+    let user = wanted("user_name", Value::Bytes("user 1".into()));
+    assert_eq!(list(0, 20, &user).await, [5, 3]);
+    assert_eq!(list(1, 20, &user).await, [3]);
+    assert_eq!(list(0, 20, &wanted("k", Value::Int(4))).await, [4]);
+    assert_eq!(
+        list(0, 20, &wanted("other", Value::Int(4))).await,
+        [0u64; 0]
+    );
+    let list = storage.undo_info(0, 1, &nothing).await.unwrap();
+    assert_eq!(&list[0].user[..], b"user 1");
+    assert_eq!(&list[0].description[..], b"something");
 }

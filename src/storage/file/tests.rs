@@ -12,7 +12,12 @@ storage_suite!(fixture());
 
 async fn fixture() -> Fixture {
     let folder = tempfile::tempdir().unwrap();
-    let storage = open(&folder).await;
+    let options = FileOptions {
+        blob_dir: Some(folder.path().join("blobs")),
+        ..FileOptions::default()
+    };
+    let opener = FileOpener::new(data_fs(&folder), options);
+    let storage = opener.open().await.unwrap();
     Fixture::keeping(storage, folder)
 }
 

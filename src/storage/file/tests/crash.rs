@@ -11,7 +11,9 @@ use parking_lot::Mutex;
 use super::super::disk::Disk;
 use super::super::open::open_on;
 use super::*;
-use crate::storage::suite::{begin, commit, ready, store, text, transactions};
+use crate::storage::suite::{
+    BLOB_RECORD, begin, blob, commit, payload, ready, store, store_blob, text, transactions,
+};
 use crate::storage::{Fault, Voted};
 use crate::zodb::{HistoryRecord, HistoryTxn, Op, Payload, RecordData, Tid, TxnMeta};
 
@@ -347,6 +349,107 @@ async fn a_restored_batch_is_there_as_a_whole_or_not_at_all() {
         stop_at += 1;
     }
     assert!(stop_at >= 9);
+}
+
+/// The same, with a folder of blobs, which is on a disk of its own and keeps everything.
+async fn on_with_blobs(
+    disk: &Arc<FragileDisk>,
+    folder: &tempfile::TempDir,
+) -> Result<FileStorage, Fault> {
+    let disk = Arc::clone(disk);
+    let paths = Paths::of(&data_fs(folder));
+    let options = FileOptions {
+        blob_dir: Some(folder.path().join("blobs")),
+        ..FileOptions::default()
+    };
+    let opened = on_a_thread(move || open_on(disk, paths, options, None)).await?;
+    opened.map(FileStorage)
+}
+
+/// Commits and aborts blobs, restores one and undoes one. What was acknowledged.
+async fn work_with_blobs(
+    storage: &FileStorage,
+    acknowledged: &mut Vec<(Tid, String)>,
+) -> Result<()> {
+    let mut serial = Tid::ZERO;
+    for round in 0..3 {
+        let content = format!("content {round}");
+        let mut txn = storage.begin(TxnMeta::default(), None).await?;
+        txn.store(store_blob(1, serial, content.as_bytes())).await?;
+        drop(ready(txn.vote().await?));
+        let mut txn = storage.begin(TxnMeta::default(), None).await?;
+        txn.store(store_blob(1, serial, content.as_bytes())).await?;
+        serial = ready(txn.vote().await?).finish().await?;
+        acknowledged.push((serial, content));
+    }
+    let mut txn = storage.begin(TxnMeta::default(), None).await?;
+    txn.store(Op::Undo { tid: serial }).await?;
+    let undone = ready(txn.vote().await?).finish().await?;
+    acknowledged.push((undone, "content 1".to_owned()));
+    let restored = |tid: Tid, content: &str| HistoryTxn {
+        tid,
+        meta: TxnMeta::default(),
+        records: vec![HistoryRecord {
+            oid: Oid(1),
+            data: RecordData::Data(payload(BLOB_RECORD)),
+            blob: Some(blob(content.as_bytes())),
+        }],
+    };
+    let (first, second) = (undone.next(), undone.next().next());
+    let batch = vec![restored(first, "restored"), restored(second, "as well")];
+    storage.restore(batch).await?;
+    acknowledged.push((first, "restored".to_owned()));
+    acknowledged.push((second, "as well".to_owned()));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_acknowledged_blob_has_its_file_and_no_other_has_one() {
+    let mut stop_at = 0;
+    loop {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = FragileDisk::of(b"FS30".to_vec(), Some(stop_at));
+        let storage = on_with_blobs(&disk, &folder).await.unwrap();
+        let mut acknowledged = Vec::new();
+        let outcome = work_with_blobs(&storage, &mut acknowledged).await;
+        let images = disk.images();
+        // As after a crash: nothing is settled on closing.
+        let crashed = tempfile::tempdir().unwrap();
+        copy_folder(&folder.path().join("blobs"), &crashed.path().join("blobs"));
+        storage.close().await;
+        for (number, image) in images.survivors().into_iter().enumerate() {
+            let what = format!("step {stop_at}, image {number}");
+            let folder = tempfile::tempdir().unwrap();
+            let copy = folder.path().join("blobs");
+            copy_folder(&crashed.path().join("blobs"), &copy);
+            let disk = FragileDisk::of(image, None);
+            let storage = on_with_blobs(&disk, &folder).await.expect("it is opened");
+            for (tid, content) in &acknowledged {
+                let blob = storage.load_blob(Oid(1), *tid).await;
+                let blob = blob.unwrap_or_else(|error| panic!("{what}: {tid}: {error}"));
+                assert_eq!(&std::fs::read_to_string(blob.path()).unwrap(), content);
+            }
+            let there = transactions(&storage, TidRange::ALL).await;
+            assert_eq!(oracle::blobs(&copy).len(), there.len(), "{what}");
+            assert!(there.len() >= acknowledged.len(), "{what}");
+            assert_eq!(std::fs::read_dir(copy.join("tmp")).unwrap().count(), 0);
+            storage.close().await;
+        }
+        if outcome.is_ok() {
+            assert!(stop_at > 15);
+            break;
+        }
+        stop_at += 1;
+    }
+}
+
+/// Copies a folder; files with two names have two names there as well.
+fn copy_folder(from: &Path, to: &Path) {
+    let copied = std::process::Command::new("cp")
+        .args(["-a", "--"])
+        .args([from, to])
+        .status();
+    assert!(copied.unwrap().success());
 }
 
 /// A disk on which one step fails and the others do not.

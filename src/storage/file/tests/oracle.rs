@@ -71,7 +71,12 @@ impl Drop for Oracle {
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        write!(text, "{byte:02x}").unwrap();
+    }
+    text
 }
 
 #[derive(Debug, Clone)]
@@ -162,7 +167,7 @@ fn change() -> impl Strategy<Value = Change> {
     let oid = 0..OBJECTS;
     let stale = prop::bool::weighted(0.05);
     prop_oneof![
-        8 => (oid.clone(), stale.clone(), state())
+        8 => (oid.clone(), stale, state())
             .prop_map(|(oid, stale, state)| Change::Store { oid, stale, state }),
         3 => (oid.clone(), stale, any::<bool>())
             .prop_map(|(oid, stale, twice)| Change::Blob { oid: 100 + oid, stale, twice }),
@@ -527,7 +532,7 @@ async fn commit(
 }
 
 /// The files of a folder of blobs by their names below it.
-fn blobs(root: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(super) fn blobs(root: &Path) -> BTreeMap<String, Vec<u8>> {
     fn collect(folder: &Path, root: &Path, found: &mut BTreeMap<String, Vec<u8>>) {
         // A folder may go while it is looked at.
         let Ok(entries) = std::fs::read_dir(folder) else {
