@@ -234,6 +234,7 @@ pub(super) fn rate(rate: config::Rate) -> Rate {
 fn array_options(config: &Config, array: &ArrayConfig, force: bool) -> ArrayOptions {
     ArrayOptions {
         name: array.name.clone(),
+        cluster_mode: raid::ClusterMode::Single,
         start_policy: match array.start_policy {
             config::StartPolicy::InSync => raid::StartPolicy::InSync,
             config::StartPolicy::Majority => raid::StartPolicy::Majority,

@@ -60,12 +60,14 @@ impl Array {
         })?;
         let rules = Rules {
             array: options.name.clone(),
+            cluster_mode: options.cluster_mode,
             start_policy: options.start_policy,
             force: options.force,
             min_optimal: options.min_optimal,
             fail_mode: options.fail_mode,
             transaction_timeout: options.transaction_timeout,
             catch_up_limit: options.catch_up_limit,
+            level_limit: options.member_timeout,
             auto_recover: options.auto_recover,
             start_grace: START_GRACE,
         };

@@ -6,11 +6,14 @@
 //! anybody is told of its transaction. *Shared by everything*: the folder is also that of the members'
 //! servers; they are sent records only, and the array puts the file in its place.
 //!
-//! A file is placed between the votes, when its TID is known, and the finish. An abort removes it. After
-//! a finish that failed it stays: nobody knows whether the transaction comes true, and a file that no
+//! A file is made ready in the folder before the votes, since that may take long, and gets its name
+//! between the votes, when its TID is known, and the finish. An abort removes it. After a finish that
+//! failed it stays: nobody knows whether the transaction comes true, and a file that no
 //! record names harms nobody.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,6 +121,41 @@ impl Blobs {
         }
     }
 
+    /// Makes files ready to be placed: durable copies on the disk of the shared folder. What members are
+    /// not sent is nobody else's, and is linked instead of copied where it is on that disk already.
+    ///
+    /// # Errors
+    /// What copying gives.
+    pub(super) async fn stage(&self, blobs: Vec<(Oid, Blob)>) -> Result<Vec<(Oid, Blob)>, Fault> {
+        let Some(shared) = self.shared.clone().filter(|_| !blobs.is_empty()) else {
+            return Ok(blobs);
+        };
+        let folder = shared.directory.tmp().to_owned();
+        let stage = move || -> std::io::Result<Vec<(Oid, Blob)>> {
+            let disk = std::fs::metadata(shared.directory.tmp())?.dev();
+            let mut staged = Vec::with_capacity(blobs.len());
+            for (oid, blob) in blobs {
+                let ours = shared.with_members
+                    && blob.is_temporary()
+                    && blob.file().metadata()?.dev() == disk;
+                let blob = if ours {
+                    blob
+                } else {
+                    let (file, path) = shared.directory.temporary()?;
+                    copy(&blob, &file)?;
+                    file.sync_all()?;
+                    Blob::temporary(path)?
+                };
+                staged.push((oid, blob));
+            }
+            Ok(staged)
+        };
+        let staged = tokio::task::spawn_blocking(stage).await;
+        staged
+            .unwrap_or_else(|ended| Err(std::io::Error::other(ended)))
+            .map_err(|error| Fault::io(format!("writing a blob in {}", folder.display()), error))
+    }
+
     /// Puts files into the shared folder under this TID.
     ///
     /// # Errors
@@ -142,6 +180,19 @@ impl Blobs {
             .map_err(|error| Fault::io(format!("placing a blob in {}", folder.display()), error))?;
         Ok(placed)
     }
+}
+
+fn copy(blob: &Blob, to: &File) -> std::io::Result<()> {
+    let (mut piece, mut at) = (vec![0; 1 << 20], 0);
+    while at < blob.len() {
+        let some = blob.file().read_at(&mut piece, at)?;
+        if some == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        to.write_all_at(&piece[..some], at)?;
+        at += some as u64;
+    }
+    Ok(())
 }
 
 /// Files that were placed for a transaction which is not finished. Dropping this removes them.

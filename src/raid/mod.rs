@@ -12,7 +12,10 @@ mod blobs;
 mod buffer;
 mod cache;
 mod controller;
+#[cfg(test)]
+mod coop;
 mod details;
+mod foreign;
 mod history;
 mod member;
 mod notice;
@@ -34,7 +37,9 @@ mod view;
 pub use array::{Array, StartError};
 pub use blobs::SharedBlobsError;
 pub use notice::{Notice, NoticeSink, Severity};
-pub use options::{ArrayOptions, FailMode, MemberSpec, SharedBlobs, Spool, StartPolicy};
+pub use options::{
+    ArrayOptions, ClusterMode, FailMode, MemberSpec, SharedBlobs, Spool, StartPolicy,
+};
 pub use record::{FileRecord, Membership, RecordError, RecordStore, Standing};
 pub use report::{
     AnalysisReport, ArrayReport, ArrayState, Finding, LockReport, MemberReport, MemberState,

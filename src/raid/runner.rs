@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::blobs::Blobs;
@@ -29,7 +29,8 @@ use super::report::Serving;
 use super::view::{MemberStats, Published, Reader, View};
 use super::{Membership, Notice, NoticeSink, RecordStore, Severity};
 use crate::storage::{
-    Committed, Fault, Publisher, Result, Storage, StorageError, TxnToken, Vote, Voted,
+    Committed, Fault, Invalidations, Publisher, Result, Storage, StorageError, TxnToken, Vote,
+    Voted,
 };
 use crate::task::{Stop, Tasks};
 use crate::zodb::{Oid, Op, Tid, TxnMeta};
@@ -60,6 +61,8 @@ pub(super) struct Runner {
 pub(super) struct Counters {
     pub loads: AtomicU64,
     pub commits: AtomicU64,
+    /// Transactions of other daemons.
+    pub foreign: AtomicU64,
     /// Per second, times 1000, over the last seconds.
     pub loads_rate: AtomicU64,
     pub commits_rate: AtomicU64,
@@ -84,6 +87,8 @@ pub(super) struct Handle {
     pub spec: MemberSpec,
     pub stats: Arc<MemberStats>,
     pub storage: Option<(Generation, Arc<dyn Storage>)>,
+    /// What others write to it, where they may; see `foreign`.
+    pub told: Option<Invalidations>,
     pub last_fault: Option<Fault>,
     pub next_try: Option<Instant>,
     retry: Arc<Notify>,
@@ -100,8 +105,9 @@ pub(super) struct Live {
     ops: Arc<[Op]>,
     oids: Vec<Oid>,
     bytes: u64,
-    /// Ends the votes of this round.
+    /// Ends the votes of this round; the next one follows the same owner.
     round: Stop,
+    owner: Stop,
     voted: HashMap<MemberId, Box<dyn Voted>>,
     vote_reply: Option<oneshot::Sender<VoteReply>>,
     finish_reply: Option<oneshot::Sender<std::result::Result<Tid, Fault>>>,
@@ -206,6 +212,11 @@ impl Runner {
         asked
     }
 
+    /// For those who apply several events in one go. Not to be held across an await.
+    pub(super) fn lock_core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock()
+    }
+
     /// Looks at the state. `look` must be quick.
     pub(super) fn look<T>(&self, look: impl FnOnce(&Core) -> T) -> T {
         look(&self.core.lock())
@@ -245,7 +256,7 @@ impl Runner {
         (self.notices)(notice);
     }
 
-    fn carry_out(self: &Arc<Self>, core: &mut Core, effects: Vec<Effect>) {
+    pub(super) fn carry_out(self: &Arc<Self>, core: &mut Core, effects: Vec<Effect>) {
         for effect in effects {
             self.carry_out_one(core, effect);
         }
@@ -298,6 +309,14 @@ impl Runner {
             Effect::Abort { commit } => core.abort(commit),
             Effect::Committed { commit, tid } => self.committed(core, commit, tid),
             Effect::FinishReply { commit, reply } => core.reply_to_finish(commit, reply),
+            Effect::Foreign { tid, oids } => self.acknowledge_foreign(tid, oids),
+            Effect::Inquire { tid, member } => self.inquire(core, tid, member),
+            Effect::Level {
+                source,
+                targets,
+                after,
+                through,
+            } => self.level(core, source, targets, after, through),
 
             Effect::StartRecovery {
                 member,
@@ -360,6 +379,7 @@ impl Runner {
             spec,
             stats: Arc::default(),
             storage: None,
+            told: None,
             last_fault: None,
             next_try: None,
             retry,
@@ -380,10 +400,14 @@ impl Runner {
         round: u64,
         storage: Arc<dyn Storage>,
     ) -> std::result::Result<(), Fault> {
+        let capabilities = storage.capabilities();
+        // Before its last transaction is asked for, so that none is missed.
+        let told = capabilities
+            .shared
+            .then(|| (storage.subscribe(), storage.subscribe()));
         let asked = tokio::time::timeout(self.options.member_timeout, storage.last_tid()).await;
         let asked = asked.map_err(|_| self.timeout("lastTransaction"))?;
         let last_tid = asked.map_err(as_fault)?;
-        let capabilities = storage.capabilities();
         if let Some(fault) = self.blobs.misfit(&storage.describe(), capabilities) {
             return Err(fault);
         }
@@ -398,9 +422,14 @@ impl Runner {
             // Meanwhile it was closed; the task is about to notice.
             return Ok(());
         }
-        handle.storage = Some((generation, storage));
+        handle.storage = Some((generation, Arc::clone(&storage)));
         handle.last_fault = None;
         handle.next_try = None;
+        if let Some((told, wake)) = told {
+            handle.told = Some(told);
+            let watcher = Arc::clone(self).watch(member, generation, storage, wake);
+            self.tasks.spawn("watch over a member", watcher);
+        }
         let event = Event::MemberOpened {
             member,
             generation,
@@ -435,6 +464,7 @@ impl Runner {
 
     /// A call to a member failed.
     pub(super) fn lost(self: &Arc<Self>, member: MemberId, generation: Generation, fault: Fault) {
+        self.look(|core| core.count_fault(member, generation));
         self.feed(Event::MemberLost {
             member,
             generation,
@@ -497,7 +527,7 @@ impl Runner {
         core.forget_if_over(commit);
     }
 
-    fn remember(&self, committed: Committed) {
+    pub(super) fn remember(&self, committed: Committed) {
         let mut recent = self.recent.lock();
         if recent.len() >= self.options.invalidation_queue.max(1) {
             recent.pop_front();
@@ -549,6 +579,7 @@ impl Runner {
             oids,
             bytes,
             round: self.tasks.stop().child(),
+            owner: self.tasks.stop().clone(),
             voted: HashMap::new(),
             vote_reply: Some(sender),
             finish_reply: None,
@@ -587,7 +618,11 @@ impl Runner {
         let (Some(live), Some((generation, storage))) = (live, storage) else {
             return self.cannot_ask(core, member);
         };
-        let patience = self.patience(live.bytes);
+        let mut patience = self.patience(live.bytes);
+        if storage.capabilities().shared {
+            // Another daemon's client may hold the lock; that the member is alive is its storage's to see.
+            patience += self.options.transaction_timeout;
+        }
         let (meta, ops, round) = (live.meta.clone(), Arc::clone(&live.ops), live.round.clone());
         let runner = Arc::clone(self);
         self.tasks.spawn("vote", async move {
@@ -631,13 +666,19 @@ impl Runner {
         if round.is_requested() {
             return;
         }
+        self.take_foreign(&mut core, member);
+        if round.is_requested() {
+            return;
+        }
         let known = core.controller.members.get(&member);
         if known.and_then(super::controller::Member::generation) != Some(generation) {
             // It was lost meanwhile, and takes part no more: what it voted on is dropped.
             return;
         }
+        let mut after = None;
         let ballot = match outcome {
             Ok(Vote::Ready(voted)) => {
+                after = voted.after();
                 let resolved = voted.resolved().to_vec();
                 let Some(live) = core.live.get_mut(&commit) else {
                     return;
@@ -648,6 +689,7 @@ impl Runner {
             Ok(Vote::Conflicts(_, conflicts)) => Ballot::Conflicts(conflicts),
             Err(StorageError::Answer(answer)) => Ballot::No(answer),
             Err(StorageError::Fault(fault)) => {
+                core.count_fault(member, generation);
                 let event = Event::MemberLost {
                     member,
                     generation,
@@ -661,6 +703,7 @@ impl Runner {
             commit,
             member,
             ballot,
+            after,
         };
         let (_, effects) = core.controller.apply(Now::read(), event);
         self.carry_out(&mut core, effects);
@@ -853,11 +896,23 @@ impl Live {
 }
 
 impl Core {
+    /// Counted where a call fails, once for each opening: who is disabled has not failed.
+    fn count_fault(&self, member: MemberId, generation: Generation) {
+        let handle = self.members.get(&member);
+        if let Some(handle) = handle
+            && handle
+                .storage
+                .as_ref()
+                .is_some_and(|(open, _)| *open == generation)
+        {
+            handle.stats.faults.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     fn close(&mut self, member: MemberId) {
         if let Some(handle) = self.members.get_mut(&member) {
-            if handle.storage.take().is_some() {
-                handle.stats.faults.fetch_add(1, Ordering::Relaxed);
-            }
+            handle.told = None;
+            handle.storage = None;
             handle.want.send_modify(|want| {
                 want.open = false;
                 want.round += 1;
@@ -913,6 +968,7 @@ impl Core {
     fn abort(&mut self, commit: CommitId) {
         if let Some(live) = self.live.get_mut(&commit) {
             live.round.request();
+            live.round = live.owner.child();
             live.voted.clear();
             self.forget_if_over(commit);
         }

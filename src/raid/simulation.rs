@@ -85,6 +85,7 @@ struct World {
 fn options(folder: &tempfile::TempDir) -> ArrayOptions {
     ArrayOptions {
         name: "main".into(),
+        cluster_mode: ClusterMode::Single,
         start_policy: StartPolicy::InSync,
         force: false,
         min_optimal: 1,

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::Array;
 use super::history::ArrayHistory;
+use super::options::ClusterMode;
 use super::pack;
 use super::read::not_serving;
 use super::report::Serving;
@@ -63,6 +64,13 @@ impl Storage for Array {
             Ok(view.head)
         } else {
             Err(not_serving(&view).into())
+        }
+    }
+
+    async fn newest_tid(&self) -> Result<Tid> {
+        match self.0.options.cluster_mode {
+            ClusterMode::Single => self.last_tid().await,
+            ClusterMode::Coop => self.0.newest().await,
         }
     }
 

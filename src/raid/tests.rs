@@ -39,6 +39,7 @@ const NAMES: [&str; 3] = ["a", "b", "c"];
 fn options(folder: &TempDir) -> ArrayOptions {
     ArrayOptions {
         name: "main".into(),
+        cluster_mode: ClusterMode::Single,
         start_policy: StartPolicy::InSync,
         force: false,
         min_optimal: 1,

@@ -11,7 +11,7 @@ use super::runner::{Ballots, Runner};
 use crate::storage::{
     Answer, Capabilities, Fault, Finishing, Result, Transaction, TxnToken, Vote, Voted,
 };
-use crate::zodb::{Oid, Op, Tid, TxnMeta};
+use crate::zodb::{Blob, Oid, Op, Tid, TxnMeta};
 
 /// Tells the controller when a transaction is dropped before its end.
 struct Guard {
@@ -47,6 +47,8 @@ pub(super) struct ArrayTransaction {
     wanted: Option<Tid>,
     buffer: Buffer,
     can: Capabilities,
+    /// The files of its blobs that are ready to be placed in the shared folder.
+    staged: Vec<(Oid, Blob)>,
 }
 
 impl ArrayTransaction {
@@ -64,6 +66,7 @@ impl ArrayTransaction {
             wanted,
             buffer: Buffer::new(runner.options.spool.clone()),
             can,
+            staged: Vec::new(),
         }
     }
 
@@ -81,6 +84,21 @@ impl ArrayTransaction {
         self.buffer.ops().iter().map(without_file).collect()
     }
 
+    /// Makes the files ready that go into the shared folder, where there is one: what takes long is done
+    /// before anybody waits for this transaction.
+    async fn stage_blobs(&mut self) -> Result<()> {
+        let runner = &self.guard.runner;
+        if !runner.blobs.is_shared() {
+            return Ok(());
+        }
+        let is_staged = |oid: Oid| self.staged.iter().any(|(staged, _)| *staged == oid);
+        let new = self.buffer.blobs().filter(|(oid, _)| !is_staged(*oid));
+        let new = new.collect();
+        let staged = runner.blobs.stage(new).await?;
+        self.staged.extend(staged);
+        Ok(())
+    }
+
     /// Puts the files of what was voted into the shared folder, where there is one.
     async fn place_blobs(&self, tid: Tid, resolved: &[Oid]) -> Result<Placed> {
         let runner = &self.guard.runner;
@@ -90,7 +108,7 @@ impl ArrayTransaction {
             if !undone.is_empty() {
                 files = runner.undone_blobs(&undone, resolved).await?;
             }
-            files.extend(self.buffer.blobs());
+            files.extend(self.staged.iter().cloned());
         }
         Ok(runner.blobs.place(tid, files).await?)
     }
@@ -115,6 +133,7 @@ impl Transaction for ArrayTransaction {
     }
 
     async fn vote(mut self: Box<Self>) -> Result<Vote> {
+        self.stage_blobs().await?;
         self.guard.known = true;
         let reply = self.guard.runner.vote(Ballots {
             commit: self.guard.commit,

@@ -135,7 +135,7 @@ pub(super) fn error(failed: StorageError) -> Done {
 pub(super) fn ask<'a>(shared: &'a Shared, served: &'a Served, call: Call) -> BoxFuture<'a, Done> {
     let storage = &*served.storage;
     match call {
-        Call::LastTransaction => reply(async { Ok(Reply::Tid(storage.last_tid().await?)) }),
+        Call::LastTransaction => reply(async { Ok(Reply::Tid(storage.newest_tid().await?)) }),
         Call::GetInvalidations { since } => reply(async move {
             let (last, oids) = storage.invalidations_since(since).await?;
             let oids = oids.filter(|_| !last.is_zero());

@@ -64,6 +64,12 @@ pub trait Storage: Send + Sync + 'static {
     /// The TID of the last finished transaction, [`Tid::ZERO`] when empty.
     async fn last_tid(&self) -> Result<Tid>;
 
+    /// As [`Storage::last_tid`], and not before asking whoever else may have finished one. What a client
+    /// is told when it comes: it refuses for good whoever is behind what it has seen elsewhere.
+    async fn newest_tid(&self) -> Result<Tid> {
+        self.last_tid().await
+    }
+
     /// The revision of `oid` that was current just before `before`; none where the object did not
     /// exist yet.
     ///

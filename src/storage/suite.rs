@@ -1106,7 +1106,9 @@ pub(crate) async fn a_restored_blob_is_that_of_the_other_copy(storage: &Stored) 
     let mut txn = history_txn(0x1000, vec![(1, data(BLOB_RECORD)), (2, data(b"x"))]);
     txn.records[0].blob = Some(blob(b"restored"));
     let without = history_txn(0x2000, vec![(1, data(BLOB_RECORD))]);
-    storage.restore(vec![txn, without]).await.unwrap();
+    if !restore(storage, vec![txn, without]).await {
+        return;
+    }
     assert_eq!(content(&**storage, 1, Tid(0x1000)).await, b"restored");
     unknown(storage.load_blob(Oid(1), Tid(0x2000)).await, 1);
 }
@@ -1203,7 +1205,9 @@ pub(crate) async fn what_cannot_be_undone_says_so(storage: &Stored) {
     assert_eq!(answer, Answer::Undo { reason, oid: None });
     let mut packed = history_txn(0x1000, vec![(1, data(b"a"))]);
     packed.meta.status = TxnStatus::Packed;
-    storage.restore(vec![packed]).await.unwrap();
+    if !restore(storage, vec![packed]).await {
+        return;
+    }
     let answer = vote_error(&**storage, vec![undo(Tid(0x1000))]).await;
     let reason = "non-undoable transaction".to_owned();
     assert_eq!(answer, Answer::Undo { reason, oid: None });
@@ -1237,7 +1241,9 @@ pub(crate) async fn transactions_that_can_be_undone_are_listed(storage: &Stored)
         txn.meta.extension = format!("}}X\x01\0\0\0kK{}s.", char::from(number as u8)).into();
         batch.push(txn);
     }
-    storage.restore(batch).await.unwrap();
+    if !restore(storage, batch).await {
+        return;
+    }
     let list = async |first, last, wanted: &Value| -> Vec<u64> {
         let list = storage.undo_info(first, last, wanted).await.unwrap();
         list.iter().map(|one| one.tid.0 / 0x1000).collect()

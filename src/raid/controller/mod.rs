@@ -15,8 +15,10 @@
 //! | 8 an error that every member gives is an answer | [`commit`]: `count_ballots` |
 //! | 9 nothing is thrown away | `raid::recovery`; `Storage::rewind` sets aside |
 
+mod ballot;
 mod check;
 mod commit;
+mod coop;
 mod membership;
 mod pack;
 mod recover;
@@ -28,6 +30,7 @@ mod state;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -104,6 +107,26 @@ pub(crate) enum Event {
         commit: CommitId,
         member: MemberId,
         ballot: Ballot,
+        /// The member's last transaction under its lock, where others write to it too.
+        after: Option<Tid>,
+    },
+    /// Somebody else finished a transaction on a member.
+    Foreign {
+        member: MemberId,
+        generation: Generation,
+        tid: Tid,
+        oids: Arc<[Oid]>,
+    },
+    /// Which objects a foreign transaction wrote.
+    Inquired {
+        tid: Tid,
+        oids: Arc<[Oid]>,
+    },
+    /// A member holds everything up to this transaction, which it lacked.
+    Levelled {
+        member: MemberId,
+        generation: Generation,
+        tid: Tid,
     },
     FinishAsked {
         commit: CommitId,
@@ -236,6 +259,23 @@ pub(crate) enum Effect {
         commit: CommitId,
         reply: Result<Tid, Fault>,
     },
+    /// A transaction of somebody else is acknowledged: as [`Effect::Committed`].
+    Foreign {
+        tid: Tid,
+        oids: Arc<[Oid]>,
+    },
+    /// Ask a member which objects a foreign transaction wrote.
+    Inquire {
+        tid: Tid,
+        member: MemberId,
+    },
+    /// Copy the transactions after `after` up to `through` from one member to others that lack them.
+    Level {
+        source: MemberId,
+        targets: Vec<MemberId>,
+        after: Tid,
+        through: Tid,
+    },
     StartRecovery {
         member: MemberId,
         strategy: Strategy,
@@ -304,6 +344,10 @@ pub(crate) struct Controller {
     commits: BTreeMap<CommitId, Commit>,
     /// Commits whose members have been asked to finish, in TID order.
     finishing: VecDeque<CommitId>,
+    /// What others wrote and is not acknowledged yet, and which members told of it.
+    foreign: BTreeMap<Tid, coop::Foreign>,
+    reported: BTreeMap<MemberId, BTreeSet<Tid>>,
+    levelling: Option<coop::Levelling>,
     pub(crate) recovery: Option<Running>,
     pub(crate) recovery_queue: VecDeque<Wanted>,
     /// Members are being packed: nothing is recovered meanwhile.
@@ -387,6 +431,9 @@ impl Controller {
             queue: VecDeque::new(),
             commits: BTreeMap::new(),
             finishing: VecDeque::new(),
+            foreign: BTreeMap::new(),
+            reported: BTreeMap::new(),
+            levelling: None,
             recovery: None,
             recovery_queue: VecDeque::new(),
             packing: false,
@@ -461,9 +508,22 @@ impl Controller {
                 commit,
                 member,
                 ballot,
+                after,
             } => {
-                self.member_voted(commit, member, ballot, now);
+                self.member_voted(commit, member, ballot, after, now);
             }
+            Event::Foreign {
+                member,
+                generation,
+                tid,
+                oids,
+            } => self.foreign(member, generation, tid, &oids, now),
+            Event::Inquired { tid, oids } => self.inquired(tid, &oids, now),
+            Event::Levelled {
+                member,
+                generation,
+                tid,
+            } => self.levelled(member, generation, tid, now),
             Event::FinishAsked { commit } => self.finish_asked(commit, now),
             Event::MemberFinished { commit, member } => self.member_finished(commit, member, now),
             Event::Gone { commit } => self.gone(commit, now),
@@ -509,6 +569,7 @@ impl Controller {
     fn tick(&mut self, now: Now) {
         self.start_if_possible(now);
         self.time_out_holder(now);
+        self.level_members(false, now);
         self.recover_by_itself(now);
         self.start_next_recovery(now);
         if self.epoch > self.durable_epoch || std::mem::take(&mut self.record_again) {
@@ -606,8 +667,18 @@ impl Controller {
         }
     }
 
+    /// With fewer members in sync the set means nothing any more, and the array starts anew. In `coop`
+    /// mode that is so below a majority, because others may go on with the rest.
+    fn least(&self) -> usize {
+        if self.is_coop() {
+            self.members.len() / 2 + 1
+        } else {
+            1
+        }
+    }
+
     fn needed(&self) -> usize {
-        self.rules.min_optimal.max(1)
+        self.rules.min_optimal.max(self.least())
     }
 
     fn note_state(&mut self, now: Now) {

@@ -40,9 +40,16 @@ impl Controller {
         }
     }
 
-    /// Whether the record alone says who may serve.
+    /// Whether a copy may hold what was never acknowledged, as far as this daemon knows. In `coop` mode
+    /// the others are enough: more than half of the members are needed in any case.
+    fn is_suspect(&self, out: &Out) -> bool {
+        self.is_coop() && (out.unacknowledged_tail || out.damaged)
+    }
+
+    /// Whether the record alone says who may serve. In `coop` mode it does not: another daemon may have
+    /// gone on with other members since.
     fn goes_by_record(&self) -> bool {
-        self.recorded.is_some() && self.rules.start_policy == StartPolicy::InSync
+        self.recorded.is_some() && self.rules.start_policy == StartPolicy::InSync && !self.is_coop()
     }
 
     /// The members that the start looks at.
@@ -53,7 +60,7 @@ impl Controller {
             } else {
                 // A copy that an operator disabled is no candidate under any policy, nor one that
                 // is being written to.
-                !matches!(member.out(), Some(out) if out.needs_operator)
+                !matches!(member.out(), Some(out) if out.needs_operator || self.is_suspect(out))
                     && !matches!(member.standing, State::Recovering(_))
             }
         };
@@ -109,6 +116,8 @@ impl Controller {
             self.in_sync_count() > 0 && self.in_sync().all(|(_, member)| member.is_open());
         let enough = match self.rules.start_policy {
             _ if self.rules.force => open > 0,
+            // Whatever another daemon acknowledged is on more than half of the members.
+            _ if self.is_coop() => open * 2 > self.members.len(),
             // Everybody who holds all that was acknowledged is there, whatever the policy.
             _ if self.recorded.is_some() && whole_set => true,
             StartPolicy::InSync if self.goes_by_record() => open > 0,
@@ -217,6 +226,9 @@ impl Controller {
         if let Some(text) = self.disagreement(&found) {
             return self.block(text, &found);
         }
+        if self.is_coop() && !self.rules.force && !self.majority_agrees(&found, now) {
+            return;
+        }
         let by_record = self.goes_by_record() && self.members[&found[0].0].is_in_sync();
         if self.rules.force && !by_record {
             let reason = "the start policy was not met".to_owned();
@@ -248,6 +260,7 @@ impl Controller {
         self.recorded = None;
         self.start_epoch = self.epoch;
         self.emit(Effect::Publish);
+        self.settle_foreign(now);
         self.serve_or_not(now);
         self.recover_by_itself(now);
         self.start_next_recovery(now);
@@ -304,6 +317,43 @@ impl Controller {
             "an operator: {what} ({diverged}). Take the wrong copy out of the configuration, or start \
              with --force to go on from the newest, {newest}"
         ))
+    }
+
+    /// In `coop` mode the newest TID says nothing where histories differ: it may be that of a transaction
+    /// which a daemon left on one member alone, while others went on with earlier TIDs. What more than
+    /// half of the members hold is right; whoever stands against that is passed over.
+    ///
+    /// Gives false where the comparison begins anew without the newest, or waits for others.
+    fn majority_agrees(&mut self, found: &[(MemberId, Compared)], now: Now) -> bool {
+        let diverged =
+            |(_, compared): &&(MemberId, Compared)| matches!(compared, Compared::Diverged { .. });
+        let unknown =
+            |(_, compared): &&(MemberId, Compared)| matches!(compared, Compared::Unknown(_));
+        let against = found.iter().filter(diverged).count();
+        let agree = found.len() - against - found.iter().filter(unknown).count();
+        if against == 0 || agree * 2 > self.members.len() {
+            return true;
+        }
+        let rest: Vec<MemberId> = found.iter().skip(1).map(|(id, _)| *id).collect();
+        let open = rest
+            .iter()
+            .filter(|id| self.members.get(id).is_some_and(Member::is_open))
+            .count();
+        if open == rest.len() && open * 2 > self.members.len() {
+            self.phase = Phase::Assembling;
+            self.emit(Effect::Assemble { members: rest });
+            return false;
+        }
+        let names: Vec<String> = found.iter().map(|(id, _)| self.name(*id)).collect();
+        let text = format!(
+            "another member, or an operator: {} have diverged, and no majority says which is right",
+            names.join(", ")
+        );
+        self.phase = Phase::Opening {
+            first_open: Some(now.monotonic),
+        };
+        self.block(text, found);
+        false
     }
 
     fn block(&mut self, text: String, found: &[(MemberId, Compared)]) {

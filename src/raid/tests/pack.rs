@@ -170,3 +170,28 @@ async fn a_pack_is_cancelled_between_members() {
     rig.array.recover("c", Strategy::Verify, None).unwrap();
     rig.optimal().await;
 }
+
+#[tokio::test]
+async fn who_comes_back_while_members_are_packed_is_recovered_afterwards() {
+    let rig = Rig::new().await;
+    let (_, second) = two_revisions(&rig).await;
+    let gate = rig.members[0].faults().hold(Moment::Pack);
+    rig.array.start_pack(FAR).unwrap();
+    gate.reached().await;
+    let closed = Fault::Closed("test".into());
+    rig.members[2].faults().fail_once(Moment::Vote, closed);
+    commit(&rig.array, 1, second, "three").await.unwrap();
+    rig.until("c is open again", |_| {
+        rig.member("c").last_tid == Some(second)
+    })
+    .await;
+    assert_eq!(rig.member("c").state, MemberState::Degraded);
+    gate.release();
+    let outcomes = ended(&rig).await;
+    assert!(
+        matches!(outcomes[2], PackOutcome::Skipped(_)),
+        "{outcomes:?}"
+    );
+    rig.optimal().await;
+    assert_eq!(rig.heard("recovery-failed"), 0);
+}

@@ -78,7 +78,7 @@ fn undo_object(
     Ok(Ok(HistoryRecord { oid, data, blob }))
 }
 
-/// As [`crate::storage::Storage::undo_info`]. Of a specification, texts are understood.
+/// As [`crate::storage::Storage::undo_info`]. Of a specification, plain values are understood.
 pub(super) fn undo_info(
     data: &Data,
     first: i64,
@@ -115,12 +115,17 @@ fn agrees(txn: &HistoryTxn, specification: &Value) -> bool {
     let extension = pickle::read(&txn.meta.extension, Limits::TRUSTED).unwrap_or(Value::None);
     wanted.iter().all(|(key, wanted)| {
         let key = key.as_text().unwrap_or_default();
+        let of_txn = |bytes: &bytes::Bytes| Some(Value::Bytes(bytes.clone()));
         let said = match (extension.get(key), key) {
-            (Some(said), _) => said.as_octets(),
-            (None, "user_name") => Some(&*txn.meta.user),
-            (None, "description") => Some(&*txn.meta.description),
+            (Some(said), _) => Some(said.clone()),
+            (None, "user_name") => of_txn(&txn.meta.user),
+            (None, "description") => of_txn(&txn.meta.description),
             _ => None,
         };
-        said.is_some() && said == wanted.as_octets()
+        // Texts are the same as their bytes.
+        said.is_some_and(|said| match (said.as_octets(), wanted.as_octets()) {
+            (Some(said), Some(wanted)) => said == wanted,
+            _ => said == *wanted,
+        })
     })
 }
