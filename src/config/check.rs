@@ -13,7 +13,7 @@ use super::members::members;
 use super::mistake::Mistake;
 use super::model::{
     Address, Admin, ArrayConfig, ClusterMode, Config, Encoding, FailMode, Limits, Log, LogFormat,
-    LogLevel, Origin, Rate, Spool, StartPolicy,
+    LogLevel, Origin, Pack, Rate, Spool, StartPolicy,
 };
 use super::read::{Entry, Node, Place, Value};
 use super::section::{Findings, Section, origin, parse_count, shown};
@@ -276,8 +276,10 @@ fn array(
     let catch_up_limit = section.duration("catch_up_limit", 2 * SECOND, 10 * MS, found);
     let cache = section.size("cache", 64 << 20, 0, found);
     let invalidation_queue = section.count("invalidation_queue", 1000, 1, found);
-    let pack_gc = section.flag("pack_gc", true, found);
-    let pack_keep_old = section.flag("pack_keep_old", true, found);
+    let pack = Pack {
+        gc: section.flag("pack_gc", true, found),
+        keep_old: section.flag("pack_keep_old", true, found),
+    };
     let zeo_admin = section.flag("zeo_admin", false, found);
     let (record, place) = section.path("record", &format!("var/{name}.membership.json"), found);
     claims.file(&record, &format!("arrays.{name}.record"), place, found);
@@ -299,8 +301,7 @@ fn array(
         catch_up_limit,
         cache,
         invalidation_queue,
-        pack_gc,
-        pack_keep_old,
+        pack,
         zeo_admin,
         record,
         shared_blobs,

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 pub use mistake::{ConfigError, Mistake};
 pub use model::{
     Address, Admin, ArrayConfig, BlobSharing, ClusterMode, Config, Encoding, FailMode, Limits, Log,
-    LogFormat, LogLevel, MemberConfig, MemberStorage, MemberTls, Origin, Rate, Setting,
+    LogFormat, LogLevel, MemberConfig, MemberStorage, MemberTls, Origin, Pack, Rate, Setting,
     SharedBlobs, Spool, StartPolicy, ZeoServer,
 };
 pub(crate) use read::line_of;

@@ -97,10 +97,8 @@ pub struct ArrayConfig {
     pub cache: u64,
     /// How many transactions back clients can verify their caches.
     pub invalidation_queue: usize,
-    /// Packing a file removes also what cannot be reached from the root object.
-    pub pack_gc: bool,
-    /// Packing a file leaves it as it was beside, as `Data.fs.old`.
-    pub pack_keep_old: bool,
+    /// How files are packed.
+    pub pack: Pack,
     /// Whether ZEO clients may recover, disable and reload.
     pub zeo_admin: bool,
     /// The membership record.
@@ -192,6 +190,15 @@ pub enum FailMode {
     #[default]
     Close,
     ReadOnly,
+}
+
+/// How a file is packed. (A ZEO server packs as its own configuration says.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pack {
+    /// What cannot be reached from the root object is removed as well.
+    pub gc: bool,
+    /// The file is left as it was beside, as `Data.fs.old`.
+    pub keep_old: bool,
 }
 
 /// The most in a second; none is no limit.

@@ -7,7 +7,7 @@
 //! (`blobs_shared_with: everything`): the members' servers use that very folder, a blob is there once.
 //! Mixtures lose data: whoever thinks that another keeps a blob does not keep it himself.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::claims::{Claims, line_of};
 use super::members::Member;
@@ -200,7 +200,7 @@ fn kept_once(section: &Section<'_>, members: &[Member], place: Place, found: &mu
 /// A folder that is missing is a disk that is not mounted. Only clients' own, in the instance, is made.
 fn missing_folder(
     section: &Section<'_>,
-    folder: &PathBuf,
+    folder: &Path,
     with: BlobSharing,
     place: Place,
     found: &mut Findings,

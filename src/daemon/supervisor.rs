@@ -185,8 +185,8 @@ fn opener(config: &Config, array: &ArrayConfig, member: &MemberConfig) -> Arc<dy
             let options = FileOptions {
                 invalidation_queue: array.invalidation_queue,
                 blob_dir: blob_dir.clone(),
-                pack_gc: array.pack_gc,
-                pack_keep_old: array.pack_keep_old,
+                pack_gc: array.pack.gc,
+                pack_keep_old: array.pack.keep_old,
                 ..FileOptions::default()
             };
             Arc::new(FileOpener::new(file, options))

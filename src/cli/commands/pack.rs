@@ -247,7 +247,7 @@ fn parse_time(text: &str, zone: &TimeZone) -> Option<Timestamp> {
         return Some(moment);
     }
     let local = text.parse::<civil::DateTime>().ok()?;
-    Some(zone.to_ambiguous_timestamp(local).compatible().ok()?)
+    zone.to_ambiguous_timestamp(local).compatible().ok()
 }
 
 fn parse_days(text: &str) -> Result<f64, String> {
