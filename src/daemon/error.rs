@@ -29,6 +29,12 @@ pub enum DaemonError {
     Token(#[from] TokenError),
     #[error("array {array}: {source}")]
     Array { array: String, source: StartError },
+    #[error("array {array}: could not open the shared blobs in {}: {source}", .folder.display())]
+    SharedBlobs {
+        array: String,
+        folder: PathBuf,
+        source: io::Error,
+    },
     #[error(transparent)]
     Listen(#[from] server::ListenError),
 }
@@ -46,6 +52,9 @@ impl DaemonError {
             )),
             DaemonError::Listen(_) => Some("change `listen` in etc/zeoraid.yaml".into()),
             DaemonError::Admin(_) => Some("change `admin` in etc/zeoraid.yaml".into()),
+            DaemonError::SharedBlobs { .. } => {
+                Some("is it mounted, and may this user write there? `shared_blob_dir` in etc/zeoraid.yaml".into())
+            }
             _ => None,
         }
     }

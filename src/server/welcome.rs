@@ -112,7 +112,7 @@ where
                 why,
             } => reads::malformed(method, &why),
             Call::Unknown { method } => return Err(Ended::UnknownMethod(method)),
-            _ => return Err(Ended::Unregistered),
+            call => return Err(Ended::Unregistered(call.method())),
         };
         if one_way {
             let method = "register";

@@ -36,6 +36,7 @@ mod publish;
 mod python;
 #[cfg(test)]
 pub mod suite;
+pub mod zeo;
 
 pub use blobs::{BlobDirectory, is_blob_record};
 pub use extension::same_extension;

@@ -53,6 +53,7 @@ impl Job {
             at = last;
             self.copied.transactions += amount.transactions;
             self.copied.bytes += amount.bytes;
+            self.work.reached(at.to_string());
             self.work.did(amount);
             batch = next?;
         }
@@ -167,6 +168,7 @@ impl Job {
                         bytes: their.size(),
                     };
                     self.work.allow(amount).await?;
+                    self.work.reached(last.to_string());
                     self.work.did(amount);
                     (our_next, their_next) = (None, None);
                 }

@@ -303,7 +303,11 @@ impl Job {
         batch: Vec<HistoryTxn>,
         bytes: u64,
     ) -> Result<(), Halt> {
-        let (what, after) = ("a recovery", self.runner.patience(bytes));
+        // Each is a commit of its own where the target is a ZEO server, made durable one by one. Who does
+        // not answer at all is found sooner by what it is asked otherwise.
+        const SLOWEST_TRANSACTIONS_PER_S: u64 = 50;
+        let transactions = Duration::from_secs(batch.len() as u64 / SLOWEST_TRANSACTIONS_PER_S);
+        let (what, after) = ("a recovery", self.runner.patience(bytes) + transactions);
         match tokio::time::timeout(after, target.restore(batch)).await {
             Ok(Ok(())) => Ok(()),
             // It holds something later than what it was found to end with.
