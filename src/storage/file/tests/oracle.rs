@@ -664,7 +664,7 @@ fn a_file_is_what_python_makes_of_the_same_history() {
         .build()
         .unwrap();
     let config = ProptestConfig {
-        cases: cases(80),
+        cases: cases(40),
         max_shrink_iters: 300,
         ..ProptestConfig::with_source_file(file!())
     };
