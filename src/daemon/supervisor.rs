@@ -234,7 +234,10 @@ pub(super) fn rate(rate: config::Rate) -> Rate {
 fn array_options(config: &Config, array: &ArrayConfig, force: bool) -> ArrayOptions {
     ArrayOptions {
         name: array.name.clone(),
-        cluster_mode: raid::ClusterMode::Single,
+        cluster_mode: match array.cluster_mode {
+            config::ClusterMode::Single => raid::ClusterMode::Single,
+            config::ClusterMode::Coop => raid::ClusterMode::Coop,
+        },
         start_policy: match array.start_policy {
             config::StartPolicy::InSync => raid::StartPolicy::InSync,
             config::StartPolicy::Majority => raid::StartPolicy::Majority,

@@ -150,11 +150,6 @@ impl Proxy {
         self.shared.changed.notify_all();
     }
 
-    /// Passes nothing on, and closes nothing.
-    pub(crate) fn stall(&self) {
-        self.shared.state.lock().mode = Mode::Stall;
-    }
-
     /// Holds every message up for so long.
     pub(crate) fn slow_down(&self, by: Duration) {
         self.shared.state.lock().mode = Mode::Slow(by);
