@@ -92,6 +92,8 @@ pub(super) enum LaneEvent {
         id: Option<MessageId>,
     },
     Finished(Result<Tid, StorageError>),
+    /// Calls have left the queue.
+    Room,
     HangUp(Ended),
 }
 
@@ -225,9 +227,12 @@ impl<'a> Lane<'a> {
                     if let Some(ended) = stepped.hang_up {
                         return Poll::Ready(LaneEvent::HangUp(ended));
                     }
-                    if let Some((id, reply)) = stepped.reply {
-                        return Poll::Ready(LaneEvent::Reply(id, reply));
-                    }
+                    // Without a reply, too, the session looks again: there is room for calls that it
+                    // did not take while these waited.
+                    return Poll::Ready(match stepped.reply {
+                        Some((id, reply)) => LaneEvent::Reply(id, reply),
+                        None => LaneEvent::Room,
+                    });
                 }
                 Running::Nothing => {
                     let Some(call) = self.queue.pop_front() else {

@@ -447,6 +447,7 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
     fn lane_event(&mut self, event: LaneEvent) -> Result<(), Ended> {
         match event {
             LaneEvent::Reply(id, reply) => Ok(self.outbox.reply(&id, &reply)?),
+            LaneEvent::Room => Ok(()),
             LaneEvent::FinishBegan { token, id } => {
                 self.outbox.finishing(token, id);
                 Ok(())

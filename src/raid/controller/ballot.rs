@@ -44,6 +44,22 @@ impl Ballot {
         overlap(resolved(self), left(other)) || overlap(resolved(other), left(self))
     }
 
+    /// The refusal, where one can undo what the other cannot: what one member has packed away and the other
+    /// has not yet. Neither is wrong, and it is not undone.
+    pub(super) fn undoes_otherwise(&self, other: &Ballot) -> Option<Answer> {
+        match (self, other) {
+            (
+                Ballot::Ready { .. },
+                Ballot::No(answer @ (Answer::Undo { .. } | Answer::MultipleUndo(_))),
+            )
+            | (
+                Ballot::No(answer @ (Answer::Undo { .. } | Answer::MultipleUndo(_))),
+                Ballot::Ready { .. },
+            ) => Some(answer.clone()),
+            _ => None,
+        }
+    }
+
     /// The one of two that agree which the client is told: a conflict that one member does not leave to
     /// the client is none that the client may resolve.
     pub(super) fn stricter(self, other: Ballot) -> Ballot {
@@ -138,5 +154,16 @@ mod tests {
         assert!(left.resolves_otherwise(&ready(&[1])));
         assert!(!ready(&[2]).resolves_otherwise(&left));
         assert!(!ready(&[]).resolves_otherwise(&left));
+    }
+
+    #[test]
+    fn who_has_packed_and_who_has_not_are_both_right() {
+        let reason = "Invalid transaction id".to_owned();
+        let refusal = Answer::Undo { reason, oid: None };
+        let packed = Ballot::No(refusal.clone());
+        assert_eq!(ready(&[1]).undoes_otherwise(&packed), Some(refusal.clone()));
+        assert_eq!(packed.undoes_otherwise(&ready(&[1])), Some(refusal));
+        assert_eq!(packed.undoes_otherwise(&Ballot::No(Answer::ReadOnly)), None);
+        assert_eq!(ready(&[1]).undoes_otherwise(&ready(&[])), None);
     }
 }

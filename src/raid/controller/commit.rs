@@ -247,6 +247,12 @@ impl Controller {
                 what: "a vote".into(),
                 members,
             });
+            let mut others_say = others.iter().map(|(other, _)| other);
+            if let Some(answer) = others_say.find_map(|other| other.undoes_otherwise(&ballot)) {
+                self.decline(id, VoteReply::No(answer));
+                self.grant_lock(now);
+                return;
+            }
             let set_up_differently = others
                 .iter()
                 .any(|(other, _)| other.resolves_otherwise(&ballot));

@@ -317,7 +317,11 @@ fn ballots_are_counted() {
             2,
         ),
         // Nobody has a majority: nothing is done, and nobody is taken out.
-        ([ready(), no("x"), no("y")], "disagreement, abort, no", 3),
+        (
+            [ready(), no("x"), Ballot::No(Answer::ReadOnly)],
+            "disagreement, abort, no",
+            3,
+        ),
     ];
     for (ballots, expected, in_sync) in table {
         let mut fed = Fed::serving();

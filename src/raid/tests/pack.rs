@@ -195,3 +195,19 @@ async fn who_comes_back_while_members_are_packed_is_recovered_afterwards() {
     rig.optimal().await;
     assert_eq!(rig.heard("recovery-failed"), 0);
 }
+
+#[tokio::test]
+async fn what_only_some_can_undo_any_more_is_not_undone_and_degrades_nobody() {
+    let rig = Rig::with(|options| options.auto_recover = false).await;
+    let (_, second) = two_revisions(&rig).await;
+    let what = "test".into();
+    rig.members[2]
+        .faults()
+        .fail(Moment::Pack, Fault::DiskFull { what });
+    rig.array.pack(FAR).await.unwrap();
+    let undo = vec![Op::Undo { tid: second }];
+    let refused = commit_ops(&rig.array, undo).await.unwrap_err();
+    assert!(refused.to_string().contains("cannot undo"), "{refused}");
+    assert_eq!(rig.array.report().state, ArrayState::Optimal);
+    commit(&rig.array, 1, second, "three").await.unwrap();
+}

@@ -134,6 +134,27 @@ async fn a_blob_comes_back_as_it_was_brought() {
 }
 
 #[tokio::test]
+async fn a_client_that_sends_faster_than_the_disk_takes_is_taken_up_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = ServerOptions {
+        transaction_bytes: 100_000,
+        ..ServerOptions::default()
+    };
+    let mut house = House::changed(Full::new(), options, |served| {
+        served.with_uploads(folder.path())
+    });
+    // Everything is there before the first of it is taken.
+    house.pipe = 64 << 20;
+    let content = bytes(40_000_000);
+    let mut client = house.client().await;
+    client.begin(1).await;
+    client.upload(1, Tid::ZERO, &content).await;
+    assert_eq!(client.call(vote(1)).await, Reply::Voted(vec![]));
+    let tid = client.finish().await;
+    assert!(client.fetch(1, tid).await == content);
+}
+
+#[tokio::test]
 async fn what_is_not_finished_leaves_no_file() {
     let uploads = Uploads::of(Full::new());
     let content = bytes(2_000_000);

@@ -137,14 +137,19 @@ impl Storage for ZeoStorage {
         let none_left = || Answer::Invalid("there are no object identifiers left".to_owned());
         let mut given = Vec::with_capacity(count);
         let mut largest = after.max(*self.0.oids.lock());
+        let mut behind = false;
         for _ in 0..OIDS_ROUNDS + count / OIDS {
             if given.len() >= count || largest.0 == u64::MAX {
                 break;
             }
-            match self.0.main.call(Call::NewOids { count: OIDS }).await? {
+            // As many as are wanted; where the server is behind, the most that it gives.
+            let missing = (count - given.len()).min(OIDS);
+            let count = if behind { OIDS } else { missing };
+            match self.0.main.call(Call::NewOids { count }).await? {
                 Reply::Oids(oids) if oids.is_empty() => break,
                 Reply::Oids(oids) => {
                     let last = oids.iter().max().copied().unwrap_or_default();
+                    behind = last <= largest;
                     given.extend(oids.into_iter().filter(|oid| *oid > largest));
                     if largest.0.saturating_sub(last.0) > (OIDS * OIDS_ROUNDS) as u64 {
                         break;

@@ -49,7 +49,10 @@ impl Ledger {
     pub(super) fn begin(&self, last: Tid) {
         let _guard = self.restoring.lock();
         self.rise(last);
-        self.publisher.set_head(last);
+        // A transaction may have been announced before the reply to `register` was looked at.
+        if last > self.publisher.head() {
+            self.publisher.set_head(last);
+        }
         self.told_from.fetch_max(last.0, Ordering::AcqRel);
     }
 

@@ -201,7 +201,11 @@ impl Way {
     /// One more connection, registered.
     async fn open(&self, purpose: &str, listener: Arc<dyn Listener>) -> Result<Arc<Link>, Fault> {
         self.heard.alive()?;
-        let dialled = dial(&self.options).await?;
+        // The dialling may be dropped: nothing has been said yet.
+        let dialled = tokio::select! {
+            dialled = dial(&self.options) => dialled?,
+            () = self.heard.stop.requested() => return Err(closed("by its owner")),
+        };
         let link = start(
             dialled,
             &self.options,
