@@ -383,9 +383,7 @@ impl Link {
             let mut out = vec![0x94, 0xd3];
             out.extend(id.to_be_bytes());
             out.push(2);
-            for part in [".reply"] {
-                text(part, &mut out);
-            }
+            text(".reply", &mut out);
             out.push(0x92);
             text(class, &mut out);
             out.push(0x91);
