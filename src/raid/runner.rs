@@ -310,9 +310,8 @@ impl Runner {
             Effect::Level {
                 source,
                 targets,
-                after,
                 through,
-            } => self.level(core, source, targets, after, through),
+            } => self.level(core, source, targets, through),
 
             Effect::StartRecovery {
                 member,

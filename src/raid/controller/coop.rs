@@ -283,7 +283,6 @@ impl Controller {
         self.emit(Effect::Level {
             source,
             targets,
-            after: self.head,
             through,
         });
     }

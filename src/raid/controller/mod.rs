@@ -271,11 +271,10 @@ pub(crate) enum Effect {
         tid: Tid,
         member: MemberId,
     },
-    /// Copy the transactions after `after` up to `through` from one member to others that lack them.
+    /// Copy the transactions up to `through` from one member to others that lack some of them.
     Level {
         source: MemberId,
         targets: Vec<MemberId>,
-        after: Tid,
         through: Tid,
     },
     StartRecovery {

@@ -41,6 +41,7 @@ use crate::zodb::{HistoryTxn, Tid, TidRange};
 pub(super) use analyse::analyse;
 use analyse::{Broken, Relation, empty_it, relate};
 use blobs::WithoutFile;
+pub(super) use blobs::is_blob;
 pub(super) use start::{assemble, measure_lack};
 
 /// The recovery that runs, or ended last.
