@@ -194,6 +194,8 @@ pub(crate) enum Compared {
     Behind,
     /// It holds what the newest does not.
     Diverged { reason: String },
+    /// It goes on after a transaction that was acknowledged, without holding it.
+    Swapped { reason: String },
     /// It could not be asked.
     Unknown(String),
 }

@@ -210,11 +210,7 @@ impl Controller {
             self.say_what_is_waited_for();
             return;
         };
-        let known = self
-            .recorded
-            .as_ref()
-            .map_or(Tid::ZERO, |record| record.head);
-        let known = known.max(self.head);
+        let known = self.acknowledged();
         if head < known && !self.rules.force {
             let newest = self.name(found[0].0);
             let text = format!(
@@ -264,6 +260,13 @@ impl Controller {
         self.serve_or_not(now);
         self.recover_by_itself(now);
         self.start_next_recovery(now);
+    }
+
+    /// The last transaction that is known to have been acknowledged.
+    pub(in crate::raid) fn acknowledged(&self) -> Tid {
+        let recorded = self.recorded.as_ref();
+        let recorded = recorded.map_or(Tid::ZERO, |record| record.head);
+        recorded.max(self.head)
     }
 
     fn names_in_order(&self) -> Vec<String> {
@@ -403,10 +406,12 @@ impl Controller {
             let next = match compared {
                 Some(Compared::Level) => State::InSync,
                 Some(Compared::Behind) => State::Degraded(Out::because("behind at the start")),
-                Some(Compared::Diverged { reason }) => State::Degraded(Out {
-                    needs_operator: true,
-                    ..Out::because(reason)
-                }),
+                Some(Compared::Diverged { reason } | Compared::Swapped { reason }) => {
+                    State::Degraded(Out {
+                        needs_operator: true,
+                        ..Out::because(reason)
+                    })
+                }
                 Some(Compared::Unknown(why)) if was_in_sync => absent(why),
                 None if was_in_sync => match &member.link {
                     Link::Opening { failed: Some(why) } => absent(why),

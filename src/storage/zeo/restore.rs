@@ -26,13 +26,14 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::errors::{failed, unexpected};
+use super::iterate::Headers;
 use super::ledger::Ledger;
 use super::link::{Link, closed};
 use super::sending::{Granted, Sending, must_be_later, not_empty};
 use super::{Inner, OnOther, Way};
 use crate::storage::{Answer, Fault, Result, StorageError};
 use crate::wire::{Call, Reply};
-use crate::zodb::{Blob, HistoryRecord, HistoryTxn, Oid, Op, RecordData, Tid};
+use crate::zodb::{Blob, HistoryRecord, HistoryTxn, Oid, Op, RecordData, Tid, TidRange};
 
 /// How many connections take turns.
 const LINKS: usize = 4;
@@ -69,19 +70,33 @@ impl Restorers {
 }
 
 impl Inner {
+    /// Whether the server holds this transaction, or a later one.
+    async fn holds_any(&self, from: Tid) -> Result<bool> {
+        let link = self.reader()?;
+        let range = TidRange {
+            first: from,
+            last: Tid::MAX,
+        };
+        let mut headers = Headers::begin(&link, range).await?;
+        Ok(headers.next(1).await?.is_some())
+    }
+
     pub(super) async fn restore(&self, batch: Vec<HistoryTxn>) -> Result<()> {
         self.heard.alive()?;
         if self.capabilities.read_only {
             return Err(Answer::ReadOnly.into());
         }
-        check(&batch, self.heard.ledger.last())?;
-        if batch.is_empty() {
+        let (Some(first), last) = (batch.first(), self.heard.ledger.last()) else {
             return Ok(());
-        }
+        };
+        // A server that cut a damaged tail at its start goes on telling the TID of what it has cut.
+        let untrue = (first.tid <= last && !self.holds_any(first.tid).await?).then_some(last);
+        check(&batch, if untrue.is_some() { Tid::ZERO } else { last })?;
         let mut restorers = self.restorers.lock().await;
         let free = restorers.ready(batch.len()).await?;
         let turns = Turns {
             inner: self,
+            untrue,
             rest: batch.into(),
             free,
             ready: VecDeque::new(),
@@ -113,6 +128,8 @@ fn check(batch: &[HistoryTxn], mut last: Tid) -> Result<(), Answer> {
 /// One batch.
 struct Turns<'a> {
     inner: &'a Inner,
+    /// What the server says is its last transaction, and does not hold.
+    untrue: Option<Tid>,
     rest: VecDeque<HistoryTxn>,
     /// Connections without a transaction.
     free: Vec<Arc<Link>>,
@@ -148,6 +165,7 @@ impl Turns<'_> {
                 self.send_next().await?;
             }
             match next.sending.granted(asked, lock_timeout).await? {
+                Granted::Ready { after, .. } if Some(after) == self.untrue => {}
                 Granted::Ready { after, .. } => must_be_later(next.tid, after)?,
                 Granted::Conflicts(conflicts) => {
                     let what = conflicts.first().map(|conflict| conflict.oid);

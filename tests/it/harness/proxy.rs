@@ -150,11 +150,6 @@ impl Proxy {
         self.shared.changed.notify_all();
     }
 
-    /// Passes nothing on, and closes nothing.
-    pub(crate) fn stall(&self) {
-        self.shared.state.lock().mode = Mode::Stall;
-    }
-
     /// Holds every message up for so long.
     pub(crate) fn slow_down(&self, by: Duration) {
         self.shared.state.lock().mode = Mode::Slow(by);
@@ -388,9 +383,7 @@ impl Link {
             let mut out = vec![0x94, 0xd3];
             out.extend(id.to_be_bytes());
             out.push(2);
-            for part in [".reply"] {
-                text(part, &mut out);
-            }
+            text(".reply", &mut out);
             out.push(0x92);
             text(class, &mut out);
             out.push(0x91);
