@@ -73,11 +73,6 @@ fn a_client_goes_to_the_other_daemon_and_verifies_its_cache() {
     python::run("features.py", &["cache_check", &other.address, cache]).ok();
     lab.instance.start().ok();
     lab.instance.wait_optimal();
-    python::run(
-        "features.py",
-        &["cache_check", &lab.instance.address, cache],
-    )
-    .ok();
     let mut lab = lab;
     other.stop().ok();
     lab.compare(&[]);
