@@ -74,8 +74,13 @@ impl Lab {
         let mut servers: Vec<ZeoServer> = (1..=setup.servers)
             .map(|number| ZeoServer::new(&folder, &format!("zeo{number}"), server_setup))
             .collect();
+        // Servers that share a folder of blobs clean it up when they start, and trip over each other.
+        let one_by_one = setup.settings.contains("everything");
         for server in &mut servers {
             server.launch();
+            if one_by_one {
+                server.wait_listening();
+            }
         }
         for server in &mut servers {
             server.wait_listening();
