@@ -47,6 +47,10 @@ impl Runner {
                 () = stop.requested() => return,
             }
         }
+        // At a shutdown members are closed by us, and none of them is lost.
+        if stop.is_requested() || self.look(|core| core.controller.is_stopping()) {
+            return;
+        }
         let asked = tokio::time::timeout(self.options.member_timeout, storage.last_tid()).await;
         let fault = match asked {
             Ok(Err(error)) => as_fault(error),

@@ -40,10 +40,11 @@ impl History for ArrayHistory {
                 Some(open) => open,
                 None => open_history(&self.runner, self.range).await?,
             };
-            let timeout = self.runner.options.member_timeout;
-            let next = tokio::time::timeout(timeout, history.next()).await;
-            let next = next.unwrap_or_else(|_| Err(self.runner.timeout("an iteration").into()));
-            match next {
+            // A large transaction of a ZEO server is many questions.
+            let next = history.next();
+            let storage = &*reader.storage;
+            let next = self.runner.while_it_answers(storage, "an iteration", next);
+            match next.await {
                 Ok(Some(transaction)) => {
                     self.range.first = transaction.tid.next();
                     self.open = Some((reader, history));

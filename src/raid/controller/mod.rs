@@ -494,7 +494,9 @@ impl Controller {
                 generation,
                 fault,
             } => {
-                if self.members.get(&member).and_then(Member::generation) == Some(generation) {
+                if self.members.get(&member).and_then(Member::generation) == Some(generation)
+                    && !self.is_closing_down()
+                {
                     self.lose(member, Out::after(&fault), now);
                 }
             }
@@ -584,6 +586,17 @@ impl Controller {
     }
 
     /// Asked again when everything in hand has ended, it keeps the head in the record.
+    /// Whether a shutdown has begun.
+    pub(in crate::raid) fn is_stopping(&self) -> bool {
+        self.phase == Phase::Stopping
+    }
+
+    /// Nothing is in hand any more that would need a member, and members are being closed: that is no
+    /// loss, and must not be recorded as one.
+    fn is_closing_down(&self) -> bool {
+        self.is_stopping() && self.commits.is_empty()
+    }
+
     fn stop_asked(&mut self, now: Now) {
         self.phase = Phase::Stopping;
         self.recovery_queue.clear();

@@ -76,8 +76,9 @@ fn strike(setup: LabSetup, fault: Fault, stages: &[(&str, Moment)]) {
         }
         lab.proxies[0].mend();
         workers.wait_for_more(1);
-        if number >= 2 {
-            // It comes back by itself, but who fails again and again waits longer every time.
+        if number >= 2 || fault == Fault::Link(Deed::UnknownException) {
+            // It comes back by itself, but who fails again and again waits longer every time; and who
+            // votes differently from the others waits for an operator.
             lab.hurry("zeo1");
         }
         lab.instance.wait_optimal();
