@@ -100,7 +100,12 @@ fn describe(options: &ZeoOptions) -> Description {
     } = options;
     Description {
         kind: "zeo",
-        location: format!("{address} {storage}"),
+        // `1` is what ZEO calls a storage unless it is told otherwise.
+        location: if storage == "1" {
+            address.to_string()
+        } else {
+            format!("{address} {storage}")
+        },
     }
 }
 
