@@ -13,6 +13,10 @@ use super::{python, until, until_ok};
 
 /// How a server is set up.
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a setting of its own"
+)]
 pub(crate) struct ZeoSetup {
     /// Announces `M5`, else `Z5`.
     pub(crate) msgpack: bool,
