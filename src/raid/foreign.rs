@@ -76,9 +76,13 @@ impl Runner {
         // An end is the watcher's to notice.
         while let Ok(Some(committed)) = told.try_next() {
             // One of ours that was given up when the array started anew, and was finished all the same.
-            let disowned = || core.controller.is_disowned(committed.tid);
-            if committed.by.is_none() || disowned() {
+            let is_ours = committed.by.is_some();
+            if !is_ours || core.controller.is_disowned(committed.tid) {
                 heard.push(committed);
+            } else {
+                // Should it be given up after this, the start has to know how far the member is.
+                core.controller
+                    .has_finished(member, generation, committed.tid);
             }
         }
         for Committed { tid, oids, .. } in heard {

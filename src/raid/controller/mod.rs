@@ -349,6 +349,8 @@ pub(crate) struct Controller {
     foreign: BTreeMap<Tid, coop::Foreign>,
     reported: BTreeMap<MemberId, BTreeSet<Tid>>,
     levelling: Option<coop::Levelling>,
+    /// At a start in `coop` mode: the others alone are no majority that agrees.
+    needs_suspects: bool,
     pub(crate) recovery: Option<Running>,
     pub(crate) recovery_queue: VecDeque<Wanted>,
     /// Members are being packed: nothing is recovered meanwhile.
@@ -435,6 +437,7 @@ impl Controller {
             foreign: BTreeMap::new(),
             reported: BTreeMap::new(),
             levelling: None,
+            needs_suspects: false,
             recovery: None,
             recovery_queue: VecDeque::new(),
             packing: false,

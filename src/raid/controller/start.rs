@@ -43,7 +43,7 @@ impl Controller {
     /// Whether a copy may hold what was never acknowledged, as far as this daemon knows. In `coop` mode
     /// the others are enough: more than half of the members are needed in any case.
     fn is_suspect(&self, out: &Out) -> bool {
-        self.is_coop() && (out.unacknowledged_tail || out.damaged)
+        self.is_coop() && !self.needs_suspects && (out.unacknowledged_tail || out.damaged)
     }
 
     /// Whether the record alone says who may serve. In `coop` mode it does not: another daemon may have
@@ -232,6 +232,7 @@ impl Controller {
         }
         // It was asked for this start, not for those that may follow.
         self.rules.force = false;
+        self.needs_suspects = false;
         let before: Vec<_> = self
             .recorded
             .iter()
@@ -345,6 +346,15 @@ impl Controller {
         if open == rest.len() && open * 2 > self.members.len() {
             self.phase = Phase::Assembling;
             self.emit(Effect::Assemble { members: rest });
+            return false;
+        }
+        if !self.needs_suspects {
+            // Those that were left out so far may be what makes a majority.
+            self.needs_suspects = true;
+            self.phase = Phase::Opening {
+                first_open: Some(now.monotonic),
+            };
+            self.say_what_is_waited_for();
             return false;
         }
         let names: Vec<String> = found.iter().map(|(id, _)| self.name(*id)).collect();

@@ -354,14 +354,17 @@ impl Copy {
                 } else if back == 0 {
                     0
                 } else {
-                    let target = reach.target(back).map_or(0, |target| target.copied_to);
-                    if target == 0 && begin >= *looked_at {
-                        // What the restored state refers to may be gone.
-                        return Err(not_packed(
-                            "something from before was brought back by an undo meanwhile",
-                        ));
+                    match reach.target(back).map(|target| target.copied_to) {
+                        Some(copied_to) if copied_to > 0 => copied_to,
+                        _ if begin < *looked_at => 0,
+                        // Of an undo that was committed meanwhile.
+                        _ => out.find(source, index, record.oid, back)?.ok_or_else(|| {
+                            // What the restored state refers to may be gone.
+                            not_packed(
+                                "something from before was brought back by an undo meanwhile",
+                            )
+                        })?,
                     }
-                    target
                 };
                 records.push((from, *record, back));
                 Ok(())
@@ -463,6 +466,34 @@ impl Output {
             len -= step;
         }
         Ok(())
+    }
+
+    /// Where the record of the old file that is at a position is in the new one; none where it did not
+    /// stay.
+    fn find(
+        &mut self,
+        source: &Source,
+        index: &Index,
+        oid: Oid,
+        position: u64,
+    ) -> Result<Option<u64>> {
+        self.flush()?;
+        let wanted = tid_at(source, oid, position)?;
+        let origin = Origin {
+            disk: &*self.disk,
+            path: source.path(),
+        };
+        let mut next = index.get(oid);
+        while let Some(at) = next {
+            let Some((header, _)) = origin.record(oid, at)? else {
+                break;
+            };
+            if Some(header.tid) == wanted {
+                return Ok(Some(at));
+            }
+            next = (header.previous > 0).then_some(header.previous);
+        }
+        Ok(None)
     }
 
     fn flush_when_full(&mut self) -> Result<()> {
