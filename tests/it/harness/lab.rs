@@ -69,6 +69,7 @@ impl Lab {
             msgpack: setup.msgpack,
             clients_resolve: setup.files > 0,
             blobs: setup.blobs,
+            blobs_are_shared: setup.settings.contains("everything"),
         };
         let folder = instance.beside("");
         let mut servers: Vec<ZeoServer> = (1..=setup.servers)
@@ -249,6 +250,13 @@ impl Lab {
         self.instance.stop().ok();
         for server in &mut self.servers {
             server.stop();
+        }
+        for server in &self.servers {
+            // Where the comparison looks for them.
+            let beside = server.data().with_file_name("blobs");
+            if self.setup.blobs && !beside.exists() {
+                std::os::unix::fs::symlink(server.blobs(), beside).expect("a link");
+            }
         }
         let mut more = more.to_vec();
         if self.setup.blobs {

@@ -13,18 +13,25 @@ use super::{python, until, until_ok};
 
 /// How a server is set up.
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a setting of its own"
+)]
 pub(crate) struct ZeoSetup {
     /// Announces `M5`, else `Z5`.
     pub(crate) msgpack: bool,
     /// Leaves conflicts to its clients, as it must beside files.
     pub(crate) clients_resolve: bool,
     pub(crate) blobs: bool,
+    /// In the folder `shared` beside all servers, and not in one of its own.
+    pub(crate) blobs_are_shared: bool,
 }
 
 /// Killed when dropped. Its data stays in its folder.
 pub(crate) struct ZeoServer {
     pub(crate) name: String,
     folder: PathBuf,
+    blobs: PathBuf,
     port: u16,
     child: Option<Child>,
 }
@@ -34,11 +41,17 @@ const PATIENCE: Duration = Duration::from_mins(1);
 impl ZeoServer {
     /// Set up in a folder of its own, which is made; not started.
     pub(crate) fn new(folder: &Path, name: &str, setup: ZeoSetup) -> Self {
+        let blobs = if setup.blobs_are_shared {
+            folder.join("shared")
+        } else {
+            folder.join(name).join("blobs")
+        };
         let folder = folder.join(name);
         fs::create_dir_all(&folder).expect("a folder for the server");
         let server = ZeoServer {
             name: name.to_owned(),
             folder,
+            blobs,
             port: free_port(),
             child: None,
         };
@@ -74,7 +87,7 @@ impl ZeoServer {
     }
 
     pub(crate) fn blobs(&self) -> PathBuf {
-        self.folder.join("blobs")
+        self.blobs.clone()
     }
 
     pub(crate) fn log(&self) -> String {
