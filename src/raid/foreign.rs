@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::controller::{Event, Generation, MemberId, Now};
+use super::recovery::is_blob;
 use super::runner::{Core, Runner, as_fault};
 use crate::storage::{Answer, Committed, Fault, Invalidations, Result, Storage, StorageError};
 use crate::zodb::{HistoryTxn, Oid, Tid, TidRange};
@@ -46,6 +47,10 @@ impl Runner {
                 () = stop.requested() => return,
             }
         }
+        // At a shutdown members are closed by us, and none of them is lost.
+        if stop.is_requested() || self.look(|core| core.controller.is_stopping()) {
+            return;
+        }
         let asked = tokio::time::timeout(self.options.member_timeout, storage.last_tid()).await;
         let fault = match asked {
             Ok(Err(error)) => as_fault(error),
@@ -71,9 +76,13 @@ impl Runner {
         // An end is the watcher's to notice.
         while let Ok(Some(committed)) = told.try_next() {
             // One of ours that was given up when the array started anew, and was finished all the same.
-            let disowned = || core.controller.is_disowned(committed.tid);
-            if committed.by.is_none() || disowned() {
+            let is_ours = committed.by.is_some();
+            if !is_ours || core.controller.is_disowned(committed.tid) {
                 heard.push(committed);
+            } else {
+                // Should it be given up after this, the start has to know how far the member is.
+                core.controller
+                    .has_finished(member, generation, committed.tid);
             }
         }
         for Committed { tid, oids, .. } in heard {
@@ -131,7 +140,6 @@ impl Runner {
         core: &Core,
         source: MemberId,
         targets: Vec<MemberId>,
-        after: Tid,
         through: Tid,
     ) {
         let open = |id: MemberId| core.members.get(&id).and_then(|it| it.storage.clone());
@@ -144,7 +152,7 @@ impl Runner {
             };
             let (runner, from) = (Arc::clone(self), Arc::clone(&from));
             self.tasks.spawn("levelling of a member", async move {
-                match runner.make_level(&*from, &*to, after, through).await {
+                match runner.make_level(&*from, &*to, through).await {
                     Ok(()) => {
                         let event = Event::Levelled {
                             member: target,
@@ -164,18 +172,16 @@ impl Runner {
         &self,
         source: &dyn Storage,
         target: &dyn Storage,
-        after: Tid,
         through: Tid,
     ) -> std::result::Result<(), Broken> {
         let mut refused = 0;
-        let mut at = after;
         loop {
-            // It may have got it meanwhile, from the other daemon or from whoever else makes it level.
-            let last = self
+            // It may have got it meanwhile, from the other daemon or from whoever else makes it level. And
+            // what it really holds counts, not what was thought of it.
+            let at = self
                 .in_time(target.last_tid())
                 .await
                 .map_err(Broken::Target)?;
-            at = at.max(last);
             if at >= through {
                 return Ok(());
             }
@@ -184,16 +190,17 @@ impl Runner {
                 last: through,
             };
             let batch = self.in_time(batch(source, range)).await;
-            let batch = batch.map_err(Broken::Source)?;
-            let Some(end) = batch.last().map(|transaction| transaction.tid) else {
+            let mut batch = batch.map_err(Broken::Source)?;
+            if batch.is_empty() {
                 let text =
                     format!("does not give the transactions up to {through} that it told of");
                 return Err(Broken::Source(Fault::Damaged(text)));
-            };
+            }
+            self.add_blobs(source, target, &mut batch).await?;
             let bytes = batch.iter().map(HistoryTxn::size).sum();
             let patience = self.patience(bytes) + self.options.transaction_timeout;
             match tokio::time::timeout(patience, target.restore(batch)).await {
-                Ok(Ok(())) => at = end,
+                Ok(Ok(())) => {}
                 // Somebody else was faster.
                 Ok(Err(StorageError::Answer(Answer::Invalid(_)))) if refused < TRIES => {
                     refused += 1;
@@ -202,6 +209,36 @@ impl Runner {
                 Err(_) => return Err(Broken::Target(self.timeout("being made level"))),
             }
         }
+    }
+
+    /// Adds the files of blobs to their records, where they do not lie in a folder that all share.
+    async fn add_blobs(
+        &self,
+        source: &dyn Storage,
+        target: &dyn Storage,
+        batch: &mut [HistoryTxn],
+    ) -> std::result::Result<(), Broken> {
+        let both = source.capabilities().blobs && target.capabilities().blobs;
+        if self.blobs.with_members() || !both {
+            return Ok(());
+        }
+        for transaction in batch {
+            let tid = transaction.tid;
+            for record in &mut transaction.records {
+                if !is_blob(record).map_err(Broken::Source)? {
+                    continue;
+                }
+                let what = "a blob for a member that lacks it";
+                let fetching = source.load_blob(record.oid, tid);
+                record.blob = match self.while_it_answers(source, what, fetching).await {
+                    Ok(blob) => Some(blob),
+                    // Lost before: the copy is as good as the source without it.
+                    Err(StorageError::Answer(Answer::NoSuchObject(_))) => None,
+                    Err(error) => return Err(Broken::Source(as_fault(error))),
+                };
+            }
+        }
+        Ok(())
     }
 
     async fn in_time<T>(
@@ -258,7 +295,7 @@ impl Runner {
     }
 }
 
-/// The first transactions of `range`, with the files of their blobs.
+/// The first transactions of `range`, without the files of their blobs.
 async fn batch(source: &dyn Storage, range: TidRange) -> Result<Vec<HistoryTxn>> {
     let mut history = source.iterate(range).await?;
     let (mut batch, mut bytes) = (Vec::new(), 0);

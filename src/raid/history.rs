@@ -40,10 +40,11 @@ impl History for ArrayHistory {
                 Some(open) => open,
                 None => open_history(&self.runner, self.range).await?,
             };
-            let timeout = self.runner.options.member_timeout;
-            let next = tokio::time::timeout(timeout, history.next()).await;
-            let next = next.unwrap_or_else(|_| Err(self.runner.timeout("an iteration").into()));
-            match next {
+            // A large transaction of a ZEO server is many questions.
+            let next = history.next();
+            let storage = &*reader.storage;
+            let next = self.runner.while_it_answers(storage, "an iteration", next);
+            match next.await {
                 Ok(Some(transaction)) => {
                     self.range.first = transaction.tid.next();
                     self.open = Some((reader, history));
@@ -58,14 +59,21 @@ impl History for ArrayHistory {
     }
 }
 
-async fn open_history(runner: &Runner, range: TidRange) -> Result<(Reader, Box<dyn History>)> {
+async fn open_history(runner: &Arc<Runner>, range: TidRange) -> Result<(Reader, Box<dyn History>)> {
     let view = runner.view();
-    let reader = view
-        .readers
-        .first()
-        .filter(|_| view.serving.can_read())
-        .cloned();
-    let reader = reader.ok_or_else(|| not_serving(&view))?;
-    let history = reader.storage.iterate(range).await?;
-    Ok((reader, history))
+    let readers = view.readers.iter().filter(|_| view.serving.can_read());
+    let timeout = runner.options.member_timeout;
+    // INVARIANT 7: who fails is taken out, and the next is asked. The view may still name one that was
+    // lost a moment ago.
+    for reader in readers {
+        let asked = tokio::time::timeout(timeout, reader.storage.iterate(range)).await;
+        match asked.unwrap_or_else(|_| Err(runner.timeout("an iteration").into())) {
+            Ok(history) => return Ok((reader.clone(), history)),
+            Err(StorageError::Fault(fault)) => {
+                runner.lost(reader.member, reader.generation, fault);
+            }
+            Err(answer) => return Err(answer),
+        }
+    }
+    Err(not_serving(&view).into())
 }

@@ -29,8 +29,8 @@ use super::report::Serving;
 use super::view::{MemberStats, Published, Reader, View};
 use super::{Membership, Notice, NoticeSink, RecordStore, Severity};
 use crate::storage::{
-    Committed, Fault, Invalidations, Publisher, Result, Storage, StorageError, TxnToken, Vote,
-    Voted,
+    Answer, Committed, Fault, Invalidations, Publisher, Result, Storage, StorageError, TxnToken,
+    Vote, Voted,
 };
 use crate::task::{Stop, Tasks};
 use crate::zodb::{Oid, Op, Tid, TxnMeta};
@@ -310,9 +310,8 @@ impl Runner {
             Effect::Level {
                 source,
                 targets,
-                after,
                 through,
-            } => self.level(core, source, targets, after, through),
+            } => self.level(core, source, targets, through),
 
             Effect::StartRecovery {
                 member,
@@ -634,8 +633,25 @@ impl Runner {
                     after: patience,
                 }.into())),
             };
-            runner.voted(commit, member, generation, &round, outcome);
+            let overtaken = match &outcome {
+                Err(StorageError::Answer(Answer::Invalid(_))) => {
+                    runner.overtaken(&*storage, tid).await
+                }
+                _ => None,
+            };
+            runner.voted(commit, member, generation, &round, outcome, overtaken);
         });
+    }
+
+    /// The last transaction of a member to which others write as well, where that is why it did not take
+    /// ours: then another TID is chosen, and no client hears of it.
+    async fn overtaken(&self, storage: &dyn Storage, tid: Tid) -> Option<Tid> {
+        if !storage.capabilities().shared {
+            return None;
+        }
+        let asked = tokio::time::timeout(self.options.member_timeout, storage.last_tid()).await;
+        let last = asked.ok()?.ok()?;
+        (last >= tid).then_some(last)
     }
 
     /// It is not there to be asked. The controller does not ask such a member; should it, nobody may
@@ -660,6 +676,7 @@ impl Runner {
         generation: Generation,
         round: &Stop,
         outcome: Result<Vote>,
+        overtaken: Option<Tid>,
     ) {
         let mut core = self.core.lock();
         if round.is_requested() {
@@ -674,7 +691,7 @@ impl Runner {
             // It was lost meanwhile, and takes part no more: what it voted on is dropped.
             return;
         }
-        let mut after = None;
+        let mut after = overtaken;
         let ballot = match outcome {
             Ok(Vote::Ready(voted)) => {
                 after = voted.after();

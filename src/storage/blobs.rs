@@ -21,6 +21,7 @@ use crate::zodb::{Blob, Oid, Tid};
 
 mod copy;
 mod layout;
+mod old;
 mod place;
 mod record;
 #[cfg(test)]

@@ -80,6 +80,7 @@ class Worker:
         self.counts = {"commits": 0, "conflicts": 0, "reads": 0, "errors": 0}
         self.mix = set(filter(None, args.mix.split(",")))
         self.longest = 0
+        self.pause = args.pause
         options = {"cache": args.cache} if args.cache else {}
         if "blob" in self.mix:
             options["blob_dir"] = args.blob_dir or os.path.join(os.path.dirname(args.log), self.name + ".blobs")
@@ -127,6 +128,7 @@ class Worker:
                 self.counts["commits"] += 1
                 self.log("ack", number=number, tid=tid)
                 number += 1
+                self.stop.wait(self.pause)
                 if self.mix and self.random.random() < 0.5:
                     self.something_else(conn)
             finally:
@@ -284,6 +286,7 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--mix", default="", help="what else to do: blob,undo,iterate,cold,pack")
     parser.add_argument("--blob-dir", help="a folder of blobs that is shared with the server")
+    parser.add_argument("--pause", type=float, default=0, help="seconds after each commit")
     parser.add_argument("--cache", help="a persistent cache file")
     parser.add_argument("--tolerant", action="store_true", help="go on when the daemon is lost")
     arguments = parser.parse_args()

@@ -115,6 +115,16 @@ impl Controller {
         self.is_coop() && tid > self.head && !self.finishing.iter().any(is_ours)
     }
 
+    /// A member has finished a transaction of ours, whether or not its answer is still waited for.
+    pub(crate) fn has_finished(&mut self, id: MemberId, generation: Generation, tid: Tid) {
+        let member = self.members.get_mut(&id);
+        if let Some(member) = member.filter(|member| member.generation() == Some(generation))
+            && let Link::Open { last_tid, .. } = &mut member.link
+        {
+            *last_tid = tid.max(*last_tid);
+        }
+    }
+
     /// Whether a member of the in-sync set holds this foreign transaction. It does when it has told of
     /// it, or when it ended with it or a later one already when it was opened or last written to.
     fn holds(&self, id: MemberId, tid: Tid) -> bool {
@@ -283,7 +293,6 @@ impl Controller {
         self.emit(Effect::Level {
             source,
             targets,
-            after: self.head,
             through,
         });
     }

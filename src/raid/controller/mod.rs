@@ -194,6 +194,8 @@ pub(crate) enum Compared {
     Behind,
     /// It holds what the newest does not.
     Diverged { reason: String },
+    /// It goes on after a transaction that was acknowledged, without holding it.
+    Swapped { reason: String },
     /// It could not be asked.
     Unknown(String),
 }
@@ -269,11 +271,10 @@ pub(crate) enum Effect {
         tid: Tid,
         member: MemberId,
     },
-    /// Copy the transactions after `after` up to `through` from one member to others that lack them.
+    /// Copy the transactions up to `through` from one member to others that lack some of them.
     Level {
         source: MemberId,
         targets: Vec<MemberId>,
-        after: Tid,
         through: Tid,
     },
     StartRecovery {
@@ -348,6 +349,8 @@ pub(crate) struct Controller {
     foreign: BTreeMap<Tid, coop::Foreign>,
     reported: BTreeMap<MemberId, BTreeSet<Tid>>,
     levelling: Option<coop::Levelling>,
+    /// At a start in `coop` mode: the others alone are no majority that agrees.
+    needs_suspects: bool,
     pub(crate) recovery: Option<Running>,
     pub(crate) recovery_queue: VecDeque<Wanted>,
     /// Members are being packed: nothing is recovered meanwhile.
@@ -434,6 +437,7 @@ impl Controller {
             foreign: BTreeMap::new(),
             reported: BTreeMap::new(),
             levelling: None,
+            needs_suspects: false,
             recovery: None,
             recovery_queue: VecDeque::new(),
             packing: false,
@@ -490,7 +494,9 @@ impl Controller {
                 generation,
                 fault,
             } => {
-                if self.members.get(&member).and_then(Member::generation) == Some(generation) {
+                if self.members.get(&member).and_then(Member::generation) == Some(generation)
+                    && !self.is_closing_down()
+                {
                     self.lose(member, Out::after(&fault), now);
                 }
             }
@@ -580,6 +586,17 @@ impl Controller {
     }
 
     /// Asked again when everything in hand has ended, it keeps the head in the record.
+    /// Whether a shutdown has begun.
+    pub(in crate::raid) fn is_stopping(&self) -> bool {
+        self.phase == Phase::Stopping
+    }
+
+    /// Nothing is in hand any more that would need a member, and members are being closed: that is no
+    /// loss, and must not be recorded as one.
+    fn is_closing_down(&self) -> bool {
+        self.is_stopping() && self.commits.is_empty()
+    }
+
     fn stop_asked(&mut self, now: Now) {
         self.phase = Phase::Stopping;
         self.recovery_queue.clear();

@@ -43,7 +43,7 @@ impl Controller {
     /// Whether a copy may hold what was never acknowledged, as far as this daemon knows. In `coop` mode
     /// the others are enough: more than half of the members are needed in any case.
     fn is_suspect(&self, out: &Out) -> bool {
-        self.is_coop() && (out.unacknowledged_tail || out.damaged)
+        self.is_coop() && !self.needs_suspects && (out.unacknowledged_tail || out.damaged)
     }
 
     /// Whether the record alone says who may serve. In `coop` mode it does not: another daemon may have
@@ -210,11 +210,7 @@ impl Controller {
             self.say_what_is_waited_for();
             return;
         };
-        let known = self
-            .recorded
-            .as_ref()
-            .map_or(Tid::ZERO, |record| record.head);
-        let known = known.max(self.head);
+        let known = self.acknowledged();
         if head < known && !self.rules.force {
             let newest = self.name(found[0].0);
             let text = format!(
@@ -236,6 +232,7 @@ impl Controller {
         }
         // It was asked for this start, not for those that may follow.
         self.rules.force = false;
+        self.needs_suspects = false;
         let before: Vec<_> = self
             .recorded
             .iter()
@@ -264,6 +261,13 @@ impl Controller {
         self.serve_or_not(now);
         self.recover_by_itself(now);
         self.start_next_recovery(now);
+    }
+
+    /// The last transaction that is known to have been acknowledged.
+    pub(in crate::raid) fn acknowledged(&self) -> Tid {
+        let recorded = self.recorded.as_ref();
+        let recorded = recorded.map_or(Tid::ZERO, |record| record.head);
+        recorded.max(self.head)
     }
 
     fn names_in_order(&self) -> Vec<String> {
@@ -344,6 +348,15 @@ impl Controller {
             self.emit(Effect::Assemble { members: rest });
             return false;
         }
+        if !self.needs_suspects {
+            // Those that were left out so far may be what makes a majority.
+            self.needs_suspects = true;
+            self.phase = Phase::Opening {
+                first_open: Some(now.monotonic),
+            };
+            self.say_what_is_waited_for();
+            return false;
+        }
         let names: Vec<String> = found.iter().map(|(id, _)| self.name(*id)).collect();
         let text = format!(
             "another member, or an operator: {} have diverged, and no majority says which is right",
@@ -403,10 +416,12 @@ impl Controller {
             let next = match compared {
                 Some(Compared::Level) => State::InSync,
                 Some(Compared::Behind) => State::Degraded(Out::because("behind at the start")),
-                Some(Compared::Diverged { reason }) => State::Degraded(Out {
-                    needs_operator: true,
-                    ..Out::because(reason)
-                }),
+                Some(Compared::Diverged { reason } | Compared::Swapped { reason }) => {
+                    State::Degraded(Out {
+                        needs_operator: true,
+                        ..Out::because(reason)
+                    })
+                }
                 Some(Compared::Unknown(why)) if was_in_sync => absent(why),
                 None if was_in_sync => match &member.link {
                     Link::Opening { failed: Some(why) } => absent(why),

@@ -318,7 +318,7 @@ async fn only(storage: &dyn Storage, tid: Tid) -> Result<Option<HistoryTxn>, Sto
 
 /// Whether packing can have removed this transaction from the source: then every object in it has
 /// a later revision there, or is gone.
-async fn was_packed_away(
+pub(super) async fn was_packed_away(
     source: &dyn Storage,
     transaction: &HistoryTxn,
 ) -> Result<bool, StorageError> {

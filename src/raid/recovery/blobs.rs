@@ -206,7 +206,7 @@ impl Job {
 }
 
 /// Whether a record is that of a blob. Blocks for a record that is a piece of a file.
-fn is_blob(record: &HistoryRecord) -> Result<bool, Fault> {
+pub(in crate::raid) fn is_blob(record: &HistoryRecord) -> Result<bool, Fault> {
     let Some(data) = record.data.payload() else {
         return Ok(false);
     };

@@ -85,7 +85,7 @@ impl Job {
         if until.is_some() {
             // Clients wait, and between two batches the time is looked at.
             return Amount {
-                transactions: BATCH_TRANSACTIONS / 4,
+                transactions: BATCH_TRANSACTIONS / 64,
                 bytes: BATCH_BYTES / 8,
             };
         }

@@ -41,6 +41,7 @@ use crate::zodb::{HistoryTxn, Tid, TidRange};
 pub(super) use analyse::analyse;
 use analyse::{Broken, Relation, empty_it, relate};
 use blobs::WithoutFile;
+pub(super) use blobs::is_blob;
 pub(super) use start::{assemble, measure_lack};
 
 /// The recovery that runs, or ended last.
@@ -160,6 +161,12 @@ const ROUNDS: u32 = 8;
 /// So little is always copied under the lock.
 const SHORT_BYTES: u64 = 1 << 20;
 const SHORT_TRANSACTIONS: u64 = 4096;
+/// What can be copied under the lock from and to whoever is slowest.
+const FEWEST_TRANSACTIONS: u64 = 32;
+/// A call of a recovery may be many questions of its own, of which the storage judges each: how long a
+/// history is, and how large a transaction, says nothing about the health of who is asked for it. This
+/// is for one that hangs and does not notice.
+const LONGEST_CALL: Duration = Duration::from_mins(10);
 
 impl Job {
     async fn run(mut self) {
@@ -273,12 +280,12 @@ impl Job {
         call: impl Future<Output = Result<T, StorageError>>,
         whose: impl FnOnce(Fault) -> Halt,
     ) -> Result<T, Halt> {
-        let limit = self.runner.options.member_timeout;
+        let after = LONGEST_CALL;
         tokio::select! {
             () = self.work.stop().requested() => Err(Halt::Cancelled),
-            answer = tokio::time::timeout(limit, call) => match answer {
+            answer = tokio::time::timeout(after, call) => match answer {
                 Ok(answer) => answer.map_err(|error| whose(as_fault(error))),
-                Err(_) => Err(whose(self.runner.timeout("a recovery"))),
+                Err(_) => Err(whose(Fault::Timeout { what: "a recovery", after })),
             },
         }
     }
@@ -303,11 +310,8 @@ impl Job {
         batch: Vec<HistoryTxn>,
         bytes: u64,
     ) -> Result<(), Halt> {
-        // Each is a commit of its own where the target is a ZEO server, made durable one by one. Who does
-        // not answer at all is found sooner by what it is asked otherwise.
-        const SLOWEST_TRANSACTIONS_PER_S: u64 = 50;
-        let transactions = Duration::from_secs(batch.len() as u64 / SLOWEST_TRANSACTIONS_PER_S);
-        let (what, after) = ("a recovery", self.runner.patience(bytes) + transactions);
+        // Each is a commit of its own where the target is a ZEO server, made durable one by one.
+        let (what, after) = ("a recovery", self.runner.patience(bytes) + LONGEST_CALL);
         match tokio::time::timeout(after, target.restore(batch)).await {
             Ok(Ok(())) => Ok(()),
             // It holds something later than what it was found to end with.
@@ -509,8 +513,8 @@ impl Job {
                     bytes: self.copied.bytes - before.bytes + self.missing.bytes,
                 });
             }
-            let short =
-                missing.bytes <= self.short_bytes() && missing.transactions <= SHORT_TRANSACTIONS;
+            let (bytes, transactions) = self.short();
+            let short = missing.bytes <= bytes && missing.transactions <= transactions;
             if short && !(once && round == 0) {
                 break;
             }
@@ -524,17 +528,19 @@ impl Job {
     }
 
     /// What can surely be copied under the lock.
-    fn short_bytes(&self) -> u64 {
-        let speed = self
+    fn short(&self) -> (u64, u64) {
+        let (bytes, transactions) = self
             .runner
             .look(|core| {
-                core.recovery
-                    .as_ref()
-                    .map(|r| r.handle.progress().bytes_per_second)
+                let progress = core.recovery.as_ref()?.handle.progress();
+                Some((progress.bytes_per_second, progress.transactions_per_second))
             })
             .unwrap_or_default();
         let half = self.runner.options.catch_up_limit.as_secs_f64() / 2.0;
-        ((speed * half) as u64).max(SHORT_BYTES)
+        (
+            ((bytes * half) as u64).max(SHORT_BYTES),
+            ((transactions * half) as u64).clamp(FEWEST_TRANSACTIONS, SHORT_TRANSACTIONS),
+        )
     }
 
     async fn catch_up(

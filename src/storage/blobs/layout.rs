@@ -46,6 +46,12 @@ pub(super) fn file_name(tid: Tid) -> String {
     repr(tid.to_bytes()) + ".blob"
 }
 
+/// Whose file has this name.
+pub(super) fn tid_of(name: &str) -> Option<Tid> {
+    let digits = name.strip_prefix("0x")?.strip_suffix(".blob")?;
+    u64::from_str_radix(digits, 16).ok().map(Tid)
+}
+
 /// `oid_repr` and `tid_repr` of ZODB: as many whole bytes as are needed.
 fn repr(bytes: [u8; 8]) -> String {
     let first = bytes.iter().position(|byte| *byte != 0).unwrap_or(7);

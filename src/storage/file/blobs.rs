@@ -38,15 +38,17 @@ impl Engine {
         self.usable()?;
         let found = self.blob_directory()?.find(oid, serial);
         let found = found.map_err(|error| blob_fault("opening", oid, serial, error))?;
-        // A file that a crash has left is nobody's.
-        match found {
-            Some(blob) if self.has_revision(oid, serial)? => Ok(blob),
-            _ => Err(Answer::NoSuchObject(oid).into()),
-        }
+        // Not looked up in the index: what packing keeps for a later undo is not found there.
+        Ok(found.ok_or(Answer::NoSuchObject(oid))?)
+    }
+
+    /// Whether there is anything of an object.
+    pub(super) fn has_object(&self, oid: Oid) -> bool {
+        self.state.read().index.get(oid).is_some()
     }
 
     /// Whether an object has a revision of this transaction. Waits for the disk.
-    fn has_revision(&self, oid: Oid, serial: Tid) -> Result<bool> {
+    pub(super) fn has_revision(&self, oid: Oid, serial: Tid) -> Result<bool> {
         match self.written_in(oid, serial, Patience::Some) {
             Ok(there) => Ok(there),
             Err(miss) => match self.waited(miss) {
@@ -71,7 +73,11 @@ impl Engine {
             };
             blobs.settle(unsettled, keep).map_err(fault)?;
         }
-        Ok(())
+        match super::pack::remove_listed(self, false) {
+            Err(StorageError::Answer(answer)) => Err(self.damaged(answer)),
+            Err(StorageError::Fault(fault)) => Err(fault),
+            Ok(()) => Ok(()),
+        }
     }
 }
 

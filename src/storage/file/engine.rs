@@ -14,7 +14,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
 
@@ -34,6 +34,9 @@ use crate::zodb::{Oid, Tid};
 /// Work for the thread that writes.
 pub(super) type Job = Box<dyn FnOnce(&Arc<Engine>) + Send>;
 
+#[cfg(test)]
+pub(super) type AtStep = Box<dyn FnMut(&'static str) + Send>;
+
 /// An open file.
 pub(super) struct Engine {
     pub(super) paths: Paths,
@@ -41,8 +44,20 @@ pub(super) struct Engine {
     pub(super) state: RwLock<State>,
     /// Where the files of blobs are, where there are any.
     pub(super) blobs: Option<Arc<BlobDirectory>>,
-    /// Rises when what was finished is taken back: positions from before mean nothing then.
+    /// Rises when what was finished is taken back or packed: positions from before mean nothing then.
     pub(super) generation: AtomicU64,
+    /// Rises when what was finished is taken back: the file from before is not there any more. (Packing
+    /// leaves it as it was to who has it open.)
+    pub(super) rewinds: AtomicU64,
+    /// Held while the index file is replaced, or the data file that it is of.
+    pub(super) index_file: Mutex<()>,
+    /// Somebody packs.
+    pub(super) packing: AtomicBool,
+    /// Held by the thread that packs while it works.
+    pub(super) packer: Mutex<()>,
+    /// Told of every step of packing that a crash could come after.
+    #[cfg(test)]
+    pub(super) at_step: Mutex<Option<AtStep>>,
     pub(super) tail: Mutex<Tail>,
     /// Something is there to be synced, or nothing will be any more.
     pub(super) to_sync: Condvar,
@@ -143,6 +158,12 @@ impl Engine {
             paths,
             options,
             generation: AtomicU64::new(0),
+            rewinds: AtomicU64::new(0),
+            index_file: Mutex::new(()),
+            packing: AtomicBool::new(false),
+            packer: Mutex::new(()),
+            #[cfg(test)]
+            at_step: Mutex::new(None),
             to_sync: Condvar::new(),
             settled: Condvar::new(),
             slot: Arc::new(Semaphore::new(1)),
@@ -291,6 +312,8 @@ impl Engine {
                 tracing::error!(file = %self.paths.data.display(), "a thread of the file panicked");
             }
         }
+        // The thread that packs looks now and then whether it should stop.
+        drop(self.packer.lock());
         let healthy = self.usable().is_ok();
         self.refuse(self.closed());
         if first && healthy {
@@ -325,12 +348,17 @@ impl Engine {
     /// Saves the index beside the data. That it cannot be saved only makes the next opening slower.
     pub(super) fn save_index(&self) {
         let path = &self.paths.index;
-        let (image, end) = {
+        let (image, end, generation) = {
             let state = self.state.read();
             let image = super::index_file::Image::of(&state.index, state.end);
-            (image, state.end)
+            (image, state.end, self.generation.load(Ordering::Acquire))
         };
-        match image.save(path) {
+        let still_right = || {
+            let index_file = self.index_file.lock();
+            let same = self.generation.load(Ordering::Acquire) == generation;
+            same.then_some(index_file)
+        };
+        match image.save(path, still_right) {
             Ok(()) => self.saved_at.store(end, Ordering::Relaxed),
             Err(error) => {
                 let fault = Fault::io(format!("writing {}", path.display()), error);

@@ -33,7 +33,7 @@ pub(super) struct Walk {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) end: u64,
     last: Tid,
-    generation: u64,
+    rewinds: u64,
 }
 
 impl Walk {
@@ -45,8 +45,14 @@ impl Walk {
             disk: Arc::clone(&state.disk),
             end: state.end,
             last: state.last,
-            generation: engine.generation.load(std::sync::atomic::Ordering::Acquire),
+            rewinds: engine.rewinds.load(std::sync::atomic::Ordering::Acquire),
         })
+    }
+
+    /// Whether the end of the history was, since this walk began.
+    pub(super) fn was_taken_back(&self) -> bool {
+        use std::sync::atomic::Ordering::Acquire;
+        self.rewinds != self.engine.rewinds.load(Acquire)
     }
 
     fn fault(&self, error: std::io::Error) -> Fault {
@@ -169,12 +175,7 @@ impl Walk {
             .disk
             .read_at(&mut chunk, at)
             .map_err(|error| self.fault(error))?;
-        if self.generation
-            != self
-                .engine
-                .generation
-                .load(std::sync::atomic::Ordering::Acquire)
-        {
+        if self.was_taken_back() {
             return Err(Fault::Closed("the end of the history was taken back".to_owned()).into());
         }
         if filled < want {

@@ -54,8 +54,9 @@ impl Image {
         Image(out)
     }
 
-    /// Writes it beside, syncs it and renames it, so that there is always a whole one.
-    pub(super) fn save(&self, path: &Path) -> io::Result<()> {
+    /// Writes it beside, syncs it and renames it, so that there is always a whole one. Where `right`
+    /// gives nothing by then, it is left as it was; what it gives is held while it is renamed.
+    pub(super) fn save<G>(&self, path: &Path, right: impl FnOnce() -> Option<G>) -> io::Result<()> {
         let mut beside = path.as_os_str().to_owned();
         beside.push(".index_tmp");
         let beside = Path::new(&beside);
@@ -63,7 +64,10 @@ impl Image {
         file.write_all(&self.0)?;
         let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
-        std::fs::rename(beside, path)?;
+        match right() {
+            Some(_held) => std::fs::rename(beside, path)?,
+            None => std::fs::remove_file(beside)?,
+        }
         sync_folder_of(path)
     }
 }
@@ -281,7 +285,9 @@ mod tests {
         let path = folder.path().join("Data.fs.index");
         assert!(load(&path).unwrap().is_none());
         for position in [200_000, 0x7fff_ffff, 0x8000_0000, (1 << 48) - 1] {
-            Image::of(&sample(), position).save(&path).unwrap();
+            Image::of(&sample(), position)
+                .save(&path, || Some(()))
+                .unwrap();
             let saved = load(&path).unwrap().unwrap();
             assert_eq!(saved.position, position);
             let pairs = |index: &Index| index.iter_from(Oid(0)).collect::<Vec<_>>();

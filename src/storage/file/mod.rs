@@ -11,6 +11,7 @@
 //!   one; [`undo_log`] lists those that can be. [`restore`]: whole transactions from another copy, with
 //!   [`origin`] for the back-pointers. [`append`]: writing either. [`rewind`]: taking back.
 //! - [`blobs`]: the files that belong to records.
+//! - [`pack`]: a smaller file in the place of this one, with [`references`] for what keeps what alive.
 //!
 //! It does not know Python: conflicts are resolved by clients, and where undoing would need it, it
 //! cannot be done.
@@ -39,9 +40,11 @@ mod index_file;
 mod lock;
 mod open;
 mod origin;
+mod pack;
 mod plan;
 mod read;
 mod recent;
+mod references;
 mod restore;
 mod rewind;
 mod scan;
@@ -214,7 +217,7 @@ impl Storage for FileStorage {
             rewind: true,
             undo: true,
             blobs: self.0.blobs.is_some(),
-            pack: false,
+            pack: true,
             shared: false,
             read_only: false,
         }
@@ -301,6 +304,10 @@ impl Storage for FileStorage {
     ) -> Result<Vec<Undoable>> {
         let search = undo_log::Search::new(first, last, specification);
         self.walk(move |walk| walk.undo_info(search)).await
+    }
+
+    async fn pack(&self, time: f64) -> Result<()> {
+        self.pack_to(time).await
     }
 
     fn subscribe(&self) -> Invalidations {

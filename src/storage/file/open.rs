@@ -20,6 +20,7 @@ use super::format::{FIRST, MAGIC, is_magic};
 use super::index::Index;
 use super::index_file;
 use super::lock::LockFile;
+use super::pack;
 use super::recent::Recent;
 use super::scan::{last_before, scan};
 use super::{FileOptions, Paths};
@@ -34,6 +35,7 @@ pub(super) fn open(path: &Path, options: FileOptions) -> Result<Arc<Engine>, Fau
         must_have_folder(blob_dir)?;
     }
     let lock = LockFile::take(&beside(path, ".lock"))?;
+    pack::clear_leftovers(path)?;
     let disk = match FileDisk::open(path) {
         Ok(disk) => disk,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -36,6 +36,7 @@ impl Engine {
         }
         let extent = walk.measure_after(keep.unwrap_or(Tid::ZERO))?;
         // An index that knows of what is gone would be believed if the same length came again.
+        let _index_file = self.index_file.lock();
         self.remove_index()?;
         let file = if cut == FIRST {
             self.begin_anew(&walk)?
@@ -85,7 +86,7 @@ impl Engine {
             self.poison(&self.fault("cutting the end from", error));
             return Err(self.refusal().into());
         }
-        self.replace(|state| {
+        self.take_back(|state| {
             state.index = index;
             state.last = last;
             state.end = cut;
@@ -151,7 +152,7 @@ impl Engine {
                 return Err(self.refusal().into());
             }
         };
-        self.replace(|state| {
+        self.take_back(|state| {
             *state = State {
                 disk: Arc::new(disk),
                 index: Index::default(),
@@ -163,8 +164,13 @@ impl Engine {
         Ok(file)
     }
 
+    fn take_back(&self, change: impl FnOnce(&mut State)) {
+        self.rewinds.fetch_add(1, Ordering::Release);
+        self.replace(change);
+    }
+
     /// Shows another past. Loads that are under way begin again.
-    fn replace(&self, change: impl FnOnce(&mut State)) {
+    pub(super) fn replace(&self, change: impl FnOnce(&mut State)) {
         let (end, last) = {
             let mut state = self.state.write();
             change(&mut state);
@@ -178,7 +184,7 @@ impl Engine {
         self.saved_at.store(end, Ordering::Relaxed);
     }
 
-    fn remove_index(&self) -> Result<(), Fault> {
+    pub(super) fn remove_index(&self) -> Result<(), Fault> {
         let index = &self.paths.index;
         match std::fs::remove_file(index) {
             Ok(()) => sync_folder_of(index),

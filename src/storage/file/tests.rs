@@ -7,6 +7,7 @@ mod crash;
 mod damage;
 mod model;
 mod oracle;
+mod packing;
 
 storage_suite!(fixture());
 

@@ -13,13 +13,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::Inner;
 use super::errors::{meant, unexpected};
 use super::link::{Asked, Handler, Link, closed};
-use crate::storage::{Fault, History, Result, StorageError};
+use crate::storage::{Answer, Fault, History, Result, StorageError};
 use crate::wire::{Call, Expected, IteratedRecord, Reply, WireError};
 use crate::zodb::{HistoryRecord, HistoryTxn, RecordData, Tid, TidRange, TxnMeta};
 
@@ -35,6 +36,10 @@ const BYTES: u64 = 8 << 20;
 
 /// How often an iteration begins anew where its two iterators disagree, or its connection is lost.
 const TRIES: usize = 3;
+
+/// How often, and after which pause, an iteration is begun anew that met a transaction being written.
+const UNLUCKY_STARTS: usize = 20;
+const UNLUCKY_PAUSE: Duration = Duration::from_millis(25);
 
 /// Transactions without their records.
 pub(super) struct Headers {
@@ -96,13 +101,36 @@ impl Drop for Headers {
 }
 
 async fn start(link: &Link, range: TidRange) -> Result<i64> {
-    let call = Call::IteratorStart {
+    let call = || Call::IteratorStart {
         first: (!range.first.is_zero()).then_some(range.first),
         last: (range.last != Tid::MAX).then_some(range.last),
     };
-    match link.call(call).await? {
+    for _ in 0..UNLUCKY_STARTS {
+        match link.call(call()).await? {
+            Reply::Iterator(iterator) => return Ok(iterator),
+            Reply::Error(error) if is_unlucky(&error) => {
+                tokio::time::sleep(UNLUCKY_PAUSE).await;
+            }
+            other => return Err(unexpected(other, "`iterator_start`")),
+        }
+    }
+    match link.call(call()).await? {
         Reply::Iterator(iterator) => Ok(iterator),
         other => Err(unexpected(other, "`iterator_start`")),
+    }
+}
+
+/// Whether Python's `FileIterator` has met the end of the file while a transaction was being written to
+/// it. It finds its start by looking at the last transaction first; what it does where it cannot read that
+/// fails as well, in small files by a slip in the name of a method (ZODB `FileStorage.py`,
+/// `FileIterator._skip_to_start`).
+fn is_unlucky(error: &WireError) -> bool {
+    match error {
+        WireError::Answer(Answer::Other { class, text }) => {
+            class == "builtins.AttributeError" && text.contains("_scan_foreward")
+        }
+        WireError::Value(text) => text.contains("find last transaction"),
+        _ => false,
     }
 }
 

@@ -32,21 +32,28 @@ use tokio::time::timeout;
 
 use super::Inner;
 use super::errors::{failed, unexpected};
+use super::iterate::Headers;
 use super::ledger::Ledger;
 use super::link::{Handler, closed};
 use super::sending::{Granted, Sending, VoteAsked, must_be_later, not_empty};
 use crate::storage::{Answer, Fault, Result};
 use crate::wire::{Call, Reply, WireError};
-use crate::zodb::{Blob, HistoryRecord, HistoryTxn, Oid, Op, RecordData, Tid};
+use crate::zodb::{Blob, HistoryRecord, HistoryTxn, Oid, Op, RecordData, Tid, TidRange};
 
 pub(super) async fn restore(inner: &Arc<Inner>, batch: Vec<HistoryTxn>) -> Result<()> {
     inner.heard.alive()?;
     if inner.capabilities.read_only {
         return Err(Answer::ReadOnly.into());
     }
-    check(&batch, inner.heard.ledger.last())?;
+    let (Some(first), last) = (batch.first(), inner.heard.ledger.last()) else {
+        return Ok(());
+    };
+    // A server that cut a damaged tail at its start goes on telling the TID of what it has cut.
+    let untrue = (first.tid <= last && !holds_any(inner, first.tid).await?).then_some(last);
+    check(&batch, if untrue.is_some() { Tid::ZERO } else { last })?;
     let mut run = Run {
         inner,
+        untrue,
         place: Arc::new(inner.place().await?),
         id: inner.txn_ids.fetch_add(1, Ordering::Relaxed),
         written: BTreeMap::new(),
@@ -60,6 +67,17 @@ pub(super) async fn restore(inner: &Arc<Inner>, batch: Vec<HistoryTxn>) -> Resul
         Some(last) => run.settled(run.finish(last, false)?).await,
         None => Ok(()),
     }
+}
+
+/// Whether the server holds this transaction, or a later one.
+async fn holds_any(inner: &Arc<Inner>, from: Tid) -> Result<bool> {
+    let link = inner.reader()?;
+    let range = TidRange {
+        first: from,
+        last: Tid::MAX,
+    };
+    let mut headers = Headers::begin(&link, range).await?;
+    Ok(headers.next(1).await?.is_some())
 }
 
 /// What can be seen without asking.
@@ -79,6 +97,8 @@ fn check(batch: &[HistoryTxn], mut last: Tid) -> Result<(), Answer> {
 /// One batch.
 struct Run<'a> {
     inner: &'a Arc<Inner>,
+    /// What the server says is its last transaction, and does not hold.
+    untrue: Option<Tid>,
     /// On the main connection; kept until the last finish is answered.
     place: Arc<OwnedSemaphorePermit>,
     /// The id of all its transactions.
@@ -115,6 +135,9 @@ impl Run<'_> {
         let (mut sending, asked) = sent?;
         let lock_timeout = self.inner.options.lock_timeout;
         match sending.granted(asked, lock_timeout).await? {
+            Granted::Ready { after, .. } if Some(after) == self.untrue => {
+                Ok(Voted { sending, tid })
+            }
             Granted::Ready { after, .. } => {
                 // Others' transactions are told before ours is finished.
                 let patience = self.inner.options.call_timeout;

@@ -16,7 +16,7 @@ fn a_server_without_room_is_taken_out_and_recovered_when_it_has_some() {
         blobs: false,
         ..LabSetup::default()
     };
-    let lab = Lab::on(instance, setup);
+    let mut lab = Lab::on(instance, setup);
     lab.instance.start().ok();
     lab.instance.wait_optimal();
     let mut workers = lab.workers(3);
@@ -31,11 +31,15 @@ fn a_server_without_room_is_taken_out_and_recovered_when_it_has_some() {
     });
     let reason = member["reason"].as_str().unwrap_or_default();
     assert!(
-        reason.contains("No space left") || reason.contains("OSError"),
+        reason.contains("no space left"),
         "the reason names it: {member:#}"
     );
     workers.wait_for_more(3);
     disk.resize(64 * 1024);
+    // What the failed vote has left at the end of the file keeps ZODB's own iterator from finding its
+    // start; opened anew, the server cuts it.
+    lab.servers[0].stop();
+    lab.servers[0].start();
     lab.hurry("zeo1");
     lab.instance.wait_optimal();
     workers.wait_for_more(2);

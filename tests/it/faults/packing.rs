@@ -19,7 +19,8 @@ const LONG_AGO: &[&str] = &["pack", "--days", "1"];
 #[test]
 fn an_array_is_packed_one_member_after_the_other() {
     let lab = Lab::started(TWO);
-    let mut workers = lab.workers(2);
+    // While members differ in what is packed, nothing is undone.
+    let mut workers = lab.workers_of(2, "blob,iterate,cold");
     workers.wait_for_more(3);
     for _ in 0..2 {
         let run = lab.instance.run(LONG_AGO).ok();
@@ -32,11 +33,7 @@ fn an_array_is_packed_one_member_after_the_other() {
 /// One after the other they forget the same, and clients go on reading and writing.
 #[test]
 fn packed_to_now_all_members_forget_the_same() {
-    let setup = LabSetup {
-        servers: 2,
-        files: 1,
-        ..TWO
-    };
+    let setup = LabSetup { servers: 3, ..TWO };
     let mut lab = Lab::started(setup);
     let mut workers = lab.workers_of(2, "blob,cold");
     workers.wait_for_more(5);
@@ -50,7 +47,8 @@ fn packed_to_now_all_members_forget_the_same() {
 #[test]
 fn a_member_that_fails_while_it_packs_does_not_hold_up_the_others() {
     let lab = Lab::started(TWO);
-    let mut workers = lab.workers(2);
+    // While members differ in what is packed, nothing is undone.
+    let mut workers = lab.workers_of(2, "blob,iterate,cold");
     workers.wait_for_more(2);
     for deed in [Deed::Cut, Deed::Stall] {
         lab.proxies[0].set_trap(Moment::Asked("pack"), deed);
@@ -70,21 +68,24 @@ fn a_member_that_fails_while_it_packs_does_not_hold_up_the_others() {
 #[test]
 fn nothing_is_packed_during_a_recovery_and_nothing_recovered_during_a_pack() {
     let lab = Lab::started(TWO);
-    let mut workers = lab.workers(2);
+    // While members differ in what is packed, nothing is undone.
+    let mut workers = lab.workers_of(2, "blob,iterate,cold");
     workers.wait_for_more(2);
     lab.instance.run(&["disable", "zeo1", "--yes"]).ok();
     workers.wait_for_more(4);
     lab.proxies[0].set_trap(Moment::Asked("restorea"), Deed::Stall);
     lab.instance.run(&["recover", "zeo1", "--detach"]).ok();
     lab.proxies[0].wait_sprung(PATIENCE);
-    lab.instance.run(&["pack"]).ended(1).says("zeo1");
+    lab.instance.run(LONG_AGO).ended(1).says("zeo1");
     lab.proxies[0].mend();
     lab.hurry("zeo1");
     lab.instance.wait_optimal();
 
     lab.proxies[0].set_trap(Moment::Asked("pack"), Deed::Stall);
     lab.instance.run(&["disable", "zeo2", "--yes"]).ok();
-    lab.instance.run(&["pack", "--detach"]).ok();
+    let mut detached = LONG_AGO.to_vec();
+    detached.push("--detach");
+    lab.instance.run(&detached).ok();
     lab.proxies[0].wait_sprung(PATIENCE);
     lab.proxies[0].mend();
     // It may have ended already: then nothing is refused.

@@ -44,6 +44,10 @@ pub(crate) const MEMBER_TIMEOUT: Duration = Duration::from_secs(2);
 /// under this load are slow themselves, which is what the rest is for.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(8);
 
+/// In seconds, after each commit of a client: what is lost is measured in commits, and has to be copied by
+/// Python servers that share two cores with everything else.
+const PAUSE: &str = "0.05";
+
 pub(crate) struct Lab {
     pub(crate) instance: Instance,
     /// `zeo1`, `zeo2`, …
@@ -70,8 +74,13 @@ impl Lab {
         let mut servers: Vec<ZeoServer> = (1..=setup.servers)
             .map(|number| ZeoServer::new(&folder, &format!("zeo{number}"), server_setup))
             .collect();
+        // Servers that share a folder of blobs clean it up when they start, and trip over each other.
+        let one_by_one = setup.settings.contains("everything");
         for server in &mut servers {
             server.launch();
+            if one_by_one {
+                server.wait_listening();
+            }
         }
         for server in &mut servers {
             server.wait_listening();
@@ -155,12 +164,13 @@ impl Lab {
     /// Clients that do this besides committing.
     pub(crate) fn workers_of(&self, count: u64, mix: &str) -> Workers {
         let address = &self.instance.address;
-        Workers::start_with(address, &self.instance.beside(""), count, &["--mix", mix])
+        let more = &["--mix", mix, "--pause", PAUSE];
+        Workers::start_with(address, &self.instance.beside(""), count, more)
     }
 
     /// Clients that do everything, with these arguments more.
     pub(crate) fn workers_with(&self, count: u64, more: &[&str]) -> Workers {
-        let mut all = vec!["--mix", "undo,iterate,cold"];
+        let mut all = vec!["--mix", "undo,iterate,cold", "--pause", PAUSE];
         all.extend(more);
         let address = &self.instance.address;
         Workers::start_with(address, &self.instance.beside(""), count, &all)

@@ -10,7 +10,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -150,12 +150,7 @@ impl Proxy {
         self.shared.changed.notify_all();
     }
 
-    /// Passes nothing on, and closes nothing.
-    pub(crate) fn stall(&self) {
-        self.shared.state.lock().mode = Mode::Stall;
-    }
-
-    /// Holds every message up for so long.
+    /// Makes the way longer by so much.
     pub(crate) fn slow_down(&self, by: Duration) {
         self.shared.state.lock().mode = Mode::Slow(by);
     }
@@ -245,6 +240,8 @@ fn link(daemon: TcpStream, server: TcpStream, shared: &Arc<Shared>) {
     }
 }
 
+const AT_ONCE: Duration = Duration::from_millis(1);
+
 struct Link {
     shared: Arc<Shared>,
     way: Way,
@@ -255,10 +252,24 @@ struct Link {
 impl Link {
     /// Until either end hangs up.
     fn pump(&mut self) {
+        let mut passed = Instant::now();
         while let Some(payload) = self.next() {
+            // What comes at once was on its way while the one before was held up: a long way, not a
+            // narrow one.
+            if passed.elapsed() > AT_ONCE {
+                self.hold_up();
+            }
             if self.pass(&payload).is_none() {
                 return;
             }
+            passed = Instant::now();
+        }
+    }
+
+    fn hold_up(&self) {
+        let mut state = self.shared.state.lock();
+        if let Mode::Slow(by) = state.mode {
+            self.shared.changed.wait_for(&mut state, by);
         }
     }
 
@@ -312,9 +323,6 @@ impl Link {
 
     fn wait_until_open(&self) {
         let mut state = self.shared.state.lock();
-        if let Mode::Slow(by) = state.mode {
-            self.shared.changed.wait_for(&mut state, by);
-        }
         while state.mode == Mode::Stall {
             self.shared.changed.wait(&mut state);
         }
@@ -388,9 +396,7 @@ impl Link {
             let mut out = vec![0x94, 0xd3];
             out.extend(id.to_be_bytes());
             out.push(2);
-            for part in [".reply"] {
-                text(part, &mut out);
-            }
+            text(".reply", &mut out);
             out.push(0x92);
             text(class, &mut out);
             out.push(0x91);

@@ -65,13 +65,6 @@ impl ZeoServer {
         fs::write(self.folder.join("zeo.conf"), text).expect("writing zeo.conf");
     }
 
-    /// Started, and it answers.
-    pub(crate) fn started(folder: &Path, name: &str, setup: ZeoSetup) -> Self {
-        let mut server = Self::new(folder, name, setup);
-        server.start();
-        server
-    }
-
     pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
@@ -82,10 +75,6 @@ impl ZeoServer {
 
     pub(crate) fn blobs(&self) -> PathBuf {
         self.folder.join("blobs")
-    }
-
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
     }
 
     pub(crate) fn log(&self) -> String {
