@@ -158,7 +158,11 @@ impl Run<'_> {
         let mut sending = Sending::begin(&self.inner.main, self.id, meta, Some(tid))?;
         let mut ops = Vec::with_capacity(records.len());
         for (at, record) in records.iter().enumerate() {
-            let again = || records[at + 1..].iter().any(|later| later.oid == record.oid);
+            let again = || {
+                records[at + 1..]
+                    .iter()
+                    .any(|later| later.oid == record.oid)
+            };
             match (&record.blob, record.data.payload()) {
                 // The last record of an object is its revision.
                 (Some(blob), Some(data)) if !again() => ops.push(Op::StoreBlob {

@@ -220,7 +220,10 @@ impl Sending {
             for chunk in pieces {
                 at += chunk.len() as u64;
                 self.link.room().await?;
-                self.checked(&mut self.link.quiet_flight()?, Call::StoreBlobChunk { chunk })?;
+                self.checked(
+                    &mut self.link.quiet_flight()?,
+                    Call::StoreBlobChunk { chunk },
+                )?;
             }
         }
         let txn = self.txn.clone();
