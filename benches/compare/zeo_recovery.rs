@@ -15,8 +15,8 @@ use zeoraidctl::raid::{
     Array, ArrayOptions, ArrayState, ClusterMode, FailMode, FileRecord, MemberSpec, Membership,
     RecordStore, Spool, Standing, StartPolicy,
 };
-use zeoraidctl::storage::zeo::{ZeoAddress, ZeoOpener, ZeoOptions};
 use zeoraidctl::storage::Opener;
+use zeoraidctl::storage::zeo::{ZeoAddress, ZeoOpener, ZeoOptions};
 use zeoraidctl::zodb::{HistoryRecord, HistoryTxn, Oid, RecordData, Tid, TxnMeta};
 
 use super::Plan;
