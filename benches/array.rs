@@ -8,8 +8,8 @@ use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use zeoraidctl::job::Rate;
 use zeoraidctl::raid::{
-    Array, ArrayOptions, FailMode, MemberSpec, Membership, RecordError, RecordStore, Serving,
-    Spool, StartPolicy,
+    Array, ArrayOptions, ClusterMode, FailMode, MemberSpec, Membership, RecordError, RecordStore,
+    Serving, Spool, StartPolicy,
 };
 use zeoraidctl::storage::memory::MemoryOpener;
 use zeoraidctl::storage::{Opener, Storage, Vote};
@@ -36,6 +36,7 @@ async fn array(cache_bytes: u64) -> (Array, Vec<MemoryOpener>) {
     });
     let options = ArrayOptions {
         name: "bench".into(),
+        cluster_mode: ClusterMode::Single,
         start_policy: StartPolicy::InSync,
         force: false,
         min_optimal: 1,
@@ -52,6 +53,7 @@ async fn array(cache_bytes: u64) -> (Array, Vec<MemoryOpener>) {
             memory_bytes: 1 << 20,
         },
         invalidation_queue: 100,
+        shared_blobs: None,
     };
     let array = Array::start(
         options,

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use zeoraidctl::job::Rate;
 use zeoraidctl::raid::{
-    Array, ArrayOptions, ArrayState, FailMode, FileRecord, MemberSpec, Membership, RecordStore,
-    Spool, Standing, StartPolicy,
+    Array, ArrayOptions, ArrayState, ClusterMode, FailMode, FileRecord, MemberSpec, Membership,
+    RecordStore, Spool, Standing, StartPolicy,
 };
 use zeoraidctl::storage::Opener;
 use zeoraidctl::storage::file::{FileOpener, FileOptions};
@@ -237,6 +237,7 @@ async fn recover(folder: &Path, source: &Path) -> Duration {
 fn array_options(folder: &Path) -> ArrayOptions {
     ArrayOptions {
         name: "main".into(),
+        cluster_mode: ClusterMode::Single,
         start_policy: StartPolicy::InSync,
         force: false,
         min_optimal: 1,
@@ -253,5 +254,6 @@ fn array_options(folder: &Path) -> ArrayOptions {
             memory_bytes: 16 << 20,
         },
         invalidation_queue: 100,
+        shared_blobs: None,
     }
 }

@@ -29,6 +29,12 @@ pub trait AdminApi: Send + Sync + 'static {
     /// What a recovery of this member would have to do, found without changing anything.
     async fn analyse(&self, array: &str, member: &str) -> Result<Analysis, Problem>;
     async fn disable(&self, array: &str, member: &str) -> Result<MemberDetails, Problem>;
+    /// Begins to pack an array, one member after the other.
+    async fn pack(&self, array: &str, request: PackRequest) -> Result<Job, Problem>;
+    /// Of every array the jobs that run, and of each kind the one that ended last.
+    async fn jobs(&self) -> Result<Vec<Job>, Problem>;
+    async fn job(&self, id: &str) -> Result<Job, Problem>;
+    async fn cancel_job(&self, id: &str) -> Result<Job, Problem>;
     async fn reload(&self, dry_run: bool) -> Result<Reloaded, Problem>;
     async fn shutdown(&self) -> Result<(), Problem>;
     async fn reopen_logs(&self) -> Result<(), Problem>;
@@ -267,6 +273,9 @@ pub struct Recovery {
     pub phase: String,
     /// A sentence on what is done or waited for.
     pub note: Option<String>,
+    /// The transaction that the phase has come to.
+    #[serde(default)]
+    pub transaction: Option<String>,
     pub done: Lag,
     pub total: Lag,
     pub transactions_per_s: f64,
@@ -294,6 +303,73 @@ pub enum RecoveryState {
     Cancelled,
 }
 
+/// `POST …/pack`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PackRequest {
+    /// What is not needed to read the database as it was then, or later, is removed; now, where
+    /// nothing is said.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub to: Option<Timestamp>,
+}
+
+/// Long work on an array.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Job {
+    /// `pack-main-1`: the kind, the array, and a number that rises with each of them.
+    pub id: String,
+    pub kind: JobKind,
+    pub array: String,
+    pub state: JobState,
+    /// As a recovery's; `pack`.
+    pub phase: String,
+    /// A sentence on what is done or waited for.
+    pub note: Option<String>,
+    pub done: Lag,
+    pub total: Lag,
+    pub transactions_per_s: f64,
+    pub bytes_per_s: f64,
+    pub time_left_s: Option<u64>,
+    /// The members that it is done to, in their order.
+    pub members: Vec<JobMember>,
+    #[schema(value_type = String)]
+    pub started: Timestamp,
+    #[schema(value_type = Option<String>)]
+    pub ended: Option<Timestamp>,
+    /// Why it failed, and what can be done.
+    pub problem: Option<Problem>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum JobKind {
+    Pack,
+    Recovery,
+}
+
+/// How long work is.
+pub type JobState = RecoveryState;
+
+/// What a job does to one member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JobMember {
+    pub name: String,
+    pub state: JobMemberState,
+    /// Why it was left out, or failed.
+    pub reason: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum JobMemberState {
+    Waiting,
+    Running,
+    Done,
+    Skipped,
+    Failed,
+}
+
 /// `POST /v1/reload`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct Reloaded {
@@ -305,6 +381,9 @@ pub struct Reloaded {
     pub changed: Vec<String>,
     /// Settings that differ but take effect only after a restart.
     pub needs_restart: Vec<String>,
+    /// What the new configuration says that is allowed, but probably not meant.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// `GET /v1/configuration`.

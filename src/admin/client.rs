@@ -14,8 +14,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::api::{
-    AdminApi, Analysis, ArrayDetails, Configuration, Event, EventStream, MemberDetails,
-    NOT_RUNNING, Problem, RateLimit, RecoverRequest, Recovery, Reloaded, Status,
+    AdminApi, Analysis, ArrayDetails, Configuration, Event, EventStream, Job, MemberDetails,
+    NOT_RUNNING, PackRequest, Problem, RateLimit, RecoverRequest, Recovery, Reloaded, Status,
 };
 
 /// Where the daemon is.
@@ -284,6 +284,24 @@ impl AdminApi for AdminClient {
         Ok(self.call(Method::POST, &path, None::<&()>).await?)
     }
 
+    async fn pack(&self, array: &str, request: PackRequest) -> Result<Job, Problem> {
+        let path = array_path(array, "/pack");
+        Ok(self.call(Method::POST, &path, Some(&request)).await?)
+    }
+
+    async fn jobs(&self) -> Result<Vec<Job>, Problem> {
+        Ok(self.get("/v1/jobs").await?)
+    }
+
+    async fn job(&self, id: &str) -> Result<Job, Problem> {
+        Ok(self.get(&job_path(id)).await?)
+    }
+
+    async fn cancel_job(&self, id: &str) -> Result<Job, Problem> {
+        let path = job_path(id);
+        Ok(self.call(Method::DELETE, &path, None::<&()>).await?)
+    }
+
     async fn reload(&self, dry_run: bool) -> Result<Reloaded, Problem> {
         let path = format!("/v1/reload?dry_run={dry_run}");
         Ok(self.call(Method::POST, &path, None::<&()>).await?)
@@ -350,6 +368,10 @@ impl std::fmt::Debug for Target {
 
 fn array_path(array: &str, rest: &str) -> String {
     format!("/v1/arrays/{}{rest}", encoded(array))
+}
+
+fn job_path(id: &str) -> String {
+    format!("/v1/jobs/{}", encoded(id))
 }
 
 fn member_path(array: &str, member: &str, what: &str) -> String {

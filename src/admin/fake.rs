@@ -66,6 +66,7 @@ pub(crate) fn recovery(member: &str) -> Recovery {
         state: RecoveryState::Running,
         phase: "copy".into(),
         note: None,
+        transaction: None,
         done: Lag {
             transactions: 1,
             bytes: 10,
@@ -82,6 +83,33 @@ pub(crate) fn recovery(member: &str) -> Recovery {
         ended: None,
         set_aside: Vec::new(),
         queued: Vec::new(),
+        problem: None,
+    }
+}
+
+pub(crate) fn pack() -> Job {
+    Job {
+        id: "pack-main-1".into(),
+        kind: JobKind::Pack,
+        array: "main".into(),
+        state: JobState::Running,
+        phase: "pack".into(),
+        note: Some("a, 1 of 2".into()),
+        done: Lag::default(),
+        total: Lag {
+            transactions: 0,
+            bytes: 80,
+        },
+        transactions_per_s: 0.0,
+        bytes_per_s: 0.0,
+        time_left_s: None,
+        members: vec![JobMember {
+            name: "a".into(),
+            state: JobMemberState::Running,
+            reason: None,
+        }],
+        started: Timestamp::UNIX_EPOCH,
+        ended: None,
         problem: None,
     }
 }
@@ -207,6 +235,26 @@ impl AdminApi for Fake {
         }
         self.note(format!("disable {name}"));
         Ok(member(name, MemberState::Degraded))
+    }
+
+    async fn pack(&self, array: &str, request: PackRequest) -> Result<Job, Problem> {
+        Self::check(array, None)?;
+        self.note(format!("pack {:?}", request.to.map(|to| to.to_string())));
+        Ok(pack())
+    }
+
+    async fn jobs(&self) -> Result<Vec<Job>, Problem> {
+        Ok(vec![pack()])
+    }
+
+    async fn job(&self, id: &str) -> Result<Job, Problem> {
+        let found = Some(pack()).filter(|job| job.id == id);
+        found.ok_or_else(|| Problem::not_found(format!("there is no job {id}")))
+    }
+
+    async fn cancel_job(&self, id: &str) -> Result<Job, Problem> {
+        self.note(format!("cancel {id}"));
+        self.job(id).await
     }
 
     async fn reload(&self, dry_run: bool) -> Result<Reloaded, Problem> {

@@ -21,8 +21,8 @@ use futures_util::{Stream, StreamExt as _, future};
 use serde::de::DeserializeOwned;
 
 use super::api::{
-    AdminApi, Analysis, ArrayDetails, Configuration, Event, MemberDetails, Problem, RateLimit,
-    RecoverRequest, Recovery, Reloaded, Status,
+    AdminApi, Analysis, ArrayDetails, Configuration, Event, Job, MemberDetails, PackRequest,
+    Problem, RateLimit, RecoverRequest, Recovery, Reloaded, Status,
 };
 use super::guard::{Rules, Token, guard};
 use super::listen::{ListenError, Peer, Socket, Tcp};
@@ -44,6 +44,10 @@ pub(super) const ROUTES: &[(&str, &str)] = &[
     ("GET", "/v1/arrays/{array}/recovery"),
     ("PATCH", "/v1/arrays/{array}/recovery"),
     ("DELETE", "/v1/arrays/{array}/recovery"),
+    ("POST", "/v1/arrays/{array}/pack"),
+    ("GET", "/v1/jobs"),
+    ("GET", "/v1/jobs/{id}"),
+    ("DELETE", "/v1/jobs/{id}"),
     ("GET", "/v1/configuration"),
     ("GET", "/v1/events"),
     ("POST", "/v1/reload"),
@@ -124,6 +128,9 @@ fn router(admin: Admin, rules: Rules, stop: Stop) -> Router {
             "/v1/arrays/{array}/recovery",
             patch(change_recovery).get(recovery).delete(cancel_recovery),
         )
+        .route("/v1/arrays/{array}/pack", post(pack))
+        .route("/v1/jobs", get(jobs))
+        .route("/v1/jobs/{id}", get(job).delete(cancel_job))
         .route("/v1/configuration", get(configuration))
         .route("/v1/events", get(events))
         .route("/v1/reload", post(reload))
@@ -219,6 +226,35 @@ async fn cancel_recovery(
     Named(array): Named<String>,
 ) -> Answer<Recovery> {
     shared.admin.api.cancel_recovery(&array).await.map(Json)
+}
+
+#[utoipa::path(post, path = "/v1/arrays/{array}/pack", params(("array" = String, Path)),
+    request_body = PackRequest,
+    responses((status = 200, body = Job), (status = 404, body = Problem), (status = 409, body = Problem)))]
+async fn pack(
+    State(shared): State<Shared>,
+    Named(array): Named<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer<Job> {
+    let request: PackRequest = read(body, Some(PackRequest::default()))?;
+    shared.admin.api.pack(&array, request).await.map(Json)
+}
+
+#[utoipa::path(get, path = "/v1/jobs", responses((status = 200, body = Vec<Job>)))]
+async fn jobs(State(shared): State<Shared>) -> Answer<Vec<Job>> {
+    shared.admin.api.jobs().await.map(Json)
+}
+
+#[utoipa::path(get, path = "/v1/jobs/{id}", params(("id" = String, Path)),
+    responses((status = 200, body = Job), (status = 404, body = Problem)))]
+async fn job(State(shared): State<Shared>, Named(id): Named<String>) -> Answer<Job> {
+    shared.admin.api.job(&id).await.map(Json)
+}
+
+#[utoipa::path(delete, path = "/v1/jobs/{id}", params(("id" = String, Path)),
+    responses((status = 200, body = Job), (status = 404, body = Problem), (status = 409, body = Problem)))]
+async fn cancel_job(State(shared): State<Shared>, Named(id): Named<String>) -> Answer<Job> {
+    shared.admin.api.cancel_job(&id).await.map(Json)
 }
 
 #[utoipa::path(get, path = "/v1/configuration", responses((status = 200, body = Configuration)))]
@@ -409,6 +445,10 @@ impl IntoResponse for Problem {
         recovery,
         change_recovery,
         cancel_recovery,
+        pack,
+        jobs,
+        job,
+        cancel_job,
         configuration,
         events,
         reload,

@@ -118,6 +118,7 @@ pub enum Command {
     Details(commands::details::DetailsArgs),
     Recover(commands::recover::RecoverArgs),
     Disable(commands::disable::DisableArgs),
+    Pack(commands::pack::PackArgs),
     Events(commands::events::EventsArgs),
     Logtail(commands::logtail::LogtailArgs),
     Show(commands::show::ShowArgs),

@@ -1,7 +1,7 @@
-//! How far a recovery is, on the screen.
+//! How far long work is, on the screen.
 //!
-//! On a terminal bars, one for each member and phase; without one a line every ten seconds, and one at
-//! every change of phase. Both are told the same [`Recovery`]s and go to standard error.
+//! On a terminal bars, one for each member (or array) and phase; without one a line every ten seconds,
+//! and one at every change of phase. Both are told the same [`Step`]s and go to standard error.
 
 use std::time::Duration;
 
@@ -9,11 +9,50 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
 use super::output::{Paint, Printer, Style, escape, format};
-use crate::admin::api::{Lag, Recovery};
+use crate::admin::api::{Job, JobMemberState, Lag, Recovery};
 
-/// Shows how far a recovery is.
+/// How far it is at one moment.
+pub(super) struct Step {
+    /// The member that is recovered, the array that is packed.
+    of: String,
+    phase: String,
+    done: u64,
+    total: u64,
+    /// The rest in words.
+    amounts: String,
+}
+
+impl From<&Recovery> for Step {
+    fn from(recovery: &Recovery) -> Self {
+        let (done, total) = position(recovery);
+        Step {
+            of: recovery.member.clone(),
+            phase: recovery.phase.clone(),
+            done,
+            total,
+            amounts: amounts(recovery),
+        }
+    }
+}
+
+/// Counts members: nobody knows how far one of them is.
+impl From<&Job> for Step {
+    fn from(job: &Job) -> Self {
+        let waits = |state| matches!(state, JobMemberState::Waiting | JobMemberState::Running);
+        let done = job.members.iter().filter(|member| !waits(member.state));
+        Step {
+            of: job.array.clone(),
+            phase: job.phase.clone(),
+            done: done.count() as u64,
+            total: job.members.len() as u64,
+            amounts: escape(job.note.as_deref().unwrap_or_default()).into_owned(),
+        }
+    }
+}
+
+/// Shows how far it is.
 pub(super) trait Display {
-    fn show(&mut self, recovery: &Recovery);
+    fn show(&mut self, step: &Step);
 
     /// Takes away what is not finished: something else will be written. What is finished stays.
     fn end(&mut self, finished: bool);
@@ -37,7 +76,7 @@ pub(super) fn display(printer: &Printer) -> Box<dyn Display + '_> {
 struct Nothing;
 
 impl Display for Nothing {
-    fn show(&mut self, _: &Recovery) {}
+    fn show(&mut self, _: &Step) {}
     fn end(&mut self, _: bool) {}
 }
 
@@ -49,7 +88,7 @@ struct Bars {
 }
 
 struct Current {
-    member: String,
+    of: String,
     phase: String,
     bar: ProgressBar,
     has_total: bool,
@@ -64,10 +103,10 @@ impl Bars {
         }
     }
 
-    fn prefix(&self, recovery: &Recovery) -> String {
-        let member = escape(&recovery.member).into_owned();
-        let member = self.style.paint(Paint::Strong, &format!("{member:<8}"));
-        format!("{member} {:<9}", escape(&recovery.phase))
+    fn prefix(&self, step: &Step) -> String {
+        let of = escape(&step.of).into_owned();
+        let of = self.style.paint(Paint::Strong, &format!("{of:<8}"));
+        format!("{of} {:<9}", escape(&step.phase))
     }
 
     fn template(&self, has_total: bool) -> ProgressStyle {
@@ -95,19 +134,17 @@ impl Bars {
 }
 
 impl Display for Bars {
-    fn show(&mut self, recovery: &Recovery) {
-        let (done, total) = position(recovery);
-        let is_same = |current: &Current| {
-            current.member == recovery.member && current.phase == recovery.phase
-        };
+    fn show(&mut self, step: &Step) {
+        let (done, total) = (step.done, step.total);
+        let is_same = |current: &Current| current.of == step.of && current.phase == step.phase;
         if !self.current.as_ref().is_some_and(is_same) {
             self.close(true);
             let bar = self.all.add(ProgressBar::new(total));
             bar.set_style(self.template(total > 0));
-            bar.set_prefix(self.prefix(recovery));
+            bar.set_prefix(self.prefix(step));
             self.current = Some(Current {
-                member: recovery.member.clone(),
-                phase: recovery.phase.clone(),
+                of: step.of.clone(),
+                phase: step.phase.clone(),
                 bar,
                 has_total: total > 0,
             });
@@ -122,7 +159,7 @@ impl Display for Bars {
         }
         current.bar.set_length(total);
         current.bar.set_position(done.min(total));
-        current.bar.set_message(amounts(recovery));
+        current.bar.set_message(step.amounts.clone());
     }
 
     fn end(&mut self, finished: bool) {
@@ -148,30 +185,27 @@ impl<'a> Lines<'a> {
 }
 
 impl Display for Lines<'_> {
-    fn show(&mut self, recovery: &Recovery) {
-        let due = self.last.as_ref().is_none_or(|(when, member, phase)| {
-            *member != recovery.member || *phase != recovery.phase || when.elapsed() >= Lines::EVERY
+    fn show(&mut self, step: &Step) {
+        let due = self.last.as_ref().is_none_or(|(when, of, phase)| {
+            *of != step.of || *phase != step.phase || when.elapsed() >= Lines::EVERY
         });
         if !due {
             return;
         }
-        let member = escape(&recovery.member);
-        let phase = escape(&recovery.phase);
-        let (done, total) = position(recovery);
-        let percent = match percent(done, total) {
+        let of = escape(&step.of);
+        let phase = escape(&step.phase);
+        let percent = match percent(step.done, step.total) {
             Some(percent) => format!(" {percent} %"),
             None => String::new(),
         };
-        let amounts = amounts(recovery);
-        let amounts = if amounts.is_empty() {
-            amounts
-        } else {
-            format!(", {amounts}")
+        let amounts = match step.amounts.as_str() {
+            "" => String::new(),
+            amounts => format!(", {amounts}"),
         };
         self.printer
-            .note(&format!("{member}: {phase}{percent}{amounts}"));
+            .note(&format!("{of}: {phase}{percent}{amounts}"));
         let now = Instant::now();
-        self.last = Some((now, recovery.member.clone(), recovery.phase.clone()));
+        self.last = Some((now, step.of.clone(), step.phase.clone()));
     }
 
     fn end(&mut self, _: bool) {}

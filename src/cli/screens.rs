@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::prompt::script::Answer;
 use super::testing::{Bench, array, at, behind, copying, diverged, member, out, recovery};
 use crate::admin::api::{
-    ArrayDetails, ArrayState, CommitLock, MemberDetails, MemberState, Problem, Recovery,
-    RecoveryState, Reloaded,
+    ArrayDetails, ArrayState, CommitLock, Job, JobMember, JobMemberState, JobState, MemberDetails,
+    MemberState, Problem, Recovery, RecoveryState, Reloaded,
 };
 
 fn refused(name: &str) -> MemberDetails {
@@ -779,6 +779,7 @@ fn a_reload_says_what_it_did_or_would_do() {
         removed: vec!["main/copy2".into()],
         changed: vec!["arrays.main.cache: 64MiB -> 1GiB".into()],
         needs_restart: vec!["listen: 127.0.0.1:8100 -> 127.0.0.1:8200".into()],
+        warnings: vec!["etc/zeoraid.yaml:9:5: copy3 is on the same server; use another".into()],
     };
     insta::assert_snapshot!(bench.run("reload --dry-run"), @r#"
     exit 0
@@ -787,6 +788,7 @@ fn a_reload_says_what_it_did_or_would_do() {
     - main/copy2 would be removed
     ~ arrays.main.cache: 64MiB -> 1GiB
     ! listen: 127.0.0.1:8100 -> 127.0.0.1:8200   (after `zeoraidctl restart`)
+    ! etc/zeoraid.yaml:9:5: copy3 is on the same server; use another
     "#);
     let mistakes =
         vec!["etc/zeoraid.yaml:3:1: `lisen` is not known; did you mean `listen`?".into()];
@@ -798,6 +800,80 @@ fn a_reload_says_what_it_did_or_would_do() {
     error: the configuration has a mistake
       etc/zeoraid.yaml:3:1: `lisen` is not known; did you mean `listen`?
     Next: zeoraidctl check-config
+    "#);
+}
+
+/// A pack, as each look sees it: what its members are.
+fn packing(state: JobState, members: [(&str, JobMemberState); 2]) -> Job {
+    let member = |(name, state): (&str, JobMemberState)| JobMember {
+        name: name.to_owned(),
+        state,
+        reason: (state == JobMemberState::Skipped).then(|| "Already packing".to_owned()),
+    };
+    Job {
+        state,
+        members: members.into_iter().map(member).collect(),
+        ..crate::admin::fake::pack()
+    }
+}
+
+#[test]
+fn a_pack_goes_from_member_to_member() {
+    use JobMemberState::{Done, Running, Skipped, Waiting};
+    let bench = Bench::new(optimal());
+    *bench.daemon.jobs.lock() = [
+        packing(JobState::Running, [("copy1", Running), ("copy2", Waiting)]),
+        packing(JobState::Done, [("copy1", Done), ("copy2", Done)]),
+    ]
+    .into();
+    insta::assert_snapshot!(bench.run("pack --days 2"), @r#"
+    exit 0
+    -- stderr
+    main: pack 0 %, a, 1 of 2
+    ✔ main is packed: copy1, copy2
+    "#);
+    assert_eq!(
+        bench.asked(),
+        ["pack main 2026-11-18T09:16:41Z", "job pack-main-1"]
+    );
+
+    let bench = Bench::new(optimal());
+    *bench.daemon.jobs.lock() = [packing(
+        JobState::Done,
+        [("copy1", Done), ("copy2", Skipped)],
+    )]
+    .into();
+    insta::assert_snapshot!(bench.run("pack"), @r#"
+    exit 1
+    -- stderr
+    ✔ main is packed: copy1
+    warning: copy2 was not packed: Already packing
+    "#);
+    insta::assert_snapshot!(bench.run("pack --attach"), @r#"
+    exit 1
+    -- stderr
+    error: main is not being packed
+    Next: zeoraidctl pack
+    "#);
+    insta::assert_snapshot!(bench.run("pack --to tomorrow"), @r#"
+    exit 2
+    -- stderr
+    error: `tomorrow` is no date; write it like 2026-11-01, 2026-11-01T04:30 or 2026-11-01T04:30:00Z
+    "#);
+    *bench.daemon.jobs.lock() = [packing(
+        JobState::Running,
+        [("copy1", Running), ("copy2", Waiting)],
+    )]
+    .into();
+    insta::assert_snapshot!(bench.run("pack --detach"), @r#"
+    exit 0
+    -- stderr
+    ✔ main is being packed; come back with `zeoraidctl pack --attach`
+    "#);
+    insta::assert_snapshot!(bench.run("pack --cancel"), @r#"
+    exit 0
+    -- stderr
+    ✔ the pack of main ends after the member that is being packed
     "#);
 }
 

@@ -20,8 +20,9 @@ use super::output::{Output, Printer, Style};
 use super::prompt::script::{Answer, Script};
 use crate::admin::api::{
     AdminApi, Analysis, ArrayDetails, ArrayState, ArrayStatus, CommitLock, Configuration, Event,
-    EventStream, Finding, Lag, Level, MemberDetails, MemberState, Problem, RateLimit,
-    RecoverRequest, Recovery, RecoveryState, Reloaded, Setting, Status, Strategy, Transaction,
+    EventStream, Finding, Job, Lag, Level, MemberDetails, MemberState, PackRequest, Problem,
+    RateLimit, RecoverRequest, Recovery, RecoveryState, Reloaded, Setting, Status, Strategy,
+    Transaction,
 };
 
 /// The moment of every test.
@@ -38,6 +39,8 @@ pub(super) struct FakeDaemon {
     pub(super) analyses: Mutex<BTreeMap<String, Analysis>>,
     /// What each look at the recovery sees, in order; the last stays. With each, how the array is then.
     pub(super) recoveries: Mutex<VecDeque<(Recovery, Option<ArrayDetails>)>>,
+    /// What each look at the job sees, in order; the last stays.
+    pub(super) jobs: Mutex<VecDeque<Job>>,
     pub(super) reloaded: Mutex<Reloaded>,
     /// What every request is answered with instead.
     pub(super) problem: Mutex<Option<Problem>>,
@@ -59,6 +62,16 @@ impl FakeDaemon {
         found
             .cloned()
             .ok_or_else(|| Problem::not_found(format!("there is no array {name}; there is main")))
+    }
+
+    fn next_job(&self) -> Result<Job, Problem> {
+        let mut jobs = self.jobs.lock();
+        let next = if jobs.len() > 1 {
+            jobs.pop_front()
+        } else {
+            jobs.front().cloned()
+        };
+        next.ok_or_else(|| Problem::not_found("there is no such job"))
     }
 
     fn look(&self) -> Option<Recovery> {
@@ -163,6 +176,27 @@ impl AdminApi for FakeDaemon {
         }
         let found = array.members.into_iter().find(|other| other.name == member);
         found.ok_or_else(|| Problem::not_found(format!("there is no member {member}")))
+    }
+
+    async fn pack(&self, array: &str, request: PackRequest) -> Result<Job, Problem> {
+        let to = request.to.map(|to| to.to_string());
+        self.ask(format!("pack {array} {}", to.as_deref().unwrap_or("now")))?;
+        self.next_job()
+    }
+
+    async fn jobs(&self) -> Result<Vec<Job>, Problem> {
+        self.ask("jobs")?;
+        Ok(self.jobs.lock().iter().take(1).cloned().collect())
+    }
+
+    async fn job(&self, id: &str) -> Result<Job, Problem> {
+        self.ask(format!("job {id}"))?;
+        self.next_job()
+    }
+
+    async fn cancel_job(&self, id: &str) -> Result<Job, Problem> {
+        self.ask(format!("cancel {id}"))?;
+        self.next_job()
     }
 
     async fn reload(&self, dry_run: bool) -> Result<Reloaded, Problem> {
@@ -453,6 +487,7 @@ pub(super) fn recovery(member: &str, phase: &str) -> Recovery {
         state: RecoveryState::Running,
         phase: phase.into(),
         note: None,
+        transaction: None,
         done: Lag {
             transactions: 0,
             bytes: 0,

@@ -7,19 +7,24 @@
 
 pub mod model;
 
+mod address;
 mod check;
+mod claims;
 mod environment;
+mod members;
 mod mistake;
 mod read;
 mod section;
+mod together;
 mod units;
 
 use std::path::{Path, PathBuf};
 
 pub use mistake::{ConfigError, Mistake};
 pub use model::{
-    Address, Admin, ArrayConfig, Config, Encoding, FailMode, Limits, Log, LogFormat, LogLevel,
-    MemberConfig, MemberStorage, Origin, Rate, Setting, Spool, StartPolicy,
+    Address, Admin, ArrayConfig, BlobSharing, ClusterMode, Config, Encoding, FailMode, Limits, Log,
+    LogFormat, LogLevel, MemberConfig, MemberStorage, MemberTls, Origin, Pack, Rate, Setting,
+    SharedBlobs, Spool, StartPolicy, ZeoServer,
 };
 pub(crate) use read::line_of;
 pub use units::{format_duration, format_size, parse_duration, parse_size};
@@ -65,7 +70,12 @@ pub fn parse(
     if mistakes.is_empty() {
         environment::overlay(&mut root, environment);
         match check::check(&root, &instance, file) {
-            Ok(config) => return Ok(config),
+            Ok(mut config) => {
+                for warning in &mut config.warnings {
+                    warning.file.clone_from(&shown);
+                }
+                return Ok(config);
+            }
             Err(found) => mistakes = found,
         }
     }

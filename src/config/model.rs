@@ -7,6 +7,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::mistake::Mistake;
+
 /// The configuration of an instance.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -30,6 +32,7 @@ pub struct Config {
     pub pid_file: PathBuf,
     pub spool: Spool,
     pub(super) settings: Vec<Setting>,
+    pub(super) warnings: Vec<Mistake>,
 }
 
 /// Where to listen.
@@ -81,9 +84,12 @@ pub struct ArrayConfig {
     pub start_policy: StartPolicy,
     /// At least 1, at most the number of members.
     pub min_optimal: usize,
+    pub cluster_mode: ClusterMode,
     pub fail_mode: FailMode,
     pub member_timeout: Duration,
     pub open_timeout: Duration,
+    /// How long a vote waits for a ZEO server's commit lock that someone else holds.
+    pub lock_timeout: Duration,
     pub auto_recover: bool,
     pub recovery_rate: Rate,
     pub catch_up_limit: Duration,
@@ -91,10 +97,14 @@ pub struct ArrayConfig {
     pub cache: u64,
     /// How many transactions back clients can verify their caches.
     pub invalidation_queue: usize,
+    /// How files are packed.
+    pub pack: Pack,
     /// Whether ZEO clients may recover, disable and reload.
     pub zeo_admin: bool,
     /// The membership record.
     pub record: PathBuf,
+    /// None where blobs go over the protocol on both sides.
+    pub shared_blobs: Option<SharedBlobs>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,8 +117,64 @@ pub struct MemberConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MemberStorage {
-    /// This daemon, in a `Data.fs`.
-    File { file: PathBuf },
+    /// This daemon, in a `Data.fs`, and blobs in a folder.
+    File {
+        file: PathBuf,
+        blob_dir: Option<PathBuf>,
+    },
+    /// A ZEO server.
+    Zeo(ZeoServer),
+}
+
+/// A storage of a ZEO server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ZeoServer {
+    pub address: Address,
+    /// The name by which the server knows it.
+    pub storage: String,
+    /// How many connections to read by; at least one.
+    pub connections: usize,
+    pub tls: Option<MemberTls>,
+}
+
+/// TLS to a ZEO server, as ZEO's `<ssl>` section has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberTls {
+    /// Certificates (a file or a folder of them) to judge the server's by; none is the system's.
+    pub authenticate: Option<PathBuf>,
+    /// What this daemon shows.
+    pub certificate: Option<PathBuf>,
+    /// None where it is in the certificate's file.
+    pub key: Option<PathBuf>,
+    /// Instead of the address's host name.
+    pub server_name: Option<String>,
+    pub check_hostname: bool,
+}
+
+/// A folder in which blobs are shared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedBlobs {
+    pub folder: PathBuf,
+    pub with: BlobSharing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BlobSharing {
+    /// With this daemon's clients; every member keeps its own blobs.
+    #[default]
+    Clients,
+    /// With the members' servers too; a blob is there once.
+    Everything,
+}
+
+/// Who writes to the members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ClusterMode {
+    /// This daemon alone.
+    #[default]
+    Single,
+    /// Other daemons with the same configuration as well.
+    Coop,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -124,6 +190,15 @@ pub enum FailMode {
     #[default]
     Close,
     ReadOnly,
+}
+
+/// How a file is packed. (A ZEO server packs as its own configuration says.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pack {
+    /// What cannot be reached from the root object is removed as well.
+    pub gc: bool,
+    /// The file is left as it was beside, as `Data.fs.old`.
+    pub keep_old: bool,
 }
 
 /// The most in a second; none is no limit.
@@ -191,6 +266,12 @@ impl Config {
     #[must_use]
     pub fn explain(&self) -> &[Setting] {
         &self.settings
+    }
+
+    /// What is no mistake, but probably not meant either.
+    #[must_use]
+    pub fn warnings(&self) -> &[Mistake] {
+        &self.warnings
     }
 
     /// Takes those settings of another configuration whose keys are `live`, after a reload.
@@ -264,6 +345,14 @@ words!(StartPolicy {
     InSync = "in-sync",
     Majority = "majority",
     Newest = "newest"
+});
+words!(ClusterMode {
+    Single = "single",
+    Coop = "coop"
+});
+words!(BlobSharing {
+    Clients = "clients",
+    Everything = "everything"
 });
 words!(FailMode {
     Close = "close",

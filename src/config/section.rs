@@ -16,6 +16,7 @@ use super::units::{format_duration, format_size, parse_duration, parse_size};
 pub(super) struct Findings {
     pub(super) instance: PathBuf,
     pub(super) mistakes: Vec<Mistake>,
+    pub(super) warnings: Vec<Mistake>,
     pub(super) settings: Vec<Setting>,
 }
 
@@ -43,6 +44,17 @@ impl Findings {
             what = format!("${variable}: {what}");
         }
         self.mistakes.push(Mistake::at(line, column, what, mend));
+    }
+
+    /// Something that is no mistake, but probably not meant.
+    pub(super) fn warning(
+        &mut self,
+        place: Place,
+        what: impl Into<String>,
+        mend: impl Into<String>,
+    ) {
+        let (line, column) = place.numbers();
+        self.warnings.push(Mistake::at(line, column, what, mend));
     }
 
     pub(super) fn setting(
@@ -312,6 +324,20 @@ impl<'a> Section<'a> {
         };
         let path = self.value(key, default, parse, show, found);
         path.map(|path| (path, place))
+    }
+
+    /// A text that is not empty.
+    pub(super) fn text(
+        &mut self,
+        key: &'static str,
+        default: &str,
+        found: &mut Findings,
+    ) -> String {
+        let parse = |text: &str| match text {
+            "" => Err("it is empty; write a name".to_owned()),
+            text => Ok(text.to_owned()),
+        };
+        self.value(key, default.to_owned(), parse, String::clone, found)
     }
 
     /// A text that `parse` understands; none where nothing is written.

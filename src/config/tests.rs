@@ -78,8 +78,15 @@ fn a_small_configuration_is_completed_by_defaults() {
     assert_eq!(array.member_timeout, Duration::from_secs(30));
     assert_eq!(array.recovery_rate, Rate::default());
     assert_eq!(array.record, Path::new("/i/var/main.membership.json"));
-    let MemberStorage::File { file } = &array.members[0].storage;
+    let MemberStorage::File { file, blob_dir } = &array.members[0].storage else {
+        panic!("a file")
+    };
     assert_eq!(file, Path::new("/i/var/a/Data.fs"));
+    assert_eq!(*blob_dir, None);
+    assert_eq!(array.cluster_mode, ClusterMode::Single);
+    assert_eq!(array.lock_timeout, Duration::from_secs(30));
+    assert_eq!(array.shared_blobs, None);
+    assert!(config.warnings().is_empty());
 }
 
 #[test]
@@ -281,10 +288,6 @@ fn each_kind_of_mistake_has_its_words() {
             "knows no `fil`; did you mean `file`?",
         ),
         (
-            "arrays: {main: {members: {a: {zeo: 'h:1'}}}}",
-            "not supported yet",
-        ),
-        (
             "arrays: {main: {members: {a/b: {file: a.fs}}}}",
             "`a/b` cannot be the name of a member",
         ),
@@ -349,6 +352,260 @@ fn what_is_not_text_is_refused_with_its_line() {
     std::fs::write(&file, b"listen: 1\nencoding: \xff").unwrap();
     let error = load(folder.path(), Some(&file), &|_| None).unwrap_err();
     assert_eq!(error.mistakes()[0].line, 2);
+}
+
+const SERVERS: &str = r#"
+listen: 127.0.0.1:8100
+arrays:
+  main:
+    members:
+      zeo1: {zeo: "db1.example.org:8100"}
+      zeo2: {zeo: "[fd00::2]:8100", storage: main, connections: 4}
+      zeo3:
+        zeo: unix:/run/zeo3.sock
+        tls: {server_name: db3, check_hostname: no}
+    cluster_mode: coop
+    lock_timeout: 20s
+"#;
+
+#[test]
+fn members_can_be_zeo_servers() {
+    let config = read(SERVERS).unwrap();
+    let array = &config.arrays[0];
+    let servers: Vec<_> = array
+        .members
+        .iter()
+        .map(|member| match &member.storage {
+            MemberStorage::Zeo(server) => server,
+            other @ MemberStorage::File { .. } => panic!("{other:?}"),
+        })
+        .collect();
+    let places: Vec<String> = servers
+        .iter()
+        .map(|server| server.address.to_string())
+        .collect();
+    assert_eq!(
+        places,
+        [
+            "db1.example.org:8100",
+            "[fd00::2]:8100",
+            "unix:/run/zeo3.sock"
+        ]
+    );
+    assert_eq!(
+        (servers[0].storage.as_str(), servers[0].connections),
+        ("1", 2)
+    );
+    assert_eq!(
+        (servers[1].storage.as_str(), servers[1].connections),
+        ("main", 4)
+    );
+    assert_eq!(servers[0].tls, None);
+    let tls = servers[2].tls.as_ref().unwrap();
+    assert_eq!(
+        (tls.server_name.as_deref(), tls.check_hostname),
+        (Some("db3"), false)
+    );
+    assert_eq!(array.cluster_mode, ClusterMode::Coop);
+    assert_eq!(array.lock_timeout, Duration::from_secs(20));
+    assert_eq!(config.warnings(), [], "nothing to say of this");
+    let value = |key: &str| {
+        let found = config.explain().iter().find(|setting| setting.key == key);
+        found.map(|setting| setting.value.clone())
+    };
+    assert_eq!(
+        value("arrays.main.members.zeo1.zeo").as_deref(),
+        Some("db1.example.org:8100")
+    );
+    assert_eq!(
+        value("arrays.main.members.zeo3.tls.server_name").as_deref(),
+        Some("db3")
+    );
+}
+
+#[test]
+fn others_may_hold_the_lock_of_a_member_as_long_as_their_clients_may() {
+    let text = SERVERS.replace("    lock_timeout: 20s\n", "    member_timeout: 5s\n");
+    let config = read(&text).unwrap();
+    assert_eq!(config.arrays[0].lock_timeout, Duration::from_secs(65));
+    let alone = text.replace("coop", "single");
+    let config = read(&alone).unwrap();
+    assert_eq!(config.arrays[0].lock_timeout, Duration::from_secs(5));
+}
+
+#[test]
+fn each_mistake_with_zeo_servers_has_its_words() {
+    for (text, expected) in [
+        ("{a: {zeo: 'h'}}", "a.zeo: `h` has no port; write `h:8100`"),
+        ("{a: {zeo: '8100'}}", "only a port"),
+        (
+            "{a: {zeo: '0.0.0.0:8200'}}",
+            "nobody can connect to it; write 127.0.0.1:8200",
+        ),
+        ("{a: {zeo: 'h:0'}}", "0 is no port to connect to"),
+        ("{a: {zeo: 'unix:'}}", "`unix:` without a path"),
+        (
+            "{a: {zeo: 'h:1', file: a.fs}}",
+            "both a file and a ZEO server",
+        ),
+        ("{a: {zeo: 'h:1', storage: ''}}", "a.storage: it is empty"),
+        (
+            "{a: {zeo: 'h:1', conections: 2}}",
+            "did you mean `connections`?",
+        ),
+        ("{a: {zeo: 'h:1', connections: 0}}", "at least 1"),
+        (
+            "{a: {zeo: 'h:1', blob_dir: b}}",
+            "keeps its blobs itself; remove it, and set `blob-dir`",
+        ),
+        (
+            "{a: {file: a.fs, storage: '1'}}",
+            "a.storage is for ZEO servers, and this is a file",
+        ),
+        ("{a: {file: a.fs, tls: {}}}", "a.tls is for ZEO servers"),
+        (
+            "{a: {zeo: 'h:1'}, b: {zeo: 'H:1'}}",
+            "is already a member, arrays.m.members.a.zeo in line 1",
+        ),
+        (
+            "{a: {zeo: 'localhost:1'}, b: {zeo: '127.0.0.1:1', storage: '1'}}",
+            "already a member",
+        ),
+        (
+            "{a: {zeo: '127.0.0.1:8100'}}",
+            "this daemon's own address (listen): it would wait for itself",
+        ),
+        (
+            "{a: {zeo: 'h:1', tls: {key: /dev/null}}}",
+            "tls.key: a key without a certificate",
+        ),
+        (
+            "{a: {zeo: 'h:1', tls: {authenticate: no.pem}}}",
+            "no.pem does not exist",
+        ),
+        (
+            "{a: {zeo: 'h:1', tls: yes}}",
+            "tls must have keys and values",
+        ),
+        (
+            "{a: {zeo: 'h:1', tls: {verify: yes}}}",
+            "tls knows no `verify`",
+        ),
+        (
+            "{a: {zeo: 'unix:/z', tls: {}}}",
+            "over a Unix socket there is no host name to check",
+        ),
+        (
+            "{a: {zeo: 'h:1'}}, cluster_mode: both",
+            "one of single, coop",
+        ),
+        ("{a: {zeo: 'h:1'}}, lock_timeout: 5", "has no unit"),
+        (
+            "{a: {zeo: 'h:1'}, b: {zeo: 'i:1'}, c: {file: c.fs}}, cluster_mode: coop",
+            "members.c: a file belongs to one daemon, and in cluster_mode coop in line 1 several write",
+        ),
+    ] {
+        check(&format!("arrays: {{m: {{members: {text}}}}}"), expected);
+    }
+}
+
+#[test]
+fn mixtures_that_would_lose_blobs_are_refused_with_the_reason() {
+    for (text, expected) in [
+        (
+            "{a: {file: a.fs, blob_dir: a}, b: {file: b.fs}}",
+            "b has no blob_dir, and a in line 1 has one: what is recovered from b would have lost its blobs",
+        ),
+        (
+            "{a: {file: a.fs, blob_dir: blobs}, b: {file: b.fs, blob_dir: blobs/b}}",
+            "blobs of one would overwrite the other's; each needs a folder of its own",
+        ),
+        (
+            "{a: {file: a.fs, blob_dir: blobs}}, shared_blob_dir: blobs",
+            "blobs is the folder of arrays.m.members.a.blob_dir",
+        ),
+        (
+            "{a: {file: a.fs}}, shared_blob_dir: /no/such/place",
+            "/no/such/place does not exist; is it mounted?",
+        ),
+        (
+            "{a: {file: a.fs}}, shared_blob_dir: blobs",
+            "a has no blob_dir: what clients put into",
+        ),
+        (
+            "{a: {zeo: 'h:1'}}, shared_blob_dir: /dev/null",
+            "/dev/null is no folder",
+        ),
+        (
+            "{a: {zeo: 'h:1'}}, blobs_shared_with: everything",
+            "blobs_shared_with says with whom, and no shared_blob_dir says what",
+        ),
+        (
+            "{a: {zeo: 'h:1'}}, shared_blob_dir: b, blobs_shared_with: all",
+            "one of clients, everything",
+        ),
+        (
+            "{a: {zeo: 'h:1'}, b: {file: b.fs, blob_dir: b}}, shared_blob_dir: /tmp, blobs_shared_with: everything",
+            "members.b.blob_dir (b) would stay without blobs",
+        ),
+    ] {
+        let text = format!("arrays: {{m: {{members: {text}}}}}");
+        let found = mistakes(&text);
+        assert!(
+            found.iter().any(|mistake| mistake.contains(expected)),
+            "{text}\n{found:#?}\nnot: {expected}"
+        );
+    }
+    let good = read("arrays: {m: {members: {a: {zeo: 'h:1'}}, shared_blob_dir: blobs}}").unwrap();
+    let shared = good.arrays[0].shared_blobs.as_ref().unwrap();
+    assert_eq!(
+        (shared.folder.as_path(), shared.with),
+        (Path::new("/i/blobs"), BlobSharing::Clients)
+    );
+}
+
+#[test]
+fn what_is_allowed_but_probably_not_meant_is_a_warning() {
+    for (text, expected) in [
+        (
+            "{a: {zeo: 'h:1'}, b: {zeo: 'i:1'}}, cluster_mode: coop",
+            "with 2 members coop serves only while all of them are in sync",
+        ),
+        (
+            "{a: {zeo: 'h:1'}, b: {zeo: 'i:1'}, c: {zeo: 'j:1'}}, cluster_mode: coop, start_policy: newest",
+            "may start from a copy that another daemon has taken out",
+        ),
+        (
+            "{a: {zeo: 'h:1'}, b: {file: b.fs, blob_dir: b}}",
+            "a is beside a file (b in line 1), where clients resolve conflicts: that server must leave it \
+             to them as well; set `client-conflict-resolution true` in its zeo.conf",
+        ),
+        (
+            "{a: {zeo: 'h:1'}, b: {file: b.fs}}",
+            "b has no blob_dir: the array takes no blobs",
+        ),
+        (
+            "{a: {zeo: 'h:1'}, b: {zeo: 'h:1', storage: two}}",
+            "where it fails, both are gone",
+        ),
+        (
+            "{a: {zeo: '198.51.100.7:1'}}",
+            "is a public address, and there is no `tls`",
+        ),
+        (
+            "{a: {zeo: 'h:1'}}, shared_blob_dir: /tmp, blobs_shared_with: everything",
+            "each blob is there once; the array does not protect it",
+        ),
+    ] {
+        let text = format!("arrays: {{m: {{members: {text}}}}}");
+        let config = read(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let found: Vec<String> = config.warnings().iter().map(ToString::to_string).collect();
+        assert!(
+            found.iter().any(|warning| warning.contains(expected)),
+            "{text}\n{found:#?}\nnot: {expected}"
+        );
+        assert!(found[0].starts_with("etc/zeoraid.yaml:1:"), "{found:?}");
+    }
 }
 
 proptest::proptest! {

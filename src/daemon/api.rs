@@ -15,8 +15,9 @@ use super::reload;
 use super::report::{self, Surroundings};
 use super::supervisor::{self, Running};
 use crate::admin::api::{
-    AdminApi, Analysis, ArrayDetails, Configuration, EventStream, Level, MemberDetails, Problem,
-    RateLimit, RecoverRequest, Recovery, Reloaded, Setting, Status,
+    AdminApi, Analysis, ArrayDetails, Configuration, EventStream, Job, JobKind, JobState, Level,
+    MemberDetails, PackRequest, Problem, RateLimit, RecoverRequest, Recovery, Reloaded, Setting,
+    Status,
 };
 use crate::admin::events::EventLog;
 use crate::config::{self, Config};
@@ -182,6 +183,7 @@ impl Daemon {
             dry_run,
             changed: found.changed,
             needs_restart: found.needs_restart,
+            warnings: new.warnings().iter().map(ToString::to_string).collect(),
             ..Reloaded::default()
         };
         // First everything is asked, so that a refusal changes nothing.
@@ -224,7 +226,9 @@ impl Daemon {
         if let Some(array) = array.filter(|_| !dry_run) {
             supervisor::make_folders(new, array);
         }
-        let members = array.map(supervisor::members).unwrap_or_default();
+        let members = array
+            .map(|array| supervisor::members(new, array))
+            .unwrap_or_default();
         let changed = running.array.set_members(members, dry_run);
         let (added, removed) = changed.map_err(report::refused)?;
         let full = |members: Vec<String>| {
@@ -336,6 +340,52 @@ impl AdminApi for Daemon {
         let found = report.members.iter().find(|found| found.name == member);
         let found = found.ok_or_else(|| Problem::not_found(format!("{member} was removed")))?;
         Ok(report::member(found, &report, self.auto_recover(running)))
+    }
+
+    async fn pack(&self, array: &str, request: PackRequest) -> Result<Job, Problem> {
+        let running = self.find(array)?;
+        let to = request.to.unwrap_or_else(Timestamp::now);
+        let started = running.array.start_pack(to.as_duration().as_secs_f64());
+        started.map_err(report::refused)?;
+        let report = running.array.pack_report();
+        let job = report.map(|report| report::pack(&running.name, &report));
+        job.ok_or_else(|| Problem::failed("the pack ended at once").with_next("zeoraidctl events"))
+    }
+
+    async fn jobs(&self) -> Result<Vec<Job>, Problem> {
+        let of_array = |running: &Running| {
+            let packs = running.array.pack_report();
+            let packs = packs.map(|report| report::pack(&running.name, &report));
+            let recoveries = running.array.report().recovery;
+            let recoveries = recoveries.map(|report| report::recovery_job(&running.name, &report));
+            packs.into_iter().chain(recoveries)
+        };
+        Ok(self.arrays().iter().flat_map(of_array).collect())
+    }
+
+    async fn job(&self, id: &str) -> Result<Job, Problem> {
+        let jobs = self.jobs().await?;
+        let names: Vec<&str> = jobs.iter().map(|job| job.id.as_str()).collect();
+        let known = match names.as_slice() {
+            [] => "there was none yet".to_owned(),
+            names => format!("there is {}", names.join(", ")),
+        };
+        let found = jobs.iter().find(|job| job.id == id).cloned();
+        found.ok_or_else(|| Problem::not_found(format!("there is no job {id}; {known}")))
+    }
+
+    async fn cancel_job(&self, id: &str) -> Result<Job, Problem> {
+        let job = self.job(id).await?;
+        let running = self.find(&job.array)?;
+        if job.state != JobState::Running {
+            return Err(Problem::conflict(format!("{id} has ended")));
+        }
+        let cancelled = match job.kind {
+            JobKind::Pack => running.array.cancel_pack(),
+            JobKind::Recovery => running.array.cancel_recovery(),
+        };
+        cancelled.map_err(report::refused)?;
+        self.job(id).await
     }
 
     async fn reload(&self, dry_run: bool) -> Result<Reloaded, Problem> {

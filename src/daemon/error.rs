@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::admin::TokenError;
-use crate::raid::RecordError;
+use crate::raid::StartError;
 use crate::server;
 
 /// Why the daemon did not start.
@@ -28,7 +28,13 @@ pub enum DaemonError {
     #[error(transparent)]
     Token(#[from] TokenError),
     #[error("array {array}: {source}")]
-    Record { array: String, source: RecordError },
+    Array { array: String, source: StartError },
+    #[error("array {array}: could not open the shared blobs in {}: {source}", .folder.display())]
+    SharedBlobs {
+        array: String,
+        folder: PathBuf,
+        source: io::Error,
+    },
     #[error(transparent)]
     Listen(#[from] server::ListenError),
 }
@@ -46,6 +52,9 @@ impl DaemonError {
             )),
             DaemonError::Listen(_) => Some("change `listen` in etc/zeoraid.yaml".into()),
             DaemonError::Admin(_) => Some("change `admin` in etc/zeoraid.yaml".into()),
+            DaemonError::SharedBlobs { .. } => {
+                Some("is it mounted, and may this user write there? `shared_blob_dir` in etc/zeoraid.yaml".into())
+            }
             _ => None,
         }
     }

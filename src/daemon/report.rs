@@ -5,13 +5,14 @@
 use std::time::Duration;
 
 use crate::admin::api::{
-    Analysis, ArrayDetails, ArrayState, ArrayStatus, CommitLock, Finding, Lag, MemberDetails,
-    MemberState, Problem, RateLimit, Recovery, RecoveryState, Strategy, Transaction,
+    Analysis, ArrayDetails, ArrayState, ArrayStatus, CommitLock, Finding, Job, JobKind, JobMember,
+    JobMemberState, JobState, Lag, MemberDetails, MemberState, Problem, RateLimit, Recovery,
+    RecoveryState, Strategy, Transaction,
 };
 use crate::job::{Amount, Rate};
 use crate::raid::{
-    self, AnalysisReport, ArrayReport, MemberReport, RecoveryOutcome, RecoveryReport, Refused,
-    Serving, TxnSummary,
+    self, AnalysisReport, ArrayReport, MemberReport, PackOutcome, PackReport, PackedMember,
+    RecoveryOutcome, RecoveryReport, Refused, Serving, TxnSummary,
 };
 use crate::storage::Extent;
 use crate::zodb::Tid;
@@ -173,6 +174,7 @@ pub(super) fn recovery(report: &RecoveryReport) -> Recovery {
         state,
         phase: progress.phase.to_owned(),
         note: progress.note.clone(),
+        transaction: progress.reached.clone(),
         done: amount(progress.done),
         total: amount(progress.total),
         transactions_per_s: progress.transactions_per_second,
@@ -187,6 +189,99 @@ pub(super) fn recovery(report: &RecoveryReport) -> Recovery {
     }
 }
 
+/// A pack as a job.
+pub(super) fn pack(array: &str, report: &PackReport) -> Job {
+    let member = |member: &PackedMember| {
+        let (state, reason) = match &member.outcome {
+            PackOutcome::Waiting => (JobMemberState::Waiting, None),
+            PackOutcome::Packing => (JobMemberState::Running, None),
+            PackOutcome::Done => (JobMemberState::Done, None),
+            PackOutcome::Skipped(reason) => (JobMemberState::Skipped, Some(reason.clone())),
+            PackOutcome::Failed(reason) => (JobMemberState::Failed, Some(reason.clone())),
+        };
+        JobMember {
+            name: member.name.clone(),
+            state,
+            reason,
+        }
+    };
+    let members: Vec<JobMember> = report.members.iter().map(member).collect();
+    let is_done = |member: &JobMember| member.state == JobMemberState::Done;
+    let state = match report.ended {
+        None => JobState::Running,
+        Some(_) if report.cancelled => JobState::Cancelled,
+        Some(_) if members.iter().any(is_done) => JobState::Done,
+        Some(_) => JobState::Failed,
+    };
+    let problem = (state == JobState::Failed).then(|| {
+        let reasons = members.iter().filter_map(|member| {
+            let reason = member.reason.as_ref()?;
+            Some(format!("{}: {reason}", member.name))
+        });
+        let reasons: Vec<String> = reasons.collect();
+        Problem::failed(format!("no member was packed ({})", reasons.join("; ")))
+    });
+    let progress = &report.progress;
+    Job {
+        id: format!("pack-{array}-{}", report.id),
+        kind: JobKind::Pack,
+        array: array.to_owned(),
+        state,
+        phase: progress.phase.to_owned(),
+        note: progress.note.clone(),
+        done: amount(progress.done),
+        total: amount(progress.total),
+        transactions_per_s: progress.transactions_per_second,
+        bytes_per_s: progress.bytes_per_second,
+        // Nobody knows how far a member is.
+        time_left_s: None,
+        members,
+        started: report.started,
+        ended: report.ended,
+        problem,
+    }
+}
+
+/// A recovery as a job.
+pub(super) fn recovery_job(array: &str, report: &RecoveryReport) -> Job {
+    let recovery = recovery(report);
+    let member = JobMember {
+        name: recovery.member,
+        state: match recovery.state {
+            RecoveryState::Running => JobMemberState::Running,
+            RecoveryState::Done => JobMemberState::Done,
+            RecoveryState::Cancelled => JobMemberState::Skipped,
+            RecoveryState::Failed => JobMemberState::Failed,
+        },
+        reason: recovery
+            .problem
+            .as_ref()
+            .map(|problem| problem.detail.clone()),
+    };
+    let waiting = recovery.queued.into_iter().map(|name| JobMember {
+        name,
+        state: JobMemberState::Waiting,
+        reason: None,
+    });
+    Job {
+        id: format!("recovery-{array}-{}", recovery.id),
+        kind: JobKind::Recovery,
+        array: array.to_owned(),
+        state: recovery.state,
+        phase: recovery.phase,
+        note: recovery.note,
+        done: recovery.done,
+        total: recovery.total,
+        transactions_per_s: recovery.transactions_per_s,
+        bytes_per_s: recovery.bytes_per_s,
+        time_left_s: recovery.time_left_s,
+        members: std::iter::once(member).chain(waiting).collect(),
+        started: recovery.started,
+        ended: recovery.ended,
+        problem: recovery.problem,
+    }
+}
+
 /// A recovery that was asked for and waits for others.
 pub(super) fn queued(running: &RecoveryReport, member: &str, asked: Strategy) -> Recovery {
     Recovery {
@@ -196,6 +291,7 @@ pub(super) fn queued(running: &RecoveryReport, member: &str, asked: Strategy) ->
         state: RecoveryState::Running,
         phase: "queued".to_owned(),
         note: Some(format!("waits for the recovery of {}", running.member)),
+        transaction: None,
         done: Lag::default(),
         total: Lag::default(),
         transactions_per_s: 0.0,
@@ -384,6 +480,7 @@ mod tests {
                 member: "b".into(),
                 source: "a".into(),
                 finding,
+                next: None,
             });
             assert_eq!((found.line.as_str(), found.advice), (line, advice));
         };

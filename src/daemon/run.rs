@@ -95,6 +95,10 @@ async fn live(config: Config, start: Start, logging: Logging) -> Result<(), Daem
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(version, pid = std::process::id(), instance = %config.instance.display(), "starting");
 
+    for warning in config.warnings() {
+        tracing::warn!(%warning, "in the configuration");
+    }
+
     // First the admin protocol: from now on the daemon can be asked what it does.
     let admin = Tasks::new("admin tasks");
     let tasks = Tasks::new("daemon tasks");

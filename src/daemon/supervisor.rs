@@ -1,23 +1,27 @@
 //! From a configuration to what runs: members, arrays, listeners. The only place in the daemon that
 //! knows both sides.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::background::make_parent;
+use super::background::{make_folder, make_parent};
 use super::error::DaemonError;
 use crate::admin::api::Level;
 use crate::admin::events::EventLog;
-use crate::config::{self, Address, ArrayConfig, Config, MemberStorage};
+use crate::config::{
+    self, Address, ArrayConfig, BlobSharing, Config, MemberConfig, MemberStorage, ZeoServer,
+};
 use crate::job::Rate;
 use crate::raid::{
     self, Array, ArrayOptions, FileRecord, MemberSpec, Notice, NoticeSink, Severity,
 };
 use crate::server::{Listen, Served, Server, ServerOptions, Serving};
-use crate::storage::Opener;
 use crate::storage::file::{FileOpener, FileOptions};
+use crate::storage::zeo::{ZeoAddress, ZeoOpener, ZeoOptions, ZeoTls};
+use crate::storage::{BlobDirectory, Opener};
 use crate::task::Tasks;
 use crate::wire::Dialect;
 
@@ -52,8 +56,8 @@ pub(super) async fn start_array(
     let record = Arc::new(FileRecord::new(&array.record));
     let options = array_options(config, array, force);
     let sink = notices(events, &array.name);
-    let started = Array::start(options, members(array), record, sink).await;
-    let started = started.map_err(|source| DaemonError::Record {
+    let started = Array::start(options, members(config, array), record, sink).await;
+    let started = started.map_err(|source| DaemonError::Array {
         array: array.name.clone(),
         source,
     })?;
@@ -75,22 +79,58 @@ pub(super) async fn start_server(
         let serving = serving(running, config.read_only, tasks);
         let configured = config.array(&running.name);
         let zeo_admin = configured.is_some_and(|array| array.zeo_admin);
+        let shared_blobs = configured.and_then(|array| array.shared_blobs.as_ref());
+        let shared_blobs = match shared_blobs {
+            Some(shared) => Some(open_shared_blobs(&running.name, &shared.folder).await?),
+            None => None,
+        };
         for name in running.names() {
             let storage = Arc::new(running.array.clone());
-            let one = Served::new(name, storage, serving.clone());
-            served.push(one.with_zeo_admin(zeo_admin));
+            let mut one = Served::new(name, storage, serving.clone())
+                .with_zeo_admin(zeo_admin)
+                .with_uploads(uploads(config, &running.name));
+            if let Some(directory) = &shared_blobs {
+                one = one.with_shared_blobs(Arc::clone(directory));
+            }
+            served.push(one);
         }
     }
     let addresses = config.listen.iter().map(listen).collect();
     Ok(Server::start(server_options(config), addresses, served).await?)
 }
 
+/// Where the blobs of an array's clients wait for the end of their transactions.
+fn uploads(config: &Config, array: &str) -> PathBuf {
+    config.spool.folder.join(format!("{array}.uploads"))
+}
+
+/// Where blobs lie that were fetched from ZEO servers, while somebody reads them.
+fn fetched_blobs(config: &Config, array: &str) -> PathBuf {
+    config.spool.folder.join(format!("{array}.fetched"))
+}
+
+async fn open_shared_blobs(array: &str, folder: &Path) -> Result<Arc<BlobDirectory>, DaemonError> {
+    let path = folder.to_owned();
+    let open = tokio::task::spawn_blocking(move || BlobDirectory::open(path)).await;
+    let opened = open.unwrap_or_else(|ended| Err(std::io::Error::other(ended)));
+    let opened = opened.map_err(|source| DaemonError::SharedBlobs {
+        array: array.to_owned(),
+        folder: folder.to_owned(),
+        source,
+    })?;
+    Ok(Arc::new(opened))
+}
+
 /// Makes the folders of files that are inside the instance. Outside of it a missing folder is a disk
 /// that is not mounted, and an empty copy on the wrong disk helps nobody.
 pub(super) fn make_folders(config: &Config, array: &ArrayConfig) {
-    let files = array.members.iter().map(|member| match &member.storage {
-        MemberStorage::File { file } => file,
-    });
+    let files = array
+        .members
+        .iter()
+        .filter_map(|member| match &member.storage {
+            MemberStorage::File { file, .. } => Some(file),
+            MemberStorage::Zeo(_) => None,
+        });
     for file in files.chain([&array.record]) {
         if file.starts_with(&config.instance)
             && let Err(error) = make_parent(file)
@@ -99,28 +139,89 @@ pub(super) fn make_folders(config: &Config, array: &ArrayConfig) {
             tracing::warn!(%error, "a folder is missing");
         }
     }
+    let is_zeo = |member: &MemberConfig| matches!(member.storage, MemberStorage::Zeo(_));
+    if array.members.iter().any(is_zeo)
+        && let Err(error) = make_folder(&fetched_blobs(config, &array.name))
+    {
+        // Blobs of ZEO servers cannot be fetched, and all else works.
+        tracing::warn!(%error, "a folder is missing");
+    }
 }
 
 /// The members of an array, as the array wants to know them.
-pub(super) fn members(array: &ArrayConfig) -> Vec<MemberSpec> {
-    let specs = array.members.iter().map(|member| {
-        let (opener, fingerprint): (Arc<dyn Opener>, String) = match &member.storage {
-            MemberStorage::File { file } => {
-                let options = FileOptions {
-                    invalidation_queue: array.invalidation_queue,
-                    ..FileOptions::default()
-                };
-                let fingerprint = format!("file {}", file.display());
-                (Arc::new(FileOpener::new(file, options)), fingerprint)
-            }
-        };
-        MemberSpec {
-            name: member.name.clone(),
-            opener,
-            fingerprint,
-        }
+pub(super) fn members(config: &Config, array: &ArrayConfig) -> Vec<MemberSpec> {
+    let specs = array.members.iter().map(|member| MemberSpec {
+        name: member.name.clone(),
+        opener: opener(config, array, member),
+        fingerprint: fingerprint(member),
     });
     specs.collect()
+}
+
+/// Everything of a member that cannot be changed while it is open.
+fn fingerprint(member: &MemberConfig) -> String {
+    match &member.storage {
+        MemberStorage::File { file, blob_dir } => {
+            let blobs = blob_dir.as_ref().map_or(String::new(), |folder| {
+                format!(" blobs {}", folder.display())
+            });
+            format!("file {}{blobs}", file.display())
+        }
+        MemberStorage::Zeo(server) => {
+            let ZeoServer {
+                address,
+                storage,
+                connections,
+                tls,
+            } = server;
+            format!("zeo {address} storage {storage} connections {connections} tls {tls:?}")
+        }
+    }
+}
+
+fn opener(config: &Config, array: &ArrayConfig, member: &MemberConfig) -> Arc<dyn Opener> {
+    match &member.storage {
+        MemberStorage::File { file, blob_dir } => {
+            let options = FileOptions {
+                invalidation_queue: array.invalidation_queue,
+                blob_dir: blob_dir.clone(),
+                pack_gc: array.pack.gc,
+                pack_keep_old: array.pack.keep_old,
+                ..FileOptions::default()
+            };
+            Arc::new(FileOpener::new(file, options))
+        }
+        MemberStorage::Zeo(server) => {
+            let address = match &server.address {
+                Address::Tcp { host, port } => ZeoAddress::Tcp {
+                    host: host.clone(),
+                    port: *port,
+                },
+                Address::Unix(path) => ZeoAddress::Unix(path.clone()),
+            };
+            let defaults = ZeoOptions::new(address, &server.storage);
+            let tls = server.tls.as_ref().map(|tls| ZeoTls {
+                authenticate: tls.authenticate.clone(),
+                certificate: tls.certificate.clone(),
+                key: tls.key.clone(),
+                server_name: tls.server_name.clone(),
+                check_hostname: tls.check_hostname,
+            });
+            let options = ZeoOptions {
+                read_connections: server.connections,
+                call_timeout: array.member_timeout,
+                lock_timeout: array.lock_timeout,
+                // Whoever does not answer is found within the time that a call may take.
+                heartbeat: defaults.heartbeat.min(array.member_timeout),
+                // What a client may send, a member may send back.
+                max_frame_bytes: defaults.max_frame_bytes.max(bytes(config.limits.frame)),
+                blob_folder: fetched_blobs(config, &array.name),
+                tls,
+                ..defaults
+            };
+            Arc::new(ZeoOpener::new(options))
+        }
+    }
 }
 
 pub(super) fn rate(rate: config::Rate) -> Rate {
@@ -133,6 +234,10 @@ pub(super) fn rate(rate: config::Rate) -> Rate {
 fn array_options(config: &Config, array: &ArrayConfig, force: bool) -> ArrayOptions {
     ArrayOptions {
         name: array.name.clone(),
+        cluster_mode: match array.cluster_mode {
+            config::ClusterMode::Single => raid::ClusterMode::Single,
+            config::ClusterMode::Coop => raid::ClusterMode::Coop,
+        },
         start_policy: match array.start_policy {
             config::StartPolicy::InSync => raid::StartPolicy::InSync,
             config::StartPolicy::Majority => raid::StartPolicy::Majority,
@@ -156,6 +261,10 @@ fn array_options(config: &Config, array: &ArrayConfig, force: bool) -> ArrayOpti
             memory_bytes: bytes(config.spool.memory),
         },
         invalidation_queue: array.invalidation_queue,
+        shared_blobs: array.shared_blobs.as_ref().map(|shared| raid::SharedBlobs {
+            folder: shared.folder.clone(),
+            with_members: shared.with == BlobSharing::Everything,
+        }),
     }
 }
 

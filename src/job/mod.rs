@@ -26,6 +26,8 @@ pub struct Progress {
     pub transactions_per_second: f64,
     /// A sentence on what is being done or waited for, where the numbers do not say it.
     pub note: Option<String>,
+    /// The piece that was done last, where pieces have names: a transaction's TID.
+    pub reached: Option<String>,
     pub started: Instant,
 }
 
@@ -86,7 +88,7 @@ impl Work {
                 progress: sender,
                 throttle,
                 stop,
-                speed: Speed::new(),
+                speed: Speed::default(),
             },
             handle,
         )
@@ -94,7 +96,7 @@ impl Work {
 
     /// Begins a phase.
     pub fn begin(&mut self, phase: &'static str, total: Amount) {
-        self.speed = Speed::new();
+        self.speed = Speed::default();
         self.progress.send_replace(Progress {
             total,
             ..Progress::at_start(phase)
@@ -110,6 +112,16 @@ impl Work {
     pub fn note(&self, note: impl Into<String>) {
         let note = Some(note.into());
         self.progress.send_modify(|progress| progress.note = note);
+    }
+
+    /// Names the piece that was done last.
+    pub fn reached(&self, piece: impl Into<String>) {
+        let piece = Some(piece.into());
+        self.progress.send_if_modified(|progress| {
+            progress.reached = piece;
+            // It is seen with the next change of the numbers.
+            false
+        });
     }
 
     /// Waits until the rate allows `amount` more. Cancel safe.
@@ -132,7 +144,7 @@ impl Work {
 
     /// Counts what was done.
     pub fn did(&mut self, amount: Amount) {
-        let (transactions_per_second, bytes_per_second) = self.speed.add(amount);
+        let (transactions_per_second, bytes_per_second) = self.speed.add(amount, Instant::now());
         self.progress.send_modify(|progress| {
             progress.done.transactions += amount.transactions;
             progress.done.bytes += amount.bytes;
@@ -201,17 +213,20 @@ impl Progress {
             bytes_per_second: 0.0,
             transactions_per_second: 0.0,
             note: None,
+            reached: None,
             started: Instant::now(),
         }
     }
 }
 
-/// The speed over the last few seconds.
-#[derive(Debug)]
+/// The speed over the last few seconds: what was done after the first piece in the window, by the time
+/// since that piece was done. The first piece itself tells nothing: a throttle lets it pass at once, and
+/// what it took was before.
+#[derive(Debug, Default)]
 struct Speed {
     window: std::collections::VecDeque<(Instant, Amount)>,
+    /// Of what is in the window.
     sum: Amount,
-    since: Instant,
 }
 
 impl Speed {
@@ -219,17 +234,8 @@ impl Speed {
     /// Steps closer together than this are counted as one, so that the window stays small.
     const STEP: Duration = Duration::from_millis(50);
 
-    fn new() -> Self {
-        Speed {
-            window: std::collections::VecDeque::new(),
-            sum: Amount::default(),
-            since: Instant::now(),
-        }
-    }
-
     /// Transactions and bytes per second.
-    fn add(&mut self, amount: Amount) -> (f64, f64) {
-        let now = Instant::now();
+    fn add(&mut self, amount: Amount, now: Instant) -> (f64, f64) {
         self.sum.transactions += amount.transactions;
         self.sum.bytes += amount.bytes;
         match self.window.back_mut() {
@@ -239,17 +245,60 @@ impl Speed {
             }
             _ => self.window.push_back((now, amount)),
         }
-        while self.window.len() > 1 && now.duration_since(self.window[0].0) > Self::WINDOW {
-            if let Some((at, old)) = self.window.pop_front() {
-                self.since = at;
-                self.sum.transactions -= old.transactions;
-                self.sum.bytes -= old.bytes;
-            }
+        while self.window.len() > 1
+            && now.duration_since(self.window[1].0) > Self::WINDOW
+            && let Some((_, old)) = self.window.pop_front()
+        {
+            self.sum.transactions -= old.transactions;
+            self.sum.bytes -= old.bytes;
         }
-        let seconds = now.duration_since(self.since).as_secs_f64().max(0.001);
+        let Some((since, first)) = self.window.front() else {
+            return (0.0, 0.0);
+        };
+        let seconds = now.duration_since(*since).as_secs_f64();
+        if seconds < Self::STEP.as_secs_f64() {
+            return (0.0, 0.0);
+        }
         (
-            self.sum.transactions as f64 / seconds,
-            self.sum.bytes as f64 / seconds,
+            (self.sum.transactions - first.transactions) as f64 / seconds,
+            (self.sum.bytes - first.bytes) as f64 / seconds,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PIECE: Amount = Amount {
+        transactions: 10,
+        bytes: 1000,
+    };
+
+    #[test]
+    fn the_speed_of_throttled_work_is_never_above_its_limit() {
+        let (mut speed, start) = (Speed::default(), Instant::now());
+        // A second for each piece, the first at once: what a throttle at 1000 B/s lets pass.
+        for second in 0..20 {
+            let (_, bytes) = speed.add(PIECE, start + Duration::from_secs(second));
+            let expected = if second == 0 { 0.0 } else { 1000.0 };
+            assert!((bytes - expected).abs() < 1.0, "after {second} s: {bytes}");
+        }
+        assert!(speed.window.len() <= 7, "old steps are forgotten");
+    }
+
+    #[test]
+    fn the_speed_follows_a_change_within_the_window() {
+        let (mut speed, start) = (Speed::default(), Instant::now());
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let mut last = 0.0;
+        for step in 0..100 {
+            (last, _) = speed.add(PIECE, at(step * 10));
+        }
+        assert!((900.0..1100.0).contains(&last), "{last} transactions/s");
+        for step in 0..10 {
+            (last, _) = speed.add(PIECE, at(2000 + step * 1000));
+        }
+        assert!((9.0..11.0).contains(&last), "{last} transactions/s");
     }
 }

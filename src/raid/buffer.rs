@@ -1,12 +1,13 @@
 //! A transaction before its vote: in memory up to a limit, then in a temporary file.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::Spool;
 use crate::storage::Fault;
-use crate::zodb::{Oid, Op, Payload};
+use crate::zodb::{Blob, Oid, Op, Payload, Tid};
 
 /// The operations of one transaction.
 pub(super) struct Buffer {
@@ -18,6 +19,9 @@ pub(super) struct Buffer {
     in_memory_from: usize,
     memory_bytes: usize,
     total_bytes: u64,
+    /// The files of all blobs that were stored, also of those that conflicted: what its client stores
+    /// instead is a blob still.
+    files: HashMap<Oid, Blob>,
 }
 
 impl Buffer {
@@ -30,6 +34,7 @@ impl Buffer {
             in_memory_from: 0,
             memory_bytes: 0,
             total_bytes: 0,
+            files: HashMap::new(),
         }
     }
 
@@ -49,13 +54,36 @@ impl Buffer {
         oids
     }
 
+    /// The transactions that it undoes.
+    pub(super) fn undone(&self) -> Vec<Tid> {
+        let undone = self.ops.iter().filter_map(|op| match op {
+            Op::Undo { tid } => Some(*tid),
+            _ => None,
+        });
+        undone.collect()
+    }
+
+    /// The files of the blobs that it stores. Of several of one object the last one counts.
+    pub(super) fn blobs(&self) -> impl Iterator<Item = (Oid, Blob)> {
+        self.ops.iter().filter_map(|op| match op {
+            Op::StoreBlob { oid, blob, .. } => Some((*oid, blob.clone())),
+            _ => None,
+        })
+    }
+
     /// Adds an operation.
+    ///
+    /// A ZEO client sends the record of a blob twice, once alone and once with the file. One operation
+    /// is made of both, so that members hold one record.
     ///
     /// # Errors
     /// Where the temporary file cannot be written.
     pub(super) async fn push(&mut self, op: Op) -> Result<(), Fault> {
+        let Some(op) = self.merge(op)? else {
+            return Ok(());
+        };
         self.memory_bytes += op.size();
-        self.total_bytes += op.size() as u64;
+        self.total_bytes += carried(&op);
         self.ops.push(op);
         if self.memory_bytes > self.spool.memory_bytes {
             self.spill().await
@@ -64,11 +92,79 @@ impl Buffer {
         }
     }
 
+    /// Joins the record of a blob with its file. What is left to be added is returned.
+    fn merge(&mut self, op: Op) -> Result<Option<Op>, Fault> {
+        match op {
+            Op::StoreBlob {
+                oid,
+                serial,
+                data,
+                blob,
+            } => {
+                self.files.insert(oid, blob.clone());
+                // Mostly the last one. The file of a blob takes longer than looking through all.
+                for op in self.ops.iter_mut().rev() {
+                    let Op::Store {
+                        oid: other,
+                        serial: read,
+                        data: stored,
+                    } = op
+                    else {
+                        continue;
+                    };
+                    if *other == oid && *read == serial && same(stored, &data)? {
+                        // Its data may be in the temporary file already.
+                        let data = stored.clone();
+                        self.total_bytes += blob.len();
+                        *op = Op::StoreBlob {
+                            oid,
+                            serial,
+                            data,
+                            blob,
+                        };
+                        return Ok(None);
+                    }
+                }
+                Ok(Some(Op::StoreBlob {
+                    oid,
+                    serial,
+                    data,
+                    blob,
+                }))
+            }
+            Op::Store { oid, serial, data } if self.files.contains_key(&oid) => {
+                for op in self.ops.iter().rev() {
+                    if let Op::StoreBlob {
+                        oid: other,
+                        serial: read,
+                        data: stored,
+                        ..
+                    } = op
+                        && *other == oid
+                    {
+                        let repeated = *read == serial && same(stored, &data)?;
+                        let store = Op::Store { oid, serial, data };
+                        return Ok((!repeated).then_some(store));
+                    }
+                }
+                // The blob conflicted, and this is the record that its client resolved it to.
+                let blob = self.files[&oid].clone();
+                Ok(Some(Op::StoreBlob {
+                    oid,
+                    serial,
+                    data,
+                    blob,
+                }))
+            }
+            op => Ok(Some(op)),
+        }
+    }
+
     /// Takes out what is stored for these objects: the client stores them again, resolved.
     pub(super) fn drop_stores(&mut self, oids: &[Oid]) {
-        let dropped = |op: &Op| matches!(op, Op::Store { oid, .. } if oids.contains(oid));
-        let bytes: usize = self.ops.iter().filter(|op| dropped(op)).map(Op::size).sum();
-        self.total_bytes -= bytes as u64;
+        let dropped = |op: &Op| matches!(op, Op::Store { oid, .. } | Op::StoreBlob { oid, .. } if oids.contains(oid));
+        let bytes: u64 = self.ops.iter().filter(|op| dropped(op)).map(carried).sum();
+        self.total_bytes -= bytes;
         self.ops.retain(|op| !dropped(op));
         let in_memory = |op: &Op| payload(op).is_some_and(|data| data.in_memory().is_some());
         self.in_memory_from = self
@@ -116,9 +212,25 @@ impl Buffer {
     }
 }
 
+/// What an operation is for whoever has to take it: its record, and the file of a blob, which is on the
+/// disk already and takes no memory.
+fn carried(op: &Op) -> u64 {
+    let file = match op {
+        Op::StoreBlob { blob, .. } => blob.len(),
+        _ => 0,
+    };
+    op.size() as u64 + file
+}
+
+/// Blocks where one is in the temporary file; records of blobs are small.
+fn same(one: &Payload, other: &Payload) -> Result<bool, Fault> {
+    one.same_as(other)
+        .map_err(|error| Fault::io("reading a temporary file", error))
+}
+
 fn payload(op: &Op) -> Option<&Payload> {
     match op {
-        Op::Store { data, .. } => Some(data),
+        Op::Store { data, .. } | Op::StoreBlob { data, .. } => Some(data),
         Op::Restore { data, .. } => data.as_ref(),
         _ => None,
     }
@@ -126,6 +238,7 @@ fn payload(op: &Op) -> Option<&Payload> {
 
 fn spill_one(mut op: Op, file: &Arc<File>, at: &mut u64) -> std::io::Result<Op> {
     let (Op::Store { data, .. }
+    | Op::StoreBlob { data, .. }
     | Op::Restore {
         data: Some(data), ..
     }) = &mut op

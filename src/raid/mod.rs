@@ -8,12 +8,19 @@
 //! the configuration, not HTTP.
 
 mod array;
+mod blobs;
 mod buffer;
 mod cache;
 mod controller;
+#[cfg(test)]
+mod coop;
+mod details;
+mod foreign;
+mod history;
 mod member;
 mod notice;
 mod options;
+mod pack;
 mod read;
 mod record;
 mod recovery;
@@ -21,15 +28,21 @@ mod report;
 mod runner;
 #[cfg(test)]
 mod simulation;
+mod storage;
 #[cfg(test)]
 mod tests;
+mod transaction;
 mod view;
 
-pub use array::Array;
+pub use array::{Array, StartError};
+pub use blobs::SharedBlobsError;
 pub use notice::{Notice, NoticeSink, Severity};
-pub use options::{ArrayOptions, FailMode, MemberSpec, Spool, StartPolicy};
+pub use options::{
+    ArrayOptions, ClusterMode, FailMode, MemberSpec, SharedBlobs, Spool, StartPolicy,
+};
 pub use record::{FileRecord, Membership, RecordError, RecordStore, Standing};
 pub use report::{
     AnalysisReport, ArrayReport, ArrayState, Finding, LockReport, MemberReport, MemberState,
-    RecoveryOutcome, RecoveryReport, Refused, Serving, Strategy, TxnSummary,
+    PackOutcome, PackReport, PackedMember, RecoveryOutcome, RecoveryReport, Refused, Serving,
+    Strategy, TxnSummary,
 };

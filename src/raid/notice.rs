@@ -54,6 +54,20 @@ pub enum Notice {
         member: String,
         reason: String,
     },
+    PackStarted {
+        members: Vec<String>,
+    },
+    PackDone {
+        packed: Vec<String>,
+        /// Each with the reason.
+        left_out: Vec<String>,
+    },
+    /// The files of blobs that no member could give any more were left out of a copy.
+    BlobsMissing {
+        member: String,
+        count: u64,
+        first: String,
+    },
     /// What had to be cut from a diverged copy was saved here.
     SetAside {
         member: String,
@@ -106,6 +120,9 @@ impl Notice {
             Notice::RecoveryDone { .. } => "recovery-done",
             Notice::RecoveryCancelled { .. } => "recovery-cancelled",
             Notice::RecoveryFailed { .. } => "recovery-failed",
+            Notice::PackStarted { .. } => "pack-started",
+            Notice::PackDone { .. } => "pack-done",
+            Notice::BlobsMissing { .. } => "blobs-missing",
             Notice::SetAside { .. } => "set-aside",
             Notice::Disagreement { .. } => "disagreement",
             Notice::TransactionTimedOut { .. } => "transaction-timed-out",
@@ -127,6 +144,7 @@ impl Notice {
             | Notice::RecoveryDone { member, .. }
             | Notice::RecoveryCancelled { member }
             | Notice::RecoveryFailed { member, .. }
+            | Notice::BlobsMissing { member, .. }
             | Notice::SetAside { member, .. } => Some(member),
             _ => None,
         }
@@ -141,8 +159,10 @@ impl Notice {
             | Notice::RecordFailed { .. } => Severity::Error,
             Notice::MemberDegraded { .. }
             | Notice::SetAside { .. }
+            | Notice::BlobsMissing { .. }
             | Notice::TransactionTimedOut { .. }
             | Notice::Forced { .. } => Severity::Warning,
+            Notice::PackDone { left_out, .. } if !left_out.is_empty() => Severity::Warning,
             _ => Severity::Info,
         }
     }
@@ -186,6 +206,29 @@ impl fmt::Display for Notice {
             }
             Notice::RecoveryFailed { member, reason } => {
                 write!(f, "the recovery of {member} failed: {reason}")
+            }
+            Notice::PackStarted { members } => write!(f, "packing {}", members.join(", ")),
+            Notice::PackDone { packed, left_out } => {
+                let packed = match packed.as_slice() {
+                    [] => "no member".to_owned(),
+                    packed => packed.join(", "),
+                };
+                write!(f, "packed {packed}")?;
+                if left_out.is_empty() {
+                    return Ok(());
+                }
+                write!(f, "; not packed: {}", left_out.join("; "))
+            }
+            Notice::BlobsMissing {
+                member,
+                count,
+                first,
+            } => {
+                write!(
+                    f,
+                    "{count} blobs have no file on any optimal member and none on {member} now; \
+                     the first is {first}"
+                )
             }
             Notice::SetAside {
                 member,

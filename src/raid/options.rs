@@ -21,6 +21,7 @@ pub struct MemberSpec {
 #[derive(Debug, Clone)]
 pub struct ArrayOptions {
     pub name: String,
+    pub cluster_mode: ClusterMode,
     pub start_policy: StartPolicy,
     /// Serve from what is reachable although the start policy says no. The operator was told what may
     /// be lost.
@@ -45,6 +46,18 @@ pub struct ArrayOptions {
     pub spool: Spool,
     /// How many transactions back clients can verify their caches.
     pub invalidation_queue: usize,
+    /// A folder of blobs that clients look into by themselves; none where blobs go over the protocol.
+    pub shared_blobs: Option<SharedBlobs>,
+}
+
+/// A folder of blobs that is shared. Clients look there and nowhere else: blobs that are older than this
+/// arrangement have to be put into it by whoever makes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedBlobs {
+    pub folder: PathBuf,
+    /// The members' servers use the same folder: they are sent records only. Otherwise members keep
+    /// blobs of their own, and the folder is for the clients.
+    pub with_members: bool,
 }
 
 /// Where transactions wait for their vote.
@@ -53,6 +66,17 @@ pub struct Spool {
     pub folder: PathBuf,
     /// What a transaction holds in memory before the rest of it goes into a temporary file.
     pub memory_bytes: usize,
+}
+
+/// Whether others write to the members too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ClusterMode {
+    /// This daemon is the only writer. A member that somebody else writes to is taken out.
+    #[default]
+    Single,
+    /// Other daemons with the same members write to them as well. More than half of the members must
+    /// be in sync, so that no two daemons go on with different ones.
+    Coop,
 }
 
 /// What is enough to start from.

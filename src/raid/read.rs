@@ -1,11 +1,11 @@
 //! Reading from whichever member is best, and from another where that one fails.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 
@@ -73,7 +73,8 @@ impl Runner {
         call: impl Fn(Arc<dyn Storage>) -> BoxFuture<'static, Result<T>> + Send + Sync,
     ) -> Result<T> {
         let mut asked = Vec::new();
-        self.ask_next(view, near, what, &call, &mut asked).await
+        self.ask_next(Patience::ForACall, view, near, what, &call, &mut asked)
+            .await
     }
 
     /// As [`Self::ask`], and where a member does not have it (any more), the others are asked before
@@ -87,17 +88,35 @@ impl Runner {
         is_nothing: impl Fn(&T) -> bool + Send + Sync,
         call: impl Fn(Arc<dyn Storage>) -> BoxFuture<'static, Result<T>> + Send + Sync,
     ) -> Result<T> {
+        self.ask_all_with(Patience::ForACall, view, near, what, is_nothing, call)
+            .await
+    }
+
+    /// As [`Self::ask_all`], for calls that may take longer.
+    pub(super) async fn ask_all_with<T: Send>(
+        self: &Arc<Self>,
+        patience: Patience,
+        view: &View,
+        near: Oid,
+        what: &'static str,
+        is_nothing: impl Fn(&T) -> bool + Send + Sync,
+        call: impl Fn(Arc<dyn Storage>) -> BoxFuture<'static, Result<T>> + Send + Sync,
+    ) -> Result<T> {
         let mut asked = Vec::new();
         let is_missing = |answer: &Result<T>| match answer {
             Ok(found) => is_nothing(found),
             Err(error) => matches!(error, StorageError::Answer(Answer::NoSuchObject(_))),
         };
-        let first = self.ask_next(view, near, what, &call, &mut asked).await;
+        let first = self
+            .ask_next(patience, view, near, what, &call, &mut asked)
+            .await;
         if !is_missing(&first) {
             return first;
         }
         while choose(view, near, &asked).is_some() {
-            let next = self.ask_next(view, near, what, &call, &mut asked).await;
+            let next = self
+                .ask_next(patience, view, near, what, &call, &mut asked)
+                .await;
             if next.is_ok() && !is_missing(&next) {
                 return next;
             }
@@ -107,6 +126,7 @@ impl Runner {
 
     async fn ask_next<T: Send>(
         self: &Arc<Self>,
+        patience: Patience,
         view: &View,
         near: Oid,
         what: &'static str,
@@ -127,7 +147,7 @@ impl Runner {
             let reader = chosen.ok_or_else(|| not_serving(view))?;
             let alone = view.readers.len() == 1;
             asked.push(reader.generation);
-            match self.ask_one(reader, what, call).await {
+            match self.ask_one(patience, reader, what, call).await {
                 // One bad record of the last copy is an error for who asks for it. Taking the copy
                 // out would help nobody, and would take everything else from everybody.
                 Err(StorageError::Fault(fault @ (Fault::Damaged(_) | Fault::Io { .. })))
@@ -148,6 +168,7 @@ impl Runner {
 
     async fn ask_one<T: Send>(
         &self,
+        patience: Patience,
         reader: &Reader,
         what: &'static str,
         call: &(impl Fn(Arc<dyn Storage>) -> BoxFuture<'static, Result<T>> + Send + Sync),
@@ -158,15 +179,61 @@ impl Runner {
         // Most answers are there at once, and then no timer is needed.
         let answer = match poll_once(answering.as_mut()).await {
             Some(answer) => answer,
-            None => tokio::time::timeout(self.options.member_timeout, answering)
-                .await
-                .unwrap_or_else(|_| Err(self.timeout(what).into())),
+            None => match patience {
+                Patience::ForACall => tokio::time::timeout(self.options.member_timeout, answering)
+                    .await
+                    .unwrap_or_else(|_| Err(self.timeout(what).into())),
+                Patience::WhileItAnswers(longest) => {
+                    let answering = self.while_it_answers(&*reader.storage, what, answering);
+                    let answer = tokio::time::timeout(longest, answering).await;
+                    let late = || Fault::Timeout {
+                        what,
+                        after: longest,
+                    };
+                    answer.unwrap_or_else(|_| Err(late().into()))
+                }
+            },
         };
         if let Some(since) = timed {
             reader.stats.add_latency(since);
         }
         answer
     }
+}
+
+impl Runner {
+    /// Waits for a call that may take long, for as long as the member answers another meanwhile: each
+    /// time its timeout has passed it is asked for its last transaction.
+    pub(super) async fn while_it_answers<T>(
+        &self,
+        storage: &dyn Storage,
+        what: &'static str,
+        call: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let timeout = self.options.member_timeout;
+        let mut call = pin!(call);
+        loop {
+            if let Ok(answer) = tokio::time::timeout(timeout, &mut call).await {
+                return answer;
+            }
+            // Either may be dropped: the call is borrowed, and the question has no effect.
+            tokio::select! {
+                answer = &mut call => return answer,
+                alive = tokio::time::timeout(timeout, storage.last_tid()) => {
+                    alive.map_err(|_| self.timeout(what))??;
+                }
+            }
+        }
+    }
+}
+
+/// How long a member may take for a call.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Patience {
+    /// Its timeout.
+    ForACall,
+    /// As long as it answers something else meanwhile, but not longer than this.
+    WhileItAnswers(Duration),
 }
 
 /// Counts a call as outstanding while it lives.

@@ -136,12 +136,43 @@ pub enum RecoveryOutcome {
     },
 }
 
+/// The pack that runs, or the last.
+#[derive(Debug, Clone)]
+pub struct PackReport {
+    pub id: u64,
+    /// To what it packs, in seconds since 1970.
+    pub time: f64,
+    pub members: Vec<PackedMember>,
+    pub progress: Progress,
+    pub started: Timestamp,
+    pub ended: Option<Timestamp>,
+    pub cancelled: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackedMember {
+    pub name: String,
+    pub outcome: PackOutcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PackOutcome {
+    Waiting,
+    Packing,
+    Done,
+    /// Why it was left out.
+    Skipped(String),
+    Failed(String),
+}
+
 /// What a member would need.
 #[derive(Debug, Clone)]
 pub struct AnalysisReport {
     pub member: String,
     pub source: String,
     pub finding: Finding,
+    /// What an operator has to do before a recovery can succeed, where there is something.
+    pub next: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -193,6 +224,16 @@ pub enum Refused {
     NoRecovery,
     #[error("{member} is being recovered, or waits for it")]
     AlreadyRecovering { member: String },
+    #[error("{array} is being packed")]
+    Packing { array: String },
+    #[error("{member} is being recovered, or waits for it, and nothing is packed meanwhile")]
+    RecoveryFirst { member: String },
+    #[error("no optimal member of {array} can pack")]
+    CannotPack { array: String },
+    #[error("no pack runs")]
+    NoPack,
+    #[error("{0} is not a time that can be packed to")]
+    NoTime(f64),
     #[error("the array does not serve: {reason}")]
     NotServing { reason: String },
     #[error("without {}, no optimal member of {array} would remain", .removed.join(", "))]
@@ -217,9 +258,15 @@ impl Refused {
             Refused::AlreadyOptimal { member } => Some(format!(
                 "to check it all the same: zeoraidctl disable {member}, then: zeoraidctl recover --verify {member}"
             )),
-            Refused::AlreadyRecovering { .. } => Some("zeoraidctl details --watch".into()),
+            Refused::AlreadyRecovering { .. }
+            | Refused::Packing { .. }
+            | Refused::RecoveryFirst { .. } => Some("zeoraidctl details --watch".into()),
             Refused::NotServing { .. } | Refused::Record(_) => Some("zeoraidctl logtail".into()),
-            Refused::Member { .. } | Refused::ShuttingDown => None,
+            Refused::Member { .. }
+            | Refused::ShuttingDown
+            | Refused::CannotPack { .. }
+            | Refused::NoPack
+            | Refused::NoTime(_) => None,
         }
     }
 }

@@ -5,15 +5,16 @@
 //! published), so there is no queue between deciding and doing, and effects happen in the order in
 //! which they were decided. Votes and finishes run as tasks and come back as events.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use super::blobs::Blobs;
 use super::cache::RecordCache;
 use super::controller::{
     Asked, Ballot, CommitId, Configured, Controller, Effect, Event, Generation, MemberId, Now,
@@ -21,13 +22,15 @@ use super::controller::{
 };
 use super::member::{AskSetAside, Link, Want};
 use super::options::{ArrayOptions, MemberSpec};
+use super::pack::{LastPack, undo_is_disabled};
 use super::read::not_serving;
 use super::recovery::{self, LastRecovery};
 use super::report::Serving;
 use super::view::{MemberStats, Published, Reader, View};
 use super::{Membership, Notice, NoticeSink, RecordStore, Severity};
 use crate::storage::{
-    Committed, Fault, Publisher, Result, Storage, StorageError, TxnToken, Vote, Voted,
+    Answer, Committed, Fault, Invalidations, Publisher, Result, Storage, StorageError, TxnToken,
+    Vote, Voted,
 };
 use crate::task::{Stop, Tasks};
 use crate::zodb::{Oid, Op, Tid, TxnMeta};
@@ -50,6 +53,7 @@ pub(super) struct Runner {
     pub counters: Counters,
     pub oid_floor: tokio::sync::Mutex<Oid>,
     next_commit: AtomicU64,
+    pub blobs: Blobs,
 }
 
 /// What is counted since the start.
@@ -57,6 +61,8 @@ pub(super) struct Runner {
 pub(super) struct Counters {
     pub loads: AtomicU64,
     pub commits: AtomicU64,
+    /// Transactions of other daemons.
+    pub foreign: AtomicU64,
     /// Per second, times 1000, over the last seconds.
     pub loads_rate: AtomicU64,
     pub commits_rate: AtomicU64,
@@ -72,6 +78,7 @@ pub(super) struct Core {
     next_generation: u64,
     pub recovery: Option<LastRecovery>,
     pub recoveries: u64,
+    pub pack: Option<LastPack>,
     catch_ups: HashMap<CommitId, mpsc::Sender<CatchUp>>,
 }
 
@@ -80,6 +87,8 @@ pub(super) struct Handle {
     pub spec: MemberSpec,
     pub stats: Arc<MemberStats>,
     pub storage: Option<(Generation, Arc<dyn Storage>)>,
+    /// What others write to it, where they may; see `foreign`.
+    pub told: Option<Invalidations>,
     pub last_fault: Option<Fault>,
     pub next_try: Option<Instant>,
     retry: Arc<Notify>,
@@ -96,8 +105,9 @@ pub(super) struct Live {
     ops: Arc<[Op]>,
     oids: Vec<Oid>,
     bytes: u64,
-    /// Ends the votes of this round.
+    /// Ends the votes of this round; the next one follows the same owner.
     round: Stop,
+    owner: Stop,
     voted: HashMap<MemberId, Box<dyn Voted>>,
     vote_reply: Option<oneshot::Sender<VoteReply>>,
     finish_reply: Option<oneshot::Sender<std::result::Result<Tid, Fault>>>,
@@ -128,6 +138,7 @@ impl Runner {
         controller: Controller,
         specs: Vec<MemberSpec>,
         notices: NoticeSink,
+        blobs: Blobs,
     ) -> Arc<Runner> {
         let serving = controller.serving.clone();
         let view = Published {
@@ -142,6 +153,7 @@ impl Runner {
             next_generation: 0,
             recovery: None,
             recoveries: 0,
+            pack: None,
             catch_ups: HashMap::new(),
         };
         Arc::new(Runner {
@@ -159,6 +171,7 @@ impl Runner {
             counters: Counters::default(),
             oid_floor: tokio::sync::Mutex::new(Oid(0)),
             next_commit: AtomicU64::new(1),
+            blobs,
         })
     }
 
@@ -197,6 +210,11 @@ impl Runner {
         }
         self.carry_out(&mut core, effects);
         asked
+    }
+
+    /// For those who apply several events in one go. Not to be held across an await.
+    pub(super) fn lock_core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock()
     }
 
     /// Looks at the state. `look` must be quick.
@@ -238,7 +256,7 @@ impl Runner {
         (self.notices)(notice);
     }
 
-    fn carry_out(self: &Arc<Self>, core: &mut Core, effects: Vec<Effect>) {
+    pub(super) fn carry_out(self: &Arc<Self>, core: &mut Core, effects: Vec<Effect>) {
         for effect in effects {
             self.carry_out_one(core, effect);
         }
@@ -273,10 +291,6 @@ impl Runner {
             Effect::Serving(serving) => {
                 if !serving.can_read() {
                     self.publisher.cut_off();
-                } else if !self.view.load().serving.can_read() {
-                    // What was loaded before an absence may be out of date as of this head, and
-                    // nobody was told of what has changed.
-                    self.cache.start_from(core.controller.head);
                 }
                 self.publish(core);
                 self.serving.send_replace(serving);
@@ -291,6 +305,13 @@ impl Runner {
             Effect::Abort { commit } => core.abort(commit),
             Effect::Committed { commit, tid } => self.committed(core, commit, tid),
             Effect::FinishReply { commit, reply } => core.reply_to_finish(commit, reply),
+            Effect::Foreign { tid, oids } => self.acknowledge_foreign(tid, oids),
+            Effect::Inquire { tid, member } => self.inquire(core, tid, member),
+            Effect::Level {
+                source,
+                targets,
+                through,
+            } => self.level(core, source, targets, through),
 
             Effect::StartRecovery {
                 member,
@@ -353,6 +374,7 @@ impl Runner {
             spec,
             stats: Arc::default(),
             storage: None,
+            told: None,
             last_fault: None,
             next_try: None,
             retry,
@@ -373,10 +395,18 @@ impl Runner {
         round: u64,
         storage: Arc<dyn Storage>,
     ) -> std::result::Result<(), Fault> {
+        let capabilities = storage.capabilities();
+        // Before its last transaction is asked for, so that none is missed.
+        let told = capabilities
+            .shared
+            .then(|| (storage.subscribe(), storage.subscribe()));
         let asked = tokio::time::timeout(self.options.member_timeout, storage.last_tid()).await;
         let asked = asked.map_err(|_| self.timeout("lastTransaction"))?;
         let last_tid = asked.map_err(as_fault)?;
-        let pipelined = storage.capabilities().pipelined;
+        if let Some(fault) = self.blobs.misfit(&storage.describe(), capabilities) {
+            return Err(fault);
+        }
+        let pipelined = capabilities.pipelined;
         let mut core = self.core.lock();
         core.next_generation += 1;
         let generation = Generation(core.next_generation);
@@ -387,9 +417,14 @@ impl Runner {
             // Meanwhile it was closed; the task is about to notice.
             return Ok(());
         }
-        handle.storage = Some((generation, storage));
+        handle.storage = Some((generation, Arc::clone(&storage)));
         handle.last_fault = None;
         handle.next_try = None;
+        if let Some((told, wake)) = told {
+            handle.told = Some(told);
+            let watcher = Arc::clone(self).watch(member, generation, storage, wake);
+            self.tasks.spawn("watch over a member", watcher);
+        }
         let event = Event::MemberOpened {
             member,
             generation,
@@ -424,6 +459,7 @@ impl Runner {
 
     /// A call to a member failed.
     pub(super) fn lost(self: &Arc<Self>, member: MemberId, generation: Generation, fault: Fault) {
+        self.look(|core| core.count_fault(member, generation));
         self.feed(Event::MemberLost {
             member,
             generation,
@@ -463,6 +499,9 @@ impl Runner {
             // At the start, and after an absence. While there are readers the head is raised by
             // `committed` alone: the controller's may be ahead, by effects that are still to come.
             self.publisher.set_head(core.controller.head);
+            // What was loaded before an absence may be out of date as of this head, and nobody was told
+            // of what has changed.
+            self.cache.start_from(core.controller.head);
         }
         self.view.store(Arc::new(Published {
             serving,
@@ -486,7 +525,7 @@ impl Runner {
         core.forget_if_over(commit);
     }
 
-    fn remember(&self, committed: Committed) {
+    pub(super) fn remember(&self, committed: Committed) {
         let mut recent = self.recent.lock();
         if recent.len() >= self.options.invalidation_queue.max(1) {
             recent.pop_front();
@@ -538,11 +577,18 @@ impl Runner {
             oids,
             bytes,
             round: self.tasks.stop().child(),
+            owner: self.tasks.stop().clone(),
             voted: HashMap::new(),
             vote_reply: Some(sender),
             finish_reply: None,
         };
         let mut core = self.core.lock();
+        if core.controller.is_packing() && live.undoes() {
+            // Some members could undo it and some could not any more. `FileStorage` says the same.
+            core.live.insert(commit, live);
+            core.reply_to_vote(commit, VoteReply::No(undo_is_disabled()));
+            return receiver;
+        }
         core.live.insert(commit, live);
         let event = Event::VoteAsked {
             commit,
@@ -570,7 +616,11 @@ impl Runner {
         let (Some(live), Some((generation, storage))) = (live, storage) else {
             return self.cannot_ask(core, member);
         };
-        let patience = self.patience(live.bytes);
+        let mut patience = self.patience(live.bytes);
+        if storage.capabilities().shared {
+            // Another daemon's client may hold the lock; that the member is alive is its storage's to see.
+            patience += self.options.transaction_timeout;
+        }
         let (meta, ops, round) = (live.meta.clone(), Arc::clone(&live.ops), live.round.clone());
         let runner = Arc::clone(self);
         self.tasks.spawn("vote", async move {
@@ -583,8 +633,25 @@ impl Runner {
                     after: patience,
                 }.into())),
             };
-            runner.voted(commit, member, generation, &round, outcome);
+            let overtaken = match &outcome {
+                Err(StorageError::Answer(Answer::Invalid(_))) => {
+                    runner.overtaken(&*storage, tid).await
+                }
+                _ => None,
+            };
+            runner.voted(commit, member, generation, &round, outcome, overtaken);
         });
+    }
+
+    /// The last transaction of a member to which others write as well, where that is why it did not take
+    /// ours: then another TID is chosen, and no client hears of it.
+    async fn overtaken(&self, storage: &dyn Storage, tid: Tid) -> Option<Tid> {
+        if !storage.capabilities().shared {
+            return None;
+        }
+        let asked = tokio::time::timeout(self.options.member_timeout, storage.last_tid()).await;
+        let last = asked.ok()?.ok()?;
+        (last >= tid).then_some(last)
     }
 
     /// It is not there to be asked. The controller does not ask such a member; should it, nobody may
@@ -609,8 +676,13 @@ impl Runner {
         generation: Generation,
         round: &Stop,
         outcome: Result<Vote>,
+        overtaken: Option<Tid>,
     ) {
         let mut core = self.core.lock();
+        if round.is_requested() {
+            return;
+        }
+        self.take_foreign(&mut core, member);
         if round.is_requested() {
             return;
         }
@@ -619,8 +691,10 @@ impl Runner {
             // It was lost meanwhile, and takes part no more: what it voted on is dropped.
             return;
         }
+        let mut after = overtaken;
         let ballot = match outcome {
             Ok(Vote::Ready(voted)) => {
+                after = voted.after();
                 let resolved = voted.resolved().to_vec();
                 let Some(live) = core.live.get_mut(&commit) else {
                     return;
@@ -631,6 +705,7 @@ impl Runner {
             Ok(Vote::Conflicts(_, conflicts)) => Ballot::Conflicts(conflicts),
             Err(StorageError::Answer(answer)) => Ballot::No(answer),
             Err(StorageError::Fault(fault)) => {
+                core.count_fault(member, generation);
                 let event = Event::MemberLost {
                     member,
                     generation,
@@ -644,6 +719,7 @@ impl Runner {
             commit,
             member,
             ballot,
+            after,
         };
         let (_, effects) = core.controller.apply(Now::read(), event);
         self.carry_out(&mut core, effects);
@@ -766,6 +842,26 @@ impl Runner {
         }
     }
 
+    /// What members lack that were out before this daemon knew them is asked once for each opening.
+    fn measure_what_is_lacking(self: &Arc<Self>, measured: &mut HashSet<Generation>) {
+        if self.view().readers.is_empty() {
+            return;
+        }
+        let due = self.look(|core| {
+            let members = core.controller.members.iter();
+            let due =
+                members.filter(|(_, member)| member.out().is_some() && member.lacks.is_none());
+            let due = due.filter_map(|(id, one)| Some((*id, one.generation()?, one.last_tid()?)));
+            due.collect::<Vec<_>>()
+        });
+        for (id, generation, last) in due {
+            if measured.insert(generation) {
+                let measuring = recovery::measure_lack(Arc::clone(self), id, last);
+                self.tasks.spawn("measure of what is lacking", measuring);
+            }
+        }
+    }
+
     /// Deadlines and rates.
     async fn tick(self: Arc<Self>) {
         const STEP: Duration = Duration::from_millis(250);
@@ -773,12 +869,14 @@ impl Runner {
         let mut ticks = tokio::time::interval(STEP);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut last = (Instant::now(), 0, 0);
+        let mut measured = HashSet::new();
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = stop.requested() => return,
             }
             self.feed(Event::Tick).ok();
+            self.measure_what_is_lacking(&mut measured);
             let elapsed = last.0.elapsed();
             if elapsed >= Duration::from_secs(2) {
                 let loads = self.counters.loads.load(Ordering::Relaxed);
@@ -806,12 +904,31 @@ impl Handle {
     }
 }
 
+impl Live {
+    /// Whether it undoes others.
+    pub(super) fn undoes(&self) -> bool {
+        self.ops.iter().any(|op| matches!(op, Op::Undo { .. }))
+    }
+}
+
 impl Core {
+    /// Counted where a call fails, once for each opening: who is disabled has not failed.
+    fn count_fault(&self, member: MemberId, generation: Generation) {
+        let handle = self.members.get(&member);
+        if let Some(handle) = handle
+            && handle
+                .storage
+                .as_ref()
+                .is_some_and(|(open, _)| *open == generation)
+        {
+            handle.stats.faults.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     fn close(&mut self, member: MemberId) {
         if let Some(handle) = self.members.get_mut(&member) {
-            if handle.storage.take().is_some() {
-                handle.stats.faults.fetch_add(1, Ordering::Relaxed);
-            }
+            handle.told = None;
+            handle.storage = None;
             handle.want.send_modify(|want| {
                 want.open = false;
                 want.round += 1;
@@ -867,6 +984,7 @@ impl Core {
     fn abort(&mut self, commit: CommitId) {
         if let Some(live) = self.live.get_mut(&commit) {
             live.round.request();
+            live.round = live.owner.child();
             live.voted.clear();
             self.forget_if_over(commit);
         }

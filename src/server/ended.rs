@@ -24,8 +24,8 @@ pub(super) enum Ended {
     Write(std::io::Error),
     #[error(transparent)]
     Garbage(#[from] DecodeError),
-    #[error("a call before `register`")]
-    Unregistered,
+    #[error("{0} was called before `register`")]
+    Unregistered(&'static str),
     #[error("there is no method {0:?}")]
     UnknownMethod(String),
     #[error("`register` was called twice")]
@@ -57,7 +57,7 @@ impl Ended {
             Ended::Read(_)
             | Ended::TooSlow { .. }
             | Ended::Garbage(_)
-            | Ended::Unregistered
+            | Ended::Unregistered(_)
             | Ended::UnknownMethod(_)
             | Ended::RegisteredTwice
             | Ended::OneWay { .. }

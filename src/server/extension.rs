@@ -5,10 +5,11 @@
 //! authenticated as administrators, so those that change something need the option `zeo_admin`.
 
 use crate::admin::api::{
-    AdminApi, ArrayState, MemberDetails, MemberState, Problem, RecoverRequest,
+    AdminApi, ArrayState, MemberDetails, MemberState, Problem, RecoverRequest, Recovery,
 };
 use crate::pickle::Value;
 use crate::wire::{RaidMethod, Reply, WireError};
+use crate::zodb::Tid;
 
 /// Answers an extension method for the array `array`.
 pub(super) async fn answer(
@@ -29,7 +30,7 @@ pub(super) async fn answer(
     }
     match ask(admin, array, method, &arguments).await {
         Ok(value) => Reply::Value(value),
-        Err(problem) => Reply::Error(WireError::Storage(problem.detail)),
+        Err(problem) => Reply::Error(WireError::Storage(in_words(problem))),
     }
 }
 
@@ -42,8 +43,12 @@ async fn ask(
     let text = match method {
         RaidMethod::Status => state(admin.array(array).await?.state).to_owned(),
         RaidMethod::Details => {
-            let members = admin.array(array).await?.members;
-            return Ok(Value::Dict(members.into_iter().map(line).collect()));
+            let details = admin.array(array).await?;
+            let recovery = details.recovery.as_ref();
+            let members = details.members.iter();
+            return Ok(Value::Dict(
+                members.map(|member| line(member, recovery)).collect(),
+            ));
         }
         RaidMethod::Recover => {
             let Some(member) = member(arguments) else {
@@ -69,6 +74,17 @@ async fn ask(
     Ok(Value::Text(text))
 }
 
+/// A problem with all its mistakes: whoever asks over ZEO sees nothing but a text.
+fn in_words(problem: Problem) -> String {
+    let Problem {
+        detail, mistakes, ..
+    } = problem;
+    if mistakes.is_empty() {
+        return detail;
+    }
+    format!("{detail}: {}", mistakes.join("; "))
+}
+
 fn state(state: ArrayState) -> &'static str {
     match state {
         ArrayState::Optimal => "optimal",
@@ -78,15 +94,26 @@ fn state(state: ArrayState) -> &'static str {
     }
 }
 
-/// A member's entry: the original says `failed: why` of one that is out.
-fn line(member: MemberDetails) -> (Value, Value) {
-    let reason = member.reason.unwrap_or_else(|| "n/a".to_owned());
+/// A member's entry: the original says `failed: why` of one that is out, and of one that is being
+/// recovered in which phase that is, and up to which transaction it has come.
+fn line(member: &MemberDetails, recovery: Option<&Recovery>) -> (Value, Value) {
     let text = match member.state {
         MemberState::Optimal => "optimal".to_owned(),
-        MemberState::Degraded => format!("failed: {reason}"),
-        MemberState::Recovering => format!("recovering: {reason}"),
+        MemberState::Degraded => {
+            let reason = member.reason.as_deref().unwrap_or("n/a");
+            format!("failed: {reason}")
+        }
+        MemberState::Recovering => {
+            let recovery = recovery.filter(|recovery| recovery.member == member.name);
+            let phase = recovery.map_or("queued", |recovery| recovery.phase.as_str());
+            let reached = recovery.and_then(|recovery| recovery.transaction.clone());
+            let last = member.last.as_ref().map(|last| last.tid.clone());
+            let reached = reached.or(last);
+            let reached = reached.unwrap_or_else(|| Tid::ZERO.to_string());
+            format!("recovering: {phase} transaction {reached}")
+        }
     };
-    (Value::Text(member.name), Value::Text(text))
+    (Value::Text(member.name.clone()), Value::Text(text))
 }
 
 /// The member that a call names in its first argument.

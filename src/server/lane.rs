@@ -16,24 +16,38 @@
 //! without one) end the connection, as Python's server does, which aborts.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+mod blobs;
+mod upload;
+
+pub(super) use blobs::BlobRecord;
+use blobs::Blobs;
+pub(super) use upload::prepare as prepare_uploads;
+
 use super::ended::Ended;
 use super::start::Serving;
 use super::stats::{Counted, Granted, Stats};
-use crate::storage::{Fault, Finishing, Storage, StorageError, Transaction, TxnToken, Vote, Voted};
+use crate::storage::{
+    BlobDirectory, Fault, Finishing, Storage, StorageError, Transaction, TxnToken, Vote, Voted,
+};
 use crate::wire::{MessageId, Reply, TxnId, WireError};
 use crate::zodb::{Answer, Conflict, Op, Payload, Tid, TxnMeta};
 
 /// What a call of a transaction costs in memory beside its data, roughly, in bytes.
 const CALL_SIZE: usize = 128;
+
+/// How much data is taken out of the queue in one go.
+const STEP_BYTES: usize = 4 << 20;
 
 /// How long a client is kept from hearing of a conflict with what cannot be read yet, and how often it
 /// is looked whether it can be.
@@ -58,8 +72,12 @@ pub(super) enum What {
         txn: TxnId,
         op: Op,
     },
-    /// Something that cannot be done: the transaction's vote says so.
-    Refuse(WireError),
+    BlobStart,
+    BlobChunk(Bytes),
+    BlobEnd(BlobRecord),
+    BlobShared(BlobRecord, String),
+    /// A method that cannot be done: the transaction's vote says so.
+    Refuse(&'static str, WireError),
     Vote(TxnId),
     Finish(TxnId),
     Abort(TxnId),
@@ -74,6 +92,8 @@ pub(super) enum LaneEvent {
         id: Option<MessageId>,
     },
     Finished(Result<Tid, StorageError>),
+    /// Calls have left the queue.
+    Room,
     HangUp(Ended),
 }
 
@@ -85,6 +105,10 @@ pub(super) struct Surroundings<'a> {
     pub(super) serving: watch::Receiver<Serving>,
     /// The client registered to read only.
     pub(super) read_only: bool,
+    /// The folder of uploads.
+    pub(super) uploads: &'a Path,
+    /// Where clients put the files of blobs themselves.
+    pub(super) shared_blobs: Option<&'a Arc<BlobDirectory>>,
 }
 
 /// The calls of one client's transactions.
@@ -108,6 +132,7 @@ struct Open {
     id: TxnId,
     token: TxnToken,
     work: Work,
+    blobs: Box<Blobs>,
     counted: Counted,
 }
 
@@ -202,9 +227,12 @@ impl<'a> Lane<'a> {
                     if let Some(ended) = stepped.hang_up {
                         return Poll::Ready(LaneEvent::HangUp(ended));
                     }
-                    if let Some((id, reply)) = stepped.reply {
-                        return Poll::Ready(LaneEvent::Reply(id, reply));
-                    }
+                    // Without a reply, too, the session looks again: there is room for calls that it
+                    // did not take while these waited.
+                    return Poll::Ready(match stepped.reply {
+                        Some((id, reply)) => LaneEvent::Reply(id, reply),
+                        None => LaneEvent::Room,
+                    });
                 }
                 Running::Nothing => {
                     let Some(call) = self.queue.pop_front() else {
@@ -239,14 +267,16 @@ impl<'a> Lane<'a> {
             What::Finish(txn) => Some(self.finish(id, &txn)?),
             What::Abort(txn) => self.abort(id, &txn),
             what => {
+                let mut bytes = 0;
                 let mut calls = vec![(id, what)];
                 // Up to the first that is answered, or that is no step.
-                while calls.last().is_some_and(|(id, _)| id.is_none()) {
+                while bytes < STEP_BYTES && calls.last().is_some_and(|(id, _)| id.is_none()) {
                     let next = self.queue.pop_front_if(|next| {
                         !matches!(next.what, What::Finish(_) | What::Abort(_))
                     });
                     let Some(next) = next else { break };
                     self.queued_bytes -= next.size();
+                    bytes += next.size();
                     calls.push(((!next.one_way).then_some(next.id), next.what));
                 }
                 let state = std::mem::replace(&mut self.state, State::Idle);
@@ -313,6 +343,8 @@ impl LaneCall {
     fn size(&self) -> usize {
         let data = match &self.what {
             What::Do { op, .. } => op.size(),
+            What::BlobChunk(chunk) => chunk.len(),
+            What::BlobEnd(record) | What::BlobShared(record, _) => record.data.len(),
             _ => 0,
         };
         data + CALL_SIZE
@@ -338,7 +370,11 @@ async fn step(
         (state, method, outcome) = match what {
             What::Begin { txn, meta, tid } => begin(&around, state, txn, meta, tid).await,
             What::Do { txn, op } => store(state, &txn, op).await,
-            What::Refuse(error) => refuse(state, error),
+            What::BlobStart => blobs::start(&around, state).await,
+            What::BlobChunk(chunk) => blobs::chunk(state, chunk).await,
+            What::BlobEnd(record) => blobs::end(state, record).await,
+            What::BlobShared(record, name) => blobs::shared(&around, state, record, &name).await,
+            What::Refuse(method, error) => refuse(state, method, error),
             What::Vote(txn) => {
                 let voted = vote(&around, state, &txn).await;
                 clients_move = matches!(voted.2, Ok(Reply::Voted(_) | Reply::Conflicts(_)));
@@ -426,6 +462,7 @@ async fn begin(
         id: txn,
         token,
         work,
+        blobs: Box::default(),
         counted: around.stats.active.count(),
     };
     (State::Open(open), METHOD, Ok(Reply::None))
@@ -438,7 +475,7 @@ async fn store(state: State, txn: &TxnId, op: Op) -> Outcome {
         state => return (state, method, Err(wrong("a call for no open transaction"))),
     };
     if let Work::Sound(transaction) = &mut open.work
-        && let Err(error) = transaction.store(op).await
+        && let Err(error) = transaction.store(open.blobs.complete(op)).await
     {
         match Failed::from(error) {
             Failed::Error(error) => open.work = Work::Poisoned(error),
@@ -448,16 +485,22 @@ async fn store(state: State, txn: &TxnId, op: Op) -> Outcome {
     (State::Open(open), method, Ok(Reply::None))
 }
 
-fn refuse(state: State, error: WireError) -> Outcome {
-    const METHOD: &str = "a call that is not supported";
+fn refuse(state: State, method: &'static str, error: WireError) -> Outcome {
     match state {
         State::Open(mut open) => {
-            if let Work::Sound(_) = open.work {
-                open.work = Work::Poisoned(error);
-            }
-            (State::Open(open), METHOD, Ok(Reply::None))
+            open.poison(error);
+            (State::Open(open), method, Ok(Reply::None))
         }
-        state => (state, METHOD, Err(wrong("a call for no open transaction"))),
+        state => (state, method, Err(wrong("a call for no open transaction"))),
+    }
+}
+
+impl Open {
+    /// Aborts the transaction; its vote will say why. The first reason is the one that counts.
+    fn poison(&mut self, error: WireError) {
+        if let Work::Sound(_) = self.work {
+            self.work = Work::Poisoned(error);
+        }
     }
 }
 
@@ -474,6 +517,7 @@ async fn vote(around: &Surroundings<'_>, state: State, txn: &TxnId) -> Outcome {
         id,
         token,
         work,
+        mut blobs,
         counted,
     } = open;
     let transaction = match work {
@@ -500,12 +544,13 @@ async fn vote(around: &Surroundings<'_>, state: State, txn: &TxnId) -> Outcome {
         }
         Ok(Vote::Conflicts(transaction, conflicts)) => {
             around.stats.conflicts.fetch_add(1, Relaxed);
-            match for_the_client(conflicts).await {
+            match for_the_client(blobs.conflicts(conflicts)).await {
                 Ok(conflicts) => {
                     let open = Open {
                         id,
                         token,
                         work: Work::Sound(transaction),
+                        blobs,
                         counted,
                     };
                     let reply = Reply::Conflicts(conflicts);

@@ -1,14 +1,16 @@
 //! What each method of the protocol begins.
 //!
-//! Three kinds: what the session knows itself is answered on the spot; what reads is begun beside
-//! everything else; what belongs to the transaction is put into its lane.
+//! Three kinds: what the session knows itself is answered on the spot; what reads (and a pack, which
+//! writes to no transaction) is begun beside everything else; what belongs to the transaction is put
+//! into its lane.
 
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
 
 use super::ended::Ended;
-use super::lane::{LaneCall, What};
+use super::lane::{BlobRecord, LaneCall, What};
 use super::reads::{self, About};
+use super::sending::BlobKey;
 use super::session::Session;
 use super::start::Serving;
 use crate::wire::{Call, MessageId, Reply, Request, WireError};
@@ -22,8 +24,14 @@ impl<W: AsyncWrite + Unpin + Send> Session<'_, W> {
     /// Begins a call.
     pub(super) fn call(&mut self, request: Request) -> Result<(), Ended> {
         let Request { id, one_way, call } = request;
+        let method = call.method();
+        let about = |id| About {
+            id,
+            one_way,
+            method,
+        };
         match call {
-            Call::LoadBefore { oid, before } => self.load(About { id, one_way }, oid, before),
+            Call::LoadBefore { oid, before } => self.load(about(id), oid, before),
             Call::Storea {
                 oid,
                 serial,
@@ -63,11 +71,52 @@ impl<W: AsyncWrite + Unpin + Send> Session<'_, W> {
                 let op = Op::Delete { oid, serial };
                 self.in_lane(id, one_way, What::Do { txn, op })
             }
-            Call::Undoa { .. } => self.not_in_lane(id, one_way, "undoa"),
-            Call::StoreBlobStart => self.not_in_lane(id, one_way, "storeBlobStart"),
-            Call::StoreBlobChunk { .. } => self.not_in_lane(id, one_way, "storeBlobChunk"),
-            Call::StoreBlobEnd { .. } => self.not_in_lane(id, one_way, "storeBlobEnd"),
-            Call::StoreBlobShared { .. } => self.not_in_lane(id, one_way, "storeBlobShared"),
+            Call::Undoa { tid, txn } => {
+                let op = Op::Undo { tid };
+                self.in_lane(id, one_way, What::Do { txn, op })
+            }
+            Call::StoreBlobStart => self.in_lane(id, one_way, What::BlobStart),
+            Call::StoreBlobChunk { chunk } => self.in_lane(id, one_way, What::BlobChunk(chunk)),
+            Call::StoreBlobEnd {
+                oid,
+                serial,
+                data,
+                txn,
+            } => {
+                let data = kept(data);
+                let record = BlobRecord {
+                    txn,
+                    oid,
+                    serial,
+                    data,
+                };
+                self.in_lane(id, one_way, What::BlobEnd(record))
+            }
+            Call::StoreBlobShared {
+                oid,
+                serial,
+                data,
+                file,
+                txn,
+            } => {
+                let data = kept(data);
+                let record = BlobRecord {
+                    txn,
+                    oid,
+                    serial,
+                    data,
+                };
+                self.in_lane(id, one_way, What::BlobShared(record, file))
+            }
+            // It names no transaction: that is for the vote to say, as of one that is not there.
+            Call::Malformed {
+                method: "undoa",
+                why,
+            } => {
+                let reason = format!("Invalid transaction id: {why}");
+                let error = WireError::Answer(Answer::Undo { reason, oid: None });
+                self.in_lane(id, one_way, What::Refuse("undoa", error))
+            }
 
             Call::Ping => self.reply(&id, one_way, &Reply::None),
             Call::GetInfo => {
@@ -78,11 +127,15 @@ impl<W: AsyncWrite + Unpin + Send> Session<'_, W> {
                 self.label = Some(label);
                 self.reply(&id, one_way, &Reply::None)
             }
-            Call::UndoLog { .. } | Call::UndoInfo { .. } => {
-                self.reply(&id, one_way, &reads::no_undo())
+            Call::Pack { time, wait } => {
+                let who = self.label.as_deref().unwrap_or(&self.peer);
+                let future = reads::pack(self.shared, self.served, who, time, wait);
+                self.read(about(id), future)
             }
-            Call::Pack { .. } => self.not_there(&id, one_way, "pack"),
-            Call::SendBlob { .. } => self.not_there(&id, one_way, "sendBlob"),
+            Call::SendBlob { oid, serial } => {
+                self.sending.ask(about(id), BlobKey { oid, serial });
+                Ok(())
+            }
             Call::Malformed { method, why } => {
                 self.refuse(&id, one_way, method, reads::malformed(method, &why))
             }
@@ -91,19 +144,19 @@ impl<W: AsyncWrite + Unpin + Send> Session<'_, W> {
 
             Call::IteratorStart { first, last } => {
                 let future = self.iterators.start(&*self.served.storage, first, last);
-                self.read(About { id, one_way }, future)
+                self.read(about(id), future)
             }
             Call::IteratorNext { iterator } => {
                 let future = self.iterators.transaction(iterator);
-                self.read(About { id, one_way }, future)
+                self.read(about(id), future)
             }
             Call::IteratorRecordStart { iterator, tid } => {
                 let future = self.iterators.start_records(iterator, tid);
-                self.read(About { id, one_way }, future)
+                self.read(about(id), future)
             }
             Call::IteratorRecordNext { iterator } => {
                 let future = self.iterators.record(iterator);
-                self.read(About { id, one_way }, future)
+                self.read(about(id), future)
             }
             Call::IteratorGc { iterators } => {
                 self.iterators.forget(&iterators);
@@ -121,10 +174,12 @@ impl<W: AsyncWrite + Unpin + Send> Session<'_, W> {
             | Call::NewOids { .. }
             | Call::History { .. }
             | Call::RecordIternext { .. }
+            | Call::UndoLog { .. }
+            | Call::UndoInfo { .. }
             | Call::ServerStatus
             | Call::Raid { .. }) => {
                 let future = reads::ask(self.shared, self.served, call);
-                self.read(About { id, one_way }, future)
+                self.read(about(id), future)
             }
         }
     }
@@ -133,20 +188,6 @@ impl<W: AsyncWrite + Unpin + Send> Session<'_, W> {
     fn in_lane(&mut self, id: MessageId, one_way: bool, what: What) -> Result<(), Ended> {
         self.lane.push(LaneCall { id, one_way, what });
         Ok(())
-    }
-
-    /// A method of the transaction that is not there: its vote will say so.
-    fn not_in_lane(&mut self, id: MessageId, one_way: bool, method: &str) -> Result<(), Ended> {
-        self.in_lane(id, one_way, What::Refuse(reads::not_there(method)))
-    }
-
-    fn not_there(
-        &mut self,
-        id: &MessageId,
-        one_way: bool,
-        method: &'static str,
-    ) -> Result<(), Ended> {
-        self.refuse(id, one_way, method, reads::not_there(method))
     }
 
     fn is_writable(&self) -> bool {

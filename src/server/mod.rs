@@ -4,8 +4,8 @@
 //! now it reads from a watched [`Serving`]. One task has one connection: it reads calls, starts them,
 //! and passes on replies and invalidations ([`session`]). Three parts of a session have rules of their
 //! own: what leaves in which order ([`outbox`], invariant 6), the calls of a transaction, which keep
-//! their order ([`lane`]), and the others, which may overtake each other ([`reads`], [`iterators`]).
-//! What each method begins is in [`methods`].
+//! their order ([`lane`]), and the others, which may overtake each other ([`reads`], [`iterators`], and the
+//! blobs that are sent in pieces, [`sending`]). What each method begins is in [`methods`].
 //!
 //! It does not know of members, of the configuration, or of the admin protocol's transport; the
 //! original `ZEORaid`'s extension methods are answered through [`AdminApi`](crate::admin::api::AdminApi)
@@ -19,7 +19,9 @@ mod listener;
 mod methods;
 mod options;
 mod outbox;
+mod packing;
 mod reads;
+mod sending;
 mod session;
 mod start;
 mod stats;

@@ -1,23 +1,20 @@
 //! What leaves to one client, and in which order: the one place that decides it.
 //!
-//! INVARIANT 6 in four rules:
+//! INVARIANT 6 in three rules:
 //!
-//! 1. Before a reply leaves, the invalidations that are due leave. The storage puts a transaction into
-//!    the queue before any call answers as of it; so emptying the queue before each reply is enough.
-//! 2. But a client does not hear of a transaction before the storage answers as of it: who was told of
-//!    it asks for what it wrote, and must not be given what was before. Between the queue and the
-//!    storage's head there is a moment; what is due in it is held until the head is there, too.
-//! 3. An answer without end ("this is current") never follows a later invalidation of its object: a
+//! 1. Before a reply leaves, the invalidations that are due leave. A transaction comes out of the queue
+//!    at the moment from which on the storage answers as of it ([`Invalidations`]); so emptying the
+//!    queue before each reply is enough, and nobody who was told of a transaction is given what was
+//!    before it.
+//! 2. An answer without end ("this is current") never follows a later invalidation of its object: a
 //!    client would keep it as current for ever (ZEO `docs/ordering.rst`, scenario 2). Where that
 //!    would happen the answer is given that end. What was sent is remembered for it ([`Order`]).
-//! 4. The client's own commit has its place among the invalidations. Instead of an invalidation it
+//! 3. The client's own commit has its place among the invalidations. Instead of an invalidation it
 //!    gets `info` and the reply to its `tpc_finish`, when its transaction comes out of the queue:
 //!    Python's client fails when the last TID that it hears of goes back.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use crate::storage::{Committed, CutOff, Invalidations, Loaded, Storage, TxnToken};
 use crate::wire::connection::Writer;
@@ -28,22 +25,11 @@ use crate::zodb::{Oid, Tid};
 const REMEMBERED: usize = 1024;
 const REMEMBERED_OIDS: usize = 64 << 10;
 
-/// How often it is looked at once whether the storage answers as of a transaction, and how long it is
-/// waited between later looks.
-const LOOKS_AT_ONCE: u32 = 16;
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
-
 /// The order of what leaves to one registered client.
 pub(super) struct Outbox<'a, W> {
     writer: Writer<W>,
     invalidations: Invalidations,
     storage: &'a dyn Storage,
-    /// Came out of the queue, and the storage does not answer as of it yet.
-    held: Option<Committed>,
-    /// How often it was looked whether it does.
-    looks: u32,
-    /// The storage answers as of this transaction, or a later one.
-    head: Tid,
     order: Order,
     own: Option<Own>,
 }
@@ -79,9 +65,6 @@ impl<'a, W> Outbox<'a, W> {
             writer,
             invalidations,
             storage,
-            held: None,
-            looks: 0,
-            head: last,
             order: Order::new(last),
             own: None,
         }
@@ -89,51 +72,16 @@ impl<'a, W> Outbox<'a, W> {
 
     /// Passes on the transactions that are due, in their order.
     pub(super) fn pass_on(&mut self) -> Result<(), CutOff> {
-        loop {
-            let next = match self.held.take() {
-                Some(held) => held,
-                None => match self.invalidations.try_next()? {
-                    Some(next) => next,
-                    None => return Ok(()),
-                },
-            };
-            if !self.is_answered(next.tid) {
-                self.held = Some(next);
-                return Ok(());
-            }
-            self.looks = 0;
+        while let Some(next) = self.invalidations.try_next()? {
             self.admit(next);
-        }
-    }
-
-    /// Waits until nothing is held any more.
-    pub(super) async fn settle(&mut self) -> Result<(), CutOff> {
-        while self.held.is_some() {
-            self.ends().1.next().await?;
-            self.pass_on()?;
         }
         Ok(())
     }
 
     /// Takes a transaction that came out of the queue.
     pub(super) fn came(&mut self, committed: Committed) -> Result<(), CutOff> {
-        debug_assert!(self.held.is_none(), "while one is held, none is taken");
-        self.held = Some(committed);
+        self.admit(committed);
         self.pass_on()
-    }
-
-    /// Whether the storage answers as of a transaction.
-    fn is_answered(&mut self, tid: Tid) -> bool {
-        if tid > self.head {
-            let mut asked = self.storage.last_tid();
-            let mut context = Context::from_waker(Waker::noop());
-            match asked.as_mut().poll(&mut context) {
-                Poll::Ready(Ok(last)) => self.head = self.head.max(last),
-                // It cannot be known, or there will be no more answers: order alone is kept.
-                Poll::Ready(Err(_)) | Poll::Pending => return true,
-            }
-        }
-        tid <= self.head
     }
 
     fn admit(&mut self, committed: Committed) {
@@ -153,14 +101,24 @@ impl<'a, W> Outbox<'a, W> {
     }
 
     fn finished(&mut self, own: Own, tid: Tid) {
+        self.size();
+        if let Some(id) = own.id {
+            self.writer.reply(&id, &Reply::Tid(tid));
+        }
+    }
+
+    /// Tells how much the storage holds.
+    pub(super) fn size(&mut self) {
         let size = self.storage.size();
         self.writer.push(&Push::Info {
             objects: size.objects,
             bytes: size.bytes,
         });
-        if let Some(id) = own.id {
-            self.writer.reply(&id, &Reply::Tid(tid));
-        }
+    }
+
+    /// Queues a piece of a blob, which belongs to no transaction's order.
+    pub(super) fn push(&mut self, push: &Push) {
+        self.writer.push(push);
     }
 
     /// Queues a reply, after the invalidations that are due.
@@ -203,10 +161,6 @@ impl<'a, W> Outbox<'a, W> {
     /// did not say whose it was, the reply leaves now.
     pub(super) fn finish_ended(&mut self, tid: Tid) -> Result<(), CutOff> {
         self.pass_on()?;
-        if self.held.is_some() {
-            // Its transaction, or one before it, is held; it leaves with it.
-            return Ok(());
-        }
         if let Some(own) = self.own.take() {
             self.order.note(tid, Arc::new([]));
             self.finished(own, tid);
@@ -228,40 +182,8 @@ impl<'a, W> Outbox<'a, W> {
     }
 
     /// The two ends that can be waited for at the same time.
-    pub(super) fn ends(&mut self) -> (&mut Writer<W>, Coming<'_>) {
-        let coming = if self.held.is_some() {
-            Coming::Held(&mut self.looks)
-        } else {
-            Coming::Queued(&mut self.invalidations)
-        };
-        (&mut self.writer, coming)
-    }
-}
-
-/// What is waited for of other transactions.
-pub(super) enum Coming<'a> {
-    Queued(&'a mut Invalidations),
-    /// The storage will soon answer as of the one that is held; how often it was looked.
-    Held(&'a mut u32),
-}
-
-impl Coming<'_> {
-    /// The next transaction out of the queue; none where it is time to look after the one that is
-    /// held. Cancel safe.
-    pub(super) async fn next(self) -> Result<Option<Committed>, CutOff> {
-        match self {
-            Coming::Queued(invalidations) => invalidations.next().await.map(Some),
-            Coming::Held(looks) => {
-                // It is a matter of instructions, unless the other thread was interrupted there.
-                if *looks < LOOKS_AT_ONCE {
-                    tokio::task::yield_now().await;
-                } else {
-                    tokio::time::sleep(LOOK_AGAIN).await;
-                }
-                *looks = looks.saturating_add(1);
-                Ok(None)
-            }
-        }
+    pub(super) fn ends(&mut self) -> (&mut Writer<W>, &mut Invalidations) {
+        (&mut self.writer, &mut self.invalidations)
     }
 }
 

@@ -10,14 +10,21 @@ use futures_util::future::BoxFuture;
 use super::ended::Ended;
 use super::extension;
 use super::iterators::Made;
+use super::packing;
+use super::sending::BlobKey;
 use super::start::{Served, Shared};
 use crate::pickle::Value;
-use crate::storage::{Fault, Loaded, Revision, Storage, StorageError};
-use crate::wire::{Call, HistoryLine, Info, MessageId, Reply, WireError};
-use crate::zodb::{Answer, Oid, Tid};
+use crate::storage::{Fault, Loaded, Revision, Storage, StorageError, Undoable};
+use crate::wire::{Call, HistoryLine, Info, MessageId, Reply, UndoLine, WireError};
+use crate::zodb::{Answer, Blob, Oid, Tid};
 
 /// How many oids a client gets at once, at most: what Python's server gives.
 const OIDS_AT_ONCE: usize = 100;
+
+/// How many lines of a history, and of an undo log, a client gets at once, at most: no reply may take
+/// all memory.
+const LINES_AT_ONCE: usize = 100_000;
+const LOG_AT_ONCE: i64 = 100_000;
 
 /// A call that is being answered.
 pub(super) struct Read<'a> {
@@ -30,6 +37,7 @@ pub(super) struct Read<'a> {
 pub(super) struct About {
     pub(super) id: MessageId,
     pub(super) one_way: bool,
+    pub(super) method: &'static str,
 }
 
 pub(super) enum Work<'a> {
@@ -61,6 +69,10 @@ pub(super) enum Done {
     Iterator(Made),
     /// An iterator has come to its end, with this reply.
     IteratorEnded(i64, Reply),
+    /// A blob that is to be sent, or why it cannot be.
+    Blob(BlobKey, Result<Blob, StorageError>),
+    /// A pack has ended well.
+    Packed,
     HangUp(Ended),
 }
 
@@ -123,7 +135,7 @@ pub(super) fn error(failed: StorageError) -> Done {
 pub(super) fn ask<'a>(shared: &'a Shared, served: &'a Served, call: Call) -> BoxFuture<'a, Done> {
     let storage = &*served.storage;
     match call {
-        Call::LastTransaction => reply(async { Ok(Reply::Tid(storage.last_tid().await?)) }),
+        Call::LastTransaction => reply(async { Ok(Reply::Tid(storage.newest_tid().await?)) }),
         Call::GetInvalidations { since } => reply(async move {
             let (last, oids) = storage.invalidations_since(since).await?;
             let oids = oids.filter(|_| !last.is_zero());
@@ -140,7 +152,7 @@ pub(super) fn ask<'a>(shared: &'a Shared, served: &'a Served, call: Call) -> Box
             Ok(Reply::Oids(oids.await?))
         }),
         Call::History { oid, count } => reply(async move {
-            let revisions = storage.history(oid, count).await?;
+            let revisions = storage.history(oid, count.min(LINES_AT_ONCE)).await?;
             Ok(Reply::History(revisions.into_iter().map(line).collect()))
         }),
         Call::RecordIternext { next } => reply(async move {
@@ -156,6 +168,12 @@ pub(super) fn ask<'a>(shared: &'a Shared, served: &'a Served, call: Call) -> Box
                 None => Reply::Error(WireError::Value("no key satisfies the conditions".into())),
             })
         }),
+        Call::UndoLog { first, last } => reply(undo_log(storage, first, last, Value::None)),
+        Call::UndoInfo {
+            first,
+            last,
+            specification,
+        } => reply(undo_log(storage, first, last, specification)),
         Call::ServerStatus => reply(async {
             let last = storage.last_tid().await?;
             Ok(Reply::ServerStatus(served.stats.status(last)))
@@ -169,33 +187,76 @@ pub(super) fn ask<'a>(shared: &'a Shared, served: &'a Served, call: Call) -> Box
     }
 }
 
+/// `sendBlob`, as far as the storage has to do with it.
+pub(super) fn load_blob(storage: &dyn Storage, key: BlobKey) -> BoxFuture<'_, Done> {
+    Box::pin(async move { Done::Blob(key, storage.load_blob(key.oid, key.serial).await) })
+}
+
+/// `pack`: begun at once, and waited for where the client waits.
+pub(super) fn pack(
+    shared: &Shared,
+    served: &Served,
+    peer: &str,
+    time: f64,
+    wait: bool,
+) -> BoxFuture<'static, Done> {
+    let answered = packing::start(shared, served, time, peer);
+    Box::pin(async move {
+        if !wait {
+            return Done::Reply(Reply::None);
+        }
+        match answered.await.unwrap_or_else(|_| Err(packing::stopping())) {
+            Ok(()) => Done::Packed,
+            Err(failed) => error(failed),
+        }
+    })
+}
+
+async fn undo_log(
+    storage: &dyn Storage,
+    first: i64,
+    last: i64,
+    specification: Value,
+) -> Result<Reply, StorageError> {
+    if !storage.capabilities().undo {
+        // What a storage without undo answers: Python's server does the same.
+        return Ok(Reply::Value(Value::Tuple(Vec::new())));
+    }
+    let first = first.max(0);
+    let last = if last < 0 {
+        last.max(-LOG_AT_ONCE)
+    } else {
+        last.min(first.saturating_add(LOG_AT_ONCE))
+    };
+    let log = storage.undo_info(first, last, &specification).await?;
+    Ok(Reply::UndoLog(log.into_iter().map(undo_line).collect()))
+}
+
 /// What `get_info` says. Interfaces are those that Python's client looks for, and only what is true.
 pub(super) fn info(served: &Served) -> Info {
-    const INTERFACES: &str = "ZODB.interfaces";
     let size = served.storage.size();
+    let can = served.storage.capabilities();
+    let interfaces = [
+        (true, "IStorage"),
+        (true, "IStorageRestoreable"),
+        (true, "IStorageIteration"),
+        (true, "IStorageCurrentRecordIteration"),
+        // `deleteObject`.
+        (true, "IExternalGC"),
+        (can.undo, "IStorageUndoable"),
+        (can.blobs, "IBlobStorage"),
+    ];
+    let interfaces = interfaces.into_iter().filter(|(can, _)| *can);
     Info {
         name: served.name.clone(),
         objects: size.objects,
         bytes: size.bytes,
-        supports_undo: false,
+        supports_undo: can.undo,
         supports_record_iternext: true,
-        interfaces: vec![
-            (INTERFACES, "IStorage"),
-            (INTERFACES, "IStorageRestoreable"),
-            (INTERFACES, "IStorageIteration"),
-            (INTERFACES, "IStorageCurrentRecordIteration"),
-        ],
+        interfaces: interfaces
+            .map(|(_, name)| ("ZODB.interfaces", name))
+            .collect(),
     }
-}
-
-/// The answer of a method that is not there yet.
-pub(super) fn not_there(method: &str) -> WireError {
-    WireError::NotImplemented(format!("{method} is not supported by this server"))
-}
-
-/// What a storage without undo answers to `undoLog` and `undoInfo`: Python's server does the same.
-pub(super) fn no_undo() -> Reply {
-    Reply::Value(Value::Tuple(Vec::new()))
 }
 
 /// The arguments of a call make no sense.
@@ -212,6 +273,17 @@ fn reply<'a>(
             Err(failed) => error(failed),
         }
     })
+}
+
+fn undo_line(undoable: Undoable) -> UndoLine {
+    UndoLine {
+        tid: undoable.tid,
+        time: undoable.tid.seconds(),
+        user: undoable.user,
+        description: undoable.description,
+        extension: undoable.extension,
+        size: undoable.size,
+    }
 }
 
 fn line(revision: Revision) -> HistoryLine {

@@ -12,6 +12,7 @@
 //! are in flight; it is closed when that lasts too long.
 
 use std::future::poll_fn;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker};
@@ -31,6 +32,7 @@ use super::iterators::Iterators;
 use super::lane::{Lane, LaneEvent, Surroundings};
 use super::outbox::{Outbox, Sent};
 use super::reads::{self, About, Answered, Done, Load, LoadDone, Read, Work};
+use super::sending::{Said, Sending};
 use super::start::{Served, Serving, Shared};
 use super::welcome::{self, Registered};
 use crate::storage::Committed;
@@ -40,6 +42,9 @@ use crate::zodb::{Oid, Tid};
 
 /// What has collected when it is written although more calls wait to be taken.
 const WRITE_AT: usize = 256 << 10;
+
+/// Where this much waits to be written, no more is read of blobs: the client is not faster.
+const BLOBS_UNTIL: usize = 1 << 20;
 
 /// How often a load is asked again whose answer was too old.
 const LOAD_TRIES: u32 = 10;
@@ -68,7 +73,8 @@ where
             let clients = registered.served.stats.clients.count();
             let storage = registered.served.name.as_str();
             info!(%peer, storage, read_only = registered.read_only, "client registered");
-            let session = Session::new(&shared, registered);
+            let uploads = registered.served.uploads();
+            let session = Session::new(&shared, registered, &peer, &uploads);
             let ended = session.serve(&mut reader, &mut label).await;
             drop(clients);
             ended
@@ -91,8 +97,12 @@ pub(super) struct Session<'a, W> {
     pub(super) lane: Lane<'a>,
     reads: FuturesUnordered<Read<'a>>,
     pub(super) iterators: Iterators,
+    pub(super) sending: Sending,
     serving: watch::Receiver<Serving>,
+    /// Changes when the client is to be told how much the storage holds.
+    resized: watch::Receiver<u64>,
     pub(super) read_only: bool,
+    pub(super) peer: String,
     pub(super) label: Option<String>,
     /// Loads that are not counted yet.
     loads: u64,
@@ -101,7 +111,12 @@ pub(super) struct Session<'a, W> {
 }
 
 impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
-    fn new(shared: &'a Shared, registered: Registered<'a, W>) -> Self {
+    fn new(
+        shared: &'a Shared,
+        registered: Registered<'a, W>,
+        peer: &str,
+        uploads: &'a Path,
+    ) -> Self {
         let Registered {
             writer,
             served,
@@ -119,11 +134,16 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
                 stats: Arc::clone(&served.stats),
                 serving: served.serving.clone(),
                 read_only,
+                uploads,
+                shared_blobs: served.shared_blobs.as_ref(),
             }),
             reads: FuturesUnordered::new(),
             iterators: Iterators::new(shared.options.iterators),
+            sending: Sending::default(),
             serving: served.serving.clone(),
+            resized: served.packing.resized(),
             read_only,
+            peer: peer.to_owned(),
             label: None,
             loads: 0,
             stalled: None,
@@ -155,10 +175,7 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
             let told = match finishing.await {
                 Ok(tid) => {
                     stats.commits.fetch_add(1, Relaxed);
-                    match outbox.finish_ended(tid) {
-                        Ok(()) => timeout(LAST_WORDS, outbox.settle()).await.unwrap_or(Ok(())),
-                        cut_off => cut_off,
-                    }
+                    outbox.finish_ended(tid)
                 }
                 Err(error) => {
                     warn!(%error, "could not finish the transaction of a client that is gone");
@@ -182,6 +199,7 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
             };
             self.take(reader, frame)?;
         }
+        self.load_blobs()?;
         self.go_on_with_transaction()?;
         self.count_loads();
 
@@ -189,8 +207,9 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
         let room = self.outbox.pending() < self.shared.options.outbox_bytes;
         let deadline = self.deadline();
         let pending = self.outbox.pending();
-        let (writer, coming) = self.outbox.ends();
-        let lane = &mut self.lane;
+        let sending_goes_on = pending < BLOBS_UNTIL && self.sending.is_busy();
+        let (writer, invalidations) = self.outbox.ends();
+        let (lane, sending) = (&mut self.lane, &mut self.sending);
         let stop = self.shared.sessions.stop();
         // Each branch may be dropped when another is taken: what was written or read of a message is
         // kept by the writer and the reader, and the others have no effect before they are ready.
@@ -211,9 +230,15 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
                 Came::Room
             }
             () = until(deadline), if deadline.is_some() => Came::Deadline,
-            committed = coming.next(), if room => Came::Committed(committed?),
+            committed = invalidations.next(), if room => Came::Committed(committed?),
             event = poll_fn(|context| lane.poll(context)), if lane.is_busy() => Came::Lane(event),
-            Some(answered) = self.reads.next() => Came::Answered(answered),
+            // An answer is not asked to go on while there is no room for it.
+            Some(answered) = self.reads.next(), if room => Came::Answered(answered),
+            changed = self.resized.changed(), if room => match changed {
+                Ok(()) => Came::Resized,
+                Err(_) => return Err(Ended::NotServing("it is closed".to_owned())),
+            },
+            said = sending.next(), if sending_goes_on => Came::Blob(said),
             frame = reader.next_frame(), if may_take => match frame? {
                 Some(frame) => Came::Frame(frame),
                 None => return Err(Ended::ClientLeft),
@@ -223,10 +248,14 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
         match came {
             Came::Room => Ok(()),
             Came::Deadline => self.too_late(),
-            Came::Committed(Some(committed)) => Ok(self.outbox.came(committed)?),
-            Came::Committed(None) => Ok(self.outbox.pass_on()?),
+            Came::Committed(committed) => Ok(self.outbox.came(committed)?),
             Came::Lane(event) => self.lane_event(event),
             Came::Answered((about, answered)) => self.answered(about, answered),
+            Came::Resized => {
+                self.outbox.size();
+                Ok(())
+            }
+            Came::Blob(said) => self.say(said),
             Came::Frame(frame) => self.take(reader, frame),
         }
     }
@@ -235,7 +264,7 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
     fn may_take(&self) -> bool {
         let options = &self.shared.options;
         self.outbox.pending() < options.outbox_bytes
-            && self.reads.len() < options.calls_in_flight
+            && self.reads.len() + self.sending.len() < options.calls_in_flight
             && self.lane.queued_bytes() < options.transaction_bytes
     }
 
@@ -325,11 +354,54 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
                 self.iterators.remove(id);
                 reply
             }
+            Done::Blob(key, Ok(blob)) => {
+                let start = self.sending.loaded(about, key, blob);
+                self.outbox.push(&start);
+                return Ok(());
+            }
+            Done::Blob(key, Err(failed)) => {
+                self.sending.failed(key);
+                return self.done(about, reads::error(failed));
+            }
+            Done::Packed => {
+                // Who has waited hears of the size first, as from Python's server.
+                if self.resized.has_changed().unwrap_or(false) {
+                    self.resized.mark_unchanged();
+                    self.outbox.size();
+                }
+                Reply::None
+            }
             Done::HangUp(ended) => return Err(ended),
         };
+        self.answer(&about, &reply)
+    }
+
+    fn answer(&mut self, about: &About, reply: &Reply) -> Result<(), Ended> {
         match reply {
-            Reply::Error(error) => self.refuse(&about.id, about.one_way, "a read", error),
-            reply => self.reply(&about.id, about.one_way, &reply),
+            Reply::Error(error) => {
+                self.refuse(&about.id, about.one_way, about.method, error.clone())
+            }
+            reply => self.reply(&about.id, about.one_way, reply),
+        }
+    }
+
+    /// Asks the storage for the blobs whose turn it is.
+    fn load_blobs(&mut self) -> Result<(), Ended> {
+        while let Some((about, key)) = self.sending.next_to_load() {
+            let future = reads::load_blob(&*self.served.storage, key);
+            self.read(about, future)?;
+        }
+        Ok(())
+    }
+
+    /// Says a piece of a blob.
+    fn say(&mut self, said: Said) -> Result<(), Ended> {
+        for push in &said.pushes {
+            self.outbox.push(push);
+        }
+        match said.reply {
+            Some((about, reply)) => self.answer(&about, &reply),
+            None => Ok(()),
         }
     }
 
@@ -375,6 +447,7 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
     fn lane_event(&mut self, event: LaneEvent) -> Result<(), Ended> {
         match event {
             LaneEvent::Reply(id, reply) => Ok(self.outbox.reply(&id, &reply)?),
+            LaneEvent::Room => Ok(()),
             LaneEvent::FinishBegan { token, id } => {
                 self.outbox.finishing(token, id);
                 Ok(())
@@ -385,7 +458,9 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
                 match reads::error(failed) {
                     Done::HangUp(ended) => Err(ended),
                     Done::Reply(reply) => Ok(self.outbox.finish_failed(&reply)?),
-                    Done::Iterator(_) | Done::IteratorEnded(..) => Ok(()),
+                    Done::Iterator(_) | Done::IteratorEnded(..) | Done::Blob(..) | Done::Packed => {
+                        Ok(())
+                    }
                 }
             }
             LaneEvent::HangUp(ended) => Err(ended),
@@ -441,10 +516,12 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
 enum Came<'a> {
     Room,
     Deadline,
-    /// None: it is time to look after one that is held.
-    Committed(Option<Committed>),
+    Committed(Committed),
     Lane(LaneEvent),
     Answered(<Read<'a> as Future>::Output),
+    /// The client is to be told how much the storage holds.
+    Resized,
+    Blob(Said),
     Frame(Bytes),
 }
 

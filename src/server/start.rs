@@ -1,16 +1,20 @@
 //! Starting and stopping the front end, and what its sessions share.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tracing::warn;
 
+use super::lane::prepare_uploads;
 use super::listener::{self, ListenError, Listening};
 use super::options::{Listen, ServerOptions};
+use super::packing::Packing;
 use super::stats::{Counters, Stats};
 use crate::admin::api::AdminApi;
-use crate::storage::Storage;
+use crate::storage::{BlobDirectory, Storage};
 use crate::task::{StillRunning, Tasks};
 
 /// Whether a storage can be served. Whoever serves it through a [`Server`] tells by a watch channel.
@@ -49,6 +53,10 @@ pub struct Served {
     pub(super) serving: watch::Receiver<Serving>,
     pub(super) stats: Arc<Stats>,
     pub(super) zeo_admin: bool,
+    /// The folder of uploads, where one was set.
+    uploads: Option<PathBuf>,
+    pub(super) shared_blobs: Option<Arc<BlobDirectory>>,
+    pub(super) packing: Arc<Packing>,
 }
 
 impl Served {
@@ -64,6 +72,31 @@ impl Served {
             serving,
             stats: Arc::new(Stats::new()),
             zeo_admin: false,
+            uploads: None,
+            shared_blobs: None,
+            packing: Packing::new(),
+        }
+    }
+
+    /// Where blobs lie that clients upload, until their transaction ends: best on the disk on which they
+    /// are kept. The folder is made when the server starts, and uploads of an earlier one are removed
+    /// from it; so nobody else may upload into it. The default is the system's folder for temporary
+    /// files.
+    #[must_use]
+    pub fn with_uploads(self, folder: impl Into<PathBuf>) -> Self {
+        Served {
+            uploads: Some(folder.into()),
+            ..self
+        }
+    }
+
+    /// The blob directory that clients write into themselves (`shared_blob_dir` of Python's client),
+    /// which is the one that the storage keeps its blobs in. Without one, `storeBlobShared` is refused.
+    #[must_use]
+    pub fn with_shared_blobs(self, directory: Arc<BlobDirectory>) -> Self {
+        Served {
+            shared_blobs: Some(directory),
+            ..self
         }
     }
 
@@ -71,6 +104,11 @@ impl Served {
     #[must_use]
     pub fn with_zeo_admin(self, zeo_admin: bool) -> Self {
         Served { zeo_admin, ..self }
+    }
+
+    /// The folder of uploads.
+    pub(super) fn uploads(&self) -> PathBuf {
+        self.uploads.clone().unwrap_or_else(std::env::temp_dir)
     }
 }
 
@@ -80,6 +118,8 @@ pub(super) struct Shared {
     pub(super) served: BTreeMap<String, Served>,
     pub(super) admin: OnceLock<Arc<dyn AdminApi>>,
     pub(super) sessions: Tasks,
+    /// Packs that clients have asked for.
+    pub(super) packs: Tasks,
 }
 
 /// The running front end.
@@ -102,6 +142,15 @@ impl Server {
         let mut bound = Vec::new();
         for address in &addresses {
             bound.extend(listener::bind(address).await?);
+        }
+        for uploads in served.iter().filter_map(|served| served.uploads.clone()) {
+            let folder = uploads.clone();
+            let prepared = tokio::task::spawn_blocking(move || prepare_uploads(&folder)).await;
+            if let Err(error) = prepared.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+                // Whoever stores a blob will be told; all else works.
+                let folder = uploads.display();
+                warn!(%folder, %error, "could not prepare the folder of uploads");
+            }
         }
         let shared = Arc::new(Shared::new(options, served));
         let listeners = Tasks::new("ZEO listeners");
@@ -136,21 +185,32 @@ impl Server {
         Some(served.stats.counters())
     }
 
+    /// Tells every client of the storage served as `name` how much it holds now: after a pack that no
+    /// ZEO client has asked for.
+    pub fn tell_size(&self, name: &str) {
+        if let Some(served) = self.shared.served.get(name) {
+            served.packing.tell_size();
+        }
+    }
+
     /// Connections, whether registered or not.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.shared.sessions.len()
     }
 
-    /// Stops listening, then ends the sessions: a finish in hand is finished, all else is aborted.
+    /// Stops listening, then ends the sessions: a finish in hand is finished, all else is aborted. Packs
+    /// that clients have asked for are left to the storage.
     ///
     /// # Errors
-    /// Names the sessions that have not ended at the deadline.
+    /// Names what has not ended at the deadline.
     pub async fn shutdown(&self, deadline: Duration) -> Result<(), StillRunning> {
         let start = tokio::time::Instant::now();
         self.listeners.shutdown(deadline).await?;
         let left = deadline.saturating_sub(start.elapsed());
-        self.shared.sessions.shutdown(left).await
+        self.shared.sessions.shutdown(left).await?;
+        let left = deadline.saturating_sub(start.elapsed());
+        self.shared.packs.shutdown(left).await
     }
 }
 
@@ -164,6 +224,7 @@ impl Shared {
                 .collect(),
             admin: OnceLock::new(),
             sessions: Tasks::new("ZEO sessions"),
+            packs: Tasks::new("packs of ZEO clients"),
         }
     }
 }

@@ -112,7 +112,7 @@ where
                 why,
             } => reads::malformed(method, &why),
             Call::Unknown { method } => return Err(Ended::UnknownMethod(method)),
-            _ => return Err(Ended::Unregistered),
+            call => return Err(Ended::Unregistered(call.method())),
         };
         if one_way {
             let method = "register";
@@ -148,7 +148,7 @@ async fn admit<'a>(
     // In this order: whatever is finished after the answer is in the queue. What is in it and not
     // later than the answer is passed over by the outbox.
     let invalidations = served.storage.subscribe();
-    match served.storage.last_tid().await {
+    match served.storage.newest_tid().await {
         Ok(last) => Ok(Ok((served, invalidations, last))),
         Err(failed) => match reads::error(failed) {
             Done::Reply(Reply::Error(error)) => Ok(Err(error)),

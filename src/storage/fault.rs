@@ -24,6 +24,14 @@ pub enum Fault {
     /// It did not answer in time.
     #[error("no answer to {what} within {}", seconds(*.after))]
     Timeout { what: &'static str, after: Duration },
+    /// A ZEO server did not grant its commit lock.
+    #[error(
+        "its commit lock was not granted within {}: another client of that server holds it, or the \
+         server has lost track of it, as ZEO does when it closes a connection in the middle of a \
+         transaction; restart that server",
+        seconds(*.after)
+    )]
+    LockHeld { after: Duration },
     /// It was closed, by us or by its other end.
     #[error("closed: {0}")]
     Closed(String),

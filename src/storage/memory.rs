@@ -9,22 +9,26 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::storage::{
     Answer, Capabilities, Committed, CurrentRecord, Description, Extent, Fault, History,
     Invalidations, Loaded, Opener, Publisher, Result, Revision, SetAside, Size, Storage,
-    StorageError, Transaction, TxnToken,
+    StorageError, Transaction, TxnToken, Undoable, Value,
 };
-use crate::zodb::{HistoryTxn, Oid, Payload, RecordData, Tid, TidRange, TxnMeta};
+use crate::zodb::{Blob, HistoryTxn, Oid, Payload, RecordData, Tid, TidRange, TxnMeta};
 
 mod commit;
 mod faults;
 mod kept;
+mod pack;
+mod undo;
 
 use commit::MemoryTransaction;
 pub use faults::{Faults, Gate, Moment};
@@ -36,6 +40,8 @@ pub struct MemoryOpener {
     name: String,
     data: Arc<Mutex<Data>>,
     faults: Faults,
+    server: bool,
+    blobs: bool,
 }
 
 impl MemoryOpener {
@@ -46,6 +52,27 @@ impl MemoryOpener {
             name: name.into(),
             data: Arc::default(),
             faults: Faults::new(),
+            server: false,
+            blobs: true,
+        }
+    }
+
+    /// It has no place for the files of blobs.
+    #[must_use]
+    pub fn without_blobs(self) -> Self {
+        MemoryOpener {
+            blobs: false,
+            ..self
+        }
+    }
+
+    /// It behaves as a ZEO server does: one transaction after the other, others may write to it too, and
+    /// only its operator can take something out of it.
+    #[must_use]
+    pub fn like_a_server(self) -> Self {
+        MemoryOpener {
+            server: true,
+            ..self
         }
     }
 
@@ -78,6 +105,9 @@ impl MemoryOpener {
             settled: Notify::new(),
             publisher: Publisher::new(),
             slot: Arc::new(Semaphore::new(1)),
+            packing: AtomicBool::new(false),
+            server: self.server,
+            blobs: self.blobs,
         }))
     }
 }
@@ -94,6 +124,9 @@ impl Opener for MemoryOpener {
     }
 
     async fn set_aside(&self) -> Result<SetAside, Fault> {
+        if self.server {
+            return Err(Fault::Unreachable("its operator alone can empty it".into()));
+        }
         let old = std::mem::take(&mut *self.data.lock());
         Ok(SetAside {
             file: None,
@@ -132,6 +165,10 @@ struct Inner {
     publisher: Publisher,
     /// Who may write: a transaction from its vote to its finish. Fair: first come, first served.
     slot: Arc<Semaphore>,
+    packing: AtomicBool,
+    /// See [`MemoryOpener::like_a_server`].
+    server: bool,
+    blobs: bool,
 }
 
 /// What lasts from an opening to the next.
@@ -258,12 +295,12 @@ impl Inner {
         let there = previous.and_then(|tid| {
             let session = self.session.lock();
             let finishing = session.finishing.iter().find(|one| one.txn.tid == tid);
-            let found = match finishing {
-                Some(pending) => {
-                    let mut records = pending.txn.records.iter().rev();
-                    records.find(|one| one.oid == oid)?.data.payload().cloned()
-                }
-                None => self.data.lock().written(oid, tid)?.payload().cloned(),
+            let found = if let Some(pending) = finishing {
+                let mut records = pending.txn.records.iter().rev();
+                records.find(|one| one.oid == oid)?.data.payload().cloned()
+            } else {
+                let data = self.data.lock();
+                data.written(oid, tid)?.data.payload().cloned()
             };
             Some((tid, found?))
         });
@@ -290,12 +327,12 @@ impl Storage for MemoryStorage {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            pipelined: true,
-            rewind: true,
-            undo: false,
-            blobs: false,
-            pack: false,
-            shared: false,
+            pipelined: !self.0.server,
+            rewind: !self.0.server,
+            undo: true,
+            blobs: self.0.blobs,
+            pack: true,
+            shared: self.0.server,
             read_only: false,
         }
     }
@@ -337,7 +374,7 @@ impl Storage for MemoryStorage {
         self.0.reach(Moment::Load).await?;
         let data = self.0.data.lock();
         let record = data.written(oid, serial);
-        let payload = record.and_then(RecordData::payload);
+        let payload = record.and_then(|record| record.data.payload());
         payload
             .ok_or(Answer::NoSuchObject(oid))?
             .read()
@@ -419,6 +456,43 @@ impl Storage for MemoryStorage {
         Ok(newest_first.take(count).map(|txn| txn.tid).collect())
     }
 
+    async fn load_blob(&self, oid: Oid, serial: Tid) -> Result<Blob> {
+        if !self.0.blobs {
+            return Err(Answer::Unsupported("blobs").into());
+        }
+        self.0.reach(Moment::LoadBlob).await?;
+        let data = self.0.data.lock();
+        let blob = data.written(oid, serial).and_then(|one| one.blob.clone());
+        blob.ok_or_else(|| Answer::NoSuchObject(oid).into())
+    }
+
+    async fn undo_info(
+        &self,
+        first: i64,
+        last: i64,
+        specification: &Value,
+    ) -> Result<Vec<Undoable>> {
+        self.0.reach(Moment::Load).await?;
+        let data = self.0.data.lock();
+        Ok(undo::undo_info(&data, first, last, specification))
+    }
+
+    async fn pack(&self, time: f64) -> Result<()> {
+        let stop = Timestamp::from_microsecond((time * 1e6) as i64)
+            .map_err(|_| Answer::Invalid(format!("{time} is not a time")))?;
+        let stop = Tid::from_time(stop);
+        let _packing = Packing::new(&self.0)?;
+        self.0.reach(Moment::Pack).await?;
+        let _slot = slot(&self.0).await?;
+        self.0.settled().await;
+        let mut data = self.0.data.lock();
+        let largest_oid = data.largest_oid;
+        *data = Data::of(pack::packed(&data, stop));
+        // What was given out is not given out again.
+        data.largest_oid = largest_oid;
+        Ok(())
+    }
+
     async fn measure_after(&self, after: Tid) -> Result<Extent> {
         self.0.reach(Moment::Iterate).await?;
         let data = self.0.data.lock();
@@ -486,6 +560,9 @@ impl Storage for MemoryStorage {
     }
 
     async fn rewind(&self, keep: Option<Tid>) -> Result<SetAside> {
+        if self.0.server {
+            return Err(Answer::Unsupported("cutting a server's history back").into());
+        }
         let _slot = slot(&self.0).await?;
         self.0.settled().await;
         self.0.reach(Moment::Rewind).await?;
@@ -505,6 +582,27 @@ impl Storage for MemoryStorage {
         drop(self.0.faults.reach(Moment::Close).await);
         self.0
             .refuse(Fault::Closed("the storage was closed".to_owned()));
+    }
+}
+
+/// One pack at a time.
+struct Packing<'a>(&'a Inner);
+
+impl<'a> Packing<'a> {
+    fn new(storage: &'a Inner) -> Result<Self, Answer> {
+        if storage.packing.swap(true, Ordering::AcqRel) {
+            return Err(Answer::Other {
+                class: "ZODB.FileStorage.FileStorage.FileStorageError".into(),
+                text: "Already packing".into(),
+            });
+        }
+        Ok(Packing(storage))
+    }
+}
+
+impl Drop for Packing<'_> {
+    fn drop(&mut self) {
+        self.0.packing.store(false, Ordering::Release);
     }
 }
 
@@ -550,9 +648,12 @@ impl History for Iteration {
             .history
             .partition_point(|txn| txn.tid < self.rest.first);
         let txn = data.history.get(at);
-        let txn = txn.filter(|txn| self.rest.contains(txn.tid)).cloned();
-        if let Some(txn) = &txn {
+        let mut txn = txn.filter(|txn| self.rest.contains(txn.tid)).cloned();
+        if let Some(txn) = &mut txn {
             self.rest.first = txn.tid.next();
+            for record in &mut txn.records {
+                record.blob = None;
+            }
         }
         Ok(txn)
     }

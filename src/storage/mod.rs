@@ -27,6 +27,7 @@ pub use crate::zodb::Answer;
 use crate::zodb::{Blob, Conflict, HistoryTxn, Oid, Op, Tid, TidRange, TxnMeta};
 
 mod blobs;
+mod extension;
 mod fault;
 pub mod file;
 pub mod memory;
@@ -35,8 +36,10 @@ mod publish;
 mod python;
 #[cfg(test)]
 pub mod suite;
+pub mod zeo;
 
 pub use blobs::{BlobDirectory, is_blob_record};
+pub use extension::same_extension;
 pub use fault::{Fault, StorageError};
 pub use publish::{Committed, CutOff, Invalidations, Publisher, TxnToken};
 
@@ -60,6 +63,12 @@ pub trait Storage: Send + Sync + 'static {
 
     /// The TID of the last finished transaction, [`Tid::ZERO`] when empty.
     async fn last_tid(&self) -> Result<Tid>;
+
+    /// As [`Storage::last_tid`], and not before asking whoever else may have finished one. What a client
+    /// is told when it comes: it refuses for good whoever is behind what it has seen elsewhere.
+    async fn newest_tid(&self) -> Result<Tid> {
+        self.last_tid().await
+    }
 
     /// The revision of `oid` that was current just before `before`; none where the object did not
     /// exist yet.

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::{
     Answer, Loaded, Result, Storage, StorageError, Transaction, TxnToken, Value, Vote, Voted,
 };
+use crate::pickle::extension::{entries, pickled};
 use crate::zodb::{
     Blob, Conflict, HistoryRecord, HistoryTxn, Oid, Op, Payload, RecordData, Tid, TidRange,
     TxnMeta, TxnStatus,
@@ -204,8 +205,25 @@ pub(crate) fn text(txn: &HistoryTxn) -> String {
     text
 }
 
-fn texts(history: &[HistoryTxn]) -> Vec<String> {
+pub(crate) fn texts(history: &[HistoryTxn]) -> Vec<String> {
     history.iter().map(text).collect()
+}
+
+/// What comes back of an extension. Over ZEO it travels as a dictionary, and each end pickles it as
+/// Python does; all else keep the bytes.
+fn kept_extension(storage: &Stored, extension: &Bytes) -> Bytes {
+    if storage.describe().kind != "zeo" {
+        return extension.clone();
+    }
+    pickled(&entries(extension).expect("an extension"))
+}
+
+fn kept(storage: &Stored, history: &[HistoryTxn]) -> Vec<String> {
+    let mut history = history.to_vec();
+    for txn in &mut history {
+        txn.meta.extension = kept_extension(storage, &txn.meta.extension);
+    }
+    texts(&history)
 }
 
 fn unknown<T: std::fmt::Debug>(answer: Result<T>, oid: u64) {
@@ -255,7 +273,7 @@ fn data(bytes: &[u8]) -> RecordData {
 }
 
 /// Far more than any of these takes; a test that hangs says where.
-async fn soon<T>(what: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(20), what)
         .await
         .expect("an answer in time")
@@ -605,7 +623,8 @@ pub(crate) async fn the_history_of_an_object_is_given_newest_first(storage: &Sto
         assert_eq!(revision.tid, tids[usize::from(number)]);
         assert_eq!(revision.user[..], [b'u', number]);
         assert_eq!(revision.description[..], [b'd', number]);
-        assert_eq!(&revision.extension[..], b"}.");
+        let extension = kept_extension(storage, &Bytes::from_static(b"}."));
+        assert_eq!(revision.extension, extension);
         assert_eq!(revision.size, 10 + u64::from(number));
     }
     assert_eq!(storage.history(Oid(1), 100).await.unwrap().len(), 4);
@@ -640,7 +659,7 @@ pub(crate) async fn a_walk_meets_every_current_record(storage: &Stored) {
 }
 
 pub(crate) async fn an_iteration_gives_what_was_committed(storage: &Stored) {
-    let meta = TxnMeta {
+    let mut meta = TxnMeta {
         user: Bytes::from_static("jürgen".as_bytes()),
         description: Bytes::from(vec![b'd'; 5000]),
         extension: Bytes::from_static(b"}q\x00X\x01\x00\x00\x00aK\x01s."),
@@ -652,6 +671,7 @@ pub(crate) async fn an_iteration_gives_what_was_committed(storage: &Stored) {
     let first = ready(txn.vote().await.unwrap()).finish().await.unwrap();
     let second = commit(&**storage, &[(1, first, b"uno")]).await;
     let history = transactions(&**storage, TidRange::ALL).await;
+    meta.extension = kept_extension(storage, &meta.extension);
     assert_eq!(history.len(), 2);
     assert_eq!((history[0].tid, &history[0].meta), (first, &meta));
     assert_eq!(history[1].tid, second);
@@ -740,7 +760,7 @@ pub(crate) async fn restored_transactions_are_those_of_the_other_copy(storage: &
     let more = vec![history_txn(40, vec![(2, data(b"y"))])];
     assert!(restore(storage, more.clone()).await);
     let given = transactions(&**storage, TidRange::ALL).await;
-    assert_eq!(texts(&given), texts(&[batch, more].concat()));
+    assert_eq!(texts(&given), kept(storage, &[batch, more].concat()));
     let oids = storage.new_oids(1, Oid(0)).await.unwrap();
     assert!(oids[0] > Oid(2));
     // And the clients go on.
@@ -773,7 +793,7 @@ pub(crate) async fn restored_back_pointers_and_gone_objects_are_kept(storage: &S
     expected[5].records[0].data = data(b"lost");
     expected[5].records[1].data = data(b"other");
     let given = transactions(&**storage, TidRange::ALL).await;
-    assert_eq!(texts(&given), texts(&expected));
+    assert_eq!(texts(&given), kept(storage, &expected));
     let undone = storage.load_before(Oid(1), Tid(40)).await.unwrap();
     assert_eq!(undone, loaded(b"a", Tid(30), Some(Tid(40)), Tid(60)));
     let again = storage.load_before(Oid(1), Tid(60)).await.unwrap();
@@ -851,7 +871,7 @@ pub(crate) async fn a_restored_record_within_a_transaction_is_not_checked(storag
         expected.push(txn);
     }
     let given = transactions(&**storage, TidRange::ALL).await;
-    assert_eq!(texts(&given), texts(&expected));
+    assert_eq!(texts(&given), kept(storage, &expected));
 }
 
 pub(crate) async fn a_rewound_storage_ends_where_it_was_told(storage: &Stored) {
@@ -1090,7 +1110,9 @@ pub(crate) async fn a_restored_blob_is_that_of_the_other_copy(storage: &Stored) 
     let mut txn = history_txn(0x1000, vec![(1, data(BLOB_RECORD)), (2, data(b"x"))]);
     txn.records[0].blob = Some(blob(b"restored"));
     let without = history_txn(0x2000, vec![(1, data(BLOB_RECORD))]);
-    storage.restore(vec![txn, without]).await.unwrap();
+    if !restore(storage, vec![txn, without]).await {
+        return;
+    }
     assert_eq!(content(&**storage, 1, Tid(0x1000)).await, b"restored");
     unknown(storage.load_blob(Oid(1), Tid(0x2000)).await, 1);
 }
@@ -1173,7 +1195,9 @@ pub(crate) async fn several_undos_share_a_transaction(storage: &Stored) {
     let third = commit(&**storage, &[(1, second, b"c")]).await;
     // The newest first, each undoing what the one before it left.
     let undoing = voted(&**storage, vec![undo(third), undo(second)]).await;
-    assert_eq!(undoing.resolved(), [Oid(1)]);
+    // Some name an object once for each of the undos.
+    assert!(undoing.resolved().iter().all(|oid| *oid == Oid(1)));
+    assert!(!undoing.resolved().is_empty());
     undoing.finish().await.unwrap();
     assert_eq!(&load(&**storage, 1).await[..], b"a");
 }
@@ -1187,7 +1211,9 @@ pub(crate) async fn what_cannot_be_undone_says_so(storage: &Stored) {
     assert_eq!(answer, Answer::Undo { reason, oid: None });
     let mut packed = history_txn(0x1000, vec![(1, data(b"a"))]);
     packed.meta.status = TxnStatus::Packed;
-    storage.restore(vec![packed]).await.unwrap();
+    if !restore(storage, vec![packed]).await {
+        return;
+    }
     let answer = vote_error(&**storage, vec![undo(Tid(0x1000))]).await;
     let reason = "non-undoable transaction".to_owned();
     assert_eq!(answer, Answer::Undo { reason, oid: None });
@@ -1221,7 +1247,9 @@ pub(crate) async fn transactions_that_can_be_undone_are_listed(storage: &Stored)
         txn.meta.extension = format!("}}X\x01\0\0\0kK{}s.", char::from(number as u8)).into();
         batch.push(txn);
     }
-    storage.restore(batch).await.unwrap();
+    if !restore(storage, batch).await {
+        return;
+    }
     let list = async |first, last, wanted: &Value| -> Vec<u64> {
         let list = storage.undo_info(first, last, wanted).await.unwrap();
         list.iter().map(|one| one.tid.0 / 0x1000).collect()

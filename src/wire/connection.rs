@@ -181,6 +181,12 @@ impl<W> Writer<W> {
         self.output.pending()
     }
 
+    /// What is written to, for those who write otherwise once the handshake is over. What is still
+    /// queued is dropped.
+    pub fn into_inner(self) -> W {
+        self.io
+    }
+
     /// The queue itself, for those who encode otherwise.
     pub fn output(&mut self) -> &mut Output {
         &mut self.output

@@ -206,6 +206,8 @@ pub enum Reply {
     Invalidations(Option<(Tid, Vec<Oid>)>),
     Info(Info),
     History(Vec<HistoryLine>),
+    /// `undoLog` and `undoInfo`, newest first.
+    UndoLog(Vec<UndoLine>),
     /// `record_iternext`: oid, tid, data, next.
     CurrentRecord {
         oid: Oid,
@@ -264,6 +266,21 @@ pub struct HistoryLine {
     /// Pickled; its entries become further keys of the dictionary.
     pub extension: Bytes,
     pub size: u64,
+}
+
+/// One transaction of the undo log, as `undoLog` and `undoInfo` give it: a dictionary.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UndoLine {
+    /// Said as [`undo_id`](super::undo_id).
+    pub tid: Tid,
+    /// In seconds since 1970.
+    pub time: f64,
+    pub user: Bytes,
+    pub description: Bytes,
+    /// Pickled; its entries become further keys of the dictionary, and win over the others.
+    pub extension: Bytes,
+    /// What the transaction takes in the file, in bytes; left out where it is not known.
+    pub size: Option<u64>,
 }
 
 /// What `server_status` and `ruok` tell, with the keys that `zeo-nagios` reads.

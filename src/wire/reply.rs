@@ -3,17 +3,18 @@
 //! A reply does not say which call it answers, except by its id. So it is decoded in two steps: a
 //! [`RawReply`] has the id and a plain value, and [`RawReply::expect`] gives it the shape that the
 //! call's maker has kept as [`Expected`]. Source: ZEO `StorageServer.py`, ZODB
-//! `FileStorage/FileStorage.py` (`history`, `record_iternext`), ZEO `monitor.py` (`StorageStats`).
+//! `FileStorage/FileStorage.py` (`history`, `record_iternext`, `UndoSearch`), ZEO `monitor.py` (`StorageStats`).
 
 use super::dialect::DecodeError;
 use super::exception;
 use super::items::{self, Items, eight, oids};
 use super::message::{
     Call, HistoryLine, Info, IteratedRecord, LoadedRecord, MessageId, Reply, ServerStatus,
-    WireError,
+    UndoLine, WireError,
 };
 use super::request::{encode_id, status, status_text};
 use super::sink::{EncodeError, Sink};
+use super::undo_id::{parse_undo_id, undo_id};
 use crate::pickle::{Value, extension};
 use crate::zodb::{Conflict, Oid, Tid, TxnMeta};
 
@@ -37,6 +38,7 @@ pub enum Expected {
     Invalidations,
     Info,
     History,
+    UndoLog,
     CurrentRecord,
     Iterator,
     Transaction,
@@ -82,11 +84,8 @@ impl Expected {
             | Call::Pack { .. }
             | Call::SetClientLabel { .. }
             | Call::Ping => Expected::None,
-            Call::UndoLog { .. }
-            | Call::UndoInfo { .. }
-            | Call::Raid { .. }
-            | Call::Unknown { .. }
-            | Call::Malformed { .. } => Expected::Value,
+            Call::UndoLog { .. } | Call::UndoInfo { .. } => Expected::UndoLog,
+            Call::Raid { .. } | Call::Unknown { .. } | Call::Malformed { .. } => Expected::Value,
         }
     }
 }
@@ -141,6 +140,13 @@ fn shaped(value: Value, expected: Expected) -> items::Result<Reply> {
                 Reply::History(lines.collect::<Result<_, _>>()?)
             }
             _ => return Err("the history is not a sequence".to_owned()),
+        },
+        Expected::UndoLog => match value {
+            Value::List(lines) | Value::Tuple(lines) => {
+                let lines = lines.into_iter().map(undo_line);
+                Reply::UndoLog(lines.collect::<Result<_, _>>()?)
+            }
+            _ => return Err("the undo log is not a sequence".to_owned()),
         },
         Expected::CurrentRecord => {
             let mut take = Items::of(value, "the record")?;
@@ -237,10 +243,7 @@ fn history_line(value: Value) -> items::Result<HistoryLine> {
     let Value::Dict(mut entries) = value else {
         return Err("a line is not a dictionary".to_owned());
     };
-    entries.retain(|(key, _)| {
-        !key.as_text()
-            .is_some_and(|key| HISTORY_NAMES.contains(&key))
-    });
+    entries.retain(|(key, _)| !is_one_of(key, &HISTORY_NAMES));
     Ok(HistoryLine {
         tid,
         user,
@@ -248,6 +251,40 @@ fn history_line(value: Value) -> items::Result<HistoryLine> {
         extension: extension::pickled(&entries),
         size: size.ok_or("the size is not a number")?,
     })
+}
+
+/// The names that the undo log gives, in Python's order; all others are the extension's.
+const UNDO_NAMES: [&str; 5] = ["id", "time", "user_name", "size", "description"];
+
+fn undo_line(value: Value) -> items::Result<UndoLine> {
+    let get = |name: &str| value.get(name).ok_or(format!("{name} is missing"));
+    let octets = |name: &str| {
+        let octets = get(name)?.as_octets().map(bytes::Bytes::copy_from_slice);
+        octets.ok_or_else(|| format!("{name} is not bytes"))
+    };
+    let (user, description) = (octets("user_name")?, octets("description")?);
+    let tid = parse_undo_id(&octets("id")?).ok_or("the id is not one of an undo log")?;
+    let time = match get("time")? {
+        Value::Float(time) => *time,
+        _ => return Err("the time is not a number".to_owned()),
+    };
+    let size = value.get("size").and_then(Value::as_int);
+    let Value::Dict(mut entries) = value else {
+        return Err("a line is not a dictionary".to_owned());
+    };
+    entries.retain(|(key, _)| !is_one_of(key, &UNDO_NAMES));
+    Ok(UndoLine {
+        tid,
+        time,
+        user,
+        description,
+        extension: extension::pickled(&entries),
+        size: size.and_then(|size| size.try_into().ok()),
+    })
+}
+
+fn is_one_of(key: &Value, names: &[&str]) -> bool {
+    key.as_text().is_some_and(|key| names.contains(&key))
 }
 
 fn info(value: &Value) -> items::Result<Info> {
@@ -389,6 +426,13 @@ fn encode_result<S: Sink>(reply: &Reply, sink: &mut S) -> Result<(), EncodeError
             }
             sink.list_end(lines.len());
         }
+        Reply::UndoLog(lines) => {
+            sink.list(lines.len());
+            for line in lines {
+                encode_undo_line(line, sink)?;
+            }
+            sink.list_end(lines.len());
+        }
         Reply::CurrentRecord {
             oid,
             tid,
@@ -478,12 +522,7 @@ fn encode_info<S: Sink>(info: &Info, sink: &mut S) {
 fn encode_history_line<S: Sink>(line: &HistoryLine, sink: &mut S) -> Result<(), EncodeError> {
     sink.extended(&line.extension, &HISTORY_NAMES)?;
     sink.text("time");
-    sink.float(line.tid.time().map_or(0.0, |time| {
-        // Nanoseconds of this century need 61 bits of the 53 that a float has.
-        #[expect(clippy::cast_precision_loss, reason = "the type is Python's")]
-        let seconds = time.as_nanosecond() as f64 / 1e9;
-        seconds
-    }));
+    sink.float(line.tid.seconds());
     sink.text("user_name");
     sink.bytes(&line.user);
     sink.text("description");
@@ -493,6 +532,34 @@ fn encode_history_line<S: Sink>(line: &HistoryLine, sink: &mut S) -> Result<(), 
     sink.text("size");
     sink.count(line.size);
     sink.extended_end(&HISTORY_NAMES);
+    Ok(())
+}
+
+/// Python puts the extension's entries over the others, and does without an extension that it cannot
+/// read.
+fn encode_undo_line<S: Sink>(line: &UndoLine, sink: &mut S) -> Result<(), EncodeError> {
+    let none = bytes::Bytes::new();
+    let (extension, entries) = match extension::entries(&line.extension) {
+        Ok(entries) => (&line.extension, entries),
+        Err(_) => (&none, Vec::new()),
+    };
+    let is_ours = |name: &&str| {
+        let known = *name != "size" || line.size.is_some();
+        known && !entries.iter().any(|(key, _)| is_one_of(key, &[name]))
+    };
+    let names: Vec<&str> = UNDO_NAMES.into_iter().filter(is_ours).collect();
+    sink.extended(extension, &names)?;
+    for name in &names {
+        sink.text(name);
+        match *name {
+            "id" => sink.bytes(&undo_id(line.tid)),
+            "time" => sink.float(line.time),
+            "user_name" => sink.bytes(&line.user),
+            "size" => sink.count(line.size.unwrap_or_default()),
+            _ => sink.bytes(&line.description),
+        }
+    }
+    sink.extended_end(&names);
     Ok(())
 }
 

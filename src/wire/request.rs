@@ -322,6 +322,66 @@ const METHODS: [&str; 40] = [
     "raid_reload",
 ];
 
+impl Call {
+    /// The method's name, for messages.
+    #[must_use]
+    pub fn method(&self) -> &'static str {
+        match self {
+            Call::Register { .. } => "register",
+            Call::GetInfo => "get_info",
+            Call::LastTransaction => "lastTransaction",
+            Call::GetInvalidations { .. } => "getInvalidations",
+            Call::LoadBefore { .. } => "loadBefore",
+            Call::LoadSerial { .. } => "loadSerial",
+            Call::GetTid { .. } => "getTid",
+            Call::NewOids { .. } => "new_oids",
+            Call::History { .. } => "history",
+            Call::RecordIternext { .. } => "record_iternext",
+            Call::IteratorStart { .. } => "iterator_start",
+            Call::IteratorNext { .. } => "iterator_next",
+            Call::IteratorRecordStart { .. } => "iterator_record_start",
+            Call::IteratorRecordNext { .. } => "iterator_record_next",
+            Call::IteratorGc { .. } => "iterator_gc",
+            Call::TpcBegin { .. } => "tpc_begin",
+            Call::Storea { .. } => "storea",
+            Call::Restorea { .. } => "restorea",
+            Call::DeleteObject { .. } => "deleteObject",
+            Call::CheckCurrent { .. } => "checkCurrentSerialInTransaction",
+            Call::Undoa { .. } => "undoa",
+            Call::Vote { .. } => "vote",
+            Call::TpcFinish { .. } => "tpc_finish",
+            Call::TpcAbort { .. } => "tpc_abort",
+            Call::StoreBlobStart => "storeBlobStart",
+            Call::StoreBlobChunk { .. } => "storeBlobChunk",
+            Call::StoreBlobEnd { .. } => "storeBlobEnd",
+            Call::StoreBlobShared { .. } => "storeBlobShared",
+            Call::SendBlob { .. } => "sendBlob",
+            Call::Pack { .. } => "pack",
+            Call::UndoLog { .. } => "undoLog",
+            Call::UndoInfo { .. } => "undoInfo",
+            Call::ServerStatus => "server_status",
+            Call::SetClientLabel { .. } => "set_client_label",
+            Call::Ping => "ping",
+            Call::Raid { method, .. } => method.name(),
+            Call::Malformed { method, .. } => method,
+            Call::Unknown { .. } => "an unknown method",
+        }
+    }
+}
+
+impl RaidMethod {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            RaidMethod::Status => "raid_status",
+            RaidMethod::Details => "raid_details",
+            RaidMethod::Recover => "raid_recover",
+            RaidMethod::Disable => "raid_disable",
+            RaidMethod::Reload => "raid_reload",
+        }
+    }
+}
+
 /// A serial; `None` is that of a new object.
 fn serial(take: &mut Items) -> items::Result<Tid> {
     match take.any("the serial")? {
@@ -559,14 +619,7 @@ fn encode_call<S: Sink>(call: &Call, sink: &mut S) -> Result<(), EncodeError> {
         }
         Call::Ping => say.call("ping", 0, |_| {}),
         Call::Raid { method, arguments } => {
-            let method = match method {
-                RaidMethod::Status => "raid_status",
-                RaidMethod::Details => "raid_details",
-                RaidMethod::Recover => "raid_recover",
-                RaidMethod::Disable => "raid_disable",
-                RaidMethod::Reload => "raid_reload",
-            };
-            say.call(method, arguments.len(), |sink| {
+            say.call(method.name(), arguments.len(), |sink| {
                 for argument in arguments {
                     sink.value(argument);
                 }

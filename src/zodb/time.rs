@@ -61,6 +61,18 @@ impl Tid {
         TimeZone::UTC.to_timestamp(civil).ok()
     }
 
+    /// The moment in seconds since 1970, as Python's `TimeStamp.timeTime` gives it; 0 where the bits are
+    /// not a calendar date.
+    #[must_use]
+    pub fn seconds(self) -> f64 {
+        self.time().map_or(0.0, |time| {
+            // Nanoseconds of this century need 61 bits of the 53 that a float has.
+            #[expect(clippy::cast_precision_loss, reason = "the type is Python's")]
+            let seconds = time.as_nanosecond() as f64 / 1e9;
+            seconds
+        })
+    }
+
     /// The moment as people read it, in `zone`: `2026-11-20 09:16:41 UTC`.
     #[must_use]
     pub fn to_local_text(self, zone: &TimeZone) -> Option<String> {

@@ -12,6 +12,7 @@ mod tool;
 
 mod bad_input;
 mod crash;
+mod faults;
 mod harness;
 mod house;
 mod listeners;

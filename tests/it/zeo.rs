@@ -1,4 +1,5 @@
-//! What a ZODB client may rely on besides commits and loads: `features.py`, one function for each.
+//! What a ZODB client may rely on besides commits and loads: `features.py`, `blob_features.py` and
+//! `undo_features.py`, one function for each.
 
 use crate::harness::Instance;
 use crate::harness::python;
@@ -10,6 +11,10 @@ fn feature(name: &str) {
 
 /// With arguments, and with lines put into the configuration after another.
 fn feature_with(name: &str, args: &[&str], after: &str, lines: &str) {
+    feature_of("features.py", name, args, after, lines);
+}
+
+fn feature_of(script: &str, name: &str, args: &[&str], after: &str, lines: &str) {
     for encoding in ["Z5", "M5"] {
         let instance = Instance::made(&[&format!("encoding={encoding}")]);
         if !lines.is_empty() {
@@ -18,7 +23,7 @@ fn feature_with(name: &str, args: &[&str], after: &str, lines: &str) {
         instance.start().ok();
         let mut all = vec![name, instance.address.as_str()];
         all.extend(args);
-        python::run("features.py", &all).ok();
+        python::run(script, &all).ok();
         // Whatever a client did, both copies are the same.
         instance.run(&["status"]).ok().prints("optimal");
         python::verify(&instance.given_back(), &[]);
@@ -26,17 +31,18 @@ fn feature_with(name: &str, args: &[&str], after: &str, lines: &str) {
 }
 
 macro_rules! features {
-    ($($test:ident = $name:literal;)*) => {
+    ($script:literal: $($test:ident = $name:literal;)*) => {
         $(
             #[test]
             fn $test() {
-                feature($name);
+                feature_of($script, $name, &[], "", "");
             }
         )*
     };
 }
 
 features! {
+    "features.py":
     the_history_of_an_object_is_told = "history";
     transactions_are_iterated_whole_and_in_part = "iteration";
     every_record_is_walked_with_record_iternext = "record_iternext";
@@ -45,14 +51,79 @@ features! {
     read_current_fails_where_it_was_changed = "read_current";
     conflicts_are_resolved_or_told_in_full = "conflicts";
     commits_are_seen_in_order_by_other_processes = "order";
-    blobs_are_not_offered = "no_blobs";
     metadata_comes_back_as_given = "metadata";
     records_and_transactions_may_be_large = "large";
     leaving_after_the_vote_is_an_abort = "vote_then_leave";
     who_waits_for_the_commit_lock_is_served_meanwhile = "waiting_client_is_served";
     small_talk_is_answered = "small_talk";
     every_snapshot_is_one_moment = "hammer_reads";
-    methods_of_later_versions_are_refused_by_name = "refused_methods";
+}
+
+/// Runs one feature against an array of two that keep blobs, with a cache for each client, and with a
+/// directory that clients share with the daemon.
+fn blob_feature(script: &str, name: &str, shared: bool) {
+    for encoding in ["Z5", "M5"] {
+        let instance = Instance::made(&[&format!("encoding={encoding}")]);
+        for copy in ["copy1", "copy2"] {
+            let line = format!("        blob_dir: var/{copy}/blobs");
+            instance.configure(&format!("file: var/{copy}/Data.fs"), &line);
+        }
+        let folder = instance.beside("shared-blobs");
+        let folder = folder.to_str().expect("a plain path");
+        let mut args = vec![name, instance.address.as_str()];
+        if shared {
+            std::fs::create_dir(folder).expect("a folder that is shared");
+            instance.configure("main:", &format!("    shared_blob_dir: {folder}"));
+            args.push(folder);
+        }
+        instance.start().ok();
+        python::run(script, &args).ok();
+        instance.run(&["status"]).ok().prints("optimal");
+        python::verify_with(&instance.given_back(), &[], &["--blobs"]);
+    }
+}
+
+macro_rules! blob_features {
+    ($($test:ident = $script:literal $name:literal $shared:literal;)*) => {
+        $(
+            #[test]
+            fn $test() {
+                blob_feature($script, $name, $shared);
+            }
+        )*
+    };
+}
+
+blob_features! {
+    blobs_of_all_sizes_come_back = "blob_features.py" "blobs" false;
+    aborted_blobs_leave_nothing = "blob_features.py" "blob_aborts" false;
+    half_an_upload_goes_with_its_transaction = "blob_features.py" "half_uploads" false;
+    calls_are_answered_while_blobs_are_sent = "blob_features.py" "blobs_beside_loads" false;
+    undo_brings_back_the_file_of_a_blob = "blob_features.py" "blob_undo" false;
+    blobs_in_a_shared_directory_are_found_there = "blob_features.py" "blobs" true;
+    aborted_blobs_leave_nothing_in_a_shared_directory = "blob_features.py" "blob_aborts" true;
+    undo_brings_back_the_file_in_a_shared_directory = "blob_features.py" "blob_undo" true;
+    a_pack_keeps_what_is_current_and_reached = "undo_features.py" "pack" false;
+}
+
+features! {
+    "undo_features.py":
+    changes_undos_and_creations_are_undone = "undo";
+    the_undo_log_is_told_in_pages_and_filtered = "undo_log";
+    objects_are_deleted = "delete_object";
+    given_tids_are_kept = "given_tids";
+    the_extension_methods_tell_and_change_nothing = "raid_methods";
+}
+
+#[test]
+fn the_extension_methods_change_what_they_may() {
+    feature_of(
+        "undo_features.py",
+        "raid_methods",
+        &["yes"],
+        "main:",
+        "    zeo_admin: true",
+    );
 }
 
 #[test]

@@ -9,7 +9,9 @@ from ZODB.utils import tid_repr
 
 
 def parse_address(text):
-    """`127.0.0.1:8100`, `[::1]:8100`, or `unix:PATH`, as ZEO takes it."""
+    """`127.0.0.1:8100`, `[::1]:8100`, or `unix:PATH`, as ZEO takes it; several with commas between."""
+    if "," in text:
+        return [parse_address(each) for each in text.split(",")]
     if text.startswith("unix:"):
         return text[len("unix:"):]
     host, _, port = text.rpartition(":")
@@ -62,9 +64,21 @@ def transactions(storage, start=None, stop=None):
                     digest(record.data),
                     record.data_txn.hex() if record.data_txn else None,
                 )
-                for record in txn
+                for record in once(txn)
             ],
         }
+
+
+def once(txn):
+    """Its records without repetitions: ZEO stores that of a blob twice, with equal data."""
+    seen = {}
+    for record in txn:
+        known = seen.get(record.oid)
+        if known is None:
+            seen[record.oid] = record
+            yield record
+        elif (known.data, known.data_txn) != (record.data, record.data_txn):
+            yield record
 
 
 def text(value):

@@ -15,11 +15,9 @@ import ZODB
 from BTrees.OOBTree import OOBTree
 from persistent.mapping import PersistentMapping
 from ZEO.Exceptions import ClientDisconnected, ServerException
-from ZODB.blob import Blob
 from ZODB.Connection import TransactionMetaData
 from ZODB.POSException import (
     ConflictError, POSError, POSKeyError, ReadConflictError, ReadOnlyError, StorageTransactionError,
-    Unsupported,
 )
 from ZODB.utils import load_current, maxtid, p64, u64, z64
 
@@ -319,54 +317,6 @@ def observe(address, rounds):
             seen = then
             looks += 1
         print(f"{looks} looks, {steps} steps")
-
-
-@feature
-def refused_methods(address):
-    """What a later version will do is refused by name, and the connection lives on."""
-    with database(address) as db:
-        oid, tids = fill(db, 3)
-        storage = db.storage
-        generation = storage._connection_generation
-        undone = TransactionMetaData()
-
-        def undo():
-            storage.tpc_begin(undone)
-            try:
-                storage._async("undoa", tids[-1], id(undone))
-                storage.tpc_vote(undone)
-            finally:
-                storage.tpc_abort(undone)
-
-        for name, action in (
-            ("pack", lambda: storage.pack(time.time(), None)),
-            ("sendBlob", lambda: storage._call("sendBlob", oid, tids[-1])),
-            ("undoa", undo),
-        ):
-            error = raises(Exception, action)
-            assert not isinstance(error, ClientDisconnected), (name, error)
-            assert name in str(error), (name, str(error))
-        assert storage._connection_generation == generation
-        assert load_current(storage, oid)[1] == tids[-1]
-        # A storage without undo has nothing to undo: that is what Python's server says.
-        assert not db.supportsUndo()
-        assert list(storage.undoLog(0, 10)) == []
-        assert list(storage.undoInfo(0, 10)) == []
-
-
-@feature
-def no_blobs(address):
-    """The array does not offer blobs yet, so clients do not try."""
-    with tempfile.TemporaryDirectory() as folder, database(address, blob_dir=folder) as db:
-        with connection(db) as conn:
-            blob = conn.root()["blob"] = Blob()
-            with blob.open("w") as file:
-                file.write(b"large")
-            error = raises(Exception, conn.transaction_manager.commit)
-            assert isinstance(error, Unsupported), error
-            conn.transaction_manager.abort()
-            conn.root()["plain"] = PersistentMapping()
-            conn.transaction_manager.commit()
 
 
 @feature

@@ -1,18 +1,23 @@
 """Reads the members of a stopped array with Python's own FileStorage, and compares.
 
-    verify.py MEMBER... [--log FILE...]
+    verify.py MEMBER... [--log FILE...] [--blobs]
 
 Every member must hold the same transactions, metadata and records. With the logs of `worker.py`, every
 acknowledged commit must be in there once, under the TID that the client was given, and the counters must
-be exact. Prints what it found as JSON; anything wrong is an exit code of 1 and a sentence.
+be exact. With `--blobs`, the folder `blobs` beside every member must hold the same blobs. Prints what it found as JSON; anything wrong is an exit code of 1 and a sentence.
 """
 import argparse
 import collections
+import hashlib
 import json
+import os
 import re
 import sys
 
 import ZODB
+import ZODB.serialize
+import ZODB.utils
+from ZODB.blob import is_blob_record
 from ZODB.FileStorage import FileStorage
 
 import common
@@ -24,18 +29,29 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("members", nargs="+")
     parser.add_argument("--log", action="append", default=[])
+    parser.add_argument("--current", action="store_true", help="compare objects as they are, not histories")
+    parser.add_argument("--blobs", action="store_true")
     args = parser.parse_args()
 
     copies = {}
     for path in args.members:
-        with_storage(path, lambda storage: copies.__setitem__(path, list(common.transactions(storage))))
+        read = current if args.current else lambda storage: list(common.transactions(storage))
+        with_storage(path, lambda storage: copies.__setitem__(path, read(storage)))
+    if args.blobs:
+        blobs = {path: blobs_of(path) for path in args.members}
+        for path in args.members[1:]:
+            compare_blobs(args.members[0], blobs[args.members[0]], path, blobs[path])
     first = args.members[0]
     for path in args.members[1:]:
         compare(first, copies[first], path, copies[path])
-    tids = [txn["tid"] for txn in copies[first]]
+    tids = sorted({record["tid"] for record in copies[first]}) if args.current else [
+        txn["tid"] for txn in copies[first]
+    ]
     if tids != sorted(set(tids)):
         sys.exit(f"{first}: transactions out of order, or twice")
     found = {"transactions": len(tids), "last": tids[-1] if tids else None}
+    if args.blobs:
+        found["blobs"] = len(blobs[args.members[0]])
 
     if args.log:
         found.update(check_logs(copies[first], args.log))
@@ -45,12 +61,52 @@ def main():
     print(json.dumps(found))
 
 
-def with_storage(path, action):
-    storage = FileStorage(path, read_only=True)
+def current(storage):
+    """Every object that can be reached, as it is now."""
+    found, wanted = {}, [ZODB.utils.z64]
+    while wanted:
+        oid = wanted.pop()
+        if oid not in found:
+            data, tid = storage.load(oid)
+            found[oid] = {"tid": tid.hex(), "oid": oid.hex(), "data": common.digest(data)}
+            wanted.extend(ZODB.serialize.referencesf(data))
+    return [found[oid] for oid in sorted(found)]
+
+
+def with_storage(path, action, **options):
+    storage = FileStorage(path, read_only=True, **options)
     try:
         return action(storage)
     finally:
         storage.close()
+
+
+def blobs_of(path):
+    """Every blob that a record speaks of, by its oid and TID: the digest of its file, or that it is missing."""
+    found = {}
+
+    def collect(storage):
+        for txn in storage.iterator():
+            for record in txn:
+                if record.data and is_blob_record(record.data):
+                    key = (record.oid.hex(), record.tid.hex())
+                    try:
+                        with open(storage.loadBlob(record.oid, record.tid), "rb") as file:
+                            found[key] = hashlib.file_digest(file, "sha256").hexdigest()
+                    except Exception as error:
+                        found[key] = f"missing: {type(error).__name__}"
+
+    with_storage(path, collect, blob_dir=os.path.join(os.path.dirname(path), "blobs"))
+    return found
+
+
+def compare_blobs(name, ours, other_name, others):
+    for key in sorted(set(ours) | set(others)):
+        one, other = ours.get(key, "unknown"), others.get(key, "unknown")
+        if one != other:
+            sys.exit(f"blob {key} differs: {name} has {one}, {other_name} has {other}")
+        if one.startswith("missing"):
+            sys.exit(f"blob {key} is lost by {name} and {other_name}: {one}")
 
 
 def compare(name, ours, other_name, others):

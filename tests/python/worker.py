@@ -12,7 +12,9 @@ and sometimes writes one object that all share (conflicts are not resolved, so i
 snapshot the shared counter must be the sum of the clients' own: a read that mixes two moments is seen.
 """
 import argparse
+import base64
 import json
+import os
 import random
 import sys
 import threading
@@ -23,6 +25,7 @@ from BTrees.Length import Length
 from BTrees.OOBTree import OOBTree
 from persistent.mapping import PersistentMapping
 from ZEO.ClientStorage import ClientStorage
+from ZODB.blob import Blob
 from ZODB.POSException import ConflictError, ReadConflictError
 import ZODB
 
@@ -53,7 +56,11 @@ def setup(address):
         root["workers"] = PersistentMapping()
         for name in ("w0", "w1", "w2", "w3"):
             root["workers"][name] = PersistentMapping(
-                commits=PersistentMapping(value=0), tree=OOBTree(), maps=PersistentMapping()
+                commits=PersistentMapping(value=0),
+                tree=OOBTree(),
+                maps=PersistentMapping(),
+                blobs=PersistentMapping(),
+                scratch=PersistentMapping(value=0),
             )
         conn.transaction_manager.get().note("the ground for the workers")
         conn.transaction_manager.commit()
@@ -71,7 +78,14 @@ class Worker:
         self.log_file = open(args.log, "a", buffering=1)
         self.stop = threading.Event()
         self.counts = {"commits": 0, "conflicts": 0, "reads": 0, "errors": 0}
-        self.storage = WatchedStorage(common.parse_address(args.address), wait_timeout=60)
+        self.mix = set(filter(None, args.mix.split(",")))
+        self.longest = 0
+        self.pause = args.pause
+        options = {"cache": args.cache} if args.cache else {}
+        if "blob" in self.mix:
+            options["blob_dir"] = args.blob_dir or os.path.join(os.path.dirname(args.log), self.name + ".blobs")
+            options["shared_blob_dir"] = bool(args.blob_dir)
+        self.storage = WatchedStorage(common.parse_address(args.address), wait_timeout=60, **options)
         self.db = ZODB.DB(self.storage)
         self.manager = transaction.TransactionManager()
         threading.Thread(target=self.wait_for_end, daemon=True).start()
@@ -88,6 +102,7 @@ class Worker:
         doubtful = False
         while number is None or doubtful or not self.stop.is_set():
             conn = None
+            began = time.monotonic()
             try:
                 conn = self.db.open(transaction_manager=self.manager)
                 if number is None or doubtful:
@@ -113,12 +128,98 @@ class Worker:
                 self.counts["commits"] += 1
                 self.log("ack", number=number, tid=tid)
                 number += 1
+                self.stop.wait(self.pause)
+                if self.mix and self.random.random() < 0.5:
+                    self.something_else(conn)
             finally:
+                self.waited(time.monotonic() - began)
                 if conn is not None:
                     self.quietly(self.manager.abort)
                     self.quietly(conn.close)
-        self.log("end", resolved=self.storage.resolved, **self.counts)
+        self.log("end", resolved=self.storage.resolved, longest_ms=int(self.longest * 1000), **self.counts)
         self.db.close()
+
+    def waited(self, seconds):
+        if seconds > max(self.longest, 1):
+            self.log("wait", ms=int(seconds * 1000))
+        self.longest = max(self.longest, seconds)
+
+    def something_else(self, conn):
+        """What clients do besides: each leaves the database as it was, but for transactions of other names."""
+        what = self.random.choice(sorted(self.mix))
+        began = time.monotonic()
+        try:
+            self.manager.abort()
+            getattr(self, "do_" + what)(conn)
+        except ConflictError:
+            self.manager.abort()
+        except Exception as error:
+            self.counts["errors"] += 1
+            self.log("error", doing=what, error=type(error).__name__, text=str(error)[:300])
+            if not self.tolerant:
+                raise
+            self.quietly(self.manager.abort)
+        finally:
+            self.waited(time.monotonic() - began)
+
+    def note(self, text):
+        txn = self.manager.get()
+        txn.user = self.name
+        txn.note(f"{self.name} {text}")
+
+    def do_blob(self, conn):
+        """Writes a blob, of several chunks as often as not, and reads one of those that were written."""
+        blobs = conn.root()["workers"][self.name]["blobs"]
+        number = self.counts["commits"]
+        size = self.random.choice((0, 100, 70_000, 300_000))
+        blob = Blob()
+        with blob.open("w") as file:
+            file.write((b"%d " % number) * (size // 5))
+        blobs[number % 7] = PersistentMapping(number=number, size=size, blob=blob)
+        self.note("blob")
+        self.manager.commit()
+        kept = blobs[self.random.choice(sorted(blobs))]
+        with kept["blob"].open() as file:
+            held = file.read()
+        if held != (b"%d " % kept["number"]) * (kept["size"] // 5):
+            raise Torn(f"a blob of {self.name} is {held[:40]}…, {len(held)} bytes, not {dict(kept)}")
+        self.manager.abort()
+
+    def do_undo(self, conn):
+        """Changes something and undoes it."""
+        scratch = conn.root()["workers"][self.name]["scratch"]
+        before = scratch["value"]
+        scratch["value"] = self.counts["commits"]
+        self.note("scratch")
+        self.manager.commit()
+        tid = self.storage.acknowledged
+        self.db.undo(base64.encodebytes(tid).rstrip(), self.manager.get())
+        self.note("undo")
+        self.manager.commit()
+        conn.sync()
+        if scratch["value"] != before:
+            raise Torn(f"undone, the scratch of {self.name} is {scratch['value']}, not {before}")
+
+    def do_iterate(self, conn):
+        """Reads the end of the history, and that of an object."""
+        last = self.storage.lastTransaction()
+        back = (int.from_bytes(last) - (1 << 32) // 60 * 2).to_bytes(8)
+        seen = [txn.tid for txn in self.storage.iterator(back, last)]
+        if last not in seen or seen != sorted(set(seen)):
+            raise Torn(f"the end of the history is {[tid.hex() for tid in seen]}, and the last {last.hex()}")
+        self.storage.history(conn.root()["workers"][self.name]._p_oid, 5)
+        self.storage.undoInfo(0, -5)
+
+    def do_cold(self, conn):
+        """Reads as one who has just come: from the server, not from a cache."""
+        self.storage._cache.clear()
+        conn.cacheMinimize()
+        self.check(conn)
+
+    def do_pack(self, _):
+        """Packs what is older than an hour, which is nothing, but all of it is looked at."""
+        if self.name == "w0" and self.random.random() < 0.2:
+            self.storage.pack(time.time() - 3600, None, True)
 
     def quietly(self, action):
         """After a lost daemon, cleaning up may fail as well."""
@@ -183,6 +284,10 @@ if __name__ == "__main__":
     parser.add_argument("--name")
     parser.add_argument("--log")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--mix", default="", help="what else to do: blob,undo,iterate,cold,pack")
+    parser.add_argument("--blob-dir", help="a folder of blobs that is shared with the server")
+    parser.add_argument("--pause", type=float, default=0, help="seconds after each commit")
+    parser.add_argument("--cache", help="a persistent cache file")
     parser.add_argument("--tolerant", action="store_true", help="go on when the daemon is lost")
     arguments = parser.parse_args()
     if arguments.what == "setup":

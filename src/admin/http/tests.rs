@@ -79,6 +79,20 @@ async fn the_client_gets_what_the_daemon_says() {
     assert_eq!(client.configuration().await, fake.configuration().await);
     assert_eq!(client.reload(true).await, fake.reload(true).await);
     assert_eq!(client.reload(false).await, fake.reload(false).await);
+    assert_eq!(client.jobs().await, fake.jobs().await);
+    assert_eq!(
+        client.job("pack-main-1").await,
+        fake.job("pack-main-1").await
+    );
+    assert_eq!(client.job("a/b").await, fake.job("a/b").await);
+    assert_eq!(
+        client.cancel_job("pack-main-1").await,
+        fake.cancel_job("pack-main-1").await
+    );
+    let to = PackRequest {
+        to: Some(jiff::Timestamp::UNIX_EPOCH),
+    };
+    assert_eq!(client.pack("main", to).await, fake.pack("main", to).await);
     assert_eq!(client.shutdown().await, Ok(()));
     assert_eq!(client.reopen_logs().await, Ok(()));
     let rate = RateLimit {
@@ -138,6 +152,8 @@ async fn whatever_is_wrong_with_a_request_is_a_problem_document() {
         ("POST", recover, "{\"bytes_per_second\": -1}", 400),
         ("POST", recover, big.as_str(), 413),
         ("PATCH", "/v1/arrays/main/recovery", "[]", 400),
+        ("POST", "/v1/arrays/main/pack", "{\"to\": \"never\"}", 400),
+        ("POST", "/v1/jobs", "", 405),
         ("PATCH", "/v1/arrays/main/recovery", "", 400),
         (
             "PATCH",
@@ -168,7 +184,10 @@ async fn every_route_is_served() {
     let running = run().await;
     running.fake.serving.store(true, Ordering::Relaxed);
     for (method, path) in ROUTES.iter().filter(|(_, path)| *path != "/v1/events") {
-        let path = path.replace("{array}", "main").replace("{member}", "b");
+        let path = path
+            .replace("{array}", "main")
+            .replace("{member}", "b")
+            .replace("{id}", "pack-main-1");
         let path = path.replace("/reload", "/reload?dry_run");
         let body = if *method == "PATCH" { "{}" } else { "" };
         let (status, _, text) = running.ask(method, &path, body).await;

@@ -14,6 +14,7 @@ use crate::config::{self, ConfigError, Mistake};
 /// Check the configuration: every mistake at once
 ///
 /// Each with its file, line and column, and how to mend it. The exit code is 0 where there is none.
+/// What is allowed, but probably not meant, is said as well.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -29,9 +30,9 @@ pub fn run(args: &CheckConfigArgs, context: &Context) -> Result<Exit, CliError> 
         None => (context.instance()?, None),
         Some(file) => (instance_of(file, context), Some(file.as_path())),
     };
-    let mistakes = match config::load(&instance, file, &environment) {
-        Ok(_) => Vec::new(),
-        Err(ConfigError::Mistakes(mistakes)) => mistakes,
+    let (mistakes, warnings) = match config::load(&instance, file, &environment) {
+        Ok(config) => (Vec::new(), config.warnings().to_vec()),
+        Err(ConfigError::Mistakes(mistakes)) => (mistakes, Vec::new()),
         Err(error @ ConfigError::Unreadable { .. }) => return Err(error.into()),
     };
     let shown = file.map_or_else(
@@ -42,6 +43,7 @@ pub fn run(args: &CheckConfigArgs, context: &Context) -> Result<Exit, CliError> 
         file: shown,
         ok: mistakes.is_empty(),
         mistakes: mistakes.iter().map(MistakeView::from).collect(),
+        warnings: warnings.iter().map(MistakeView::from).collect(),
     };
     context.printer.print(&view)?;
     Ok(if view.ok { Exit::Done } else { Exit::Failed })
@@ -71,6 +73,8 @@ struct CheckView {
     file: String,
     ok: bool,
     mistakes: Vec<MistakeView>,
+    /// Found only where there are no mistakes.
+    warnings: Vec<MistakeView>,
 }
 
 #[derive(Serialize)]
@@ -98,32 +102,44 @@ impl From<&Mistake> for MistakeView {
 impl View for CheckView {
     fn table(&self, screen: &Screen) -> String {
         let style = screen.style;
+        let all = if self.ok {
+            &self.warnings
+        } else {
+            &self.mistakes
+        };
+        let mut text: String = all.iter().map(|found| found.lines(screen)).collect();
         if self.ok {
             let good = style.paint(Paint::Good, "✔");
-            return format!("{good} {}: no mistakes\n", escape(&self.file));
-        }
-        let mut text = String::new();
-        for mistake in &self.mistakes {
-            let mut place = escape(&mistake.file).into_owned();
-            if let (Some(line), Some(column)) = (mistake.line, mistake.column) {
-                place += &format!(":{line}:{column}");
+            text += &format!("{good} {}: no mistakes", escape(&self.file));
+            if !self.warnings.is_empty() {
+                let count = counted(self.warnings.len(), "warning");
+                text += &format!(", {}", style.paint(Paint::Warning, &count));
             }
-            text += &format!(
-                "{}: {}\n",
-                style.paint(Paint::Strong, &place),
-                escape(&mistake.what)
-            );
-            if !mistake.mend.is_empty() {
-                text += &format!(
-                    "    {}\n",
-                    style.paint(Paint::Command, &escape(&mistake.mend))
-                );
-            }
+            return text + "\n";
         }
-        let count = match self.mistakes.len() {
-            1 => "1 mistake".to_owned(),
-            many => format!("{many} mistakes"),
-        };
+        let count = counted(self.mistakes.len(), "mistake");
         text + &format!("{}\n", style.paint(Paint::Bad, &count))
     }
+}
+
+impl MistakeView {
+    fn lines(&self, screen: &Screen) -> String {
+        let style = screen.style;
+        let mut place = escape(&self.file).into_owned();
+        if let (Some(line), Some(column)) = (self.line, self.column) {
+            place += &format!(":{line}:{column}");
+        }
+        let place = style.paint(Paint::Strong, &place);
+        let mut text = format!("{place}: {}\n", escape(&self.what));
+        if !self.mend.is_empty() {
+            let mend = style.paint(Paint::Command, &escape(&self.mend));
+            text += &format!("    {mend}\n");
+        }
+        text
+    }
+}
+
+fn counted(number: usize, one: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {one}{plural}")
 }

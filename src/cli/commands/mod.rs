@@ -9,6 +9,7 @@ pub mod fg;
 pub mod init;
 pub mod logtail;
 pub mod man;
+pub mod pack;
 pub mod recipe;
 pub mod recover;
 pub mod reload;

@@ -60,6 +60,9 @@ pub struct RecoverArgs {
 
     /// At most so fast: 50MiB/s, 1000tx/s, both with a comma between, or none; of a running
     /// recovery with --attach
+    ///
+    /// The last part, which is copied while commits wait, goes as fast as it can all the same: there a
+    /// limit would only make them wait longer (for `catch_up_limit` at most).
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     rate: Option<RateLimit>,
 
@@ -468,7 +471,7 @@ async fn follow(
         let recovery = api.recovery(array).await?;
         let is_ours = recovery.id >= first && open.contains(&recovery.member);
         if is_ours && recovery.state == RecoveryState::Running {
-            display.show(&recovery);
+            display.show(&(&recovery).into());
         }
         // One that is neither running nor waiting has ended; if it was not seen to, the array says how.
         let unseen = open.iter().any(|member| {

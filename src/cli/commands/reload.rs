@@ -44,6 +44,7 @@ impl View for ReloadedView {
             removed,
             changed,
             needs_restart,
+            warnings,
         } = &self.reloaded;
         let mut text = String::new();
         let mut say = |paint: Paint, sign: &str, lines: &[String], more: &str| {
@@ -73,8 +74,13 @@ impl View for ReloadedView {
             needs_restart,
             "   (after `zeoraidctl restart`)",
         );
-        if text.is_empty() {
-            text = "nothing has changed\n".into();
+        let changed = !text.is_empty();
+        for warning in warnings {
+            let sign = screen.style.paint(Paint::Warning, "!");
+            text += &format!("{sign} {}\n", escape(warning));
+        }
+        if !changed {
+            text += "nothing has changed\n";
         }
         text
     }

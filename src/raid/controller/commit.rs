@@ -14,6 +14,8 @@ use super::{
     Ballot, Commit, CommitId, CommitState, Controller, Effect, Kind, Link, MemberId, Notice, Now,
     Out, Phase, Serving, VoteReply,
 };
+use std::collections::BTreeSet;
+
 use crate::storage::{Answer, Fault};
 use crate::zodb::Tid;
 
@@ -52,6 +54,9 @@ impl Controller {
             tid: Tid::ZERO,
             participants: std::collections::BTreeSet::new(),
             votes: std::collections::BTreeMap::new(),
+            line: Vec::new(),
+            after: std::collections::BTreeSet::new(),
+            tries: 0,
             resolve_until: None,
         };
         self.commits.insert(id, commit);
@@ -93,18 +98,29 @@ impl Controller {
         }
     }
 
-    fn ask_for_votes(&mut self, id: CommitId) {
+    pub(super) fn ask_for_votes(&mut self, id: CommitId) {
         let participants = self.participants();
+        let mut line = self.in_canonical_order(&participants);
+        if !self.is_coop() {
+            line.clear();
+        }
         let Some(commit) = self.commits.get_mut(&id) else {
             return;
         };
         commit.votes.clear();
+        commit.after.clear();
         commit.participants.clone_from(&participants);
+        let first = line.pop();
+        commit.line = line;
+        let asked: BTreeSet<MemberId> = match first {
+            Some(first) => BTreeSet::from([first]),
+            None => participants,
+        };
         commit.state = CommitState::Voting {
-            waits: participants.clone(),
+            waits: asked.clone(),
         };
         let tid = commit.tid;
-        for member in participants {
+        for member in asked {
             self.emit(Effect::Vote {
                 commit: id,
                 member,
@@ -113,21 +129,58 @@ impl Controller {
         }
     }
 
+    /// Asks the next member in line.
+    fn ask_next(&mut self, id: CommitId, member: MemberId) {
+        let Some(commit) = self.commits.get_mut(&id) else {
+            return;
+        };
+        commit.state = CommitState::Voting {
+            waits: BTreeSet::from([member]),
+        };
+        let tid = commit.tid;
+        self.emit(Effect::Vote {
+            commit: id,
+            member,
+            tid,
+        });
+    }
+
     pub(super) fn member_voted(
         &mut self,
         id: CommitId,
         member: MemberId,
         ballot: Ballot,
+        after: Option<Tid>,
         now: Now,
     ) {
+        let head = self.head;
         let Some(commit) = self.commits.get_mut(&id) else {
             return;
         };
         let CommitState::Voting { waits } = &mut commit.state else {
             return;
         };
-        if waits.remove(&member) {
-            commit.votes.insert(member, ballot);
+        if !waits.contains(&member) {
+            return;
+        }
+        if let Some(after) = after
+            && after < head
+        {
+            let reason =
+                format!("ends at {after}, but it had {head}: it is not the copy that it was");
+            let out = Out {
+                needs_operator: true,
+                ..Out::because(reason)
+            };
+            return self.lose(member, out, now);
+        }
+        waits.remove(&member);
+        if commit.votes.is_empty() && !matches!(ballot, Ballot::Ready { .. }) {
+            // Others are not asked: the first in line has said no, under its lock.
+            commit.line.clear();
+        }
+        commit.votes.insert(member, ballot);
+        if self.lock_taken(id, after, now) {
             self.settle_votes(now);
         }
     }
@@ -138,11 +191,21 @@ impl Controller {
         let Some(commit) = self.commits.get_mut(&id) else {
             return;
         };
-        if matches!(&commit.state, CommitState::Voting { waits } if waits.is_empty()) {
-            let ballots = std::mem::take(&mut commit.votes);
-            let ballots = ballots.into_iter().collect();
-            self.count_ballots(id, ballots, now);
+        if !matches!(&commit.state, CommitState::Voting { waits } if waits.is_empty()) {
+            return;
         }
+        if let Some(next) = commit.line.pop() {
+            return self.ask_next(id, next);
+        }
+        if self.is_coop() && !self.members_are_level(id, now) {
+            return;
+        }
+        let Some(commit) = self.commits.get_mut(&id) else {
+            return;
+        };
+        let ballots = std::mem::take(&mut commit.votes);
+        let ballots = ballots.into_iter().collect();
+        self.count_ballots(id, ballots, now);
     }
 
     /// INVARIANT 8: what all say is the answer; a minority is taken out; without a majority nothing
@@ -151,8 +214,15 @@ impl Controller {
         let asked = ballots.len();
         let mut groups: Vec<(Ballot, Vec<MemberId>)> = Vec::new();
         for (member, ballot) in ballots {
-            match groups.iter_mut().find(|(other, _)| *other == ballot) {
-                Some((_, members)) => members.push(member),
+            let agreeing = groups
+                .iter()
+                .position(|(other, _)| other.agrees_with(&ballot));
+            match agreeing {
+                Some(index) => {
+                    let (said, mut members) = groups.swap_remove(index);
+                    members.push(member);
+                    groups.push((said.stricter(ballot), members));
+                }
                 None => groups.push((ballot, vec![member])),
             }
         }
@@ -177,8 +247,23 @@ impl Controller {
                 what: "a vote".into(),
                 members,
             });
-            if majority.len() * 2 <= asked {
-                let text = "the members of the array do not agree on this transaction".into();
+            let mut others_say = others.iter().map(|(other, _)| other);
+            if let Some(answer) = others_say.find_map(|other| other.undoes_otherwise(&ballot)) {
+                self.decline(id, VoteReply::No(answer));
+                self.grant_lock(now);
+                return;
+            }
+            let set_up_differently = others
+                .iter()
+                .any(|(other, _)| other.resolves_otherwise(&ballot));
+            if majority.len() * 2 <= asked || set_up_differently {
+                let text = if set_up_differently {
+                    "some members of the array resolve conflicts themselves and others leave that to clients: \
+                     set client-conflict-resolution to true in the ZEO servers of this array"
+                } else {
+                    "the members of the array do not agree on this transaction"
+                };
+                let text = text.to_owned();
                 let class = "ZODB.POSException.StorageError".into();
                 self.decline(id, VoteReply::No(Answer::Other { class, text }));
                 self.grant_lock(now);
@@ -232,7 +317,7 @@ impl Controller {
     }
 
     /// Ends a transaction with this answer to its vote, and gives the lock back.
-    fn decline(&mut self, id: CommitId, reply: VoteReply) {
+    pub(super) fn decline(&mut self, id: CommitId, reply: VoteReply) {
         self.forget(id);
         self.emit(Effect::Abort { commit: id });
         self.emit(Effect::VoteReply { commit: id, reply });
@@ -408,6 +493,7 @@ impl Controller {
         }
         if self.finishing.is_empty() {
             self.let_catch_up(now);
+            self.settle_foreign(now);
         }
         self.grant_lock(now);
     }
@@ -427,7 +513,7 @@ impl Controller {
         }
     }
 
-    fn count_as_lacking(&mut self, bytes: u64) {
+    pub(super) fn count_as_lacking(&mut self, bytes: u64) {
         for member in self
             .members
             .values_mut()
@@ -467,6 +553,7 @@ impl Controller {
             self.proceed_to_finish(id, now);
         }
         self.settle_finishing(now);
+        self.settle_foreign(now);
     }
 
     pub(super) fn record_failed(&mut self, epoch: u64, reason: String, now: Now) {
@@ -513,6 +600,11 @@ impl Controller {
             return;
         };
         match commit.state {
+            CommitState::Levelling { until } if until <= now.monotonic => {
+                let text = "its members differ, and could not be made level in time";
+                self.refuse(id, Fault::NotServing(text.into()));
+                self.grant_lock(now);
+            }
             CommitState::Voted { until }
             | CommitState::Resolving { until }
             | CommitState::AwaitsRecord { until, .. }
@@ -573,16 +665,6 @@ impl Commit {
             CommitState::Finishing { waits } => waits.is_empty(),
             CommitState::AwaitsAck { .. } => true,
             _ => false,
-        }
-    }
-}
-
-impl Ballot {
-    fn in_words(&self) -> String {
-        match self {
-            Ballot::Ready { .. } => "yes".into(),
-            Ballot::Conflicts(conflicts) => format!("{} conflicts", conflicts.len()),
-            Ballot::No(answer) => format!("no: {answer}"),
         }
     }
 }

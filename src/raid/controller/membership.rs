@@ -95,18 +95,18 @@ impl Controller {
     ///
     /// INVARIANT 7: commits in hand go on with the others. The last member of the in-sync set stays
     /// in it (INVARIANT 4: a record that names nobody could never be started from); the array then
-    /// starts anew from it.
+    /// starts anew from it. In `coop` mode it does so where a majority would not remain.
     pub(super) fn lose(&mut self, id: MemberId, mut out: Out, now: Now) {
         let is_target = self.joining_target() == Some(id);
         let Some(member) = self.members.get(&id) else {
             return;
         };
         let in_sync = member.is_in_sync();
-        if in_sync && !is_target && self.durably_in_sync_count() == 1 {
+        if in_sync && !is_target && self.durably_in_sync_count() <= self.least() {
             // The target's entry is not durable: it must not be what is left.
             self.join_failed("its source failed", now);
         }
-        let last = in_sync && self.in_sync_count() == 1;
+        let last = in_sync && self.in_sync_count() <= self.least();
         let undecided = matches!(self.phase, Phase::Opening { .. } | Phase::Assembling);
         // Whether a transaction in hand has reached it, nobody knows.
         out.unacknowledged_tail |= in_sync
@@ -115,6 +115,8 @@ impl Controller {
                     .get(commit)
                     .is_some_and(|commit| commit.participants.contains(&id))
             });
+        out.unacknowledged_tail |= in_sync && self.holds_unacknowledged(id);
+        self.forget_reports(id);
         let stopping = self.phase == Phase::Stopping;
         let Some(member) = self.members.get_mut(&id) else {
             return;
@@ -194,6 +196,7 @@ impl Controller {
         for commit in self.commits.values_mut() {
             commit.participants.remove(&id);
             commit.votes.remove(&id);
+            commit.line.retain(|waiting| *waiting != id);
             if let CommitState::Voting { waits } | CommitState::Finishing { waits } =
                 &mut commit.state
             {
@@ -202,6 +205,7 @@ impl Controller {
         }
         self.settle_votes(now);
         self.settle_finishing(now);
+        self.settle_foreign(now);
     }
 
     /// No member of the in-sync set is left open: what was begun is given up, and the array starts
@@ -209,10 +213,20 @@ impl Controller {
     fn start_anew(&mut self, lost: MemberId, now: Now) {
         let membership = self.membership(now);
         self.recorded = Some(membership);
+        self.forget_all_foreign();
         if self.phase != Phase::Stopping {
             let others_open = self.members.values().any(Member::is_open);
             let first_open = others_open.then_some(now.monotonic);
             self.phase = Phase::Opening { first_open };
+        }
+        if self.is_coop() {
+            // What reached fewer than a majority may not be what the others go on from.
+            for commit in self.commits.values_mut() {
+                if let CommitState::Finishing { waits } = &mut commit.state {
+                    waits.clear();
+                    commit.participants.clear();
+                }
+            }
         }
         self.drop_participant(lost, now);
         let finishing: Vec<_> = self.finishing.iter().copied().collect();
@@ -329,7 +343,8 @@ impl Controller {
     pub(super) fn disable_asked(&mut self, name: &str, now: Now) -> Asked {
         let id = self.id_of(name)?;
         let member = &self.members[&id];
-        let last = self.joining_target() != Some(id) && self.durably_in_sync_count() == 1;
+        let last =
+            self.joining_target() != Some(id) && self.durably_in_sync_count() <= self.least();
         if self.phase != Phase::Running && self.in_sync_count() == 0 {
             // The first start needs everybody, and there is no record yet to keep the word in.
             return Err(Refused::NotServing {
@@ -434,6 +449,7 @@ impl Controller {
             self.emit(Effect::CancelRecovery);
         }
         self.recovery_queue.retain(|wanted| wanted.member != id);
+        self.forget_reports(id);
         if let Some(member) = self.members.remove(&id) {
             self.notice(Notice::MemberRemoved {
                 member: member.name,

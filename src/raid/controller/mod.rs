@@ -15,9 +15,12 @@
 //! | 8 an error that every member gives is an answer | [`commit`]: `count_ballots` |
 //! | 9 nothing is thrown away | `raid::recovery`; `Storage::rewind` sets aside |
 
+mod ballot;
 mod check;
 mod commit;
+mod coop;
 mod membership;
+mod pack;
 mod recover;
 #[cfg(test)]
 mod simulation;
@@ -27,6 +30,7 @@ mod state;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -103,6 +107,26 @@ pub(crate) enum Event {
         commit: CommitId,
         member: MemberId,
         ballot: Ballot,
+        /// The member's last transaction under its lock, where others write to it too.
+        after: Option<Tid>,
+    },
+    /// Somebody else finished a transaction on a member.
+    Foreign {
+        member: MemberId,
+        generation: Generation,
+        tid: Tid,
+        oids: Arc<[Oid]>,
+    },
+    /// Which objects a foreign transaction wrote.
+    Inquired {
+        tid: Tid,
+        oids: Arc<[Oid]>,
+    },
+    /// A member holds everything up to this transaction, which it lacked.
+    Levelled {
+        member: MemberId,
+        generation: Generation,
+        tid: Tid,
     },
     FinishAsked {
         commit: CommitId,
@@ -139,6 +163,9 @@ pub(crate) enum Event {
         member: MemberId,
         ended: Ended,
     },
+    /// An operator or a client wants the members to be packed.
+    PackAsked,
+    PackEnded,
     DisableAsked {
         member: String,
     },
@@ -167,6 +194,8 @@ pub(crate) enum Compared {
     Behind,
     /// It holds what the newest does not.
     Diverged { reason: String },
+    /// It goes on after a transaction that was acknowledged, without holding it.
+    Swapped { reason: String },
     /// It could not be asked.
     Unknown(String),
 }
@@ -231,6 +260,22 @@ pub(crate) enum Effect {
     FinishReply {
         commit: CommitId,
         reply: Result<Tid, Fault>,
+    },
+    /// A transaction of somebody else is acknowledged: as [`Effect::Committed`].
+    Foreign {
+        tid: Tid,
+        oids: Arc<[Oid]>,
+    },
+    /// Ask a member which objects a foreign transaction wrote.
+    Inquire {
+        tid: Tid,
+        member: MemberId,
+    },
+    /// Copy the transactions up to `through` from one member to others that lack some of them.
+    Level {
+        source: MemberId,
+        targets: Vec<MemberId>,
+        through: Tid,
     },
     StartRecovery {
         member: MemberId,
@@ -300,8 +345,18 @@ pub(crate) struct Controller {
     commits: BTreeMap<CommitId, Commit>,
     /// Commits whose members have been asked to finish, in TID order.
     finishing: VecDeque<CommitId>,
+    /// What others wrote and is not acknowledged yet, and which members told of it.
+    foreign: BTreeMap<Tid, coop::Foreign>,
+    reported: BTreeMap<MemberId, BTreeSet<Tid>>,
+    levelling: Option<coop::Levelling>,
+    /// At a start in `coop` mode: the others alone are no majority that agrees.
+    needs_suspects: bool,
     pub(crate) recovery: Option<Running>,
     pub(crate) recovery_queue: VecDeque<Wanted>,
+    /// Members are being packed: nothing is recovered meanwhile.
+    packing: bool,
+    /// How the recoveries were asked for that failed and are tried again.
+    again: BTreeMap<MemberId, (Strategy, Option<Rate>)>,
     /// Why a comparison at the start did not lead to serving; nothing is tried before something
     /// about the members changes.
     blocked: Option<String>,
@@ -325,6 +380,9 @@ pub(crate) struct Controller {
 #[derive(Debug, Clone)]
 pub(crate) struct Running {
     pub member: MemberId,
+    /// As it was asked for.
+    pub strategy: Strategy,
+    pub rate: Option<Rate>,
     /// Waits for the record of this epoch, which lets the target in. Until that is durable the
     /// target is not read, and not counted upon.
     pub joining: Option<(CommitId, u64)>,
@@ -376,8 +434,14 @@ impl Controller {
             queue: VecDeque::new(),
             commits: BTreeMap::new(),
             finishing: VecDeque::new(),
+            foreign: BTreeMap::new(),
+            reported: BTreeMap::new(),
+            levelling: None,
+            needs_suspects: false,
             recovery: None,
             recovery_queue: VecDeque::new(),
+            packing: false,
+            again: BTreeMap::new(),
             blocked: None,
             start_epoch: 0,
             record_trouble: None,
@@ -430,7 +494,9 @@ impl Controller {
                 generation,
                 fault,
             } => {
-                if self.members.get(&member).and_then(Member::generation) == Some(generation) {
+                if self.members.get(&member).and_then(Member::generation) == Some(generation)
+                    && !self.is_closing_down()
+                {
                     self.lose(member, Out::after(&fault), now);
                 }
             }
@@ -448,9 +514,22 @@ impl Controller {
                 commit,
                 member,
                 ballot,
+                after,
             } => {
-                self.member_voted(commit, member, ballot, now);
+                self.member_voted(commit, member, ballot, after, now);
             }
+            Event::Foreign {
+                member,
+                generation,
+                tid,
+                oids,
+            } => self.foreign(member, generation, tid, &oids, now),
+            Event::Inquired { tid, oids } => self.inquired(tid, &oids, now),
+            Event::Levelled {
+                member,
+                generation,
+                tid,
+            } => self.levelled(member, generation, tid, now),
             Event::FinishAsked { commit } => self.finish_asked(commit, now),
             Event::MemberFinished { commit, member } => self.member_finished(commit, member, now),
             Event::Gone { commit } => self.gone(commit, now),
@@ -472,6 +551,8 @@ impl Controller {
                 self.target_level(commit, member, last_tid, now);
             }
             Event::RecoveryEnded { member, ended } => self.recovery_ended(member, ended, now),
+            Event::PackAsked => return self.pack_asked(),
+            Event::PackEnded => self.pack_ended(now),
             Event::DisableAsked { member } => return self.disable_asked(&member, now),
             Event::MembersAsked { members, dry_run } => {
                 return self.members_asked(members, dry_run, now);
@@ -494,6 +575,7 @@ impl Controller {
     fn tick(&mut self, now: Now) {
         self.start_if_possible(now);
         self.time_out_holder(now);
+        self.level_members(false, now);
         self.recover_by_itself(now);
         self.start_next_recovery(now);
         if self.epoch > self.durable_epoch || std::mem::take(&mut self.record_again) {
@@ -504,6 +586,17 @@ impl Controller {
     }
 
     /// Asked again when everything in hand has ended, it keeps the head in the record.
+    /// Whether a shutdown has begun.
+    pub(in crate::raid) fn is_stopping(&self) -> bool {
+        self.phase == Phase::Stopping
+    }
+
+    /// Nothing is in hand any more that would need a member, and members are being closed: that is no
+    /// loss, and must not be recorded as one.
+    fn is_closing_down(&self) -> bool {
+        self.is_stopping() && self.commits.is_empty()
+    }
+
     fn stop_asked(&mut self, now: Now) {
         self.phase = Phase::Stopping;
         self.recovery_queue.clear();
@@ -591,8 +684,18 @@ impl Controller {
         }
     }
 
+    /// With fewer members in sync the set means nothing any more, and the array starts anew. In `coop`
+    /// mode that is so below a majority, because others may go on with the rest.
+    fn least(&self) -> usize {
+        if self.is_coop() {
+            self.members.len() / 2 + 1
+        } else {
+            1
+        }
+    }
+
     fn needed(&self) -> usize {
-        self.rules.min_optimal.max(1)
+        self.rules.min_optimal.max(self.least())
     }
 
     fn note_state(&mut self, now: Now) {

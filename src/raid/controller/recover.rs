@@ -25,6 +25,10 @@ impl Controller {
                 reason: self.what_is_waited_for(),
             });
         }
+        if self.packing {
+            let array = self.rules.array.clone();
+            return Err(Refused::Packing { array });
+        }
         let member = name.to_owned();
         let queued = self.recovery_queue.iter().any(|wanted| wanted.member == id);
         match &mut self.members.get_mut(&id).expect("id_of found it").standing {
@@ -36,6 +40,7 @@ impl Controller {
         if let Some(member) = self.members.get_mut(&id) {
             member.failures = 0;
         }
+        self.again.remove(&id);
         self.queue_recovery(Wanted {
             member: id,
             strategy,
@@ -58,7 +63,8 @@ impl Controller {
 
     /// Queues the members that come back from a lack of contact.
     pub(super) fn recover_by_itself(&mut self, now: Now) {
-        if self.phase != Phase::Running {
+        // What comes back while members are packed waits until that is over.
+        if self.phase != Phase::Running || self.packing {
             return;
         }
         let due: Vec<MemberId> = self
@@ -74,17 +80,18 @@ impl Controller {
             })
             .collect();
         for member in due {
-            let strategy = Strategy::Missing;
+            // One that failed is tried again as it was asked for.
+            let (strategy, rate) = self.again.remove(&member).unwrap_or_default();
             self.queue_recovery(Wanted {
                 member,
                 strategy,
-                rate: None,
+                rate,
             });
         }
     }
 
     pub(super) fn start_next_recovery(&mut self, now: Now) {
-        while self.recovery.is_none() && self.phase == Phase::Running {
+        while self.recovery.is_none() && self.phase == Phase::Running && !self.packing {
             let Some(wanted) = self.recovery_queue.pop_front() else {
                 return;
             };
@@ -103,6 +110,8 @@ impl Controller {
             member.stand(State::Recovering(out), now.wall);
             self.recovery = Some(Running {
                 member: wanted.member,
+                strategy: wanted.strategy,
+                rate: wanted.rate,
                 joining: None,
                 cancelled: false,
             });
@@ -198,11 +207,13 @@ impl Controller {
             .recovery
             .as_ref()
             .is_some_and(|running| running.member == member);
-        let head = self.head;
+        let (head, coop) = (self.head, self.is_coop());
         let target = self.members.get_mut(&member).filter(|member| {
             is_target && member.is_open() && matches!(member.standing, State::Recovering(_))
         });
-        let Some(target) = target.filter(|_| has_lock && last_tid == head) else {
+        // What it holds beyond the head others have finished; it is not acknowledged here yet.
+        let is_level = last_tid == head || (coop && last_tid > head);
+        let Some(target) = target.filter(|_| has_lock && is_level) else {
             let reason = "the target is not level with the array".into();
             if has_lock {
                 self.forget(id);
@@ -295,6 +306,9 @@ impl Controller {
             Ended::Failed { reason } => (Some(reason.clone()), false),
             Ended::Stuck { reason } => (Some(reason.clone()), true),
         };
+        if reason.is_some() && !needs_operator {
+            self.again.insert(id, (running.strategy, running.rate));
+        }
         if let Some(reason) = reason {
             member.failures += 1;
             member.retry_at = Some(now.monotonic + Self::retry_delay(member.failures));

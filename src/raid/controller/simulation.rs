@@ -22,7 +22,7 @@ use fastrand::Rng;
 use jiff::Timestamp;
 
 use super::*;
-use crate::raid::{FailMode, StartPolicy};
+use crate::raid::{ClusterMode, FailMode, StartPolicy};
 use crate::storage::Answer;
 
 /// What a member holds: it outlives the daemon.
@@ -140,12 +140,14 @@ const ALL: [&str; 3] = ["a", "b", "c"];
 fn rules(policy: StartPolicy) -> Rules {
     Rules {
         array: "main".into(),
+        cluster_mode: ClusterMode::Single,
         start_policy: policy,
         force: false,
         min_optimal: 1,
         fail_mode: FailMode::Close,
         transaction_timeout: Duration::from_secs(10),
         catch_up_limit: Duration::from_secs(2),
+        level_limit: Duration::from_secs(10),
         auto_recover: true,
         start_grace: Duration::from_secs(3),
     }
@@ -260,6 +262,9 @@ impl World {
 
     fn carry_out_one(&mut self, effect: Effect) {
         match effect {
+            Effect::Foreign { .. } | Effect::Inquire { .. } | Effect::Level { .. } => {
+                unreachable!("nobody else writes to these members")
+            }
             Effect::Added(member) => {
                 let name = self.controller.members[&member].name.clone();
                 let handle = Handle {
@@ -531,6 +536,7 @@ impl World {
             commit,
             member,
             ballot,
+            after: None,
         };
         self.feed(event).ok();
     }

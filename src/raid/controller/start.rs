@@ -40,9 +40,16 @@ impl Controller {
         }
     }
 
-    /// Whether the record alone says who may serve.
+    /// Whether a copy may hold what was never acknowledged, as far as this daemon knows. In `coop` mode
+    /// the others are enough: more than half of the members are needed in any case.
+    fn is_suspect(&self, out: &Out) -> bool {
+        self.is_coop() && !self.needs_suspects && (out.unacknowledged_tail || out.damaged)
+    }
+
+    /// Whether the record alone says who may serve. In `coop` mode it does not: another daemon may have
+    /// gone on with other members since.
     fn goes_by_record(&self) -> bool {
-        self.recorded.is_some() && self.rules.start_policy == StartPolicy::InSync
+        self.recorded.is_some() && self.rules.start_policy == StartPolicy::InSync && !self.is_coop()
     }
 
     /// The members that the start looks at.
@@ -53,7 +60,7 @@ impl Controller {
             } else {
                 // A copy that an operator disabled is no candidate under any policy, nor one that
                 // is being written to.
-                !matches!(member.out(), Some(out) if out.needs_operator)
+                !matches!(member.out(), Some(out) if out.needs_operator || self.is_suspect(out))
                     && !matches!(member.standing, State::Recovering(_))
             }
         };
@@ -109,6 +116,8 @@ impl Controller {
             self.in_sync_count() > 0 && self.in_sync().all(|(_, member)| member.is_open());
         let enough = match self.rules.start_policy {
             _ if self.rules.force => open > 0,
+            // Whatever another daemon acknowledged is on more than half of the members.
+            _ if self.is_coop() => open * 2 > self.members.len(),
             // Everybody who holds all that was acknowledged is there, whatever the policy.
             _ if self.recorded.is_some() && whole_set => true,
             StartPolicy::InSync if self.goes_by_record() => open > 0,
@@ -201,11 +210,7 @@ impl Controller {
             self.say_what_is_waited_for();
             return;
         };
-        let known = self
-            .recorded
-            .as_ref()
-            .map_or(Tid::ZERO, |record| record.head);
-        let known = known.max(self.head);
+        let known = self.acknowledged();
         if head < known && !self.rules.force {
             let newest = self.name(found[0].0);
             let text = format!(
@@ -217,6 +222,9 @@ impl Controller {
         if let Some(text) = self.disagreement(&found) {
             return self.block(text, &found);
         }
+        if self.is_coop() && !self.rules.force && !self.majority_agrees(&found, now) {
+            return;
+        }
         let by_record = self.goes_by_record() && self.members[&found[0].0].is_in_sync();
         if self.rules.force && !by_record {
             let reason = "the start policy was not met".to_owned();
@@ -224,6 +232,7 @@ impl Controller {
         }
         // It was asked for this start, not for those that may follow.
         self.rules.force = false;
+        self.needs_suspects = false;
         let before: Vec<_> = self
             .recorded
             .iter()
@@ -248,9 +257,17 @@ impl Controller {
         self.recorded = None;
         self.start_epoch = self.epoch;
         self.emit(Effect::Publish);
+        self.settle_foreign(now);
         self.serve_or_not(now);
         self.recover_by_itself(now);
         self.start_next_recovery(now);
+    }
+
+    /// The last transaction that is known to have been acknowledged.
+    pub(in crate::raid) fn acknowledged(&self) -> Tid {
+        let recorded = self.recorded.as_ref();
+        let recorded = recorded.map_or(Tid::ZERO, |record| record.head);
+        recorded.max(self.head)
     }
 
     fn names_in_order(&self) -> Vec<String> {
@@ -306,6 +323,52 @@ impl Controller {
         ))
     }
 
+    /// In `coop` mode the newest TID says nothing where histories differ: it may be that of a transaction
+    /// which a daemon left on one member alone, while others went on with earlier TIDs. What more than
+    /// half of the members hold is right; whoever stands against that is passed over.
+    ///
+    /// Gives false where the comparison begins anew without the newest, or waits for others.
+    fn majority_agrees(&mut self, found: &[(MemberId, Compared)], now: Now) -> bool {
+        let diverged =
+            |(_, compared): &&(MemberId, Compared)| matches!(compared, Compared::Diverged { .. });
+        let unknown =
+            |(_, compared): &&(MemberId, Compared)| matches!(compared, Compared::Unknown(_));
+        let against = found.iter().filter(diverged).count();
+        let agree = found.len() - against - found.iter().filter(unknown).count();
+        if against == 0 || agree * 2 > self.members.len() {
+            return true;
+        }
+        let rest: Vec<MemberId> = found.iter().skip(1).map(|(id, _)| *id).collect();
+        let open = rest
+            .iter()
+            .filter(|id| self.members.get(id).is_some_and(Member::is_open))
+            .count();
+        if open == rest.len() && open * 2 > self.members.len() {
+            self.phase = Phase::Assembling;
+            self.emit(Effect::Assemble { members: rest });
+            return false;
+        }
+        if !self.needs_suspects {
+            // Those that were left out so far may be what makes a majority.
+            self.needs_suspects = true;
+            self.phase = Phase::Opening {
+                first_open: Some(now.monotonic),
+            };
+            self.say_what_is_waited_for();
+            return false;
+        }
+        let names: Vec<String> = found.iter().map(|(id, _)| self.name(*id)).collect();
+        let text = format!(
+            "another member, or an operator: {} have diverged, and no majority says which is right",
+            names.join(", ")
+        );
+        self.phase = Phase::Opening {
+            first_open: Some(now.monotonic),
+        };
+        self.block(text, found);
+        false
+    }
+
     fn block(&mut self, text: String, found: &[(MemberId, Compared)]) {
         let compared = |id: &MemberId| found.iter().any(|(other, _)| other == id);
         let came_since = self.candidates().into_iter();
@@ -353,10 +416,12 @@ impl Controller {
             let next = match compared {
                 Some(Compared::Level) => State::InSync,
                 Some(Compared::Behind) => State::Degraded(Out::because("behind at the start")),
-                Some(Compared::Diverged { reason }) => State::Degraded(Out {
-                    needs_operator: true,
-                    ..Out::because(reason)
-                }),
+                Some(Compared::Diverged { reason } | Compared::Swapped { reason }) => {
+                    State::Degraded(Out {
+                        needs_operator: true,
+                        ..Out::because(reason)
+                    })
+                }
                 Some(Compared::Unknown(why)) if was_in_sync => absent(why),
                 None if was_in_sync => match &member.link {
                     Link::Opening { failed: Some(why) } => absent(why),

@@ -197,6 +197,12 @@ pub(crate) struct Commit {
     /// The members that take part and were not lost since.
     pub participants: BTreeSet<MemberId>,
     pub votes: BTreeMap<MemberId, Ballot>,
+    /// Members that are asked one after the other, the next one last. See `coop`.
+    pub line: Vec<MemberId>,
+    /// The last transactions of the members, as their votes told it.
+    pub after: BTreeSet<Tid>,
+    /// How often the votes have begun anew because of others.
+    pub tries: u32,
     /// Until when its client may resolve conflicts, however many rounds that takes.
     pub resolve_until: Option<Instant>,
 }
@@ -212,7 +218,7 @@ pub(crate) enum Kind {
 ///  Queued ─▶ Voting ─▶ Voted ─▶ AwaitsRecord ─▶ Finishing ─▶ AwaitsAck ─▶ (gone)
 ///              │ ▲
 ///              ▼ │ votes again
-///            Resolving
+///       Resolving, Levelling
 /// ```
 /// The lock is held from `Voting` to `AwaitsRecord`. `Finishing` and `AwaitsAck` are in TID order.
 /// Every state has an end that does not depend on the client: members answer within their timeout or
@@ -222,6 +228,10 @@ pub(crate) enum CommitState {
     Queued,
     Voting {
         waits: BTreeSet<MemberId>,
+    },
+    /// The members' locks are given back until the members are level. Then it votes again.
+    Levelling {
+        until: Instant,
     },
     /// The client was told of conflicts and may vote again.
     Resolving {
@@ -265,12 +275,15 @@ pub(crate) enum Ballot {
 #[derive(Debug, Clone)]
 pub(crate) struct Rules {
     pub array: String,
+    pub cluster_mode: super::super::ClusterMode,
     pub start_policy: super::super::StartPolicy,
     pub force: bool,
     pub min_optimal: usize,
     pub fail_mode: super::super::FailMode,
     pub transaction_timeout: Duration,
     pub catch_up_limit: Duration,
+    /// How long it may take until members hold a foreign transaction that they lack.
+    pub level_limit: Duration,
     pub auto_recover: bool,
     /// How long the start waits for further members once the first is open.
     pub start_grace: Duration,

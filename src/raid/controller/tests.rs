@@ -1,7 +1,7 @@
 //! The controller, fed event by event. States are reached only by legal steps.
 
 use super::*;
-use crate::raid::{FailMode, StartPolicy};
+use crate::raid::{ClusterMode, FailMode, StartPolicy};
 use crate::storage::Answer;
 use crate::zodb::Conflict;
 
@@ -36,12 +36,14 @@ fn configured(name: &str) -> Configured {
 fn rules() -> Rules {
     Rules {
         array: "main".into(),
+        cluster_mode: ClusterMode::Single,
         start_policy: StartPolicy::InSync,
         force: false,
         min_optimal: 1,
         fail_mode: FailMode::Close,
         transaction_timeout: Duration::from_secs(10),
         catch_up_limit: Duration::from_secs(2),
+        level_limit: Duration::from_secs(10),
         auto_recover: false,
         start_grace: Duration::from_secs(3),
     }
@@ -182,6 +184,7 @@ impl Fed {
             commit,
             member,
             ballot,
+            after: None,
         })
         .ok();
     }
@@ -314,7 +317,11 @@ fn ballots_are_counted() {
             2,
         ),
         // Nobody has a majority: nothing is done, and nobody is taken out.
-        ([ready(), no("x"), no("y")], "disagreement, abort, no", 3),
+        (
+            [ready(), no("x"), Ballot::No(Answer::ReadOnly)],
+            "disagreement, abort, no",
+            3,
+        ),
     ];
     for (ballots, expected, in_sync) in table {
         let mut fed = Fed::serving();

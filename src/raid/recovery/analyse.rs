@@ -5,16 +5,34 @@
 //! the point is found by looking back from the target's end in growing steps, then by halving. A TID
 //! alone proves nothing: the transactions themselves are compared.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::controller::{Link, MemberId};
 use super::super::report::{AnalysisReport, Finding, Refused, TxnSummary};
 use super::super::runner::{Runner, as_fault};
-use crate::storage::{Answer, Fault, Storage, StorageError};
-use crate::zodb::{HistoryRecord, HistoryTxn, RecordData, Tid, TidRange, TxnMeta, TxnStatus};
+use crate::storage::{Answer, Fault, Storage, StorageError, same_extension};
+use crate::zodb::{HistoryRecord, HistoryTxn, Oid, RecordData, Tid, TidRange, TxnStatus};
 
 /// How many of the transactions that only the target holds are named.
 const NAMED: usize = 100;
+/// How often a copy that its own task is about to close is tried.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// How a copy's history relates to a better one's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::raid) enum Relation {
+    Level,
+    /// It ends with `common`; none where it is empty.
+    Behind {
+        common: Option<Tid>,
+    },
+    /// It holds what the better one does not.
+    Diverged {
+        common: Option<Tid>,
+    },
+}
 
 /// Which of the two could not be asked.
 #[derive(Debug)]
@@ -53,10 +71,11 @@ pub(in crate::raid) async fn analyse(
         });
     };
     let name = runner.look(|core| core.controller.name(source.member));
-    let report = |finding| AnalysisReport {
+    let report = |finding, next| AnalysisReport {
         member: member.to_owned(),
         source: name.clone(),
         finding,
+        next,
     };
     let refused = |member: &str, fault| Refused::Member {
         member: member.to_owned(),
@@ -64,17 +83,22 @@ pub(in crate::raid) async fn analyse(
     };
     let (target, opened_here) = match open(runner, id).await {
         Ok(opened) => opened,
-        Err(Fault::Damaged(reason)) => return Ok(report(Finding::Damaged { reason })),
+        Err(Fault::Damaged(reason)) => return Ok(report(Finding::Damaged { reason }, None)),
         Err(fault) => return Err(refused(member, fault)),
     };
     let patience = runner.options.member_timeout * super::ANALYSIS;
-    let related = relate(&*source.storage, &*target, view.head);
-    let related = tokio::time::timeout(patience, related).await;
+    let found = find(&*source.storage, &*target, view.head);
+    let found = tokio::time::timeout(patience, found).await;
+    let emptied = empty_it(member, &*target);
     if opened_here {
         target.close().await;
     }
-    match related {
-        Ok(Ok(finding)) => Ok(report(finding)),
+    match found {
+        Ok(Ok(finding)) => {
+            note_lack(runner, id, &finding);
+            let stuck = matches!(finding, Finding::Diverged { .. });
+            Ok(report(finding, emptied.filter(|_| stuck)))
+        }
         Ok(Err(Broken::Target(error))) => Err(refused(member, as_fault(error))),
         Ok(Err(Broken::Source(error))) => Err(refused(&name, as_fault(error))),
         Err(_) => {
@@ -82,6 +106,42 @@ pub(in crate::raid) async fn analyse(
             Err(refused(member, Fault::Timeout { what, after }))
         }
     }
+}
+
+/// What the operator of a member has to do who alone can take something out of it; none where the array
+/// can.
+pub(super) fn empty_it(member: &str, target: &dyn Storage) -> Option<String> {
+    if target.capabilities().rewind {
+        return None;
+    }
+    let description = target.describe();
+    Some(match description.kind {
+        "zeo" => format!(
+            "stop the server at {}, move its Data.fs, Data.fs.index and blobs away, start it again, \
+             then: zeoraidctl recover {member}",
+            description.location
+        ),
+        _ => format!(
+            "empty the {} storage {}, then: zeoraidctl recover {member}",
+            description.kind, description.location
+        ),
+    })
+}
+
+/// Reports show from now on what the member lacks; commits add to it.
+fn note_lack(runner: &Runner, id: MemberId, finding: &Finding) {
+    let lacks = match finding {
+        Finding::Behind { lacks, .. }
+        | Finding::Empty { lacks }
+        | Finding::Diverged { lacks, .. } => *lacks,
+        Finding::UpToDate | Finding::Damaged { .. } => return,
+    };
+    runner.update(|core| {
+        let member = core.controller.members.get_mut(&id);
+        if let Some(member) = member.filter(|member| member.out().is_some()) {
+            member.lacks = Some(lacks);
+        }
+    });
 }
 
 /// The open member. Its own task is the only one that opens it; but who is shut has nobody who would,
@@ -116,7 +176,14 @@ async fn open(runner: &Arc<Runner>, id: MemberId) -> Result<(Arc<dyn Storage>, b
         }
         if shut {
             let opening = tokio::time::timeout_at(deadline, opener.open()).await;
-            return opening.map_err(|_| late())?.map(|storage| (storage, true));
+            match opening.map_err(|_| late())? {
+                // Its own task may still be closing it, after it was disabled.
+                Err(Fault::InUse(_)) if tokio::time::Instant::now() + AGAIN < deadline => {
+                    tokio::time::sleep(AGAIN).await;
+                    continue;
+                }
+                answer => return answer.map(|storage| (storage, true)),
+            }
         }
         if let Some(fault) = fault {
             return Err(fault);
@@ -133,33 +200,57 @@ pub(in crate::raid) async fn relate(
     source: &dyn Storage,
     target: &dyn Storage,
     head: Tid,
-) -> Result<Finding, Broken> {
+) -> Result<Relation, Broken> {
     let last = target.last_tid().await.of_target()?;
-    if last.is_zero() && head.is_zero() {
-        return Ok(Finding::UpToDate);
+    if last.is_zero() {
+        return Ok(if head.is_zero() {
+            Relation::Level
+        } else {
+            Relation::Behind { common: None }
+        });
     }
-    let common = if last.is_zero() {
-        None
+    // Mostly it ends with what the source holds too, and that is the only question.
+    let common = if is_common(source, target, last).await? {
+        Some(last)
     } else {
         last_common(source, target).await?
     };
-    if common == Some(last) && last >= head {
-        return Ok(Finding::UpToDate);
-    }
-    let after = common.unwrap_or(Tid::ZERO);
-    let lacks = source.measure_after(after).await.of_source()?;
-    // The last TID proves nothing: it may be that of a transaction which was cut at opening.
-    let only_here_count = if common == Some(last) || last.is_zero() {
-        0
-    } else {
-        target.measure_after(after).await.of_target()?.transactions
-    };
-    if only_here_count == 0 {
-        return Ok(match common {
-            Some(common) => Finding::Behind { common, lacks },
-            None => Finding::Empty { lacks },
+    if common == Some(last) {
+        return Ok(if last >= head {
+            Relation::Level
+        } else {
+            Relation::Behind { common }
         });
     }
+    // The last TID proves nothing: it may be that of a transaction which was cut at opening.
+    let after = TidRange::after(common.unwrap_or(Tid::ZERO));
+    let mut own = target.iterate(after).await.of_target()?;
+    Ok(match own.next().await.of_target()? {
+        Some(_) => Relation::Diverged { common },
+        None if common.is_none() && head.is_zero() => Relation::Level,
+        None => Relation::Behind { common },
+    })
+}
+
+/// How `target` relates to `source`, and how much that is.
+async fn find(source: &dyn Storage, target: &dyn Storage, head: Tid) -> Result<Finding, Broken> {
+    let lacks = async |common: Option<Tid>| {
+        let after = common.unwrap_or(Tid::ZERO);
+        source.measure_after(after).await.of_source()
+    };
+    let common = match relate(source, target, head).await? {
+        Relation::Level => return Ok(Finding::UpToDate),
+        Relation::Behind { common } => {
+            let lacks = lacks(common).await?;
+            return Ok(match common {
+                Some(common) => Finding::Behind { common, lacks },
+                None => Finding::Empty { lacks },
+            });
+        }
+        Relation::Diverged { common } => common,
+    };
+    let after = common.unwrap_or(Tid::ZERO);
+    let only_here_count = target.measure_after(after).await.of_target()?.transactions;
     let mut only_here = Vec::new();
     let mut history = target.iterate(TidRange::after(after)).await.of_target()?;
     while only_here.len() < NAMED
@@ -169,9 +260,9 @@ pub(in crate::raid) async fn relate(
     }
     Ok(Finding::Diverged {
         common,
-        lacks,
+        lacks: lacks(common).await?,
+        only_here_count: only_here_count.max(only_here.len() as u64),
         only_here,
-        only_here_count,
     })
 }
 
@@ -186,7 +277,7 @@ fn summary(transaction: &HistoryTxn) -> TxnSummary {
 
 /// The last transaction that both hold.
 async fn last_common(source: &dyn Storage, target: &dyn Storage) -> Result<Option<Tid>, Broken> {
-    let (mut before, mut step) = (Tid::MAX, 1);
+    let (mut before, mut step) = (Tid::MAX, 16);
     loop {
         // Newest first.
         let tids = target.tids_before(before, step).await.of_target()?;
@@ -227,7 +318,7 @@ async fn only(storage: &dyn Storage, tid: Tid) -> Result<Option<HistoryTxn>, Sto
 
 /// Whether packing can have removed this transaction from the source: then every object in it has
 /// a later revision there, or is gone.
-async fn was_packed_away(
+pub(super) async fn was_packed_away(
     source: &dyn Storage,
     transaction: &HistoryTxn,
 ) -> Result<bool, StorageError> {
@@ -253,35 +344,30 @@ async fn was_packed_away(
 /// Whether two members hold the same transaction. Packing marks a transaction and takes records out
 /// of it; what both still hold must be the same.
 ///
+/// What no reader can tell apart does not count: how an extension is pickled; the order of records; and
+/// of several records of one object all but the last, which is the only one that can be loaded (a ZEO
+/// server keeps the record of a blob twice).
+///
 /// Blocks for records that are pieces of files; they are rare and large.
 pub(super) fn same(ours: &HistoryTxn, theirs: &HistoryTxn) -> Result<bool, Broken> {
     let packed = [ours, theirs]
         .iter()
         .any(|txn| txn.meta.status == TxnStatus::Packed);
-    let meta = |txn: &HistoryTxn| TxnMeta {
-        status: if packed {
-            TxnStatus::Packed
-        } else {
-            txn.meta.status
-        },
-        ..txn.meta.clone()
-    };
-    if ours.tid != theirs.tid || meta(ours) != meta(theirs) {
+    let (our_meta, their_meta) = (&ours.meta, &theirs.meta);
+    if ours.tid != theirs.tid
+        || (our_meta.status != their_meta.status && !packed)
+        || our_meta.user != their_meta.user
+        || our_meta.description != their_meta.description
+        || !same_extension(&our_meta.extension, &their_meta.extension)
+    {
         return Ok(false);
     }
-    if !packed {
-        if ours.records.len() != theirs.records.len() {
-            return Ok(false);
-        }
-        for (ours, theirs) in ours.records.iter().zip(&theirs.records) {
-            if !same_record(ours, theirs)? {
-                return Ok(false);
-            }
-        }
-        return Ok(true);
+    let (ours, theirs) = (by_object(ours), by_object(theirs));
+    if !packed && !ours.keys().eq(theirs.keys()) {
+        return Ok(false);
     }
-    for ours in &ours.records {
-        if let Some(theirs) = theirs.records.iter().find(|theirs| theirs.oid == ours.oid)
+    for (oid, ours) in &ours {
+        if let Some(theirs) = theirs.get(oid)
             && !same_record(ours, theirs)?
         {
             return Ok(false);
@@ -290,11 +376,14 @@ pub(super) fn same(ours: &HistoryTxn, theirs: &HistoryTxn) -> Result<bool, Broke
     Ok(true)
 }
 
+/// The record of each object that counts.
+fn by_object(transaction: &HistoryTxn) -> BTreeMap<Oid, &HistoryRecord> {
+    let records = transaction.records.iter();
+    records.map(|record| (record.oid, record)).collect()
+}
+
 /// A back-pointer and the data it points to are the same record: packing turns one into the other.
 fn same_record(ours: &HistoryRecord, theirs: &HistoryRecord) -> Result<bool, Broken> {
-    if ours.oid != theirs.oid {
-        return Ok(false);
-    }
     match (&ours.data, &theirs.data) {
         (RecordData::Gone, RecordData::Gone) => Ok(true),
         (RecordData::Gone, _) | (_, RecordData::Gone) => Ok(false),

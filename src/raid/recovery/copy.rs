@@ -29,7 +29,8 @@ impl Job {
         }
         let history = source.storage.iterate(range);
         let mut history = self.within(history, Halt::Source).await?;
-        let mut batch = self.next_batch(&mut *history, until).await?;
+        let next = self.next_batch(source, target, &mut *history, until);
+        let mut batch = next.await?;
         while let Some(last) = batch.last().map(|transaction| transaction.tid) {
             if is_past(until) {
                 break;
@@ -45,13 +46,14 @@ impl Job {
             }
             // The next batch is read while this one is written.
             let (written, next) = tokio::join!(
-                self.change(amount.bytes, target.restore(batch)),
-                self.next_batch(&mut *history, until)
+                self.restore(target, batch, amount.bytes),
+                self.next_batch(source, target, &mut *history, until)
             );
             written?;
             at = last;
             self.copied.transactions += amount.transactions;
             self.copied.bytes += amount.bytes;
+            self.work.reached(at.to_string());
             self.work.did(amount);
             batch = next?;
         }
@@ -60,6 +62,8 @@ impl Job {
 
     async fn next_batch(
         &self,
+        source: &Reader,
+        target: &dyn Storage,
         history: &mut dyn History,
         until: Option<Instant>,
     ) -> Result<Vec<HistoryTxn>, Halt> {
@@ -67,7 +71,8 @@ impl Job {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while bytes < most.bytes && (batch.len() as u64) < most.transactions {
             let next = self.within(history.next(), Halt::Source).await?;
-            let Some(transaction) = next else { break };
+            let Some(mut transaction) = next else { break };
+            self.fetch_blobs(source, target, &mut transaction).await?;
             bytes += transaction.size();
             batch.push(transaction);
         }
@@ -80,7 +85,7 @@ impl Job {
         if until.is_some() {
             // Clients wait, and between two batches the time is looked at.
             return Amount {
-                transactions: BATCH_TRANSACTIONS / 4,
+                transactions: BATCH_TRANSACTIONS / 64,
                 bytes: BATCH_BYTES / 8,
             };
         }
@@ -118,7 +123,7 @@ impl Job {
         tracing::warn!(member = self.name, after = %keep, "the copy differs from the array");
         self.rewind(target, (!keep.is_zero()).then_some(keep))
             .await?;
-        self.copy_until_short(source, target, keep).await
+        self.copy_until_short(source, target, keep, false).await
     }
 
     /// The last transaction before the first difference; none where there is no difference.
@@ -154,7 +159,7 @@ impl Job {
             match (&our_next, &their_next) {
                 (None, None) => return Ok(None),
                 (Some(our), Some(their)) if our.tid == their.tid => {
-                    if !same(our, their)? {
+                    if !same(our, their)? || !self.same_blobs(source, target, our, their).await? {
                         return Ok(Some(last));
                     }
                     last = our.tid;
@@ -163,6 +168,7 @@ impl Job {
                         bytes: their.size(),
                     };
                     self.work.allow(amount).await?;
+                    self.work.reached(last.to_string());
                     self.work.did(amount);
                     (our_next, their_next) = (None, None);
                 }

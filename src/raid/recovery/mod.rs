@@ -16,7 +16,9 @@
 //! next recovery goes on from there. Nothing is remembered besides the target's own history.
 
 mod analyse;
+mod blobs;
 mod copy;
+mod start;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,16 +28,21 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Notice;
-use super::controller::{Compared, Ended, Event, Generation, MemberId};
+use super::controller::{Ended, Event, Generation, MemberId};
 use super::member::AskSetAside;
-use super::report::{Finding, Strategy};
+use super::options::ClusterMode;
+use super::report::Strategy;
 use super::runner::{CatchUp, Core, Runner, as_fault};
 use super::view::Reader;
 use crate::job::{Amount, Cancelled, JobHandle, Rate, Work};
-use crate::storage::{Committed, Fault, SetAside, Storage, StorageError};
-use crate::zodb::{Tid, TidRange};
+use crate::storage::{Answer, Fault, SetAside, Storage, StorageError};
+use crate::zodb::{HistoryTxn, Tid, TidRange};
 
-pub(super) use analyse::{Broken, analyse, relate};
+pub(super) use analyse::analyse;
+use analyse::{Broken, Relation, empty_it, relate};
+use blobs::WithoutFile;
+pub(super) use blobs::is_blob;
+pub(super) use start::{assemble, measure_lack};
 
 /// The recovery that runs, or ended last.
 pub(super) struct LastRecovery {
@@ -46,6 +53,8 @@ pub(super) struct LastRecovery {
     pub handle: JobHandle,
     pub started: Timestamp,
     pub ended: Option<(Timestamp, Ended)>,
+    /// What the operator has to do, where only that helps.
+    pub next: Option<String>,
     pub set_aside: Vec<PathBuf>,
 }
 
@@ -74,6 +83,7 @@ pub(super) fn start(
         handle,
         started: Timestamp::now(),
         ended: None,
+        next: None,
         set_aside: Vec::new(),
     });
     let job = Job {
@@ -86,6 +96,7 @@ pub(super) fn start(
         work,
         copied: Amount::default(),
         missing: Amount::default(),
+        without_file: WithoutFile::default(),
     };
     runner.tasks.spawn("recovery", job.run());
 }
@@ -97,10 +108,15 @@ enum Halt {
     Source(Fault),
     /// The target failed: it has to be opened again.
     Target(Fault),
+    /// Somebody else restores the same target: it has to be looked at again.
+    Overtaken(String),
     /// It may be tried again.
     Failed(String),
-    /// Only an operator can help.
-    Stuck(String),
+    /// Only an operator can help, and how, where that is known.
+    Stuck {
+        reason: String,
+        next: Option<String>,
+    },
 }
 
 impl From<Cancelled> for Halt {
@@ -131,8 +147,11 @@ struct Job {
     copied: Amount,
     /// As it was last measured.
     missing: Amount,
+    without_file: WithoutFile,
 }
 
+/// Looks at a target that somebody else restores at the same time, before it is given up for now.
+const TRIES: u32 = 5;
 /// How many times as long as a single call an analysis may take.
 const ANALYSIS: u32 = 10;
 /// How long a member that is to be recovered may take to open.
@@ -142,6 +161,12 @@ const ROUNDS: u32 = 8;
 /// So little is always copied under the lock.
 const SHORT_BYTES: u64 = 1 << 20;
 const SHORT_TRANSACTIONS: u64 = 4096;
+/// What can be copied under the lock from and to whoever is slowest.
+const FEWEST_TRANSACTIONS: u64 = 32;
+/// A call of a recovery may be many questions of its own, of which the storage judges each: how long a
+/// history is, and how large a transaction, says nothing about the health of who is asked for it. This
+/// is for one that hangs and does not notice.
+const LONGEST_CALL: Duration = Duration::from_mins(10);
 
 impl Job {
     async fn run(mut self) {
@@ -154,9 +179,16 @@ impl Job {
             Err(Halt::Target(fault)) => Ended::Failed {
                 reason: fault.to_string(),
             },
+            Err(Halt::Overtaken(reason)) => Ended::Failed {
+                reason: format!("somebody else writes to it: {reason}"),
+            },
             Err(Halt::Failed(reason)) => Ended::Failed { reason },
-            Err(Halt::Stuck(reason)) => Ended::Stuck { reason },
+            Err(Halt::Stuck { reason, next }) => {
+                self.tell(|recovery| recovery.next = next);
+                Ended::Stuck { reason }
+            }
         };
+        self.tell_of_files_that_are_missing();
         let end = (Timestamp::now(), ended.clone());
         self.tell(|recovery| recovery.ended = Some(end));
         if matches!(ended, Ended::Done) {
@@ -186,6 +218,7 @@ impl Job {
 
     async fn recover(&mut self) -> Result<(), Halt> {
         let (generation, target) = self.open_target().await?;
+        let mut tries = 0;
         loop {
             let (source, alone) = self.choose_source()?;
             match self.recover_from(&source, &*target).await {
@@ -196,9 +229,15 @@ impl Job {
                 }
                 Err(Halt::Source(fault @ (Fault::Damaged(_) | Fault::Io { .. }))) if alone => {
                     // Taking the last copy out would help nobody.
-                    return Err(Halt::Stuck(format!(
-                        "the only source cannot be read: {fault}"
-                    )));
+                    return Err(Halt::Stuck {
+                        reason: format!("the only source cannot be read: {fault}"),
+                        next: None,
+                    });
+                }
+                // It may hold by now what it lacked.
+                Err(Halt::Overtaken(reason)) if tries < TRIES => {
+                    tries += 1;
+                    tracing::info!(member = self.name, reason, "somebody else writes to it");
                 }
                 Err(Halt::Source(fault)) => {
                     tracing::warn!(member = self.name, %fault, "a recovery loses its source");
@@ -221,14 +260,14 @@ impl Job {
         let head = self.runner.view().head;
         let patience = self.runner.options.member_timeout * ANALYSIS;
         let related = relate(&*source.storage, target, head);
-        let finding = tokio::select! {
+        let relation = tokio::select! {
             () = self.work.stop().requested() => return Err(Halt::Cancelled),
             related = tokio::time::timeout(patience, related) => related,
         };
         let (what, after) = ("the analysis", patience);
-        let finding = finding.map_err(|_| Halt::Target(Fault::Timeout { what, after }))??;
-        let mut at = self.make_prefix(target, finding).await?;
-        at = self.copy_until_short(source, target, at).await?;
+        let relation = relation.map_err(|_| Halt::Target(Fault::Timeout { what, after }))??;
+        let mut at = self.make_prefix(&*source.storage, target, relation).await?;
+        at = self.copy_until_short(source, target, at, false).await?;
         if self.strategy != Strategy::Missing {
             at = self.verify(source, target, at).await?;
         }
@@ -241,12 +280,12 @@ impl Job {
         call: impl Future<Output = Result<T, StorageError>>,
         whose: impl FnOnce(Fault) -> Halt,
     ) -> Result<T, Halt> {
-        let limit = self.runner.options.member_timeout;
+        let after = LONGEST_CALL;
         tokio::select! {
             () = self.work.stop().requested() => Err(Halt::Cancelled),
-            answer = tokio::time::timeout(limit, call) => match answer {
+            answer = tokio::time::timeout(after, call) => match answer {
                 Ok(answer) => answer.map_err(|error| whose(as_fault(error))),
-                Err(_) => Err(whose(self.runner.timeout("a recovery"))),
+                Err(_) => Err(whose(Fault::Timeout { what: "a recovery", after })),
             },
         }
     }
@@ -262,6 +301,24 @@ impl Job {
         let answer = tokio::time::timeout(after, call).await;
         let answer = answer.map_err(|_| Halt::Target(Fault::Timeout { what, after }))?;
         answer.map_err(|error| Halt::Target(as_fault(error)))
+    }
+
+    /// Has the target keep a batch.
+    async fn restore(
+        &self,
+        target: &dyn Storage,
+        batch: Vec<HistoryTxn>,
+        bytes: u64,
+    ) -> Result<(), Halt> {
+        // Each is a commit of its own where the target is a ZEO server, made durable one by one.
+        let (what, after) = ("a recovery", self.runner.patience(bytes) + LONGEST_CALL);
+        match tokio::time::timeout(after, target.restore(batch)).await {
+            Ok(Ok(())) => Ok(()),
+            // It holds something later than what it was found to end with.
+            Ok(Err(StorageError::Answer(Answer::Invalid(reason)))) => Err(Halt::Overtaken(reason)),
+            Ok(Err(error)) => Err(Halt::Target(as_fault(error))),
+            Err(_) => Err(Halt::Target(Fault::Timeout { what, after })),
+        }
     }
 
     /// The open target. One that is damaged is set aside where a rebuild was asked for.
@@ -291,9 +348,10 @@ impl Job {
             }
             if let Some(Fault::Damaged(reason)) = fault {
                 if self.strategy != Strategy::Rebuild || set_aside {
-                    return Err(Halt::Stuck(format!(
-                        "it is damaged: {reason}; it has to be rebuilt"
-                    )));
+                    return Err(Halt::Stuck {
+                        reason: format!("it is damaged: {reason}; it has to be rebuilt"),
+                        next: Some(self.rebuild()),
+                    });
                 }
                 set_aside = true;
                 nudged = false;
@@ -329,9 +387,10 @@ impl Job {
                 after: OPEN_PATIENCE,
             },
         };
-        Err(Halt::Stuck(format!(
-            "the damaged copy could not be set aside: {fault}"
-        )))
+        Err(Halt::Stuck {
+            reason: format!("the damaged copy could not be set aside: {fault}"),
+            next: None,
+        })
     }
 
     /// The least busy of those that may be read, and whether it is the only one.
@@ -348,40 +407,65 @@ impl Job {
             .ok_or_else(|| Halt::Failed("no optimal member is open".into()))
     }
 
+    fn rebuild(&self) -> String {
+        format!("zeoraidctl recover --rebuild {}", self.name)
+    }
+
     /// Makes the target a prefix of the source, and says where it ends.
-    async fn make_prefix(&mut self, target: &dyn Storage, finding: Finding) -> Result<Tid, Halt> {
-        match finding {
-            Finding::UpToDate => self.within(target.last_tid(), Halt::Target).await,
-            Finding::Behind { common, .. } => Ok(common),
-            Finding::Empty { .. } => Ok(Tid::ZERO),
-            Finding::Diverged {
-                common,
-                only_here_count,
-                ..
-            } => {
-                let may_cut = self.may_cut || self.strategy == Strategy::Rebuild;
-                if !may_cut {
-                    let since = common.map_or_else(
-                        || "it shares no transaction with the array".to_owned(),
-                        |common| format!("it diverged after {common}"),
-                    );
-                    return Err(Halt::Stuck(format!(
-                        "{since}: {only_here_count} transactions are only here; it has to be rebuilt"
-                    )));
-                }
-                self.rewind(target, common).await?;
-                Ok(common.unwrap_or(Tid::ZERO))
+    async fn make_prefix(
+        &mut self,
+        source: &dyn Storage,
+        target: &dyn Storage,
+        relation: Relation,
+    ) -> Result<Tid, Halt> {
+        let common = match relation {
+            Relation::Level => return self.within(target.last_tid(), Halt::Target).await,
+            Relation::Behind { common } => return Ok(common.unwrap_or(Tid::ZERO)),
+            Relation::Diverged { common } => common,
+        };
+        if self.runner.options.cluster_mode == ClusterMode::Coop {
+            // Another daemon may be ahead of this one with the target: what it holds beyond the source is
+            // acknowledged here soon, or stands against the next transaction.
+            let last = self.within(source.last_tid(), Halt::Source).await?;
+            if common.unwrap_or(Tid::ZERO) == last {
+                return Err(Halt::Failed(format!(
+                    "it holds transactions after {last} that are not acknowledged here; waiting for the \
+                     others to have them too, or for a later one"
+                )));
             }
-            Finding::Damaged { reason } => Err(Halt::Stuck(reason)),
         }
+        let by_hand = empty_it(&self.name, target);
+        let may_cut = self.may_cut || self.strategy == Strategy::Rebuild;
+        if may_cut && by_hand.is_none() {
+            self.rewind(target, common).await?;
+            return Ok(common.unwrap_or(Tid::ZERO));
+        }
+        let since = common.map_or_else(
+            || "it shares no transaction with the array".to_owned(),
+            |common| format!("it diverged after {common}"),
+        );
+        let only_here = target.measure_after(common.unwrap_or(Tid::ZERO));
+        let only_here = self.within(only_here, Halt::Target).await?.transactions;
+        let mend = match &by_hand {
+            None => "it has to be rebuilt",
+            Some(_) => "only its own operator can take them out",
+        };
+        Err(Halt::Stuck {
+            reason: format!("{since}: {only_here} transactions are only here; {mend}"),
+            next: by_hand.or_else(|| Some(self.rebuild())),
+        })
     }
 
     /// INVARIANT 9: what is cut is set aside first, by the storage itself.
     async fn rewind(&mut self, target: &dyn Storage, keep: Option<Tid>) -> Result<(), Halt> {
-        if !target.capabilities().rewind {
-            return Err(Halt::Stuck(
-                "what only this member holds can be removed by its own operator alone".into(),
-            ));
+        if let Some(next) = empty_it(&self.name, target) {
+            let since = keep.map_or_else(String::new, |keep| format!(" after {keep}"));
+            return Err(Halt::Stuck {
+                reason: format!(
+                    "it differs from the array{since}, and only its own operator can take that out"
+                ),
+                next: Some(next),
+            });
         }
         self.work.note("setting aside what only this member holds");
         // How much it is, and so how long it takes, is known only to the target.
@@ -401,12 +485,15 @@ impl Job {
         self.tell(|recovery| recovery.set_aside.push(file));
     }
 
-    /// Copies without the lock until what is missing can be copied within the catch-up limit.
+    /// Copies without the lock until what is missing can be copied within the catch-up limit. With
+    /// `once` it copies in any case: what could not be copied in time under the lock, because of the
+    /// files of blobs, must not be tried there again.
     async fn copy_until_short(
         &mut self,
         source: &Reader,
         target: &dyn Storage,
         mut at: Tid,
+        once: bool,
     ) -> Result<Tid, Halt> {
         let before = self.copied;
         for round in 0..ROUNDS {
@@ -426,7 +513,9 @@ impl Job {
                     bytes: self.copied.bytes - before.bytes + self.missing.bytes,
                 });
             }
-            if missing.bytes <= self.short_bytes() && missing.transactions <= SHORT_TRANSACTIONS {
+            let (bytes, transactions) = self.short();
+            let short = missing.bytes <= bytes && missing.transactions <= transactions;
+            if short && !(once && round == 0) {
                 break;
             }
             let range = TidRange {
@@ -439,17 +528,19 @@ impl Job {
     }
 
     /// What can surely be copied under the lock.
-    fn short_bytes(&self) -> u64 {
-        let speed = self
+    fn short(&self) -> (u64, u64) {
+        let (bytes, transactions) = self
             .runner
             .look(|core| {
-                core.recovery
-                    .as_ref()
-                    .map(|r| r.handle.progress().bytes_per_second)
+                let progress = core.recovery.as_ref()?.handle.progress();
+                Some((progress.bytes_per_second, progress.transactions_per_second))
             })
             .unwrap_or_default();
         let half = self.runner.options.catch_up_limit.as_secs_f64() / 2.0;
-        ((speed * half) as u64).max(SHORT_BYTES)
+        (
+            ((bytes * half) as u64).max(SHORT_BYTES),
+            ((transactions * half) as u64).clamp(FEWEST_TRANSACTIONS, SHORT_TRANSACTIONS),
+        )
     }
 
     async fn catch_up(
@@ -488,7 +579,7 @@ impl Job {
             if at < head {
                 // It took too long: clients go on, and so does the copy.
                 lock.release();
-                at = self.copy_until_short(source, target, at).await?;
+                at = self.copy_until_short(source, target, at, true).await?;
                 continue;
             }
             self.work.note("joining the in-sync set");
@@ -532,110 +623,6 @@ impl Drop for Lock {
     fn drop(&mut self) {
         self.release();
     }
-}
-
-/// Compares members at the start: the first is the newest. Also fills the queue that clients verify
-/// their caches with.
-pub(super) async fn assemble(
-    runner: &Arc<Runner>,
-    members: Vec<(MemberId, Arc<dyn Storage>)>,
-) -> Vec<(MemberId, Compared)> {
-    let Some((newest_id, newest)) = members.first().cloned() else {
-        return Vec::new();
-    };
-    let limit = runner.options.member_timeout;
-    let head = match within(limit, runner, newest.last_tid()).await {
-        Ok(head) => head,
-        Err(fault) => return vec![(newest_id, Compared::Unknown(fault.to_string()))],
-    };
-    match within(
-        limit,
-        runner,
-        last_transactions(&*newest, runner.options.invalidation_queue),
-    )
-    .await
-    {
-        Ok(recent) => runner.set_recent(recent),
-        Err(fault) => return vec![(newest_id, Compared::Unknown(fault.to_string()))],
-    }
-    let mut found = vec![(newest_id, Compared::Level)];
-    for (id, storage) in members.into_iter().skip(1) {
-        let related = tokio::time::timeout(limit, relate(&*newest, &*storage, head)).await;
-        let related = match related {
-            Ok(Err(Broken::Source(error))) => {
-                return vec![(newest_id, Compared::Unknown(as_fault(error).to_string()))];
-            }
-            Ok(Err(Broken::Target(error))) => Err(as_fault(error)),
-            Ok(Ok(finding)) => Ok(finding),
-            Err(_) => Err(runner.timeout("the comparison at the start")),
-        };
-        let compared = match related {
-            Ok(Finding::Behind { .. } | Finding::Empty { .. }) if head > Tid::ZERO => {
-                Compared::Behind
-            }
-            Ok(Finding::UpToDate | Finding::Behind { .. } | Finding::Empty { .. }) => {
-                Compared::Level
-            }
-            Ok(Finding::Diverged {
-                common,
-                only_here_count,
-                ..
-            }) => {
-                let since = common.map_or_else(
-                    || "shares no transaction with the newest copy".to_owned(),
-                    |common| format!("diverged after {common}"),
-                );
-                let reason = format!("{since}; {only_here_count} transactions are only here");
-                Compared::Diverged { reason }
-            }
-            Ok(Finding::Damaged { reason }) => Compared::Unknown(reason),
-            Err(fault) => Compared::Unknown(fault.to_string()),
-        };
-        found.push((id, compared));
-    }
-    found
-}
-
-async fn within<T>(
-    limit: Duration,
-    runner: &Runner,
-    call: impl Future<Output = Result<T, StorageError>>,
-) -> Result<T, Fault> {
-    match tokio::time::timeout(limit, call).await {
-        Ok(answer) => answer.map_err(as_fault),
-        Err(_) => Err(runner.timeout("the comparison at the start")),
-    }
-}
-
-/// The last transactions, oldest first, for the queue of invalidations.
-async fn last_transactions(
-    storage: &dyn Storage,
-    count: usize,
-) -> Result<Vec<Committed>, StorageError> {
-    let tids = storage.tids_before(Tid::MAX, count).await?;
-    let Some(first) = tids.last().copied() else {
-        return Ok(Vec::new());
-    };
-    let mut history = storage
-        .iterate(TidRange {
-            first,
-            last: Tid::MAX,
-        })
-        .await?;
-    let mut transactions = Vec::with_capacity(tids.len());
-    while let Some(transaction) = history.next().await? {
-        let oids = transaction
-            .records
-            .iter()
-            .map(|record| record.oid)
-            .collect();
-        transactions.push(Committed {
-            tid: transaction.tid,
-            oids,
-            by: None,
-        });
-    }
-    Ok(transactions)
 }
 
 /// Whether `until` has come.

@@ -18,8 +18,8 @@ pub(super) struct Late {
     held: watch::Sender<bool>,
     /// How many loads have taken their answer.
     taken: watch::Sender<usize>,
-    /// Nothing later is answered, as by an array that has announced a transaction and not yet
-    /// published its head.
+    /// Nothing later is answered, as by an array whose members have a transaction in hand that it has
+    /// not shown yet.
     head: watch::Sender<Tid>,
 }
 
@@ -81,8 +81,14 @@ impl Storage for Late {
         self.storage.describe()
     }
 
+    /// No more than loads and commits.
     fn capabilities(&self) -> Capabilities {
-        self.storage.capabilities()
+        Capabilities {
+            undo: false,
+            blobs: false,
+            pack: false,
+            ..self.storage.capabilities()
+        }
     }
 
     fn size(&self) -> Size {

@@ -233,58 +233,29 @@ async fn a_storage_that_does_not_serve_yet_is_waited_for_a_little() {
 }
 
 #[tokio::test]
-async fn methods_of_a_later_issue_answer_an_error_that_names_them() {
-    let house = House::of(MemoryStorage::new("test"));
+async fn what_a_storage_cannot_do_is_an_error_that_names_it() {
+    let house = House::of(super::late::Late::new());
     let mut client = house.client().await;
-    let calls = [
-        (
-            "pack",
-            Call::Pack {
-                time: 0.0,
-                wait: true,
-            },
-        ),
-        (
-            "sendBlob",
-            Call::SendBlob {
-                oid: Oid(1),
-                serial: Tid(1),
-            },
-        ),
-    ];
-    for (name, call) in calls {
+    let pack = Call::Pack {
+        time: 0.0,
+        wait: true,
+    };
+    let blob = Call::SendBlob {
+        oid: Oid(1),
+        serial: Tid(1),
+    };
+    for (what, call) in [("packing", pack), ("blobs", blob)] {
         let reply = client.call(call).await;
         assert!(
-            matches!(&reply, Reply::Error(WireError::NotImplemented(text)) if text.contains(name)),
+            matches!(
+                &reply,
+                Reply::Error(WireError::Answer(Answer::Other { class, text }))
+                    if class.ends_with("Unsupported") && text.contains(what)
+            ),
             "{reply:?}"
         );
     }
-    assert_eq!(
-        client
-            .call(Call::UndoLog {
-                first: 0,
-                last: -20
-            })
-            .await,
-        Reply::Value(Value::Tuple(vec![]))
-    );
     assert_eq!(client.call(Call::Ping).await, Reply::None);
-}
-
-#[tokio::test]
-async fn the_extension_methods_are_refused_where_there_is_nobody_to_ask() {
-    let house = House::of(MemoryStorage::new("test"));
-    let mut client = house.client().await;
-    let reply = client
-        .call(Call::Raid {
-            method: crate::wire::RaidMethod::Status,
-            arguments: vec![],
-        })
-        .await;
-    assert!(
-        matches!(reply, Reply::Error(WireError::Storage(_))),
-        "{reply:?}"
-    );
 }
 
 #[tokio::test]

@@ -22,11 +22,15 @@ use crate::wire::{
 use crate::zodb::{Oid, Tid, TxnMeta};
 
 mod addresses;
+mod blobs;
+mod extension;
+mod full;
 mod iterating;
 mod late;
 mod manners;
 mod order;
 mod transactions;
+mod undo;
 
 /// How long anything may take that is expected to happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -44,8 +48,16 @@ impl House {
     }
 
     fn with(storage: impl Storage, options: ServerOptions) -> Self {
+        House::changed(storage, options, |served| served)
+    }
+
+    fn changed(
+        storage: impl Storage,
+        options: ServerOptions,
+        change: impl FnOnce(Served) -> Served,
+    ) -> Self {
         let (serving, watched) = watch::channel(Serving::Yes);
-        let served = Served::new("main", Arc::new(storage), watched);
+        let served = change(Served::new("main", Arc::new(storage), watched));
         House {
             shared: Arc::new(Shared::new(options, vec![served])),
             serving,

@@ -222,30 +222,6 @@ async fn a_second_transaction_of_one_client_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_done_in_a_transaction_is_told_by_its_vote() {
-    let house = House::of(MemoryStorage::new("test"));
-    let mut client = house.client().await;
-    let refused = [
-        Call::StoreBlobStart,
-        Call::StoreBlobChunk {
-            chunk: Bytes::from_static(b"x"),
-        },
-    ];
-    for call in refused {
-        client.begin(1).await;
-        client.tell(call).await;
-        client.store(1, 1, Tid::ZERO, b"data").await;
-        let reply = client.call(vote(1)).await;
-        assert!(
-            matches!(&reply, Reply::Error(WireError::NotImplemented(text)) if text.contains("storeBlob")),
-            "{reply:?}"
-        );
-        assert_eq!(client.call(abort(1)).await, Reply::None);
-    }
-    client.commit(1, Tid::ZERO, b"data").await;
-}
-
-#[tokio::test]
 async fn a_storage_that_fails_in_a_transaction_is_told_by_the_vote() {
     let storage = MemoryStorage::new("test");
     let house = House::of(storage.clone());

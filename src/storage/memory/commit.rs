@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::faults::Moment;
+use super::undo::undo;
 use super::{Inner, Pending, must_be_later, not_empty, slot};
 use crate::storage::{Answer, Fault, Finishing, Result, Transaction, TxnToken, Vote, Voted};
 use crate::zodb::{Conflict, HistoryRecord, HistoryTxn, Oid, Op, RecordData, Tid, TxnMeta};
@@ -50,19 +51,31 @@ impl Transaction for MemoryTransaction {
             self.slot = Some(slot);
             return Ok(Vote::Conflicts(self, conflicts));
         }
-        let mut records = Vec::new();
+        let (mut records, mut undone) = (Vec::new(), Vec::new());
         for op in &self.ops {
-            records.extend(self.record(op, tid)?);
+            if let Op::Undo { tid } = op {
+                // All before this transaction has to be where it is looked for.
+                self.storage.settled().await;
+                let again = undo(&self.storage.data.lock(), *tid, &records)?;
+                undone.extend(again.iter().map(|record| record.oid));
+                records.extend(again);
+            } else {
+                records.extend(self.record(op, tid)?);
+            }
         }
+        undone.sort_unstable();
+        undone.dedup();
         let txn = HistoryTxn {
             tid,
             meta: self.meta,
             records,
         };
         Ok(Vote::Ready(Box::new(MemoryVoted {
+            after: self.storage.server.then_some(last),
             storage: self.storage,
             token: self.token,
             txn,
+            undone,
             slot,
         })))
     }
@@ -81,7 +94,10 @@ impl MemoryTransaction {
                 data,
             };
             match &op {
-                Op::Store { oid, serial, data } => match self.storage.foreseen(*oid) {
+                Op::Store { oid, serial, data }
+                | Op::StoreBlob {
+                    oid, serial, data, ..
+                } => match self.storage.foreseen(*oid) {
                     Some((committed, _)) if committed != *serial => {
                         let data = Some(data.clone());
                         conflicts.push(conflict(*oid, *serial, committed, data));
@@ -104,9 +120,10 @@ impl MemoryTransaction {
                     }
                     Some((_, true)) => (),
                 },
-                Op::Restore { .. } => (),
-                Op::StoreBlob { .. } => return Err(Answer::Unsupported("blobs")),
-                Op::Undo { .. } => return Err(Answer::Unsupported("undo")),
+                Op::Restore { .. } | Op::Undo { .. } => (),
+            }
+            if matches!(op, Op::StoreBlob { .. }) && !self.storage.blobs {
+                return Err(Answer::Unsupported("blobs"));
             }
             kept.push(op);
         }
@@ -116,12 +133,18 @@ impl MemoryTransaction {
 
     /// The record that an operation writes, where it writes one.
     fn record(&self, op: &Op, tid: Tid) -> Result<Option<HistoryRecord>> {
-        let (oid, data) = match op {
+        let (oid, data, blob) = match op {
             Op::Store { oid, data, .. } => {
                 not_empty(*oid, data)?;
-                (*oid, RecordData::Data(data.clone()))
+                (*oid, RecordData::Data(data.clone()), None)
             }
-            Op::Delete { oid, .. } => (*oid, RecordData::Gone),
+            Op::StoreBlob {
+                oid, data, blob, ..
+            } => {
+                not_empty(*oid, data)?;
+                (*oid, RecordData::Data(data.clone()), Some(blob.clone()))
+            }
+            Op::Delete { oid, .. } => (*oid, RecordData::Gone, None),
             Op::Restore {
                 oid,
                 serial,
@@ -138,15 +161,11 @@ impl MemoryTransaction {
                     not_empty(*oid, data)?;
                 }
                 let data = self.storage.restored(*oid, data.clone(), *previous)?;
-                (*oid, data)
+                (*oid, data, None)
             }
-            Op::CheckCurrent { .. } | Op::Undo { .. } | Op::StoreBlob { .. } => return Ok(None),
+            Op::CheckCurrent { .. } | Op::Undo { .. } => return Ok(None),
         };
-        Ok(Some(HistoryRecord {
-            oid,
-            data,
-            blob: None,
-        }))
+        Ok(Some(HistoryRecord { oid, data, blob }))
     }
 }
 
@@ -154,6 +173,8 @@ struct MemoryVoted {
     storage: Arc<Inner>,
     token: TxnToken,
     txn: HistoryTxn,
+    undone: Vec<Oid>,
+    after: Option<Tid>,
     slot: OwnedSemaphorePermit,
 }
 
@@ -163,7 +184,11 @@ impl Voted for MemoryVoted {
     }
 
     fn resolved(&self) -> &[Oid] {
-        &[]
+        &self.undone
+    }
+
+    fn after(&self) -> Option<Tid> {
+        self.after
     }
 
     fn finish(self: Box<Self>) -> Finishing {
@@ -172,6 +197,7 @@ impl Voted for MemoryVoted {
             token,
             txn,
             slot,
+            ..
         } = *self;
         let tid = txn.tid;
         let (done, answer) = oneshot::channel();
@@ -187,7 +213,8 @@ impl Voted for MemoryVoted {
                 done,
             });
         }
-        drop(slot);
+        // A server's clients wait until the transaction before theirs is finished.
+        let slot = storage.server.then_some(slot);
         let undecided = Undecided { storage, tid };
         Box::pin(async move {
             let storage = Arc::clone(&undecided.storage);
@@ -196,6 +223,7 @@ impl Voted for MemoryVoted {
                 return Err(fault.into());
             }
             drop(undecided);
+            drop(slot);
             let tid = answer.await.unwrap_or_else(|_| {
                 Err(Fault::Closed("the storage was closed".to_owned()).into())
             })?;

@@ -15,7 +15,7 @@ use crate::storage::Fault;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Moment {
     Open,
-    /// Every load: `load_before`, `load_serial`, `current_tid`, `history`, `record_from`.
+    /// Every load: `load_before`, `load_serial`, `current_tid`, `history`, `record_from`, `undo_info`.
     Load,
     /// `last_tid`, `invalidations_since`, `new_oids`.
     Ask,
@@ -29,6 +29,9 @@ pub enum Moment {
     Iterate,
     Restore,
     Rewind,
+    LoadBlob,
+    /// A pack, before it has any effect.
+    Pack,
     Close,
 }
 

@@ -15,7 +15,7 @@ pub(super) struct Data {
 }
 
 /// A record: of which transaction, and which of its records.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) txn: usize,
     record: usize,
@@ -56,8 +56,12 @@ impl Data {
         self.history[place.txn].tid
     }
 
+    pub(super) fn whole(&self, place: Place) -> &HistoryRecord {
+        &self.history[place.txn].records[place.record]
+    }
+
     pub(super) fn record(&self, place: Place) -> &RecordData {
-        &self.history[place.txn].records[place.record].data
+        &self.whole(place).data
     }
 
     pub(super) fn places(&self, oid: Oid) -> Result<&[Place], Answer> {
@@ -71,11 +75,19 @@ impl Data {
     }
 
     /// The record that an object got in a transaction.
-    pub(super) fn written(&self, oid: Oid, tid: Tid) -> Option<&RecordData> {
+    pub(super) fn written(&self, oid: Oid, tid: Tid) -> Option<&HistoryRecord> {
         let places = self.objects.get(&oid)?;
         let at = places.partition_point(|place| self.tid(*place) < tid);
         let place = *places.get(at)?;
-        (self.tid(place) == tid).then(|| self.record(place))
+        (self.tid(place) == tid).then(|| self.whole(place))
+    }
+
+    /// The record that an object had just before a transaction.
+    pub(super) fn before(&self, oid: Oid, tid: Tid) -> Option<(Tid, &HistoryRecord)> {
+        let places = self.objects.get(&oid)?;
+        let at = places.partition_point(|place| self.tid(*place) < tid);
+        let place = *places.get(at.checked_sub(1)?)?;
+        Some((self.tid(place), self.whole(place)))
     }
 
     /// The first transaction later than `tid`.

@@ -11,7 +11,7 @@ use crate::pickle::{Value, extension};
 use crate::wire::frame::Frames;
 use crate::wire::{
     Call, Expected, HistoryLine, Info, IteratedRecord, LoadedRecord, RaidMethod, ServerStatus,
-    TxnId,
+    TxnId, UndoLine,
 };
 use crate::zodb::{Answer, Conflict, Oid, Tid, TxnMeta, TxnStatus};
 
@@ -252,6 +252,22 @@ fn reply() -> impl Strategy<Value = (Expected, Reply)> {
             size,
         },
     );
+    let undo = (
+        (tid(), 0.0..4e9),
+        bytes(),
+        bytes(),
+        // Longer names than those of the line itself.
+        vec(("[a-z]{12}".prop_map(Value::Text), value()), 0..4),
+        option::of(0..1u64 << 40),
+    )
+        .prop_map(|((tid, time), user, description, entries, size)| UndoLine {
+            tid,
+            time,
+            user,
+            description,
+            extension: extension::pickled(&entries),
+            size,
+        });
     let current = (oid(), tid(), bytes(), option::of(oid())).prop_map(|(oid, tid, data, next)| {
         Reply::CurrentRecord {
             oid,
@@ -290,6 +306,7 @@ fn reply() -> impl Strategy<Value = (Expected, Reply)> {
         4 => simple,
         1 => info.prop_map(|info| (Expected::Info, Reply::Info(info))),
         1 => vec(line, 0..4).prop_map(|lines| (Expected::History, Reply::History(lines))),
+        1 => vec(undo, 0..4).prop_map(|lines| (Expected::UndoLog, Reply::UndoLog(lines))),
         1 => current.prop_map(|record| (Expected::CurrentRecord, record)),
         1 => status.prop_map(|status| (Expected::ServerStatus, Reply::ServerStatus(status))),
         1 => error().prop_map(|error| (Expected::Tid, Reply::Error(error))),
@@ -410,6 +427,37 @@ proptest! {
         if let Ok(FromServer::Reply(raw)) = dialect.decode_from_server(message.into()) {
             drop(raw.expect(reply.0));
         }
+    }
+}
+
+#[test]
+fn an_extension_wins_over_the_undo_log_and_is_left_out_where_it_makes_no_sense() {
+    let line = |extension| UndoLine {
+        tid: Tid(7),
+        time: 1.5,
+        user: Bytes::from_static(b"user"),
+        description: Bytes::from_static(b"given"),
+        extension,
+        size: Some(9),
+    };
+    let text = |text: &str| Value::Text(text.to_owned());
+    let over = extension::pickled(&[(text("description"), text("from the extension"))]);
+    let damaged = Bytes::from_static(b"no pickle");
+    for dialect in [Dialect::Pickle, Dialect::Msgpack] {
+        let mut output = Output::new();
+        let lines = Reply::UndoLog(vec![line(over.clone()), line(damaged.clone())]);
+        dialect.encode_reply(&MessageId::Int(1), &lines, &mut output);
+        let FromServer::Reply(raw) = dialect
+            .decode_from_server(frame(&output))
+            .expect("a message")
+        else {
+            panic!("a reply");
+        };
+        let Ok(Reply::UndoLog(lines)) = raw.expect(Expected::UndoLog) else {
+            panic!("an undo log");
+        };
+        assert_eq!(lines[0].description.as_ref(), b"from the extension");
+        assert_eq!(lines[1], line(Bytes::new()));
     }
 }
 

@@ -163,18 +163,33 @@ pub(crate) struct Workers {
 impl Workers {
     /// Lays the ground and starts four.
     pub(crate) fn start(address: &str, folder: &Path, tolerant: bool) -> Self {
+        let more: &[&str] = if tolerant { &["--tolerant"] } else { &[] };
+        Self::start_with(address, folder, 4, more)
+    }
+
+    /// Lays the ground and starts so many (at most four), with these arguments more.
+    pub(crate) fn start_with(address: &str, folder: &Path, count: u64, more: &[&str]) -> Self {
         run("worker.py", &["setup", address]).ok();
+        Self::join(address, folder, 0, count, more)
+    }
+
+    /// Starts so many more, where the ground is laid, the first of them with this number.
+    pub(crate) fn join(
+        address: &str,
+        folder: &Path,
+        first: u64,
+        count: u64,
+        more: &[&str],
+    ) -> Self {
         let seed = fastrand::u32(..);
         eprintln!("workers: seed {seed}");
-        let scripts = (0..4).map(|number| {
+        let scripts = (first..first + count).map(|number| {
             let log = folder.join(format!("w{number}.log"));
             let name = format!("w{number}");
             let seed = format!("{}", u64::from(seed) + number);
             let mut args = vec!["run", address, "--name", &name, "--seed", &seed, "--log"];
             args.push(log.to_str().expect("a plain path"));
-            if tolerant {
-                args.push("--tolerant");
-            }
+            args.extend(more);
             (Script::spawn("worker.py", &args), log)
         });
         Workers {
@@ -237,6 +252,8 @@ impl Workers {
             totals.conflicts += number("conflicts");
             totals.resolved += number("resolved");
             totals.errors += number("errors");
+            let longest = Duration::from_millis(number("longest_ms"));
+            totals.longest_wait = totals.longest_wait.max(longest);
         }
         totals
     }
@@ -249,12 +266,19 @@ pub(crate) struct Totals {
     pub(crate) conflicts: u64,
     pub(crate) resolved: u64,
     pub(crate) errors: u64,
+    /// For anything that one of them wanted.
+    pub(crate) longest_wait: Duration,
 }
 
 /// Python's `FileStorage` reads the members, compares them, and finds what the workers were told.
 #[track_caller]
 pub(crate) fn verify(members: &[PathBuf], logs: &[PathBuf]) -> Value {
-    let mut args: Vec<&str> = Vec::new();
+    verify_with(members, logs, &[])
+}
+
+#[track_caller]
+pub(crate) fn verify_with(members: &[PathBuf], logs: &[PathBuf], more: &[&str]) -> Value {
+    let mut args: Vec<&str> = more.to_vec();
     for log in logs {
         args.extend(["--log", log.to_str().expect("a plain path")]);
     }

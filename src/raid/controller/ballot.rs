@@ -1,0 +1,169 @@
+//! What members answer to a vote, and which answers say the same.
+//!
+//! INVARIANT 8 compares what members say. Members of different makes say the same thing in different
+//! words: a ZEO server that does not leave conflicts to its clients answers with the first conflict, a
+//! file storage lists them all; texts differ, and so does the order of objects.
+
+use super::Ballot;
+use crate::storage::Answer;
+use crate::zodb::{Conflict, Oid};
+
+impl Ballot {
+    /// Whether both say the same to the client.
+    pub(super) fn agrees_with(&self, other: &Ballot) -> bool {
+        match (self, other) {
+            (Ballot::Ready { resolved: ours }, Ballot::Ready { resolved: theirs }) => {
+                sorted(ours) == sorted(theirs)
+            }
+            (Ballot::Conflicts(ours), Ballot::Conflicts(theirs)) => {
+                ours.len() == theirs.len() && ours.iter().all(|conflict| theirs.contains(conflict))
+            }
+            (Ballot::Conflicts(conflicts), Ballot::No(Answer::Conflict(one)))
+            | (Ballot::No(Answer::Conflict(one)), Ballot::Conflicts(conflicts)) => {
+                conflicts.iter().any(|conflict| conflict.oid == one.oid)
+            }
+            (Ballot::No(ours), Ballot::No(theirs)) => same_refusal(ours, theirs),
+            _ => false,
+        }
+    }
+
+    /// Whether one has resolved a conflict that the other leaves to the client: the members are set up
+    /// differently, and neither is wrong.
+    pub(super) fn resolves_otherwise(&self, other: &Ballot) -> bool {
+        let resolved = |ballot: &Ballot| match ballot {
+            Ballot::Ready { resolved } => resolved.clone(),
+            _ => Vec::new(),
+        };
+        let left = |ballot: &Ballot| match ballot {
+            Ballot::Conflicts(conflicts) => conflicts.iter().map(|it| it.oid).collect(),
+            Ballot::No(Answer::Conflict(conflict)) => vec![conflict.oid],
+            _ => Vec::new(),
+        };
+        let overlap =
+            |resolved: Vec<Oid>, left: Vec<Oid>| left.iter().any(|oid| resolved.contains(oid));
+        overlap(resolved(self), left(other)) || overlap(resolved(other), left(self))
+    }
+
+    /// The refusal, where one can undo what the other cannot: what one member has packed away and the other
+    /// has not yet. Neither is wrong, and it is not undone.
+    pub(super) fn undoes_otherwise(&self, other: &Ballot) -> Option<Answer> {
+        match (self, other) {
+            (
+                Ballot::Ready { .. },
+                Ballot::No(answer @ (Answer::Undo { .. } | Answer::MultipleUndo(_))),
+            )
+            | (
+                Ballot::No(answer @ (Answer::Undo { .. } | Answer::MultipleUndo(_))),
+                Ballot::Ready { .. },
+            ) => Some(answer.clone()),
+            _ => None,
+        }
+    }
+
+    /// The one of two that agree which the client is told: a conflict that one member does not leave to
+    /// the client is none that the client may resolve.
+    pub(super) fn stricter(self, other: Ballot) -> Ballot {
+        match (&self, &other) {
+            (Ballot::Conflicts(_), Ballot::No(_)) => other,
+            _ => self,
+        }
+    }
+
+    pub(super) fn in_words(&self) -> String {
+        match self {
+            Ballot::Ready { resolved } if resolved.is_empty() => "yes".into(),
+            Ballot::Ready { resolved } => format!("yes, {} resolved or undone", resolved.len()),
+            Ballot::Conflicts(conflicts) => format!("{} conflicts", conflicts.len()),
+            Ballot::No(answer) => format!("no: {answer}"),
+        }
+    }
+}
+
+fn sorted(oids: &[Oid]) -> Vec<Oid> {
+    let mut oids = oids.to_vec();
+    oids.sort_unstable();
+    oids.dedup();
+    oids
+}
+
+/// The text of a refusal is each make's own.
+fn same_refusal(ours: &Answer, theirs: &Answer) -> bool {
+    match (ours, theirs) {
+        (Answer::Conflict(ours), Answer::Conflict(theirs))
+        | (Answer::ReadConflict(ours), Answer::ReadConflict(theirs)) => same_conflict(ours, theirs),
+        (
+            Answer::Undo { .. } | Answer::MultipleUndo(_),
+            Answer::Undo { .. } | Answer::MultipleUndo(_),
+        ) => true,
+        (Answer::Other { class: ours, .. }, Answer::Other { class: theirs, .. }) => ours == theirs,
+        (Answer::NoSuchObject(ours), Answer::NoSuchObject(theirs)) => ours == theirs,
+        (ours, theirs) => std::mem::discriminant(ours) == std::mem::discriminant(theirs),
+    }
+}
+
+/// With several conflicts each member may name another one first.
+fn same_conflict(ours: &Conflict, theirs: &Conflict) -> bool {
+    ours.oid != theirs.oid || ours == theirs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zodb::Tid;
+
+    fn conflict(oid: u64) -> Conflict {
+        Conflict {
+            oid: Oid(oid),
+            committed: Tid(7),
+            read: Tid(5),
+            data: None,
+        }
+    }
+
+    fn ready(resolved: &[u64]) -> Ballot {
+        let resolved = resolved.iter().copied().map(Oid).collect();
+        Ballot::Ready { resolved }
+    }
+
+    #[test]
+    fn what_is_said_in_other_words_is_the_same() {
+        let listed = Ballot::Conflicts(vec![conflict(1), conflict(2)]);
+        let other_order = Ballot::Conflicts(vec![conflict(2), conflict(1)]);
+        let first = Ballot::No(Answer::Conflict(conflict(2)));
+        assert!(listed.agrees_with(&other_order));
+        assert!(listed.agrees_with(&first) && first.agrees_with(&listed));
+        assert!(!listed.agrees_with(&Ballot::Conflicts(vec![conflict(1)])));
+        assert!(!listed.agrees_with(&ready(&[])));
+        assert!(ready(&[1, 2]).agrees_with(&ready(&[2, 1])));
+        assert!(!ready(&[1]).agrees_with(&ready(&[])));
+        assert_eq!(listed.stricter(first.clone()), first);
+        let undo = |reason: &str| {
+            Ballot::No(Answer::Undo {
+                reason: reason.into(),
+                oid: None,
+            })
+        };
+        assert!(undo("one text").agrees_with(&undo("another")));
+        assert!(!undo("one text").agrees_with(&Ballot::No(Answer::ReadOnly)));
+    }
+
+    #[test]
+    fn who_resolves_and_who_does_not_are_told_apart_from_who_is_wrong() {
+        let left = Ballot::Conflicts(vec![conflict(1)]);
+        assert!(ready(&[1]).resolves_otherwise(&left));
+        assert!(left.resolves_otherwise(&ready(&[1])));
+        assert!(!ready(&[2]).resolves_otherwise(&left));
+        assert!(!ready(&[]).resolves_otherwise(&left));
+    }
+
+    #[test]
+    fn who_has_packed_and_who_has_not_are_both_right() {
+        let reason = "Invalid transaction id".to_owned();
+        let refusal = Answer::Undo { reason, oid: None };
+        let packed = Ballot::No(refusal.clone());
+        assert_eq!(ready(&[1]).undoes_otherwise(&packed), Some(refusal.clone()));
+        assert_eq!(packed.undoes_otherwise(&ready(&[1])), Some(refusal));
+        assert_eq!(packed.undoes_otherwise(&Ballot::No(Answer::ReadOnly)), None);
+        assert_eq!(ready(&[1]).undoes_otherwise(&ready(&[])), None);
+    }
+}

@@ -1,0 +1,422 @@
+//! Others who write to the members.
+//!
+//! A member that is a server of its own can be written to by others as well; it tells of what they
+//! finish ([`Capabilities::shared`](crate::storage::Capabilities)). In `single` mode that must not be:
+//! the member is taken out. In `coop` mode it is another daemon with the same members, and its
+//! transactions become ours:
+//!
+//! 1. Each member reports a foreign transaction, in its own order. When every member of the in-sync set
+//!    holds it, the head is raised to it and clients are told, once.
+//! 2. One that some members hold and others lack after a moment was left half finished: the other
+//!    daemon died, or has lost these members. It is copied to them (`Effect::Level`), so that it happened
+//!    or did not happen, on all of them. Who cannot be levelled is taken out.
+//! 3. Our own commits take the members' locks one after the other, in one order that is the same for
+//!    every daemon (by name), so that two daemons cannot wait for each other, even where they differ
+//!    about who is in sync. With its vote a member says what its last transaction was when we got its
+//!    lock. Where that is not earlier than our TID, the TID is chosen anew; where members differ in it,
+//!    the locks are given back until the members are level.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{
+    CommitId, CommitState, Controller, Effect, Generation, Link, MemberId, Now, Out, Phase,
+    VoteReply,
+};
+use crate::raid::ClusterMode;
+use crate::storage::Fault;
+use crate::zodb::{Oid, Tid};
+
+/// How long the members may differ about a foreign transaction before it is copied to those that lack
+/// it. Its writer finishes it on all members at the same time.
+const GRACE: Duration = Duration::from_millis(200);
+
+/// How often a commit chooses another TID because others were faster.
+const TRIES: u32 = 32;
+
+/// A transaction of somebody else that is not acknowledged to our clients yet.
+#[derive(Debug, Clone)]
+pub(super) struct Foreign {
+    oids: BTreeSet<Oid>,
+    /// Whether these are its objects: a server tells of a restored transaction without them, and a
+    /// cache that is not told of an object is wrong for ever.
+    is_known: bool,
+    /// A member is being asked for them.
+    asked: Option<(MemberId, Generation)>,
+    /// When a member of the in-sync set was the first to tell of it.
+    since: Instant,
+}
+
+/// Members that are being made level.
+#[derive(Debug, Clone)]
+pub(super) struct Levelling {
+    targets: Vec<MemberId>,
+    /// The last of the transactions that are copied.
+    through: Tid,
+    until: Instant,
+}
+
+impl Controller {
+    pub(super) fn is_coop(&self) -> bool {
+        self.rules.cluster_mode == ClusterMode::Coop
+    }
+
+    /// Somebody else finished a transaction on a member.
+    pub(super) fn foreign(
+        &mut self,
+        id: MemberId,
+        generation: Generation,
+        tid: Tid,
+        oids: &[Oid],
+        now: Now,
+    ) {
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
+        if member.generation() != Some(generation) {
+            return;
+        }
+        let assembling = self.phase == Phase::Assembling;
+        if !member.is_in_sync() && !assembling || matches!(self.phase, Phase::Opening { .. }) {
+            // The start compares, and a recovery looks for itself what its target holds.
+            if let Link::Open { last_tid, .. } = &mut member.link {
+                *last_tid = tid.max(*last_tid);
+            }
+            return;
+        }
+        if self.rules.cluster_mode == ClusterMode::Single {
+            let reason = format!(
+                "somebody else wrote transaction {tid} to it (several daemons over the same servers need \
+                 `cluster_mode: coop`)"
+            );
+            let out = Out {
+                needs_operator: true,
+                ..Out::because(reason)
+            };
+            return self.lose(id, out, now);
+        }
+        let foreign = self.foreign.entry(tid).or_insert_with(|| Foreign {
+            oids: BTreeSet::new(),
+            is_known: false,
+            asked: None,
+            since: now.monotonic,
+        });
+        foreign.oids.extend(oids);
+        foreign.is_known |= !oids.is_empty();
+        self.reported.entry(id).or_default().insert(tid);
+        self.settle_foreign(now);
+    }
+
+    /// Whether a transaction of our own came true although nobody waits for it any more: it is then to
+    /// be treated like one of somebody else.
+    pub(crate) fn is_disowned(&self, tid: Tid) -> bool {
+        let is_ours = |id: &CommitId| self.commits.get(id).is_some_and(|commit| commit.tid == tid);
+        self.is_coop() && tid > self.head && !self.finishing.iter().any(is_ours)
+    }
+
+    /// A member has finished a transaction of ours, whether or not its answer is still waited for.
+    pub(crate) fn has_finished(&mut self, id: MemberId, generation: Generation, tid: Tid) {
+        let member = self.members.get_mut(&id);
+        if let Some(member) = member.filter(|member| member.generation() == Some(generation))
+            && let Link::Open { last_tid, .. } = &mut member.link
+        {
+            *last_tid = tid.max(*last_tid);
+        }
+    }
+
+    /// Whether a member of the in-sync set holds this foreign transaction. It does when it has told of
+    /// it, or when it ended with it or a later one already when it was opened or last written to.
+    fn holds(&self, id: MemberId, tid: Tid) -> bool {
+        let reported = self.reported.get(&id);
+        reported.is_some_and(|tids| tids.contains(&tid))
+            || self
+                .members
+                .get(&id)
+                .and_then(super::Member::last_tid)
+                .is_some_and(|last| last >= tid)
+    }
+
+    /// Acknowledges what every member of the in-sync set holds, in TID order.
+    ///
+    /// INVARIANTS 5, 6: our own transactions of before come first; and while a recovery catches up the
+    /// head stands still, or its target could never be level with it.
+    pub(super) fn settle_foreign(&mut self, now: Now) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        while let Some((&tid, _)) = self.foreign.first_key_value() {
+            let in_sync: Vec<MemberId> = self.in_sync().map(|(id, _)| id).collect();
+            if tid <= self.head || !in_sync.iter().any(|id| self.holds(*id, tid)) {
+                // It was part of what the start found; or who held it is lost, and with it this.
+                self.forget_foreign(tid);
+                continue;
+            }
+            let ours_before = self
+                .finishing
+                .front()
+                .is_some_and(|id| self.commits.get(id).is_some_and(|commit| commit.tid < tid));
+            let all = in_sync.iter().all(|id| self.holds(*id, tid));
+            if ours_before || self.is_catching_up() || !all || self.durable_epoch < self.epoch {
+                break;
+            }
+            if !self.is_known(tid) {
+                break;
+            }
+            let foreign = self.foreign.remove(&tid);
+            self.head = tid;
+            self.last_given = tid.max(self.last_given);
+            for id in in_sync {
+                if let Some(Link::Open { last_tid, .. }) =
+                    self.members.get_mut(&id).map(|member| &mut member.link)
+                {
+                    *last_tid = tid.max(*last_tid);
+                }
+            }
+            self.forget_foreign(tid);
+            self.count_as_lacking(0);
+            let oids: Arc<[Oid]> = foreign.into_iter().flat_map(|it| it.oids).collect();
+            self.emit(Effect::Foreign { tid, oids });
+        }
+        self.vote_again_if_level(now);
+    }
+
+    /// Whether the objects of this transaction are known; where not, a member is asked.
+    fn is_known(&mut self, tid: Tid) -> bool {
+        let asked = self.foreign.get(&tid).and_then(|foreign| foreign.asked);
+        let still = asked.is_some_and(|(id, generation)| {
+            self.members.get(&id).and_then(super::Member::generation) == Some(generation)
+        });
+        let holder = self.in_sync().find_map(|(id, member)| {
+            Some((id, member.generation()?)).filter(|(id, _)| self.holds(*id, tid))
+        });
+        let Some(foreign) = self.foreign.get_mut(&tid) else {
+            return false;
+        };
+        if foreign.is_known || still {
+            return foreign.is_known;
+        }
+        if let Some((member, generation)) = holder {
+            foreign.asked = Some((member, generation));
+            self.emit(Effect::Inquire { tid, member });
+        }
+        false
+    }
+
+    /// A member was asked which objects a foreign transaction wrote.
+    pub(super) fn inquired(&mut self, tid: Tid, oids: &[Oid], now: Now) {
+        if let Some(foreign) = self.foreign.get_mut(&tid) {
+            foreign.oids.extend(oids);
+            foreign.is_known = true;
+            self.settle_foreign(now);
+        }
+    }
+
+    fn forget_foreign(&mut self, tid: Tid) {
+        self.foreign.remove(&tid);
+        for tids in self.reported.values_mut() {
+            tids.remove(&tid);
+        }
+    }
+
+    /// What was told before a new start counts for nothing: the start compares.
+    pub(super) fn forget_all_foreign(&mut self) {
+        self.foreign.clear();
+        self.reported.clear();
+        self.levelling = None;
+    }
+
+    /// A member that is closed takes its word with it.
+    pub(super) fn forget_reports(&mut self, id: MemberId) {
+        self.reported.remove(&id);
+    }
+
+    /// Whether this member holds foreign transactions that are not acknowledged.
+    pub(super) fn holds_unacknowledged(&self, id: MemberId) -> bool {
+        self.foreign.keys().any(|tid| self.holds(id, *tid))
+    }
+
+    fn is_catching_up(&self) -> bool {
+        let holder = self.lock.and_then(|id| self.commits.get(&id));
+        holder.is_some_and(|commit| matches!(commit.state, CommitState::CatchingUp { .. }))
+    }
+
+    /// Looks after transactions that were left half finished.
+    pub(super) fn level_members(&mut self, at_once: bool, now: Now) {
+        if let Some(levelling) = &self.levelling {
+            if levelling.until > now.monotonic {
+                return;
+            }
+            let levelling = levelling.clone();
+            self.levelling = None;
+            for id in levelling.targets {
+                let lacks = self
+                    .foreign
+                    .keys()
+                    .any(|tid| *tid <= levelling.through && !self.holds(id, *tid));
+                if lacks && self.members.get(&id).is_some_and(super::Member::is_in_sync) {
+                    let reason = format!(
+                        "lacks transaction {} that another daemon finished, and could not be made level",
+                        levelling.through
+                    );
+                    self.lose(id, Out::because(reason), now);
+                }
+            }
+        }
+        if self.phase != Phase::Running || self.is_catching_up() || !self.finishing.is_empty() {
+            return;
+        }
+        let Some((&tid, foreign)) = self.foreign.first_key_value() else {
+            return;
+        };
+        if !at_once && foreign.since + GRACE > now.monotonic {
+            return;
+        }
+        let in_sync: Vec<MemberId> = self.in_sync().map(|(id, _)| id).collect();
+        let (holders, targets): (Vec<_>, Vec<_>) =
+            in_sync.into_iter().partition(|id| self.holds(*id, tid));
+        let Some(source) = holders.first().copied().filter(|_| !targets.is_empty()) else {
+            return;
+        };
+        // As far as the source goes; the targets lack all of that, because they are in order.
+        let through = self
+            .foreign
+            .keys()
+            .rev()
+            .find(|tid| self.holds(source, **tid));
+        let through = through.copied().unwrap_or(tid);
+        self.levelling = Some(Levelling {
+            targets: targets.clone(),
+            through,
+            until: now.monotonic + self.rules.level_limit,
+        });
+        self.emit(Effect::Level {
+            source,
+            targets,
+            through,
+        });
+    }
+
+    /// A member holds what it lacked.
+    pub(super) fn levelled(&mut self, id: MemberId, generation: Generation, tid: Tid, now: Now) {
+        let Some(member) = self.members.get_mut(&id) else {
+            return;
+        };
+        if member.generation() != Some(generation) || !member.is_in_sync() {
+            return;
+        }
+        let tids = self
+            .foreign
+            .keys()
+            .copied()
+            .filter(|foreign| *foreign <= tid);
+        self.reported.entry(id).or_default().extend(tids);
+        if let Some(levelling) = &mut self.levelling {
+            levelling.targets.retain(|target| *target != id);
+            if levelling.targets.is_empty() {
+                self.levelling = None;
+            }
+        }
+        self.settle_foreign(now);
+    }
+
+    /// The members in the order in which every daemon takes their locks, the next to be asked last.
+    pub(super) fn in_canonical_order(&self, members: &BTreeSet<MemberId>) -> Vec<MemberId> {
+        let mut line: Vec<MemberId> = members.iter().copied().collect();
+        line.sort_by_key(|id| std::cmp::Reverse(self.name(*id)));
+        line
+    }
+
+    /// A member has voted that is not the last in line, or the last: what its lock has shown.
+    ///
+    /// Gives false where the votes begin anew, or wait.
+    pub(super) fn lock_taken(&mut self, id: CommitId, after: Option<Tid>, now: Now) -> bool {
+        let Some(commit) = self.commits.get_mut(&id) else {
+            return false;
+        };
+        let Some(after) = after else { return true };
+        commit.after.insert(after);
+        if after < commit.tid {
+            return true;
+        }
+        // Somebody chose a later TID than ours while we waited for the lock.
+        commit.tries += 1;
+        let (tries, wanted) = (commit.tries, commit.wanted);
+        self.emit(Effect::Abort { commit: id });
+        if wanted.is_some() || tries > TRIES {
+            let text = format!("the transaction would not be later than {after}");
+            let reply = VoteReply::No(crate::storage::Answer::Invalid(text));
+            self.decline(id, reply);
+            self.grant_lock(now);
+            return false;
+        }
+        // The further ahead the others' clocks are, the further it jumps, or it would be late again.
+        let jump = Duration::from_millis(1 << tries.min(10));
+        let later = now.wall.checked_add(jump).unwrap_or(now.wall);
+        let tid = Tid::for_commit(later, after.max(self.last_given));
+        let ahead = after.time().and_then(|time| time.checked_add(jump).ok());
+        let margin = Tid::for_commit(ahead.unwrap_or(later), after);
+        if let Some(commit) = self.commits.get_mut(&id) {
+            commit.tid = if tries > 1 { tid.max(margin) } else { tid };
+        }
+        self.ask_for_votes(id);
+        self.settle_votes(now);
+        false
+    }
+
+    /// All locks are ours and all votes are in. Whether the members are level with each other and with
+    /// the head; where not, the locks are given back until they are.
+    pub(super) fn members_are_level(&mut self, id: CommitId, now: Now) -> bool {
+        let Some(commit) = self.commits.get(&id) else {
+            return false;
+        };
+        // Who said no gave its lock back, and did not say after what. Where members answer differently while
+        // something is half finished, that is why.
+        let mut ballots = commit.votes.values();
+        let agree = ballots
+            .next()
+            .is_none_or(|first| ballots.all(|ballot| ballot.agrees_with(first)));
+        let level = match (commit.after.first(), commit.after.last()) {
+            (Some(first), Some(last)) => first == last && *last == self.head,
+            _ => true,
+        };
+        if level && (agree || self.foreign.is_empty()) {
+            return true;
+        }
+        let until = now.monotonic + self.rules.level_limit * 2;
+        if let Some(commit) = self.commits.get_mut(&id) {
+            commit.state = CommitState::Levelling { until };
+        }
+        // Nobody is finishing anything at this moment, so who lacks something lacks it for good.
+        self.emit(Effect::Abort { commit: id });
+        self.level_members(true, now);
+        self.vote_again_if_level(now);
+        false
+    }
+
+    /// The holder of the lock votes again once nothing foreign is left.
+    fn vote_again_if_level(&mut self, now: Now) {
+        if !self.foreign.is_empty() {
+            return;
+        }
+        let Some(id) = self.lock else { return };
+        let head = self.head;
+        let Some(commit) = self.commits.get_mut(&id) else {
+            return;
+        };
+        if !matches!(commit.state, CommitState::Levelling { .. }) {
+            return;
+        }
+        commit.tries += 1;
+        if commit.tries > TRIES {
+            let fault = Fault::NotServing("the members cannot be made level".into());
+            self.refuse(id, fault);
+            return self.grant_lock(now);
+        }
+        if commit.wanted.is_none() && commit.tid <= head {
+            commit.tid = Tid::for_commit(now.wall, head);
+        }
+        self.ask_for_votes(id);
+        self.settle_votes(now);
+    }
+}

@@ -1,0 +1,163 @@
+//! What an array says of itself, put together.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::Array;
+use super::controller::{Ended, Link, MemberId, State};
+use super::report::{
+    ArrayReport, ArrayState, LockReport, MemberReport, MemberState, RecoveryOutcome,
+    RecoveryReport, Serving,
+};
+use super::runner::Core;
+use crate::storage::Storage;
+
+impl Array {
+    /// Everything that there is to say.
+    #[must_use]
+    pub fn report(&self) -> ArrayReport {
+        let size = self.size();
+        let counters = &self.0.counters;
+        let per_second = |rate: u64| rate as f64 / 1000.0;
+        self.0.look(|core| {
+            let controller = &core.controller;
+            let members: Vec<MemberReport> = controller
+                .members
+                .keys()
+                .filter_map(|id| member_report(core, *id))
+                .collect();
+            let state = controller.state();
+            ArrayReport {
+                name: self.0.options.name.clone(),
+                uuid: controller.array,
+                state,
+                line: line(state, &controller.serving, &members),
+                serving: controller.serving.clone(),
+                epoch: controller.epoch,
+                since: controller.since,
+                head: controller.head,
+                size,
+                loads: counters.loads.load(Ordering::Relaxed),
+                commits: counters.commits.load(Ordering::Relaxed),
+                loads_per_s: per_second(counters.loads_rate.load(Ordering::Relaxed)),
+                commits_per_s: per_second(counters.commits_rate.load(Ordering::Relaxed)),
+                lock: LockReport {
+                    held_for: controller.lock_held_for(Instant::now()),
+                    waiting: controller.waiting() as u64,
+                },
+                members,
+                recovery: recovery_report(core),
+            }
+        })
+    }
+}
+
+fn member_report(core: &Core, id: MemberId) -> Option<MemberReport> {
+    let member = core.controller.members.get(&id)?;
+    let handle = core.members.get(&id)?;
+    let out = member.out();
+    Some(MemberReport {
+        name: member.name.clone(),
+        state: match member.standing {
+            State::InSync => MemberState::Optimal,
+            State::Degraded(_) => MemberState::Degraded,
+            State::Recovering(_) => MemberState::Recovering,
+        },
+        description: member.description.clone(),
+        since: member.since,
+        reason: out.map(|out| out.reason.clone()),
+        needs_operator: out.is_some_and(|out| out.needs_operator),
+        next_try: match member.link {
+            Link::Opening { .. } => handle
+                .next_try
+                .map(|at| at.saturating_duration_since(Instant::now())),
+            _ => None,
+        },
+        last_tid: if member.is_in_sync() {
+            Some(core.controller.head)
+        } else {
+            member.last_tid()
+        },
+        lag: out.and(member.lacks),
+        latency: handle.stats.latency(),
+        reads: handle.stats.reads.load(Ordering::Relaxed),
+        faults: handle.stats.faults.load(Ordering::Relaxed),
+    })
+}
+
+fn recovery_report(core: &Core) -> Option<RecoveryReport> {
+    let recovery = core.recovery.as_ref()?;
+    let queued = core.controller.recovery_queue.iter().filter_map(|wanted| {
+        core.controller
+            .members
+            .get(&wanted.member)
+            .map(|member| member.name.clone())
+    });
+    let outcome = match &recovery.ended {
+        None => RecoveryOutcome::Running,
+        Some((_, Ended::Done)) => RecoveryOutcome::Done,
+        Some((_, Ended::Cancelled)) => RecoveryOutcome::Cancelled,
+        Some((_, Ended::Failed { reason })) => RecoveryOutcome::Failed {
+            reason: reason.clone(),
+            next: Some("it is tried again by itself; see: zeoraidctl details".into()),
+        },
+        Some((_, Ended::Stuck { reason })) => RecoveryOutcome::Failed {
+            reason: reason.clone(),
+            next: recovery.next.clone(),
+        },
+    };
+    Some(RecoveryReport {
+        id: recovery.id,
+        member: recovery.name.clone(),
+        source: recovery.source.clone(),
+        strategy: recovery.strategy,
+        outcome,
+        progress: recovery.handle.progress(),
+        rate: recovery.handle.rate(),
+        started: recovery.started,
+        ended: recovery.ended.as_ref().map(|(at, _)| *at),
+        set_aside: recovery.set_aside.clone(),
+        queued: queued.collect(),
+    })
+}
+
+/// The state in a line for people.
+fn line(state: ArrayState, serving: &Serving, members: &[MemberReport]) -> String {
+    let out: Vec<&MemberReport> = members
+        .iter()
+        .filter(|member| member.state != MemberState::Optimal)
+        .collect();
+    let named = out.iter().map(|member| {
+        let reason = member.reason.as_deref().unwrap_or("out");
+        format!("{}: {reason}", member.name)
+    });
+    let named = named.collect::<Vec<_>>().join("; ");
+    match (state, serving) {
+        (ArrayState::Optimal, _) => "optimal".into(),
+        (ArrayState::Degraded, _) => {
+            format!(
+                "degraded: {} of {} members out ({named})",
+                out.len(),
+                members.len()
+            )
+        }
+        (ArrayState::Recovering, _) => {
+            let who = out
+                .iter()
+                .find(|member| member.state == MemberState::Recovering);
+            let who = who.map(|member| member.name.as_str()).unwrap_or_default();
+            format!(
+                "recovering: {who}, {} of {} members out",
+                out.len(),
+                members.len()
+            )
+        }
+        (ArrayState::Failed, Serving::Starting { waits_for }) => {
+            format!("failed: starting, waits for {waits_for}")
+        }
+        (ArrayState::Failed, Serving::No { reason } | Serving::ReadOnly { reason }) => {
+            format!("failed: {reason}")
+        }
+        (ArrayState::Failed, Serving::Yes) => "failed".into(),
+    }
+}

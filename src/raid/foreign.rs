@@ -1,0 +1,310 @@
+//! What others write to the members: hearing of it, passing it on, and making members level.
+//!
+//! What is to be done about it is decided in `controller/coop.rs`.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::controller::{Event, Generation, MemberId, Now};
+use super::recovery::is_blob;
+use super::runner::{Core, Runner, as_fault};
+use crate::storage::{Answer, Committed, Fault, Invalidations, Result, Storage, StorageError};
+use crate::zodb::{HistoryTxn, Oid, Tid, TidRange};
+
+/// How often a member is made level anew because somebody else was doing the same.
+const TRIES: u32 = 8;
+/// What is copied at once.
+const BATCH_BYTES: u64 = 4 << 20;
+const BATCH_TRANSACTIONS: usize = 256;
+
+/// Who could not be asked when a member was made level.
+enum Broken {
+    Source(Fault),
+    Target(Fault),
+}
+
+impl Runner {
+    /// Listens to a member for as long as it is open: to what others write to it, and to its end, which
+    /// nobody else would notice while nothing is asked of it.
+    pub(super) async fn watch(
+        self: Arc<Self>,
+        member: MemberId,
+        generation: Generation,
+        storage: Arc<dyn Storage>,
+        mut wake: Invalidations,
+    ) {
+        let stop = self.tasks.stop().clone();
+        loop {
+            // Both may be dropped: what was heard is in the other queue, which is emptied under the lock.
+            tokio::select! {
+                heard = wake.next() => match heard {
+                    Ok(_) => {
+                        let mut core = self.lock_core();
+                        self.take_foreign(&mut core, member);
+                    }
+                    Err(_) => break,
+                },
+                () = stop.requested() => return,
+            }
+        }
+        // At a shutdown members are closed by us, and none of them is lost.
+        if stop.is_requested() || self.look(|core| core.controller.is_stopping()) {
+            return;
+        }
+        let asked = tokio::time::timeout(self.options.member_timeout, storage.last_tid()).await;
+        let fault = match asked {
+            Ok(Err(error)) => as_fault(error),
+            Ok(Ok(_)) => {
+                Fault::Closed("it told of more transactions than could be taken in".into())
+            }
+            Err(_) => self.timeout("lastTransaction"),
+        };
+        self.lost(member, generation, fault);
+    }
+
+    /// Tells the controller what a member has told of others. Called before anything is told that the
+    /// member answered later.
+    pub(super) fn take_foreign(self: &Arc<Self>, core: &mut Core, member: MemberId) {
+        let Some(handle) = core.members.get_mut(&member) else {
+            return;
+        };
+        let (Some((generation, _)), Some(told)) = (&handle.storage, &mut handle.told) else {
+            return;
+        };
+        let generation = *generation;
+        let mut heard = Vec::new();
+        // An end is the watcher's to notice.
+        while let Ok(Some(committed)) = told.try_next() {
+            // One of ours that was given up when the array started anew, and was finished all the same.
+            let is_ours = committed.by.is_some();
+            if !is_ours || core.controller.is_disowned(committed.tid) {
+                heard.push(committed);
+            } else {
+                // Should it be given up after this, the start has to know how far the member is.
+                core.controller
+                    .has_finished(member, generation, committed.tid);
+            }
+        }
+        for Committed { tid, oids, .. } in heard {
+            let event = Event::Foreign {
+                member,
+                generation,
+                tid,
+                oids,
+            };
+            let (_, effects) = core.controller.apply(Now::read(), event);
+            self.carry_out(core, effects);
+        }
+    }
+
+    /// INVARIANT 6, as for our own: the cache, then the subscribers and the head.
+    pub(super) fn acknowledge_foreign(&self, tid: Tid, oids: Arc<[Oid]>) {
+        self.cache.invalidate(tid, &oids);
+        let committed = Committed {
+            tid,
+            oids,
+            by: None,
+        };
+        self.remember(committed.clone());
+        self.publisher.publish(&committed);
+        self.counters.foreign.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Asks a member which objects a transaction wrote.
+    pub(super) fn inquire(self: &Arc<Self>, core: &Core, tid: Tid, member: MemberId) {
+        let open = core.members.get(&member).and_then(|it| it.storage.clone());
+        let Some((generation, storage)) = open else {
+            return;
+        };
+        let runner = Arc::clone(self);
+        self.tasks.spawn("question for a transaction", async move {
+            let range = TidRange::only(tid);
+            let found = runner.in_time(batch(&*storage, range)).await;
+            let fault = match found.as_deref() {
+                Ok([transaction]) => {
+                    let records = transaction.records.iter();
+                    let oids = records.map(|record| record.oid).collect();
+                    runner.feed(Event::Inquired { tid, oids }).ok();
+                    return;
+                }
+                Ok(_) => Fault::Damaged(format!("does not give transaction {tid} that it told of")),
+                Err(fault) => fault.clone(),
+            };
+            runner.lost(member, generation, fault);
+        });
+    }
+
+    /// Copies what some members lack from one that holds it.
+    pub(super) fn level(
+        self: &Arc<Self>,
+        core: &Core,
+        source: MemberId,
+        targets: Vec<MemberId>,
+        through: Tid,
+    ) {
+        let open = |id: MemberId| core.members.get(&id).and_then(|it| it.storage.clone());
+        let Some((source_generation, from)) = open(source) else {
+            return;
+        };
+        for target in targets {
+            let Some((generation, to)) = open(target) else {
+                continue;
+            };
+            let (runner, from) = (Arc::clone(self), Arc::clone(&from));
+            self.tasks.spawn("levelling of a member", async move {
+                match runner.make_level(&*from, &*to, through).await {
+                    Ok(()) => {
+                        let event = Event::Levelled {
+                            member: target,
+                            generation,
+                            tid: through,
+                        };
+                        runner.feed(event).ok();
+                    }
+                    Err(Broken::Target(fault)) => runner.lost(target, generation, fault),
+                    Err(Broken::Source(fault)) => runner.lost(source, source_generation, fault),
+                }
+            });
+        }
+    }
+
+    async fn make_level(
+        &self,
+        source: &dyn Storage,
+        target: &dyn Storage,
+        through: Tid,
+    ) -> std::result::Result<(), Broken> {
+        let mut refused = 0;
+        loop {
+            // It may have got it meanwhile, from the other daemon or from whoever else makes it level. And
+            // what it really holds counts, not what was thought of it.
+            let at = self
+                .in_time(target.last_tid())
+                .await
+                .map_err(Broken::Target)?;
+            if at >= through {
+                return Ok(());
+            }
+            let range = TidRange {
+                first: at.next(),
+                last: through,
+            };
+            let batch = self.in_time(batch(source, range)).await;
+            let mut batch = batch.map_err(Broken::Source)?;
+            if batch.is_empty() {
+                let text =
+                    format!("does not give the transactions up to {through} that it told of");
+                return Err(Broken::Source(Fault::Damaged(text)));
+            }
+            self.add_blobs(source, target, &mut batch).await?;
+            let bytes = batch.iter().map(HistoryTxn::size).sum();
+            let patience = self.patience(bytes) + self.options.transaction_timeout;
+            match tokio::time::timeout(patience, target.restore(batch)).await {
+                Ok(Ok(())) => {}
+                // Somebody else was faster.
+                Ok(Err(StorageError::Answer(Answer::Invalid(_)))) if refused < TRIES => {
+                    refused += 1;
+                }
+                Ok(Err(error)) => return Err(Broken::Target(as_fault(error))),
+                Err(_) => return Err(Broken::Target(self.timeout("being made level"))),
+            }
+        }
+    }
+
+    /// Adds the files of blobs to their records, where they do not lie in a folder that all share.
+    async fn add_blobs(
+        &self,
+        source: &dyn Storage,
+        target: &dyn Storage,
+        batch: &mut [HistoryTxn],
+    ) -> std::result::Result<(), Broken> {
+        let both = source.capabilities().blobs && target.capabilities().blobs;
+        if self.blobs.with_members() || !both {
+            return Ok(());
+        }
+        for transaction in batch {
+            let tid = transaction.tid;
+            for record in &mut transaction.records {
+                if !is_blob(record).map_err(Broken::Source)? {
+                    continue;
+                }
+                let what = "a blob for a member that lacks it";
+                let fetching = source.load_blob(record.oid, tid);
+                record.blob = match self.while_it_answers(source, what, fetching).await {
+                    Ok(blob) => Some(blob),
+                    // Lost before: the copy is as good as the source without it.
+                    Err(StorageError::Answer(Answer::NoSuchObject(_))) => None,
+                    Err(error) => return Err(Broken::Source(as_fault(error))),
+                };
+            }
+        }
+        Ok(())
+    }
+
+    async fn in_time<T>(
+        &self,
+        call: impl Future<Output = Result<T>>,
+    ) -> std::result::Result<T, Fault> {
+        match tokio::time::timeout(self.options.member_timeout, call).await {
+            Ok(answer) => answer.map_err(as_fault),
+            Err(_) => Err(self.timeout("being made level")),
+        }
+    }
+
+    /// The last transaction that any member of the in-sync set holds, once it is acknowledged here: a
+    /// client that comes from another daemon has perhaps seen it, and refuses whoever is behind.
+    ///
+    /// # Errors
+    /// Where the array does not serve, or the members stay apart.
+    pub(super) async fn newest(self: &Arc<Self>) -> Result<Tid> {
+        let view = self.view();
+        if !view.serving.can_read() {
+            return Err(super::read::not_serving(&view).into());
+        }
+        let asked = view.readers.iter().map(|reader| async {
+            match self.in_time(reader.storage.last_tid()).await {
+                Ok(last) => last,
+                Err(fault) => {
+                    self.lost(reader.member, reader.generation, fault);
+                    Tid::ZERO
+                }
+            }
+        });
+        let newest = futures_util::future::join_all(asked)
+            .await
+            .into_iter()
+            .max();
+        let newest = newest.unwrap_or_default();
+        let limit = self.options.member_timeout * 2;
+        let mut heads = self.publisher.subscribe();
+        let reached = async {
+            while self.publisher.head() < newest {
+                if heads.next().await.is_err() {
+                    break;
+                }
+            }
+        };
+        // What is left half finished is made level or dropped within that time.
+        drop(tokio::time::timeout(limit, reached).await);
+        let view = self.view();
+        if view.serving.can_read() {
+            Ok(view.head)
+        } else {
+            Err(super::read::not_serving(&view).into())
+        }
+    }
+}
+
+/// The first transactions of `range`, without the files of their blobs.
+async fn batch(source: &dyn Storage, range: TidRange) -> Result<Vec<HistoryTxn>> {
+    let mut history = source.iterate(range).await?;
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    while bytes < BATCH_BYTES && batch.len() < BATCH_TRANSACTIONS {
+        let Some(transaction) = history.next().await? else {
+            break;
+        };
+        bytes += transaction.size();
+        batch.push(transaction);
+    }
+    Ok(batch)
+}

@@ -1,0 +1,285 @@
+//! Packing: one optimal member after the other, so that the others answer at full speed.
+//!
+//! A member may take hours. It is waited for as long as it answers something else meanwhile, and is
+//! never taken out for packing long. One that packs already (another daemon asked it to), that cannot
+//! pack or that is lost meanwhile is left out, and that is said; members that are out are packed by
+//! nobody, and come back with the unpacked history of their own. While members are packed they differ
+//! in what they hold of the past: loads that miss are asked of the others, and nothing is undone,
+//! because some could do it and some could not any more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Notice;
+use super::controller::{Event, MemberId};
+use super::report::{PackOutcome, PackReport, PackedMember, Refused};
+use super::runner::Runner;
+use super::view::Reader;
+use crate::job::{Amount, JobHandle, Rate, Work};
+use crate::storage::{Answer, Fault, Result, StorageError};
+
+/// The pack that runs, or ended last.
+pub(super) struct LastPack {
+    id: u64,
+    time: f64,
+    members: Vec<(MemberId, PackedMember)>,
+    handle: JobHandle,
+    started: Timestamp,
+    ended: Option<Timestamp>,
+    cancelled: bool,
+}
+
+/// What a member that undoes is answered while others are packed.
+pub(super) fn undo_is_disabled() -> Answer {
+    Answer::Undo {
+        reason: "undo is disabled while the array is being packed".into(),
+        oid: None,
+    }
+}
+
+/// Starts a pack as a task.
+pub(super) fn start(runner: &Arc<Runner>, time: f64) -> std::result::Result<(), Refused> {
+    if !time.is_finite() || time < 0.0 {
+        return Err(Refused::NoTime(time));
+    }
+    let view = runner.view();
+    let can = |reader: &Reader| reader.storage.capabilities().pack;
+    if !view.readers.is_empty() && !view.readers.iter().any(can) {
+        let array = runner.options.name.clone();
+        return Err(Refused::CannotPack { array });
+    }
+    runner.feed(Event::PackAsked)?;
+    let (mut work, handle) = Work::new("pack", Rate::UNLIMITED, runner.tasks.stop());
+    let sizes = view
+        .readers
+        .iter()
+        .map(|reader| reader.storage.size().bytes);
+    work.begin(
+        "pack",
+        Amount {
+            transactions: 0,
+            bytes: sizes.sum(),
+        },
+    );
+    let members: Vec<MemberId> = view.readers.iter().map(|reader| reader.member).collect();
+    let named = runner.update(|core| {
+        let named: Vec<_> = members
+            .iter()
+            .map(|id| (*id, PackedMember::waiting(core.controller.name(*id))))
+            .collect();
+        core.pack = Some(LastPack {
+            id: core.pack.as_ref().map_or(1, |last| last.id + 1),
+            time,
+            members: named.clone(),
+            handle,
+            started: Timestamp::now(),
+            ended: None,
+            cancelled: false,
+        });
+        named
+    });
+    runner.notice(Notice::PackStarted {
+        members: named.into_iter().map(|(_, member)| member.name).collect(),
+    });
+    let job = Job {
+        runner: Arc::clone(runner),
+        time,
+        work,
+    };
+    runner.tasks.spawn("pack", job.run(members));
+    Ok(())
+}
+
+/// Packs, and waits for the end of it.
+pub(super) async fn run(runner: &Arc<Runner>, time: f64) -> Result<()> {
+    let error = |text: String| {
+        let class = "ZODB.POSException.StorageError".into();
+        StorageError::Answer(Answer::Other { class, text })
+    };
+    start(runner, time).map_err(|refused| match refused {
+        Refused::CannotPack { .. } => Answer::Unsupported("packing").into(),
+        Refused::NotServing { reason } => Fault::NotServing(reason).into(),
+        refused => error(refused.to_string()),
+    })?;
+    let handle = runner.look(|core| core.pack.as_ref().map(|pack| pack.handle.clone()));
+    if let Some(mut handle) = handle {
+        while handle.changed().await {}
+    }
+    let report = report(runner).ok_or_else(|| error("the pack was not begun".into()))?;
+    let mut why = Vec::new();
+    for member in &report.members {
+        match &member.outcome {
+            PackOutcome::Done => return Ok(()),
+            PackOutcome::Skipped(reason) | PackOutcome::Failed(reason) => {
+                why.push(format!("{}: {reason}", member.name));
+            }
+            PackOutcome::Waiting | PackOutcome::Packing => {
+                why.push(format!("{}: cancelled", member.name));
+            }
+        }
+    }
+    Err(error(format!("no member was packed ({})", why.join("; "))))
+}
+
+pub(super) fn report(runner: &Runner) -> Option<PackReport> {
+    runner.look(|core| {
+        let pack = core.pack.as_ref()?;
+        let members = pack.members.iter().map(|(_, member)| member.clone());
+        Some(PackReport {
+            id: pack.id,
+            time: pack.time,
+            members: members.collect(),
+            progress: pack.handle.progress(),
+            started: pack.started,
+            ended: pack.ended,
+            cancelled: pack.cancelled,
+        })
+    })
+}
+
+pub(super) fn cancel(runner: &Runner) -> std::result::Result<(), Refused> {
+    runner.look(|core| match &core.pack {
+        Some(pack) if pack.ended.is_none() => {
+            pack.handle.cancel();
+            Ok(())
+        }
+        _ => Err(Refused::NoPack),
+    })
+}
+
+impl PackedMember {
+    fn waiting(name: String) -> Self {
+        PackedMember {
+            name,
+            outcome: PackOutcome::Waiting,
+        }
+    }
+}
+
+struct Job {
+    runner: Arc<Runner>,
+    time: f64,
+    work: Work,
+}
+
+impl Job {
+    async fn run(mut self, members: Vec<MemberId>) {
+        let mut cancelled = self.wait_for_undos().await.is_err();
+        for (number, id) in members.iter().enumerate() {
+            cancelled = cancelled || self.work.check().is_err();
+            if cancelled {
+                break;
+            }
+            let name = self.tell(*id, PackOutcome::Packing);
+            self.work
+                .note(format!("{name}, {} of {}", number + 1, members.len()));
+            let outcome = self.pack_one(*id).await;
+            self.tell(*id, outcome);
+        }
+        let (packed, left_out) = self.runner.update(|core| {
+            let Some(pack) = &mut core.pack else {
+                return Default::default();
+            };
+            pack.ended = Some(Timestamp::now());
+            pack.cancelled = cancelled;
+            let (mut packed, mut left_out) = (Vec::new(), Vec::new());
+            for (_, member) in &pack.members {
+                match &member.outcome {
+                    PackOutcome::Done => packed.push(member.name.clone()),
+                    PackOutcome::Skipped(reason) | PackOutcome::Failed(reason) => {
+                        left_out.push(format!("{}: {reason}", member.name));
+                    }
+                    PackOutcome::Waiting | PackOutcome::Packing => {
+                        left_out.push(format!("{}: cancelled", member.name));
+                    }
+                }
+            }
+            (packed, left_out)
+        });
+        self.runner.notice(Notice::PackDone { packed, left_out });
+        self.runner.feed(Event::PackEnded).ok();
+    }
+
+    /// Transactions that undo others and were voted before this began have an end by themselves: the
+    /// members' timeouts and that of the transaction.
+    async fn wait_for_undos(&self) -> std::result::Result<(), crate::job::Cancelled> {
+        let mut looks = tokio::time::interval(Duration::from_millis(20));
+        while self
+            .runner
+            .look(|core| core.live.values().any(super::runner::Live::undoes))
+        {
+            self.work.check()?;
+            looks.tick().await;
+        }
+        Ok(())
+    }
+
+    /// Changes what is said of a member, and gives its name.
+    fn tell(&self, id: MemberId, outcome: PackOutcome) -> String {
+        self.runner.update(|core| {
+            let mut members = core.pack.iter_mut().flat_map(|pack| &mut pack.members);
+            let Some((_, member)) = members.find(|(member, _)| *member == id) else {
+                return String::new();
+            };
+            member.outcome = outcome;
+            member.name.clone()
+        })
+    }
+
+    async fn pack_one(&mut self, id: MemberId) -> PackOutcome {
+        let view = self.runner.view();
+        let alone = view.readers.len() == 1;
+        let Some(reader) = view.readers.iter().find(|reader| reader.member == id) else {
+            return PackOutcome::Skipped("it is not optimal any more".into());
+        };
+        if !reader.storage.capabilities().pack {
+            return PackOutcome::Skipped("it cannot pack".into());
+        }
+        let bytes = reader.storage.size().bytes;
+        let call = reader.storage.pack(self.time);
+        let packing = self.runner.while_it_answers(&*reader.storage, "pack", call);
+        // Whoever goes on after a dropped call is the member, and it is about to be closed.
+        let packed = tokio::select! {
+            () = self.runner.tasks.stop().requested() => {
+                return PackOutcome::Failed("the daemon was stopped".into());
+            }
+            packed = packing => packed,
+        };
+        let outcome = match packed {
+            Ok(()) => PackOutcome::Done,
+            // Another daemon has asked it, or its operator.
+            Err(StorageError::Answer(answer @ Answer::Other { .. })) => {
+                PackOutcome::Skipped(answer.to_string())
+            }
+            Err(StorageError::Answer(answer)) => PackOutcome::Failed(answer.to_string()),
+            Err(StorageError::Fault(fault)) => {
+                self.look_after(reader, &fault, alone).await;
+                PackOutcome::Failed(fault.to_string())
+            }
+        };
+        self.work.did(Amount {
+            transactions: 0,
+            bytes,
+        });
+        outcome
+    }
+
+    /// A pack that failed, for lack of room for example, leaves the member as it was. It is taken out
+    /// where it does not answer any more, or has found that it is damaged.
+    async fn look_after(&self, reader: &Reader, fault: &Fault, alone: bool) {
+        let damaged = matches!(fault, Fault::Damaged(_));
+        if !damaged {
+            let timeout = self.runner.options.member_timeout;
+            let asked = tokio::time::timeout(timeout, reader.storage.last_tid()).await;
+            if matches!(asked, Ok(Ok(_))) {
+                return;
+            }
+        }
+        if !(damaged && alone) {
+            let (member, generation) = (reader.member, reader.generation);
+            self.runner.lost(member, generation, fault.clone());
+        }
+    }
+}

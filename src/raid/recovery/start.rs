@@ -1,0 +1,183 @@
+//! Comparing the members at the start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::analyse::{Broken, Relation, relate, was_packed_away};
+use crate::raid::controller::{Compared, MemberId};
+use crate::raid::runner::{Runner, as_fault};
+use crate::storage::{Committed, Fault, Storage, StorageError};
+use crate::zodb::{Tid, TidRange};
+
+/// Compares members at the start: the first is the newest. Also fills the queue that clients verify
+/// their caches with.
+pub(in crate::raid) async fn assemble(
+    runner: &Arc<Runner>,
+    mut members: Vec<(MemberId, Arc<dyn Storage>)>,
+) -> Vec<(MemberId, Compared)> {
+    // Many questions each, which the storages judge one by one.
+    let limit = super::LONGEST_CALL;
+    let swapped = match set_swapped_aside(runner, &mut members).await {
+        Ok(swapped) => swapped,
+        Err((id, fault)) => return vec![(id, Compared::Unknown(fault.to_string()))],
+    };
+    let Some((newest_id, newest)) = members.first().cloned() else {
+        return Vec::new();
+    };
+    let head = match within(limit, newest.last_tid()).await {
+        Ok(head) => head,
+        Err(fault) => return vec![(newest_id, Compared::Unknown(fault.to_string()))],
+    };
+    match within(
+        limit,
+        last_transactions(&*newest, runner.options.invalidation_queue),
+    )
+    .await
+    {
+        Ok(recent) => runner.set_recent(recent),
+        Err(fault) => return vec![(newest_id, Compared::Unknown(fault.to_string()))],
+    }
+    let mut found = vec![(newest_id, Compared::Level)];
+    for (id, storage) in members.into_iter().skip(1) {
+        let related = tokio::time::timeout(limit, relate(&*newest, &*storage, head)).await;
+        let related = match related {
+            Ok(Err(Broken::Source(error))) => {
+                return vec![(newest_id, Compared::Unknown(as_fault(error).to_string()))];
+            }
+            Ok(Err(Broken::Target(error))) => Err(as_fault(error)),
+            Ok(Ok(relation)) => Ok(relation),
+            Err(_) => Err(too_long()),
+        };
+        let compared = match related {
+            Ok(Relation::Behind { .. }) => Compared::Behind,
+            Ok(Relation::Level) => Compared::Level,
+            Ok(Relation::Diverged { common }) => {
+                let since = common.map_or_else(
+                    || "shares no transaction with the newest copy".to_owned(),
+                    |common| format!("diverged after {common}"),
+                );
+                let after = common.unwrap_or(Tid::ZERO);
+                let own = within(limit, storage.measure_after(after)).await;
+                let count = own.map_or_else(|_| "some".into(), |own| own.transactions.to_string());
+                let reason = format!("{since}; {count} transactions are only here");
+                Compared::Diverged { reason }
+            }
+            Err(fault) => Compared::Unknown(fault.to_string()),
+        };
+        found.push((id, compared));
+    }
+    found.extend(swapped);
+    found
+}
+
+/// Takes out of the comparison who does not hold a transaction that was acknowledged while another
+/// member does: it was restored from a backup and written to since, or is another database. Its last TID
+/// may be the newest of all, and proves nothing.
+async fn set_swapped_aside(
+    runner: &Runner,
+    members: &mut Vec<(MemberId, Arc<dyn Storage>)>,
+) -> Result<Vec<(MemberId, Compared)>, (MemberId, Fault)> {
+    let known = runner.look(|core| core.controller.acknowledged());
+    if known.is_zero() {
+        return Ok(Vec::new());
+    }
+    let mut held = None;
+    let mut suspects = Vec::new();
+    for (id, storage) in &*members {
+        let asked = async {
+            let mut history = storage.iterate(TidRange::only(known)).await?;
+            Ok((storage.last_tid().await?, history.next().await?))
+        };
+        match within(super::LONGEST_CALL, asked).await {
+            Ok((_, Some(transaction))) => held = Some(transaction),
+            // Who ends before it is only behind, or lost its tail.
+            Ok((last, None)) if last > known => suspects.push((*id, Arc::clone(storage))),
+            Ok(_) => {}
+            Err(fault) => return Err((*id, fault)),
+        }
+    }
+    let Some(held) = held else {
+        return Ok(Vec::new());
+    };
+    let mut swapped = Vec::new();
+    for (id, storage) in suspects {
+        // Who was packed since may have lost it rightly.
+        let packed = within(super::LONGEST_CALL, was_packed_away(&*storage, &held)).await;
+        if packed.map_err(|fault| (id, fault))? {
+            continue;
+        }
+        let reason = format!(
+            "it is not a copy of this array: it goes on after {known}, which was acknowledged, and does not \
+             hold it"
+        );
+        swapped.push((id, Compared::Swapped { reason }));
+        members.retain(|(other, _)| *other != id);
+    }
+    Ok(swapped)
+}
+
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, StorageError>>,
+) -> Result<T, Fault> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => answer.map_err(as_fault),
+        Err(_) => Err(too_long()),
+    }
+}
+
+fn too_long() -> Fault {
+    Fault::Timeout {
+        what: "the comparison at the start",
+        after: super::LONGEST_CALL,
+    }
+}
+
+/// The last transactions, oldest first, for the queue of invalidations.
+async fn last_transactions(
+    storage: &dyn Storage,
+    count: usize,
+) -> Result<Vec<Committed>, StorageError> {
+    let tids = storage.tids_before(Tid::MAX, count).await?;
+    let Some(first) = tids.last().copied() else {
+        return Ok(Vec::new());
+    };
+    let mut history = storage
+        .iterate(TidRange {
+            first,
+            last: Tid::MAX,
+        })
+        .await?;
+    let mut transactions = Vec::with_capacity(tids.len());
+    while let Some(transaction) = history.next().await? {
+        let oids = transaction
+            .records
+            .iter()
+            .map(|record| record.oid)
+            .collect();
+        transactions.push(Committed {
+            tid: transaction.tid,
+            oids,
+            by: None,
+        });
+    }
+    Ok(transactions)
+}
+
+/// Finds out how much a member lacks that is out since before the daemon started: its last TID is known,
+/// and a member that may be read says how much comes after it. An analysis knows better.
+pub(in crate::raid) async fn measure_lack(runner: Arc<Runner>, id: MemberId, last: Tid) {
+    let view = runner.view();
+    let Some(reader) = view.readers.iter().find(|reader| reader.member != id) else {
+        return;
+    };
+    let limit = super::LONGEST_CALL;
+    let measured = within(limit, reader.storage.measure_after(last)).await;
+    let Ok(lacks) = measured else { return };
+    runner.update(|core| {
+        let member = core.controller.members.get_mut(&id);
+        if let Some(member) = member.filter(|member| member.out().is_some()) {
+            member.lacks.get_or_insert(lacks);
+        }
+    });
+}

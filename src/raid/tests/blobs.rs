@@ -1,0 +1,359 @@
+//! Blobs: committed, read, shared, recovered.
+
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+
+use super::*;
+use crate::raid::blobs::Blobs;
+use crate::storage::{BlobDirectory, Capabilities, Description};
+use crate::zodb::Blob;
+
+const RECORD: &[u8] = b"\x80\x03cZODB.blob\nBlob\nq\x01.\x80\x03N.";
+
+pub(super) fn blob(folder: &TempDir, text: &str) -> Blob {
+    let mut file = tempfile::NamedTempFile::new_in(folder.path()).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    Blob::temporary(file.into_temp_path()).unwrap()
+}
+
+fn content(blob: &Blob) -> String {
+    let mut content = vec![0; blob.len() as usize];
+    blob.file().read_exact_at(&mut content, 0).unwrap();
+    String::from_utf8(content).unwrap()
+}
+
+/// As a ZEO client does it: the record, and the record again with the file.
+pub(super) fn both(oid: u64, serial: Tid, blob: Blob) -> Vec<Op> {
+    let (oid, data) = (Oid(oid), crate::zodb::Payload::from(RECORD));
+    let record = data.clone();
+    let store = Op::Store {
+        oid,
+        serial,
+        data: record,
+    };
+    let store_blob = Op::StoreBlob {
+        oid,
+        serial,
+        data,
+        blob,
+    };
+    vec![store, store_blob]
+}
+
+pub(super) async fn commit_blob(rig: &Rig, oid: u64, serial: Tid, text: &str) -> Tid {
+    let ops = both(oid, serial, blob(&rig.folder, text));
+    commit_ops(&rig.array, ops).await.unwrap()
+}
+
+async fn read(rig: &Rig, oid: u64, serial: Tid) -> String {
+    content(&rig.array.load_blob(Oid(oid), serial).await.unwrap())
+}
+
+/// The files that a member holds, with their transactions.
+fn held(member: &MemoryOpener) -> Vec<(Tid, String)> {
+    let transactions = member.transactions();
+    let files = transactions.iter().flat_map(|txn| {
+        let blobs = txn.records.iter().filter_map(|record| record.blob.as_ref());
+        blobs.map(|blob| (txn.tid, content(blob)))
+    });
+    files.collect()
+}
+
+fn shared(with_members: bool) -> impl FnOnce(&mut ArrayOptions) {
+    move |options| {
+        let folder = options.spool.folder.join("shared");
+        options.shared_blobs = Some(SharedBlobs {
+            folder,
+            with_members,
+        });
+    }
+}
+
+fn folder(rig: &Rig) -> BlobDirectory {
+    BlobDirectory::open(rig.folder.path().join("shared")).unwrap()
+}
+
+#[tokio::test]
+async fn members_hold_a_blob_once_and_any_of_them_gives_it() {
+    let rig = Rig::new().await;
+    assert!(rig.array.capabilities().blobs);
+    let first = commit_blob(&rig, 1, Tid::ZERO, "one").await;
+    let second = commit_blob(&rig, 1, first, "two").await;
+    for member in &rig.members {
+        assert_eq!(
+            held(member),
+            [(first, "one".into()), (second, "two".into())]
+        );
+        assert_eq!(member.transactions()[0].records.len(), 1);
+    }
+    for (member, serial, text) in [(0, first, "one"), (1, second, "two")] {
+        let closed = Fault::Closed("test".into());
+        rig.members[member].faults().fail(Moment::LoadBlob, closed);
+        assert_eq!(read(&rig, 1, serial).await, text);
+    }
+    rig.same_histories();
+    let missing = rig.array.load_blob(Oid(1), second.next()).await;
+    assert!(missing.unwrap_err().to_string().contains("no object"));
+}
+
+#[tokio::test]
+async fn a_blob_that_one_member_does_not_have_is_asked_of_the_others() {
+    let rig = Rig::new().await;
+    let tid = commit_blob(&rig, 1, Tid::ZERO, "one").await;
+    for member in &rig.members[..2] {
+        member.tamper(|history| history[0].records[0].blob = None);
+    }
+    assert_eq!(read(&rig, 1, tid).await, "one");
+    assert_eq!(rig.array.report().state, ArrayState::Optimal);
+}
+
+#[tokio::test]
+async fn who_asks_for_the_same_blob_waits_for_the_same_and_may_leave() {
+    let rig = Rig::new().await;
+    let tid = commit_blob(&rig, 1, Tid::ZERO, "one").await;
+    let gates: Vec<_> = rig
+        .members
+        .iter()
+        .map(|m| m.faults().hold(Moment::LoadBlob))
+        .collect();
+    let mut leaves = Box::pin(rig.array.load_blob(Oid(1), tid));
+    assert!(futures_util::poll!(&mut leaves).is_pending());
+    let loads = async { tokio::join!(read(&rig, 1, tid), read(&rig, 1, tid)) };
+    let others = async {
+        // The one who fetches leaves, and another goes on.
+        drop(leaves);
+        drop(gates);
+    };
+    let ((one, two), ()) = tokio::join!(loads, others);
+    assert_eq!((one.as_str(), two.as_str()), ("one", "one"));
+    for member in &rig.members {
+        let closed = Fault::Closed("test".into());
+        member.faults().fail(Moment::LoadBlob, closed);
+    }
+    assert_eq!(read(&rig, 1, tid).await, "one", "it was kept");
+}
+
+#[tokio::test]
+async fn a_blob_that_takes_long_is_waited_for_while_its_member_answers() {
+    let rig = Rig::with(|options| options.member_timeout = Duration::from_millis(50)).await;
+    let tid = commit_blob(&rig, 1, Tid::ZERO, "one").await;
+    let gates: Vec<_> = rig
+        .members
+        .iter()
+        .map(|m| m.faults().hold(Moment::LoadBlob))
+        .collect();
+    let released = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        drop(gates);
+    };
+    let (text, ()) = tokio::join!(read(&rig, 1, tid), released);
+    assert_eq!(text, "one");
+    assert_eq!(rig.array.report().state, ArrayState::Optimal);
+}
+
+#[tokio::test]
+async fn without_blobs_in_every_member_there_are_none() {
+    let rig = Rig::of(MemoryOpener::without_blobs, |_| {}).await;
+    assert!(!rig.array.capabilities().blobs);
+    let ops = both(1, Tid::ZERO, blob(&rig.folder, "one"));
+    let refused = commit_ops(&rig.array, ops).await.unwrap_err();
+    assert_eq!(refused.to_string(), "this storage does not support blobs");
+    assert_eq!(rig.array.report().state, ArrayState::Optimal);
+}
+
+#[tokio::test]
+async fn a_shared_folder_has_the_file_before_the_finish_and_not_after_an_abort() {
+    for with_members in [false, true] {
+        let rig = Rig::with(shared(with_members)).await;
+        let mut transaction = rig.array.begin(TxnMeta::default(), None).await.unwrap();
+        for op in both(1, Tid::ZERO, blob(&rig.folder, "one")) {
+            transaction.store(op).await.unwrap();
+        }
+        let Vote::Ready(voted) = transaction.vote().await.unwrap() else {
+            panic!("a conflict")
+        };
+        let tid = voted.tid().unwrap();
+        let found = folder(&rig).find(Oid(1), tid).unwrap().unwrap();
+        assert_eq!(content(&found), "one");
+        drop(voted);
+        let gone = async {
+            while folder(&rig).find(Oid(1), tid).unwrap().is_some() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), gone)
+            .await
+            .unwrap();
+        let tid = commit_blob(&rig, 1, Tid::ZERO, "two").await;
+        assert!(folder(&rig).find(Oid(1), tid).unwrap().is_some());
+        let loaded = rig.array.load_blob(Oid(1), tid).await.unwrap();
+        assert!(loaded.path().starts_with(rig.folder.path().join("shared")));
+        let theirs = held(&rig.members[0]);
+        assert_eq!(theirs.len(), usize::from(!with_members), "{theirs:?}");
+        rig.same_histories();
+    }
+}
+
+#[tokio::test]
+async fn an_undone_blob_is_in_the_shared_folder_as_well() {
+    let rig = Rig::with(shared(false)).await;
+    let first = commit_blob(&rig, 1, Tid::ZERO, "one").await;
+    let second = commit_blob(&rig, 1, first, "two").await;
+    let third = commit_blob(&rig, 1, second, "three").await;
+    let undo = vec![Op::Undo { tid: third }, Op::Undo { tid: second }];
+    let undone = commit_ops(&rig.array, undo).await.unwrap();
+    let found = folder(&rig).find(Oid(1), undone).unwrap().unwrap();
+    assert_eq!(content(&found), "one");
+    let undo = vec![Op::Undo { tid: undone }];
+    let again = commit_ops(&rig.array, undo).await.unwrap();
+    assert_eq!(
+        content(&folder(&rig).find(Oid(1), again).unwrap().unwrap()),
+        "three"
+    );
+    assert_eq!(held(&rig.members[0]).last().unwrap().1, "three");
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_opened_is_told_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options(&folder);
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    options.shared_blobs = Some(SharedBlobs {
+        folder: folder.path().join("file"),
+        with_members: false,
+    });
+    let record = Arc::new(FileRecord::new(folder.path().join("membership.json")));
+    let started = Array::start(options, Vec::new(), record, Arc::new(|_| {})).await;
+    let Err(error) = started else {
+        panic!("it starts")
+    };
+    assert!(
+        error.to_string().contains("the folder of shared blobs"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_file_member_with_blobs_of_its_own_does_not_fit_a_folder_of_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |with_members| {
+        let folder = folder.path().join("shared");
+        Blobs::open(Some(&SharedBlobs {
+            folder,
+            with_members,
+        }))
+        .unwrap()
+    };
+    let description = |kind| Description {
+        kind,
+        location: "Data.fs".into(),
+    };
+    let can = |blobs| Capabilities {
+        pipelined: true,
+        rewind: true,
+        undo: true,
+        blobs,
+        pack: true,
+        shared: false,
+        read_only: false,
+    };
+    let all = open(true);
+    let reason = all
+        .misfit(&description("file"), can(true))
+        .unwrap()
+        .to_string();
+    assert!(
+        reason.contains("blobs would be missing from its copy"),
+        "{reason}"
+    );
+    assert!(all.misfit(&description("file"), can(false)).is_none());
+    assert!(all.misfit(&description("zeo"), can(true)).is_none());
+    assert!(
+        open(false)
+            .misfit(&description("file"), can(true))
+            .is_none()
+    );
+}
+
+#[tokio::test]
+async fn a_recovery_copies_the_files_of_blobs() {
+    let rig = Rig::new().await;
+    let mut serial = commit_blob(&rig, 1, Tid::ZERO, "0").await;
+    rig.array.disable("c").unwrap();
+    for n in 1..20 {
+        serial = commit_blob(&rig, 1, serial, &n.to_string()).await;
+        commit_blob(&rig, 100 + n, Tid::ZERO, "other").await;
+    }
+    let undo = vec![Op::Undo { tid: serial }];
+    commit_ops(&rig.array, undo).await.unwrap();
+    rig.array.recover("c", Strategy::Verify, None).unwrap();
+    rig.optimal().await;
+    assert_eq!(held(&rig.members[2]), held(&rig.members[0]));
+    assert_eq!(held(&rig.members[2]).last().unwrap().1, "18");
+    rig.same_histories();
+}
+
+#[tokio::test]
+async fn a_blob_that_differs_or_is_missing_is_found_and_mended() {
+    for spoiled in [None, Some("twa"), Some("two and more")] {
+        let rig = Rig::new().await;
+        let first = commit_blob(&rig, 1, Tid::ZERO, "one").await;
+        commit_blob(&rig, 1, first, "two").await;
+        rig.array.disable("c").unwrap();
+        let spoiled = spoiled.map(|text| blob(&rig.folder, text));
+        rig.members[2].tamper(|history| history[1].records[0].blob = spoiled);
+        rig.array.recover("c", Strategy::Verify, None).unwrap();
+        rig.optimal().await;
+        assert_eq!(held(&rig.members[2]), held(&rig.members[0]));
+    }
+}
+
+#[tokio::test]
+async fn a_blob_that_the_array_has_lost_is_no_reason_to_fail_but_is_said() {
+    let rig = Rig::new().await;
+    let first = commit_blob(&rig, 1, Tid::ZERO, "one").await;
+    rig.array.disable("c").unwrap();
+    commit_blob(&rig, 1, first, "two").await;
+    for member in &rig.members[..2] {
+        member.tamper(|history| history[1].records[0].blob = None);
+    }
+    rig.array.recover("c", Strategy::Verify, None).unwrap();
+    rig.optimal().await;
+    rig.same_histories();
+    assert_eq!(rig.heard("blobs-missing"), 1);
+}
+
+#[tokio::test]
+async fn a_copy_without_a_place_for_blobs_is_not_taken_for_one() {
+    let mut rig = Rig::new().await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    rig.array.disable("c").unwrap();
+    commit_blob(&rig, 2, Tid::ZERO, "two").await;
+    commit(&rig.array, 1, first, "three").await.unwrap();
+    rig.array.shutdown(Duration::from_secs(5)).await.unwrap();
+    let poor = rig.members[2].clone().without_blobs();
+    rig.members[2] = poor;
+    (rig.array, rig.notices) = start(options(&rig.folder), &rig.members, &rig.folder).await;
+    rig.until("it serves", |report| report.serving == Serving::Yes)
+        .await;
+    rig.array.recover("c", Strategy::Missing, None).unwrap();
+    rig.until("it says why not", |report| {
+        let failed = report.recovery.as_ref().map(|recovery| &recovery.outcome);
+        matches!(failed, Some(RecoveryOutcome::Failed { reason, next: Some(next) })
+            if reason.contains("has no place to keep them") && next.contains("blob directory"))
+    })
+    .await;
+    assert!(rig.member("c").needs_operator);
+}
+
+#[tokio::test]
+async fn where_everything_shares_the_folder_a_recovery_copies_records_only() {
+    let rig = Rig::with(shared(true)).await;
+    rig.array.disable("c").unwrap();
+    let tid = commit_blob(&rig, 1, Tid::ZERO, "one").await;
+    rig.array.recover("c", Strategy::Verify, None).unwrap();
+    rig.optimal().await;
+    rig.same_histories();
+    assert!(held(&rig.members[2]).is_empty());
+    assert_eq!(read(&rig, 1, tid).await, "one");
+}

@@ -1,0 +1,88 @@
+//! Commits, their clients, and the membership record.
+
+use super::*;
+
+#[tokio::test]
+async fn a_client_that_holds_the_lock_too_long_loses_it() {
+    let rig = Rig::with(|options| options.transaction_timeout = Duration::from_millis(100)).await;
+    let mut transaction = rig.array.begin(TxnMeta::default(), None).await.unwrap();
+    let data = Bytes::from_static(b"slow").into();
+    transaction
+        .store(Op::Store {
+            oid: Oid(1),
+            serial: Tid::ZERO,
+            data,
+        })
+        .await
+        .unwrap();
+    let Vote::Ready(voted) = transaction.vote().await.unwrap() else {
+        panic!("a conflict")
+    };
+    let quick = commit(&rig.array, 1, Tid::ZERO, "quick").await.unwrap();
+    let error = voted.finish().await.unwrap_err();
+    assert!(error.to_string().contains("too late"), "{error}");
+    assert_eq!(
+        load(&rig.array, 1).await,
+        (Bytes::from_static(b"quick"), quick)
+    );
+    rig.same_histories();
+}
+
+#[tokio::test]
+async fn no_transaction_is_acknowledged_before_the_record_of_a_loss_is_durable() {
+    let rig = Rig::new().await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    // The record cannot be replaced any more.
+    let record = rig.folder.path().join("membership.json");
+    std::fs::remove_file(&record).unwrap();
+    std::fs::create_dir(&record).unwrap();
+    rig.members[1]
+        .faults()
+        .fail(Moment::Vote, Fault::Closed("test".into()));
+    let error = commit(&rig.array, 1, first, "two").await.unwrap_err();
+    assert!(error.to_string().contains("membership record"), "{error}");
+    assert_eq!(load(&rig.array, 1).await.1, first);
+    assert_eq!(rig.members[0].transactions().len(), 1, "a clean abort");
+    std::fs::remove_dir(&record).unwrap();
+    rig.members[1].faults().clear();
+    rig.optimal().await;
+    commit(&rig.array, 1, first, "two").await.unwrap();
+    rig.same_histories();
+}
+
+#[tokio::test]
+async fn a_transaction_of_unknown_outcome_that_comes_true_is_told_to_everybody() {
+    let rig = Rig::with(|options| options.transaction_timeout = Duration::from_millis(300)).await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    assert_eq!(load(&rig.array, 1).await.1, first, "it is in the cache now");
+    let mut heard = rig.array.subscribe();
+    rig.break_record(true);
+    rig.members[1]
+        .faults()
+        .fail_once(Moment::Finish, Fault::Closed("test".into()));
+    let error = commit(&rig.array, 1, first, "two").await.unwrap_err();
+    assert!(error.to_string().contains("outcome is unknown"), "{error}");
+    assert_eq!(load(&rig.array, 1).await.1, first, "not acknowledged yet");
+    assert_eq!(rig.heard("record-failed"), 1, "said once");
+    rig.break_record(false);
+    rig.until("it came true", |report| report.head > first)
+        .await;
+    assert_eq!(load(&rig.array, 1).await.0, "two");
+    assert_eq!(&*heard.next().await.unwrap().oids, [Oid(1)]);
+    assert!(rig.array.0.look(|core| core.live.is_empty()));
+}
+
+#[tokio::test]
+async fn clients_that_leave_leave_nothing_behind() {
+    let rig = Rig::new().await;
+    let gate = rig.members[0].faults().hold(Moment::Vote);
+    for _ in 0..5 {
+        let waiting = commit(&rig.array, 1, Tid::ZERO, "nobody waits for it");
+        let left = tokio::time::timeout(Duration::from_millis(5), waiting).await;
+        assert!(left.is_err());
+    }
+    rig.members[0].faults().clear();
+    gate.release();
+    commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    assert!(rig.array.0.look(|core| core.live.is_empty()));
+}

@@ -1,0 +1,213 @@
+//! Packing the members of an array.
+
+use super::*;
+use crate::storage::Value;
+
+const FAR: f64 = 4e9;
+
+fn outcomes(rig: &Rig) -> Vec<PackOutcome> {
+    let report = rig.array.pack_report().unwrap();
+    report
+        .members
+        .into_iter()
+        .map(|member| member.outcome)
+        .collect()
+}
+
+async fn ended(rig: &Rig) -> Vec<PackOutcome> {
+    rig.until("the pack has ended", |_| {
+        rig.array
+            .pack_report()
+            .is_some_and(|pack| pack.ended.is_some())
+    })
+    .await;
+    outcomes(rig)
+}
+
+async fn two_revisions(rig: &Rig) -> (Tid, Tid) {
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    let second = commit(&rig.array, 1, first, "two").await.unwrap();
+    (first, second)
+}
+
+#[tokio::test]
+async fn a_client_packs_every_member() {
+    let rig = Rig::new().await;
+    assert!(rig.array.capabilities().pack);
+    let (first, second) = two_revisions(&rig).await;
+    rig.array.pack(FAR).await.unwrap();
+    assert_eq!(
+        outcomes(&rig),
+        [PackOutcome::Done, PackOutcome::Done, PackOutcome::Done]
+    );
+    assert!(rig.array.load_serial(Oid(1), first).await.is_err());
+    assert_eq!(load(&rig.array, 1).await.1, second);
+    commit(&rig.array, 1, second, "three").await.unwrap();
+    rig.same_histories();
+    assert_eq!((rig.heard("pack-started"), rig.heard("pack-done")), (1, 1));
+}
+
+#[tokio::test]
+async fn packing_and_recovering_exclude_each_other() {
+    let rig = Rig::new().await;
+    let (_, second) = two_revisions(&rig).await;
+    rig.array.disable("c").unwrap();
+    let gate = rig.members[0].faults().hold(Moment::Pack);
+    rig.array.start_pack(FAR).unwrap();
+    gate.reached().await;
+    let refused = rig.array.recover("c", Strategy::Missing, None).unwrap_err();
+    assert_eq!(refused.to_string(), "main is being packed");
+    let refused = rig.array.start_pack(FAR).unwrap_err();
+    assert_eq!(refused.to_string(), "main is being packed");
+    let third = commit(&rig.array, 1, second, "three").await.unwrap();
+    // Some could undo it and some could not any more.
+    let undo = vec![Op::Undo { tid: third }];
+    let refused = commit_ops(&rig.array, undo).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("undo is disabled"),
+        "{refused}"
+    );
+    let refused = rig.array.undo_info(0, -20, &Value::None).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("undo is disabled"),
+        "{refused}"
+    );
+    gate.release();
+    assert_eq!(ended(&rig).await, [PackOutcome::Done, PackOutcome::Done]);
+
+    let gate = rig.members[2].faults().hold(Moment::Restore);
+    rig.array.recover("c", Strategy::Rebuild, None).unwrap();
+    let refused = rig.array.start_pack(FAR).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "c is being recovered, or waits for it, and nothing is packed meanwhile"
+    );
+    drop(gate);
+    rig.optimal().await;
+    rig.same_histories();
+    let undo = vec![Op::Undo { tid: third }];
+    commit_ops(&rig.array, undo).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_member_may_pack_for_longer_than_any_timeout() {
+    let rig = Rig::with(|options| options.member_timeout = Duration::from_millis(50)).await;
+    let (_, second) = two_revisions(&rig).await;
+    let gate = rig.members[1].faults().hold(Moment::Pack);
+    rig.array.start_pack(FAR).unwrap();
+    gate.reached().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    commit(&rig.array, 1, second, "three").await.unwrap();
+    assert_eq!(rig.array.report().state, ArrayState::Optimal);
+    gate.release();
+    assert_eq!(ended(&rig).await, vec![PackOutcome::Done; 3]);
+    assert_eq!(rig.heard("member-degraded"), 0);
+}
+
+#[tokio::test]
+async fn who_is_lost_or_packs_already_is_left_out_and_the_others_are_packed() {
+    let rig = Rig::with(|options| options.auto_recover = false).await;
+    two_revisions(&rig).await;
+    // Another daemon has asked a to pack.
+    let gate = rig.members[0].faults().hold(Moment::Pack);
+    let view = rig.array.0.view();
+    let storage = Arc::clone(&view.readers[0].storage);
+    let mut other = storage.pack(FAR);
+    assert!(futures_util::poll!(&mut other).is_pending());
+    let lost = Fault::Closed("cable cut".into());
+    rig.members[1].faults().fail(Moment::Pack, lost.clone());
+    rig.members[1].faults().fail(Moment::Ask, lost);
+    rig.array.start_pack(FAR).unwrap();
+    let outcomes = ended(&rig).await;
+    assert!(
+        matches!(&outcomes[0], PackOutcome::Skipped(why) if why.contains("Already packing")),
+        "{outcomes:?}"
+    );
+    assert!(
+        matches!(&outcomes[1], PackOutcome::Failed(why) if why.contains("cable cut")),
+        "{outcomes:?}"
+    );
+    assert_eq!(outcomes[2], PackOutcome::Done);
+    assert_eq!(rig.member("a").state, MemberState::Optimal);
+    assert_eq!(rig.member("b").state, MemberState::Degraded);
+    gate.release();
+    other.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pack_without_room_is_no_failure_of_its_member() {
+    let rig = Rig::new().await;
+    two_revisions(&rig).await;
+    for member in &rig.members {
+        let what = "test".into();
+        member.faults().fail(Moment::Pack, Fault::DiskFull { what });
+    }
+    let error = rig.array.pack(FAR).await.unwrap_err();
+    assert!(
+        error.to_string().contains("no member was packed"),
+        "{error}"
+    );
+    assert_eq!(rig.array.report().state, ArrayState::Optimal);
+}
+
+#[tokio::test]
+async fn a_pack_is_cancelled_between_members() {
+    let rig = Rig::new().await;
+    two_revisions(&rig).await;
+    let gate = rig.members[0].faults().hold(Moment::Pack);
+    rig.array.start_pack(FAR).unwrap();
+    gate.reached().await;
+    rig.array.cancel_pack().unwrap();
+    gate.release();
+    let outcomes = ended(&rig).await;
+    assert_eq!(outcomes[0], PackOutcome::Done);
+    assert_eq!(outcomes[1..], [PackOutcome::Waiting, PackOutcome::Waiting]);
+    assert!(rig.array.pack_report().unwrap().cancelled);
+    assert!(rig.array.cancel_pack().is_err());
+    assert!(rig.array.start_pack(f64::NAN).is_err());
+    // What is packed differently is the same history.
+    rig.array.disable("c").unwrap();
+    rig.array.recover("c", Strategy::Verify, None).unwrap();
+    rig.optimal().await;
+}
+
+#[tokio::test]
+async fn who_comes_back_while_members_are_packed_is_recovered_afterwards() {
+    let rig = Rig::new().await;
+    let (_, second) = two_revisions(&rig).await;
+    let gate = rig.members[0].faults().hold(Moment::Pack);
+    rig.array.start_pack(FAR).unwrap();
+    gate.reached().await;
+    let closed = Fault::Closed("test".into());
+    rig.members[2].faults().fail_once(Moment::Vote, closed);
+    commit(&rig.array, 1, second, "three").await.unwrap();
+    rig.until("c is open again", |_| {
+        rig.member("c").last_tid == Some(second)
+    })
+    .await;
+    assert_eq!(rig.member("c").state, MemberState::Degraded);
+    gate.release();
+    let outcomes = ended(&rig).await;
+    assert!(
+        matches!(outcomes[2], PackOutcome::Skipped(_)),
+        "{outcomes:?}"
+    );
+    rig.optimal().await;
+    assert_eq!(rig.heard("recovery-failed"), 0);
+}
+
+#[tokio::test]
+async fn what_only_some_can_undo_any_more_is_not_undone_and_degrades_nobody() {
+    let rig = Rig::with(|options| options.auto_recover = false).await;
+    let (_, second) = two_revisions(&rig).await;
+    let what = "test".into();
+    rig.members[2]
+        .faults()
+        .fail(Moment::Pack, Fault::DiskFull { what });
+    rig.array.pack(FAR).await.unwrap();
+    let undo = vec![Op::Undo { tid: second }];
+    let refused = commit_ops(&rig.array, undo).await.unwrap_err();
+    assert!(refused.to_string().contains("cannot undo"), "{refused}");
+    assert_eq!(rig.array.report().state, ArrayState::Optimal);
+    commit(&rig.array, 1, second, "three").await.unwrap();
+}

@@ -1,0 +1,80 @@
+//! Loads while members fail or differ.
+
+use super::*;
+
+#[tokio::test]
+async fn a_read_that_fails_on_one_member_is_answered_by_another() {
+    let rig = Rig::with(|options| options.cache_bytes = 0).await;
+    for oid in 0..3u64 {
+        commit(&rig.array, oid << 12, Tid::ZERO, "data")
+            .await
+            .unwrap();
+    }
+    rig.members[1]
+        .faults()
+        .fail(Moment::Load, Fault::Damaged("test".into()));
+    for oid in 0..3u64 {
+        assert_eq!(load(&rig.array, oid << 12).await.0, "data");
+    }
+    assert_eq!(rig.member("b").state, MemberState::Degraded);
+    assert!(rig.member("b").reason.unwrap().contains("damaged: test"));
+}
+
+#[tokio::test]
+async fn what_one_member_has_packed_away_is_asked_of_the_others() {
+    let rig = Rig::with(|options| options.cache_bytes = 0).await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    let second = commit(&rig.array, 1, first, "two").await.unwrap();
+    rig.members[0].tamper(|history| drop(history.remove(0)));
+    for _ in 0..3 {
+        let old = rig.array.load_before(Oid(1), second).await.unwrap();
+        assert_eq!(old.map(|old| old.tid), Some(first));
+        assert_eq!(rig.array.load_serial(Oid(1), first).await.unwrap(), "one");
+    }
+    let missing = rig.array.load_before(Oid(99), Tid::MAX).await.unwrap_err();
+    assert!(missing.to_string().contains("no object"), "{missing}");
+    assert_eq!(rig.array.report().state, ArrayState::Optimal);
+}
+
+#[tokio::test]
+async fn one_bad_record_of_the_last_copy_takes_nothing_else_away() {
+    let rig = Rig::with(|options| options.cache_bytes = 0).await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    rig.array.disable("b").unwrap();
+    rig.array.disable("c").unwrap();
+    rig.members[0]
+        .faults()
+        .fail_once(Moment::Load, Fault::Damaged("test".into()));
+    assert!(load_error(&rig.array).await.contains("damaged"));
+    assert_eq!(load(&rig.array, 1).await.1, first);
+    assert_eq!(rig.array.report().serving, Serving::Yes);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_told_of_a_transaction_never_reads_from_before_it() {
+    let rig = Rig::new().await;
+    let mut told = rig.array.subscribe();
+    let reader = rig.array.clone();
+    let reading = async move {
+        while let Ok(committed) = told.next().await {
+            let loaded = reader.load_before(Oid(1), committed.tid.next()).await;
+            assert_eq!(loaded.unwrap().unwrap().tid, committed.tid);
+        }
+    };
+    let reads = rig.array.clone();
+    let writing = async move {
+        let mut serial = Tid::ZERO;
+        for n in 0..300 {
+            serial = commit(&reads, 1, serial, &n.to_string()).await.unwrap();
+        }
+        reads.shutdown(Duration::from_secs(5)).await.unwrap();
+    };
+    let tasks = crate::task::Tasks::new("test");
+    let (done, ended) = tokio::sync::oneshot::channel();
+    tasks.spawn("reader", async move {
+        reading.await;
+        done.send(()).unwrap();
+    });
+    writing.await;
+    ended.await.expect("the reader met no old revision");
+}

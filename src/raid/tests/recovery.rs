@@ -1,0 +1,248 @@
+//! Recoveries.
+
+use super::*;
+
+#[tokio::test]
+async fn a_copy_with_transactions_of_its_own_is_rebuilt_only_when_asked() {
+    let rig = Rig::new().await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    rig.array.disable("b").unwrap();
+    commit(&rig.array, 1, first, "two").await.unwrap();
+    rig.members[1].tamper(|history| {
+        let mut own = history.last().unwrap().clone();
+        own.tid = Tid(own.tid.0 + 1);
+        own.meta.description = Bytes::from_static(b"nobody knows me");
+        history.push(own);
+    });
+    let found = rig.array.analyse("b").await.unwrap().finding;
+    let Finding::Diverged {
+        common,
+        only_here,
+        only_here_count,
+        ..
+    } = found
+    else {
+        panic!("{found:?}")
+    };
+    assert_eq!((common, only_here_count), (Some(first), 1));
+    assert_eq!(only_here[0].description, "nobody knows me");
+    rig.array.recover("b", Strategy::Missing, None).unwrap();
+    rig.until("it fails", |report| {
+        matches!(&report.recovery, Some(RecoveryReport { outcome: RecoveryOutcome::Failed { reason, .. }, .. })
+            if reason.contains("it has to be rebuilt"))
+    })
+    .await;
+    rig.until("b waits", |_| rig.member("b").needs_operator)
+        .await;
+    rig.array.recover("b", Strategy::Rebuild, None).unwrap();
+    rig.optimal().await;
+    rig.same_histories();
+}
+
+#[tokio::test]
+async fn a_recovery_runs_beside_commits_and_ends_level() {
+    let rig = Rig::new().await;
+    let mut serial = commit(&rig.array, 1, Tid::ZERO, "0").await.unwrap();
+    rig.array.disable("c").unwrap();
+    for n in 0..200 {
+        serial = commit(&rig.array, 1, serial, &n.to_string()).await.unwrap();
+    }
+    rig.array.recover("c", Strategy::Verify, None).unwrap();
+    while rig.array.report().state != ArrayState::Optimal {
+        serial = commit(&rig.array, 1, serial, "meanwhile").await.unwrap();
+    }
+    rig.same_histories();
+    rig.until("the recovery has ended", |report| {
+        report
+            .recovery
+            .as_ref()
+            .is_some_and(|recovery| recovery.outcome == RecoveryOutcome::Done)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_recovery_can_be_slowed_and_cancelled_and_goes_on_where_it_was() {
+    let rig = Rig::new().await;
+    let mut serial = Tid::ZERO;
+    rig.array.disable("c").unwrap();
+    let big = "x".repeat(400_000);
+    for _ in 0..60 {
+        serial = commit(&rig.array, 1, serial, &big).await.unwrap();
+    }
+    let slow = Rate {
+        bytes_per_second: Some(1),
+        ..Rate::UNLIMITED
+    };
+    rig.array
+        .recover("c", Strategy::Missing, Some(slow))
+        .unwrap();
+    rig.until("it copies", |report| {
+        report
+            .recovery
+            .as_ref()
+            .is_some_and(|recovery| recovery.progress.done.bytes > 0)
+    })
+    .await;
+    rig.array.cancel_recovery().unwrap();
+    rig.until("it is cancelled", |report| {
+        report
+            .recovery
+            .as_ref()
+            .is_some_and(|r| r.outcome == RecoveryOutcome::Cancelled)
+    })
+    .await;
+    assert!(rig.member("c").needs_operator, "an operator's word is kept");
+    let copied = rig.members[2].transactions().len();
+    assert!(0 < copied && copied < 60, "{copied} copied");
+    rig.array
+        .recover("c", Strategy::Missing, Some(slow))
+        .unwrap();
+    rig.until("it runs", |report| {
+        report
+            .recovery
+            .as_ref()
+            .is_some_and(|r| r.progress.phase == "copy")
+    })
+    .await;
+    rig.array.set_recovery_rate(Rate::UNLIMITED).unwrap();
+    rig.optimal().await;
+    rig.same_histories();
+}
+
+#[tokio::test]
+async fn a_recovery_goes_on_from_another_source_where_one_fails() {
+    let rig = Rig::new().await;
+    let mut serial = Tid::ZERO;
+    rig.array.disable("c").unwrap();
+    for n in 0..5 {
+        serial = commit(&rig.array, 1, serial, &n.to_string()).await.unwrap();
+    }
+    rig.members[0]
+        .faults()
+        .fail_after(3, Moment::Iterate, Fault::Closed("test".into()));
+    rig.array.recover("c", Strategy::Missing, None).unwrap();
+    rig.optimal().await;
+    rig.same_histories();
+    assert!(rig.heard("member-degraded") >= 2, "a was taken out");
+    assert_eq!(rig.heard("recovery-failed"), 0);
+}
+
+#[tokio::test]
+async fn a_target_that_fails_is_opened_again_and_recovered_later() {
+    let rig = Rig::new().await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    rig.array.disable("c").unwrap();
+    commit(&rig.array, 1, first, "two").await.unwrap();
+    rig.members[2].faults().fail_once(
+        Moment::Restore,
+        Fault::DiskFull {
+            what: "test".into(),
+        },
+    );
+    rig.array.recover("c", Strategy::Missing, None).unwrap();
+    rig.until("it fails", |_| rig.heard("recovery-failed") == 1)
+        .await;
+    rig.optimal().await;
+    rig.same_histories();
+    assert!(rig.member("c").faults > 0);
+}
+
+#[tokio::test]
+async fn a_copy_that_could_not_be_read_in_one_place_is_compared_and_mended() {
+    let rig = Rig::with(|options| options.cache_bytes = 0).await;
+    let mut serial = Tid::ZERO;
+    for n in 0..5 {
+        serial = commit(&rig.array, 1, serial, &n.to_string()).await.unwrap();
+    }
+    rig.members[0].tamper(|history| {
+        history[2].records[0].data = crate::zodb::RecordData::Gone;
+    });
+    rig.members[0]
+        .faults()
+        .fail_once(Moment::Load, Fault::Damaged("test".into()));
+    assert_eq!(load(&rig.array, 1).await.1, serial);
+    rig.until("it is verified", |report| {
+        report.recovery.as_ref().is_some_and(|recovery| {
+            recovery.strategy == Strategy::Verify && recovery.outcome == RecoveryOutcome::Done
+        })
+    })
+    .await;
+    rig.optimal().await;
+    rig.same_histories();
+}
+
+#[tokio::test]
+async fn what_was_never_acknowledged_is_cut_without_an_operator() {
+    let rig = Rig::new().await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    rig.array.disable("c").unwrap();
+    // Both fail in the same finish: a keeps the transaction, b, the last, does not.
+    let closed = || Fault::Closed("test".into());
+    rig.members[0]
+        .faults()
+        .fail_once(Moment::Finished, closed());
+    let gate = rig.members[1].faults().hold(Moment::Finish);
+    rig.members[1].faults().fail_once(Moment::Finish, closed());
+    let committing = commit(&rig.array, 1, first, "two");
+    let released = async {
+        rig.until("a is out", |_| {
+            rig.member("a").state == MemberState::Degraded
+        })
+        .await;
+        gate.release();
+    };
+    let (outcome, ()) = tokio::join!(committing, released);
+    outcome.unwrap_err();
+    rig.until("it serves", |report| report.serving == Serving::Yes)
+        .await;
+    let other = commit(&rig.array, 1, first, "another two").await.unwrap();
+    rig.until("a is back", |_| {
+        rig.member("a").state == MemberState::Optimal
+    })
+    .await;
+    assert_eq!(load(&rig.array, 1).await.1, other);
+    assert_eq!(
+        plain(&rig.members[0].transactions()),
+        plain(&rig.members[1].transactions())
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rebuild_that_fails_is_tried_again_as_one() {
+    let rig = Rig::new().await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    rig.array.disable("c").unwrap();
+    commit(&rig.array, 1, first, "two").await.unwrap();
+    let closed = Fault::Closed("test".into());
+    rig.members[2].faults().fail_once(Moment::Restore, closed);
+    rig.array.recover("c", Strategy::Rebuild, None).unwrap();
+    rig.until("it fails", |_| rig.heard("recovery-failed") == 1)
+        .await;
+    rig.optimal().await;
+    let recovery = rig.array.report().recovery.unwrap();
+    assert_eq!((recovery.id, recovery.strategy), (2, Strategy::Rebuild));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_member_lacks_is_known_after_a_restart_too() {
+    let mut rig = Rig::new().await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    rig.members[2]
+        .faults()
+        .fail(Moment::Open, Fault::Unreachable("power is off".into()));
+    rig.members[2]
+        .faults()
+        .fail(Moment::Vote, Fault::Unreachable("power is off".into()));
+    let second = commit(&rig.array, 1, first, "two").await.unwrap();
+    commit(&rig.array, 1, second, "three").await.unwrap();
+    rig.array.shutdown(Duration::from_secs(5)).await.unwrap();
+    rig.members[2].faults().clear();
+    let mut options = options(&rig.folder);
+    options.auto_recover = false;
+    (rig.array, rig.notices) = start(options, &rig.members, &rig.folder).await;
+    rig.until("it is measured", |_| {
+        rig.member("c").lag.is_some_and(|lag| lag.transactions == 2)
+    })
+    .await;
+}

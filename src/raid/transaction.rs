@@ -1,0 +1,205 @@
+//! A transaction of the array: collected, voted by the members, finished by them.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::blobs::Placed;
+use super::buffer::Buffer;
+use super::controller::{CommitId, VoteReply};
+use super::runner::{Ballots, Runner};
+use crate::storage::{
+    Answer, Capabilities, Fault, Finishing, Result, Transaction, TxnToken, Vote, Voted,
+};
+use crate::zodb::{Blob, Oid, Op, Tid, TxnMeta};
+
+/// Tells the controller when a transaction is dropped before its end.
+struct Guard {
+    runner: Arc<Runner>,
+    commit: CommitId,
+    /// It was asked to vote, so the controller knows it.
+    known: bool,
+}
+
+impl Guard {
+    fn new(runner: Arc<Runner>) -> Self {
+        let commit = runner.new_commit_id();
+        Guard {
+            runner,
+            commit,
+            known: false,
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.known {
+            self.runner.gone(self.commit);
+        }
+    }
+}
+
+pub(super) struct ArrayTransaction {
+    guard: Guard,
+    token: TxnToken,
+    meta: TxnMeta,
+    wanted: Option<Tid>,
+    buffer: Buffer,
+    can: Capabilities,
+    /// The files of its blobs that are ready to be placed in the shared folder.
+    staged: Vec<(Oid, Blob)>,
+}
+
+impl ArrayTransaction {
+    /// A transaction that no member knows of before its vote.
+    pub(super) fn new(
+        runner: &Arc<Runner>,
+        meta: TxnMeta,
+        wanted: Option<Tid>,
+        can: Capabilities,
+    ) -> Self {
+        ArrayTransaction {
+            guard: Guard::new(Arc::clone(runner)),
+            token: TxnToken::new(),
+            meta,
+            wanted,
+            buffer: Buffer::new(runner.options.spool.clone()),
+            can,
+            staged: Vec::new(),
+        }
+    }
+
+    /// What members are sent: where they find the files of blobs by themselves, records only.
+    fn for_members(&self) -> Arc<[Op]> {
+        if !self.guard.runner.blobs.with_members() {
+            return self.buffer.ops().into();
+        }
+        let without_file = |op: &Op| match op.clone() {
+            Op::StoreBlob {
+                oid, serial, data, ..
+            } => Op::Store { oid, serial, data },
+            op => op,
+        };
+        self.buffer.ops().iter().map(without_file).collect()
+    }
+
+    /// Makes the files ready that go into the shared folder, where there is one: what takes long is done
+    /// before anybody waits for this transaction.
+    async fn stage_blobs(&mut self) -> Result<()> {
+        let runner = &self.guard.runner;
+        if !runner.blobs.is_shared() {
+            return Ok(());
+        }
+        let is_staged = |oid: Oid| self.staged.iter().any(|(staged, _)| *staged == oid);
+        let new = self.buffer.blobs().filter(|(oid, _)| !is_staged(*oid));
+        let new = new.collect();
+        let staged = runner.blobs.stage(new).await?;
+        self.staged.extend(staged);
+        Ok(())
+    }
+
+    /// Puts the files of what was voted into the shared folder, where there is one.
+    async fn place_blobs(&self, tid: Tid, resolved: &[Oid]) -> Result<Placed> {
+        let runner = &self.guard.runner;
+        let mut files = Vec::new();
+        if runner.blobs.is_shared() {
+            let undone = self.buffer.undone();
+            if !undone.is_empty() {
+                files = runner.undone_blobs(&undone, resolved).await?;
+            }
+            files.extend(self.staged.iter().cloned());
+        }
+        Ok(runner.blobs.place(tid, files).await?)
+    }
+}
+
+#[async_trait]
+impl Transaction for ArrayTransaction {
+    fn token(&self) -> TxnToken {
+        self.token
+    }
+
+    async fn store(&mut self, op: Op) -> Result<()> {
+        // Members that can and members that cannot would not agree on it.
+        match &op {
+            Op::StoreBlob { .. } if !self.can.blobs => {
+                return Err(Answer::Unsupported("blobs").into());
+            }
+            Op::Undo { .. } if !self.can.undo => return Err(Answer::Unsupported("undo").into()),
+            _ => {}
+        }
+        Ok(self.buffer.push(op).await?)
+    }
+
+    async fn vote(mut self: Box<Self>) -> Result<Vote> {
+        self.stage_blobs().await?;
+        self.guard.known = true;
+        let reply = self.guard.runner.vote(Ballots {
+            commit: self.guard.commit,
+            token: self.token,
+            meta: self.meta.clone(),
+            ops: self.for_members(),
+            oids: self.buffer.oids(),
+            wanted: self.wanted,
+            bytes: self.buffer.bytes(),
+        });
+        match reply.await {
+            Ok(VoteReply::Ready { tid, resolved }) => {
+                let placed = self.place_blobs(tid, &resolved).await?;
+                Ok(Vote::Ready(Box::new(ArrayVoted {
+                    guard: self.guard,
+                    tid,
+                    resolved,
+                    placed,
+                })))
+            }
+            Ok(VoteReply::Conflicts(conflicts)) => {
+                let oids: Vec<Oid> = conflicts.iter().map(|conflict| conflict.oid).collect();
+                self.buffer.drop_stores(&oids);
+                Ok(Vote::Conflicts(self, conflicts))
+            }
+            Ok(VoteReply::No(answer)) => Err(answer.into()),
+            Ok(VoteReply::Fault(fault)) => Err(fault.into()),
+            Err(_) => Err(Fault::Timeout {
+                what: "the client between vote and finish",
+                after: self.guard.runner.options.transaction_timeout,
+            }
+            .into()),
+        }
+    }
+}
+
+struct ArrayVoted {
+    guard: Guard,
+    tid: Tid,
+    resolved: Vec<Oid>,
+    placed: Placed,
+}
+
+impl Voted for ArrayVoted {
+    fn tid(&self) -> Option<Tid> {
+        Some(self.tid)
+    }
+
+    fn resolved(&self) -> &[Oid] {
+        &self.resolved
+    }
+
+    fn finish(mut self: Box<Self>) -> Finishing {
+        // From here on it is finished, whoever goes away.
+        self.guard.known = false;
+        let kept = self.placed.keep();
+        let reply = self.guard.runner.finish(self.guard.commit);
+        Box::pin(async move {
+            match reply.await {
+                Ok(Ok(tid)) => {
+                    kept.make_sure().await;
+                    Ok(tid)
+                }
+                Ok(Err(fault)) => Err(fault.into()),
+                Err(_) => Err(Fault::Closed("the daemon is shutting down".into()).into()),
+            }
+        })
+    }
+}

@@ -1,0 +1,207 @@
+//! The calls of a transaction that bring a blob: `storeBlobStart`, `storeBlobChunk`, `storeBlobEnd`, and
+//! `storeBlobShared` for a file that the client has put where both can reach it.
+//!
+//! A client uploads one blob at a time. What cannot be done is told by the vote, as of every one-way
+//! call; the rest of the upload is then passed over. An upload belongs to its open transaction and goes
+//! with it.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use super::upload::{self, Upload};
+use super::{Failed, Open, Outcome, State, Surroundings, Work, store, wrong};
+use crate::wire::{Reply, TxnId, WireError};
+use crate::zodb::{Answer, Blob, Conflict, Oid, Op, Payload, Tid};
+
+/// The record of a blob, as the last call of an upload brings it.
+pub(in crate::server) struct BlobRecord {
+    pub(in crate::server) txn: TxnId,
+    pub(in crate::server) oid: Oid,
+    pub(in crate::server) serial: Tid,
+    pub(in crate::server) data: Payload,
+}
+
+/// An upload in hand.
+pub(super) enum Uploading {
+    Writing(Upload),
+    /// The transaction is poisoned already: nobody will ask for it.
+    PassedOver,
+}
+
+/// The blobs of an open transaction.
+#[derive(Default)]
+pub(super) struct Blobs {
+    uploading: Option<Uploading>,
+    /// Those that were stored, as long as a conflict can be told of them.
+    stored: HashMap<Oid, Blob>,
+    /// Those that were in conflict: their file is the client's last word unless it brings another.
+    in_conflict: HashMap<Oid, Blob>,
+}
+
+impl Blobs {
+    /// What is told of a blob of one transaction is one conflict, although its record is stored twice.
+    /// Keeps the files of those that are in conflict.
+    pub(super) fn conflicts(&mut self, conflicts: Vec<Conflict>) -> Vec<Conflict> {
+        let mut told: Vec<Conflict> = Vec::with_capacity(conflicts.len());
+        let mut places = HashMap::new();
+        for conflict in conflicts {
+            let oid = conflict.oid;
+            if let Some(blob) = self.stored.remove(&oid) {
+                self.in_conflict.insert(oid, blob);
+            }
+            // Python tells the last.
+            match places.entry(oid) {
+                std::collections::hash_map::Entry::Occupied(place) => told[*place.get()] = conflict,
+                std::collections::hash_map::Entry::Vacant(place) => {
+                    place.insert(told.len());
+                    told.push(conflict);
+                }
+            }
+        }
+        // The client begins anew with whatever it uploads.
+        self.uploading = None;
+        told
+    }
+
+    /// What is to be stored for an operation of the client. Who has resolved the conflict of a blob may
+    /// store its record alone: the file that it had uploaded belongs to it.
+    pub(super) fn complete(&mut self, op: Op) -> Op {
+        match op {
+            Op::Store { oid, serial, data } => match self.in_conflict.get(&oid).cloned() {
+                Some(blob) => {
+                    self.stored.insert(oid, blob.clone());
+                    Op::StoreBlob {
+                        oid,
+                        serial,
+                        data,
+                        blob,
+                    }
+                }
+                None => Op::Store { oid, serial, data },
+            },
+            Op::StoreBlob { oid, ref blob, .. } => {
+                self.stored.insert(oid, blob.clone());
+                op
+            }
+            op => op,
+        }
+    }
+}
+
+/// `storeBlobStart`.
+pub(super) async fn start(around: &Surroundings<'_>, state: State) -> Outcome {
+    const METHOD: &str = "storeBlobStart";
+    let State::Open(mut open) = state else {
+        return (state, METHOD, Err(wrong("a blob for no open transaction")));
+    };
+    if open.blobs.uploading.is_some() {
+        let error = wrong("a second upload of one client");
+        return (State::Open(open), METHOD, Err(error));
+    }
+    if !around.storage.capabilities().blobs {
+        let unsupported = Answer::Unsupported("blobs");
+        open.poison(WireError::Answer(unsupported));
+    }
+    let uploading = match open.work {
+        Work::Poisoned(_) => Uploading::PassedOver,
+        Work::Sound(_) => match Upload::start(around.uploads).await {
+            Ok(upload) => Uploading::Writing(upload),
+            Err(error) => open.passes_over(&error),
+        },
+    };
+    open.blobs.uploading = Some(uploading);
+    (State::Open(open), METHOD, Ok(Reply::None))
+}
+
+/// `storeBlobChunk`.
+pub(super) async fn chunk(state: State, chunk: Bytes) -> Outcome {
+    const METHOD: &str = "storeBlobChunk";
+    let State::Open(mut open) = state else {
+        return (state, METHOD, Err(wrong("a blob for no open transaction")));
+    };
+    match &mut open.blobs.uploading {
+        None => return (State::Open(open), METHOD, Err(wrong("no upload was begun"))),
+        Some(Uploading::PassedOver) => {}
+        Some(Uploading::Writing(upload)) => {
+            if let Err(error) = upload.add(chunk).await {
+                let passed_over = open.passes_over(&error);
+                open.blobs.uploading = Some(passed_over);
+            }
+        }
+    }
+    (State::Open(open), METHOD, Ok(Reply::None))
+}
+
+/// `storeBlobEnd`.
+pub(super) async fn end(state: State, record: BlobRecord) -> Outcome {
+    const METHOD: &str = "storeBlobEnd";
+    let mut open = match state {
+        State::Open(open) if open.id == record.txn => open,
+        state => return (state, METHOD, Err(wrong("a blob for no open transaction"))),
+    };
+    let upload = match open.blobs.uploading.take() {
+        None => return (State::Open(open), METHOD, Err(wrong("no upload was begun"))),
+        Some(Uploading::PassedOver) => return (State::Open(open), METHOD, Ok(Reply::None)),
+        Some(Uploading::Writing(upload)) => upload,
+    };
+    match upload.end().await {
+        Ok(blob) => store_blob(State::Open(open), METHOD, record, blob).await,
+        Err(error) => {
+            open.passes_over(&error);
+            (State::Open(open), METHOD, Ok(Reply::None))
+        }
+    }
+}
+
+/// `storeBlobShared`. A name that could lead elsewhere ends the connection.
+pub(super) async fn shared(
+    around: &Surroundings<'_>,
+    state: State,
+    record: BlobRecord,
+    name: &str,
+) -> Outcome {
+    const METHOD: &str = "storeBlobShared";
+    let mut open = match state {
+        State::Open(open) if open.id == record.txn => open,
+        state => return (state, METHOD, Err(wrong("a blob for no open transaction"))),
+    };
+    let Some(directory) = around.shared_blobs else {
+        let none = Answer::Unsupported("a blob directory that is shared with clients");
+        let failed = Failed::Error(WireError::Answer(none));
+        return (State::Open(open), METHOD, Err(failed));
+    };
+    if !upload::is_temporary_name(name) {
+        let failed = Failed::Error(WireError::Value(name.to_owned()));
+        return (State::Open(open), METHOD, Err(failed));
+    }
+    match upload::shared(directory, record.oid, name).await {
+        // Of a poisoned transaction, it is removed.
+        Ok(blob) => store_blob(State::Open(open), METHOD, record, blob).await,
+        Err(error) => {
+            open.passes_over(&error);
+            (State::Open(open), METHOD, Ok(Reply::None))
+        }
+    }
+}
+
+async fn store_blob(state: State, method: &'static str, record: BlobRecord, blob: Blob) -> Outcome {
+    let op = Op::StoreBlob {
+        oid: record.oid,
+        serial: record.serial,
+        data: record.data,
+        blob,
+    };
+    let (state, _, outcome) = store(state, &record.txn, op).await;
+    (state, method, outcome)
+}
+
+impl Open {
+    /// A blob cannot be taken: the vote will say why.
+    fn passes_over(&mut self, error: &std::io::Error) -> Uploading {
+        self.poison(WireError::Storage(format!(
+            "could not take a blob: {error}"
+        )));
+        Uploading::PassedOver
+    }
+}

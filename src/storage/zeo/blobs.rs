@@ -1,0 +1,230 @@
+//! Fetching blobs: a call, pushes with the pieces, and the reply.
+//!
+//! The pieces name their blob but not the call, so there is one blob at a time on a connection of its
+//! own. Who asks for a blob that is on its way waits for that one. The file is written on a thread; a
+//! disk that is slower than the server makes the connection's reader wait, and so the server.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared, WeakShared};
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, timeout};
+
+use super::errors::unexpected;
+use super::link::{Link, Listener, closed};
+use super::{Heard, Way, size};
+use crate::storage::{Answer, Fault, Result, StorageError};
+use crate::wire::{Call, Expected, Push, Reply, WireError};
+use crate::zodb::{Blob, Oid, Tid};
+
+/// How many pieces wait to be written.
+const PIECES: usize = 32;
+
+type Fetch = BoxFuture<'static, Result<Blob>>;
+
+/// The connection for blobs, opened when it is first wanted.
+pub(super) struct Fetching {
+    shared: Arc<Line>,
+    under_way: Mutex<BTreeMap<(Oid, Tid), WeakShared<Fetch>>>,
+}
+
+struct Line {
+    way: Way,
+    link: tokio::sync::Mutex<Option<(Arc<Link>, Arc<OnBlobs>)>>,
+    turn: Arc<Semaphore>,
+}
+
+impl Fetching {
+    pub(super) fn new(way: Way) -> Self {
+        Fetching {
+            shared: Arc::new(Line {
+                way,
+                link: tokio::sync::Mutex::new(None),
+                turn: Arc::new(Semaphore::new(1)),
+            }),
+            under_way: Mutex::default(),
+        }
+    }
+
+    pub(super) async fn fetch(&self, oid: Oid, serial: Tid) -> Result<Blob> {
+        self.joined(oid, serial).await
+    }
+
+    fn joined(&self, oid: Oid, serial: Tid) -> Shared<Fetch> {
+        let mut under_way = self.under_way.lock();
+        under_way.retain(|_, fetch| fetch.upgrade().is_some_and(|fetch| fetch.peek().is_none()));
+        if let Some(fetch) = under_way.get(&(oid, serial)).and_then(WeakShared::upgrade) {
+            return fetch;
+        }
+        let line = Arc::clone(&self.shared);
+        let fetch: Fetch = Box::pin(async move { line.fetch(oid, serial).await });
+        let fetch = fetch.shared();
+        if let Some(weak) = fetch.downgrade() {
+            under_way.insert((oid, serial), weak);
+        }
+        fetch
+    }
+}
+
+impl Line {
+    async fn fetch(&self, oid: Oid, serial: Tid) -> Result<Blob> {
+        let turn = Arc::clone(&self.turn).acquire_owned().await;
+        let turn = turn.map_err(|_| closed("it has ended"))?;
+        let (link, listener) = self.link().await?;
+        let (sender, pieces) = mpsc::channel(PIECES);
+        *listener.sink.lock() = Some(Sink {
+            blob: (oid, serial),
+            pieces: Some(sender),
+            whole: false,
+        });
+        let folder = self.way.options.blob_folder.clone();
+        let written = tokio::task::spawn_blocking(move || write(&folder, pieces));
+        let call = Call::SendBlob { oid, serial };
+        // The turn goes on when the server has said its last word of this blob, wanted or not.
+        let answer = {
+            let (sender, answer) = tokio::sync::oneshot::channel();
+            let listener = Arc::clone(&listener);
+            let mut flight = link.flight()?;
+            flight.hand(
+                call,
+                Expected::None,
+                Box::new(move |reply| {
+                    let whole = listener.sink.lock().take().is_some_and(|sink| sink.whole);
+                    drop(turn);
+                    drop(sender.send(reply.map(|reply| (reply, whole))));
+                }),
+            )?;
+            answer
+        };
+        let (reply, whole) = self.patiently(&link, answer).await?;
+        match reply {
+            Reply::None => {}
+            Reply::Error(WireError::Answer(Answer::Other { class, .. }))
+                if class == "ZODB.POSException.POSKeyError" =>
+            {
+                return Err(Answer::NoSuchObject(oid).into());
+            }
+            other => return Err(unexpected(other, "`sendBlob`")),
+        }
+        let written = written
+            .await
+            .map_err(|_| closed("while a blob was written"))??;
+        if !whole {
+            let text = format!("the server did not send the blob {oid} of {serial} to its end");
+            return Err(Fault::Damaged(text).into());
+        }
+        Ok(written)
+    }
+
+    /// Waits as long as something comes.
+    async fn patiently<T>(
+        &self,
+        link: &Link,
+        mut answer: tokio::sync::oneshot::Receiver<Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        let patience = self.way.options.call_timeout;
+        loop {
+            match timeout(patience, &mut answer).await {
+                Ok(Ok(answer)) => return answer,
+                Ok(Err(_)) => return Err(closed("it has ended")),
+                Err(_) if link.traffic.last_read() + patience > Instant::now() => {}
+                Err(_) => {
+                    return Err(Fault::Timeout {
+                        what: "`sendBlob`",
+                        after: patience,
+                    });
+                }
+            }
+        }
+    }
+
+    async fn link(&self) -> Result<(Arc<Link>, Arc<OnBlobs>), Fault> {
+        let mut place = self.link.lock().await;
+        if let Some((link, listener)) = &*place
+            && link.ended().is_none()
+        {
+            return Ok((Arc::clone(link), Arc::clone(listener)));
+        }
+        let listener = Arc::new(OnBlobs {
+            heard: Arc::clone(&self.way.heard),
+            sink: Mutex::new(None),
+        });
+        let link = self.way.open("blobs'", Arc::clone(&listener) as _).await?;
+        *place = Some((Arc::clone(&link), Arc::clone(&listener)));
+        Ok((link, listener))
+    }
+}
+
+/// Where the pieces of the present blob go.
+struct Sink {
+    blob: (Oid, Tid),
+    /// None after the last.
+    pieces: Option<mpsc::Sender<Bytes>>,
+    whole: bool,
+}
+
+/// Listens on the connection for blobs.
+struct OnBlobs {
+    heard: Arc<Heard>,
+    sink: Mutex<Option<Sink>>,
+}
+
+#[async_trait]
+impl Listener for OnBlobs {
+    async fn pushed(&self, push: Push) -> Result<(), Fault> {
+        match push {
+            Push::ReceiveBlobChunk { oid, serial, chunk } => {
+                let pieces = match &*self.sink.lock() {
+                    Some(sink) if sink.blob == (oid, serial) => sink.pieces.clone(),
+                    _ => None,
+                };
+                let Some(pieces) = pieces else {
+                    return Err(unasked(oid));
+                };
+                // Whoever writes may have failed; he says so.
+                drop(pieces.send(chunk).await);
+            }
+            Push::ReceiveBlobStop { oid, serial } => match &mut *self.sink.lock() {
+                Some(sink) if sink.blob == (oid, serial) => {
+                    sink.pieces = None;
+                    sink.whole = true;
+                }
+                _ => return Err(unasked(oid)),
+            },
+            push => size(&self.heard.ledger, &push),
+        }
+        Ok(())
+    }
+
+    fn lost(&self, _fault: &Fault) {
+        *self.sink.lock() = None;
+    }
+}
+
+fn unasked(oid: Oid) -> Fault {
+    Fault::Damaged(format!(
+        "the server sent a blob of {oid} that nobody asked for"
+    ))
+}
+
+/// Writes pieces into a temporary file, until there are no more.
+fn write(
+    folder: &std::path::Path,
+    mut pieces: mpsc::Receiver<Bytes>,
+) -> Result<Blob, StorageError> {
+    let what = || format!("writing a blob to {}", folder.display());
+    let fault = |error| Fault::io(what(), error);
+    let file = tempfile::Builder::new().prefix("blob-").tempfile_in(folder);
+    let mut file = file.map_err(fault)?;
+    while let Some(piece) = pieces.blocking_recv() {
+        file.write_all(&piece).map_err(fault)?;
+    }
+    file.flush().map_err(fault)?;
+    Ok(Blob::temporary(file.into_temp_path()).map_err(fault)?)
+}

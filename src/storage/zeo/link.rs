@@ -1,0 +1,489 @@
+//! One connection to a ZEO server: calls go out, replies come back, matched by id.
+//!
+//! Three tasks belong to a connection: one reads frames, one writes what is queued, one watches that
+//! the other end is alive ([`super::pulse`]). Whoever calls encodes into the queue himself, under a
+//! lock that is never held across an await, so that a call is queued when the function returns: the
+//! order of the calls is the order of the messages.
+//!
+//! Replies and pushes are handled strictly in the order of their frames, by the reader: what a
+//! [`Handler`] does at a reply has happened before the next frame is looked at. The commit relies on it.
+//!
+//! Bounds: at most [`CALLS`] calls are under way (more wait for their turn), and who sends much waits
+//! until the queue is short ([`Link::room`]). A peer that does not read stops us from sending, not from
+//! noticing it.
+
+use std::collections::BTreeMap;
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+use super::dial::{Dialled, ReadHalf, WriteHalf};
+use super::pulse::{Rhythm, Traffic, watch};
+use crate::storage::{Answer, Fault, StorageError};
+use crate::task::{Stop, Tasks};
+use crate::wire::connection::{ReadError, Reader};
+use crate::wire::{
+    Call, Dialect, EncodeError, Expected, FromServer, MessageId, Output, Push, RawReply, Reply,
+    Request,
+};
+
+/// How many calls are under way on one connection at most.
+const CALLS: usize = 1024;
+
+/// Who streams waits while more than this is queued, in bytes.
+const QUEUE: usize = 1 << 20;
+
+/// How many pieces one system call is given.
+const SLICES: usize = 64;
+
+/// What is done with a reply; called by the reader, or with the fault by which the connection ended.
+pub(super) type Handler = Box<dyn FnOnce(Result<Reply, Fault>) + Send>;
+
+/// Who hears what a server says unasked, and how a connection ended.
+#[async_trait]
+pub(super) trait Listener: Send + Sync + 'static {
+    /// The reader waits for it. A fault ends the connection.
+    async fn pushed(&self, push: Push) -> Result<(), Fault>;
+
+    /// Called once, after every outstanding call was told.
+    fn lost(&self, fault: &Fault);
+}
+
+/// One connection.
+pub(super) struct Link {
+    out: Mutex<Out>,
+    dialect: Dialect,
+    listener: Arc<dyn Listener>,
+    pub(super) traffic: Traffic,
+    /// Something is queued.
+    queued: Notify,
+    /// The queue has become short.
+    written: Notify,
+    calls: Arc<Semaphore>,
+    stop: Stop,
+    /// How long a call may take.
+    patience: Duration,
+}
+
+struct Out {
+    queue: Output,
+    pending: BTreeMap<i64, Pending>,
+    next: i64,
+    closed: Option<Fault>,
+}
+
+struct Pending {
+    expected: Expected,
+    handler: Handler,
+}
+
+/// Messages that leave together, with nobody else's in between.
+pub(super) struct Flight<'a> {
+    link: &'a Link,
+    out: MutexGuard<'a, Out>,
+}
+
+/// How a connection's tasks are run.
+pub(super) struct Manner<'a> {
+    pub(super) name: &'a str,
+    pub(super) tasks: &'a Tasks,
+    /// Ends with this.
+    pub(super) stop: &'a Stop,
+    pub(super) call_timeout: Duration,
+    pub(super) heartbeat: Duration,
+    /// After how long without a call it ends; none for one that stays.
+    pub(super) idle: Option<Duration>,
+}
+
+impl Link {
+    /// Takes up a connection on which both sides have chosen an encoding.
+    pub(super) fn start(
+        dialled: Dialled,
+        listener: Arc<dyn Listener>,
+        manner: &Manner<'_>,
+    ) -> Arc<Self> {
+        let Dialled {
+            reader,
+            writer,
+            traffic,
+        } = dialled;
+        let link = Arc::new(Link {
+            out: Mutex::new(Out {
+                queue: Output::new(),
+                pending: BTreeMap::new(),
+                next: 1,
+                closed: None,
+            }),
+            dialect: reader.dialect(),
+            listener,
+            traffic,
+            queued: Notify::new(),
+            written: Notify::new(),
+            calls: Arc::new(Semaphore::new(CALLS)),
+            stop: manner.stop.child(),
+            patience: manner.call_timeout,
+        });
+        let name = manner.name;
+        let tasks = manner.tasks;
+        let rhythm = Rhythm {
+            heartbeat: manner.heartbeat,
+            patience: manner.call_timeout,
+            idle: manner.idle,
+        };
+        tasks.spawn(format!("reader of {name}"), Arc::clone(&link).read(reader));
+        tasks.spawn(format!("writer of {name}"), Arc::clone(&link).write(writer));
+        tasks.spawn(format!("pulse of {name}"), watch(Arc::clone(&link), rhythm));
+        link
+    }
+
+    /// How many calls are under way: the less, the sooner the next is answered.
+    pub(super) fn load(&self) -> usize {
+        CALLS.saturating_sub(self.calls.available_permits())
+    }
+
+    /// How many calls were made.
+    pub(super) fn calls_made(&self) -> i64 {
+        self.out.lock().next
+    }
+
+    /// Whether any reply is waited for.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.out.lock().pending.is_empty()
+    }
+
+    /// Why it has ended; none while it lives.
+    pub(super) fn ended(&self) -> Option<Fault> {
+        self.out.lock().closed.clone()
+    }
+
+    /// Told when it has ended.
+    pub(super) fn stop(&self) -> &Stop {
+        &self.stop
+    }
+
+    /// Begins a flight. Blocks nobody for longer than encoding takes.
+    pub(super) fn flight(&self) -> Result<Flight<'_>, Fault> {
+        let out = self.out.lock();
+        match &out.closed {
+            Some(fault) => Err(fault.clone()),
+            None => Ok(Flight { link: self, out }),
+        }
+    }
+
+    /// Asks and waits for the answer, no longer than a call may take. Dropping it drops the answer.
+    pub(super) async fn call(&self, call: Call) -> Result<Reply, StorageError> {
+        let expected = Expected::of(&call);
+        self.call_expecting(call, expected).await
+    }
+
+    pub(super) async fn call_expecting(
+        &self,
+        call: Call,
+        expected: Expected,
+    ) -> Result<Reply, StorageError> {
+        let what = what(&call);
+        let answer = self.ask(call, expected).await?;
+        Ok(self.within(what, answer).await?)
+    }
+
+    /// Asks, and gives where the answer will be.
+    pub(super) async fn ask(&self, call: Call, expected: Expected) -> Result<Asked, StorageError> {
+        let permit = self.turn().await?;
+        let mut flight = self.flight()?;
+        flight.ask(call, expected, permit)
+    }
+
+    /// Waits for the turn of one more call.
+    pub(super) async fn turn(&self) -> Result<OwnedSemaphorePermit, Fault> {
+        let turn = Arc::clone(&self.calls).acquire_owned();
+        match tokio::time::timeout(self.patience, turn).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) => Err(self.ended().unwrap_or_else(|| closed("it has ended"))),
+            Err(_) => Err(Fault::Timeout {
+                what: "the calls before this one",
+                after: self.patience,
+            }),
+        }
+    }
+
+    /// Waits for an answer, no longer than a call may take: longer only while bytes of a message flow.
+    pub(super) async fn within(
+        &self,
+        what: &'static str,
+        mut answer: Asked,
+    ) -> Result<Reply, Fault> {
+        let mut deadline = Instant::now() + self.patience;
+        loop {
+            match timeout_at(deadline, &mut answer).await {
+                Ok(Ok(answer)) => return answer,
+                Ok(Err(_)) => return Err(self.ended().unwrap_or_else(|| closed("it has ended"))),
+                Err(_) => {
+                    let unsent = self.out.lock().queue.pending() > 0;
+                    let until = self.traffic.last_progress(unsent) + self.patience;
+                    if until <= Instant::now() {
+                        let after = self.patience;
+                        return Err(Fault::Timeout { what, after });
+                    }
+                    deadline = until;
+                }
+            }
+        }
+    }
+
+    /// Waits until little is queued. Who streams calls it before each piece.
+    pub(super) async fn room(&self) -> Result<(), Fault> {
+        loop {
+            let mut written = std::pin::pin!(self.written.notified());
+            written.as_mut().enable();
+            {
+                let out = self.out.lock();
+                if let Some(fault) = &out.closed {
+                    return Err(fault.clone());
+                }
+                if out.queue.pending() < QUEUE {
+                    return Ok(());
+                }
+            }
+            written.await;
+        }
+    }
+
+    /// Ends the connection: every outstanding call fails with this.
+    pub(super) fn fail(&self, fault: Fault) {
+        let pending = {
+            let mut out = self.out.lock();
+            if out.closed.is_some() {
+                return;
+            }
+            out.closed = Some(fault.clone());
+            out.queue = Output::new();
+            std::mem::take(&mut out.pending)
+        };
+        self.calls.close();
+        self.stop.request();
+        self.written.notify_waiters();
+        for pending in pending.into_values() {
+            (pending.handler)(Err(fault.clone()));
+        }
+        self.listener.lost(&fault);
+    }
+
+    async fn read(self: Arc<Self>, mut reader: Reader<ReadHalf>) {
+        // The reading may be dropped: the connection has ended then.
+        let fault = tokio::select! {
+            fault = self.read_frames(&mut reader) => fault,
+            () = self.stop.requested() => closed("it was closed"),
+        };
+        self.fail(fault);
+    }
+
+    async fn read_frames(&self, reader: &mut Reader<ReadHalf>) -> Fault {
+        loop {
+            let frame = match reader.next_frame().await {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return closed("by the server"),
+                Err(ReadError::Io(error)) => return closed(&format!("by a failure: {error}")),
+                Err(ReadError::Truncated) => {
+                    return closed("by the server in the middle of a message");
+                }
+                Err(error @ ReadError::TooLarge(_)) => return Fault::Damaged(error.to_string()),
+            };
+            self.traffic.frame();
+            let said = match self.dialect.decode_from_server(frame) {
+                Ok(FromServer::Reply(reply)) => self.replied(reply),
+                Ok(FromServer::Push(push)) => self.listener.pushed(push).await,
+                Ok(FromServer::Heartbeat) => Ok(()),
+                Err(error) => Err(Fault::Damaged(format!("the server said {error}"))),
+            };
+            if let Err(fault) = said {
+                return fault;
+            }
+        }
+    }
+
+    fn replied(&self, reply: RawReply) -> Result<(), Fault> {
+        let never_made = || {
+            let text = "the server answered a call that was never made";
+            Fault::Damaged(text.to_owned())
+        };
+        let MessageId::Int(id) = reply.id else {
+            return Err(never_made());
+        };
+        let pending = {
+            let mut out = self.out.lock();
+            match out.pending.remove(&id) {
+                Some(pending) => pending,
+                // Of a vote that was given up.
+                None if (1..out.next).contains(&id) => return Ok(()),
+                None => return Err(never_made()),
+            }
+        };
+        match reply.expect(pending.expected) {
+            Ok(reply) => {
+                (pending.handler)(Ok(reply));
+                Ok(())
+            }
+            Err(error) => {
+                let fault = Fault::Damaged(format!("the server said {error}"));
+                (pending.handler)(Err(fault.clone()));
+                Err(fault)
+            }
+        }
+    }
+
+    async fn write(self: Arc<Self>, mut io: WriteHalf) {
+        // The writing may be dropped: the connection has ended then.
+        tokio::select! {
+            error = self.write_queue(&mut io) => {
+                self.fail(closed(&format!("by a failure: {error}")));
+            }
+            () = self.stop.requested() => {}
+        }
+        // A courtesy to TLS, which tells an end from a cut; nobody waits for it.
+        drop(tokio::time::timeout(Duration::from_secs(1), io.shutdown()).await);
+    }
+
+    async fn write_queue(&self, io: &mut WriteHalf) -> std::io::Error {
+        let mut batch = Output::new();
+        loop {
+            std::mem::swap(&mut batch, &mut self.out.lock().queue);
+            if batch.is_empty() {
+                // A call that is queued after the look into the queue leaves a permit here.
+                self.queued.notified().await;
+                continue;
+            }
+            self.written.notify_waiters();
+            if let Err(error) = write_all(io, &mut batch, &self.traffic).await {
+                return error;
+            }
+        }
+    }
+}
+
+async fn write_all(
+    io: &mut (impl AsyncWrite + Unpin),
+    batch: &mut Output,
+    traffic: &Traffic,
+) -> std::io::Result<()> {
+    while !batch.is_empty() {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let filled = batch.slices(&mut slices);
+        let written = io.write_vectored(&slices[..filled]).await?;
+        if written == 0 {
+            return Err(std::io::ErrorKind::WriteZero.into());
+        }
+        batch.advance(written);
+        traffic.wrote();
+    }
+    io.flush().await
+}
+
+/// Where an answer will be.
+pub(super) type Asked = oneshot::Receiver<Result<Reply, Fault>>;
+
+impl Flight<'_> {
+    /// Queues a call that is not answered.
+    pub(super) fn say(&mut self, call: Call) -> Result<(), StorageError> {
+        let request = Request {
+            id: MessageId::Int(0),
+            one_way: true,
+            call,
+        };
+        let encoded = self
+            .link
+            .dialect
+            .encode_request(&request, &mut self.out.queue);
+        encoded.map_err(unsayable)
+    }
+
+    /// Queues a call; its answer is given to `handler`.
+    pub(super) fn hand(
+        &mut self,
+        call: Call,
+        expected: Expected,
+        handler: Handler,
+    ) -> Result<i64, StorageError> {
+        let id = self.out.next;
+        let request = Request {
+            id: MessageId::Int(id),
+            one_way: false,
+            call,
+        };
+        let encoded = self
+            .link
+            .dialect
+            .encode_request(&request, &mut self.out.queue);
+        encoded.map_err(unsayable)?;
+        self.out.next += 1;
+        self.out.pending.insert(id, Pending { expected, handler });
+        Ok(id)
+    }
+
+    /// Queues a call, and gives where its answer will be. The permit goes when the answer has come.
+    pub(super) fn ask(
+        &mut self,
+        call: Call,
+        expected: Expected,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Asked, StorageError> {
+        let (sender, answer) = oneshot::channel();
+        let handler: Handler = Box::new(move |reply| {
+            drop(permit);
+            // Whoever does not wait any more does not want to know.
+            drop(sender.send(reply));
+        });
+        self.hand(call, expected, handler)?;
+        Ok(answer)
+    }
+
+    /// The answer to this call will not come: the server forgets it.
+    pub(super) fn forget(&mut self, id: i64) {
+        self.out.pending.remove(&id);
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        self.link.queued.notify_one();
+    }
+}
+
+pub(super) fn closed(how: &str) -> Fault {
+    Fault::Closed(how.to_owned())
+}
+
+/// A call that cannot be put into words: its content is wrong, and the connection is as it was.
+fn unsayable(error: EncodeError) -> StorageError {
+    match error {
+        EncodeError::Data(error) => Fault::io("reading the data of a record", error).into(),
+        EncodeError::Extension(_) | EncodeError::TooLarge(_) => {
+            Answer::Invalid(error.to_string()).into()
+        }
+    }
+}
+
+/// A call in words that follow "no answer to".
+fn what(call: &Call) -> &'static str {
+    match call {
+        Call::Register { .. } => "`register`",
+        Call::GetInfo => "`get_info`",
+        Call::LastTransaction => "`lastTransaction`",
+        Call::GetInvalidations { .. } => "`getInvalidations`",
+        Call::LoadBefore { .. } => "`loadBefore`",
+        Call::LoadSerial { .. } => "`loadSerial`",
+        Call::GetTid { .. } => "`getTid`",
+        Call::NewOids { .. } => "`new_oids`",
+        Call::History { .. } => "`history`",
+        Call::RecordIternext { .. } => "`record_iternext`",
+        Call::IteratorStart { .. } => "`iterator_start`",
+        Call::UndoLog { .. } | Call::UndoInfo { .. } => "`undoInfo`",
+        Call::SendBlob { .. } => "`sendBlob`",
+        _ => "a call",
+    }
+}

@@ -1,0 +1,84 @@
+//! The connections for reading: opened when they are first wanted, replaced when they end.
+//!
+//! Opening one never keeps a read waiting: until it is there the read goes over the main connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::link::Link;
+use super::{OnOther, Way};
+
+/// A connection that could not be opened is tried again after this.
+const PAUSE: Duration = Duration::from_secs(2);
+
+pub(super) struct Readers {
+    way: Way,
+    places: Mutex<Vec<Place>>,
+}
+
+enum Place {
+    Empty { until: Option<Instant> },
+    Opening,
+    Open(Arc<Link>),
+}
+
+impl Readers {
+    pub(super) fn new(way: Way, count: usize) -> Arc<Self> {
+        let places = (0..count).map(|_| Place::Empty { until: None });
+        Arc::new(Readers {
+            way,
+            places: Mutex::new(places.collect()),
+        })
+    }
+
+    /// The connection that is the least busy; none while none is open.
+    pub(super) fn pick(self: &Arc<Self>) -> Option<Arc<Link>> {
+        let mut places = self.places.lock();
+        let mut best: Option<&Arc<Link>> = None;
+        let mut wanted = None;
+        for (at, place) in places.iter_mut().enumerate() {
+            if let Place::Open(link) = place
+                && link.ended().is_some()
+            {
+                *place = Place::Empty { until: None };
+            }
+            if let Place::Empty { until } = place
+                && until.is_none_or(|until| until <= Instant::now())
+            {
+                wanted = wanted.or(Some(at));
+            }
+        }
+        if let Some(at) = wanted {
+            places[at] = Place::Opening;
+            self.way.tasks.spawn(
+                "opening a connection for reading",
+                Arc::clone(self).open(at),
+            );
+        }
+        for place in places.iter() {
+            if let Place::Open(link) = place
+                && best.is_none_or(|best| link.load() < best.load())
+            {
+                best = Some(link);
+            }
+        }
+        best.cloned()
+    }
+
+    async fn open(self: Arc<Self>, at: usize) {
+        let listener = Arc::new(OnOther(Arc::clone(&self.way.heard)));
+        let place = match self.way.open("reading", listener).await {
+            Ok(link) => Place::Open(link),
+            Err(fault) => {
+                tracing::debug!(%fault, "no further connection for reading");
+                Place::Empty {
+                    until: Some(Instant::now() + PAUSE),
+                }
+            }
+        };
+        self.places.lock()[at] = place;
+    }
+}

@@ -1,0 +1,727 @@
+//! With a peer that says what a test tells it to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::io::{AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::time::timeout;
+
+use crate::pickle::Value;
+use crate::storage::suite::{begin, commit, ready, soon, store, voted};
+use crate::storage::zeo::{ZeoAddress, ZeoOpener, ZeoOptions, ZeoStorage};
+use crate::storage::{Answer, Committed, Fault, Opener, Storage, StorageError};
+use crate::task::Tasks;
+use crate::wire::connection::{Reader, Writer};
+use crate::wire::{
+    Call, Dialect, FromClient, Info, LoadedRecord, Push, Reply, Request, WireError, handshake,
+};
+use crate::zodb::{Blob, Oid, Op, Tid, TxnMeta};
+
+/// What the peer does at a call.
+enum Does {
+    Usual,
+    Answers(Reply),
+    /// Says these, in this order, after so long.
+    Says(Duration, Vec<Say>),
+    Nothing,
+    /// Sends these bytes, and ends the connection where told to.
+    Raw(&'static [u8], bool),
+    HangsUp,
+    /// Reads no more for so long.
+    Sleeps(Duration),
+}
+
+enum Say {
+    Push(Push),
+    Answer,
+}
+
+type Script = dyn FnMut(usize, &Call) -> Does + Send;
+
+/// A server at loopback: connection by connection, and its transactions, it does the usual unless the
+/// script says otherwise.
+struct Peer {
+    options: ZeoOptions,
+    calls: Arc<Mutex<Vec<Call>>>,
+    tasks: Tasks,
+}
+
+impl Peer {
+    /// The script is asked at every call, with the number of the connection.
+    async fn start(script: impl FnMut(usize, &Call) -> Does + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = ZeoAddress::Tcp {
+            host: "127.0.0.1".to_owned(),
+            port: listener.local_addr().unwrap().port(),
+        };
+        let calls: Arc<Mutex<Vec<Call>>> = Arc::default();
+        let tasks = Tasks::new("test peers");
+        let script: Arc<Mutex<Box<Script>>> = Arc::new(Mutex::new(Box::new(script)));
+        let last = Arc::new(Mutex::new(Tid::ZERO));
+        let (group, noted, stop) = (tasks.clone(), Arc::clone(&calls), tasks.stop().clone());
+        tasks.spawn("listener", async move {
+            for number in 0.. {
+                let stream = tokio::select! {
+                    accepted = listener.accept() => accepted.unwrap().0,
+                    () = stop.requested() => return,
+                };
+                let (read, write) = stream.into_split();
+                let connection = Connection {
+                    number,
+                    reader: Reader::new(BufReader::new(read), 1 << 30),
+                    writer: Writer::new(write),
+                    script: Arc::clone(&script),
+                    calls: Arc::clone(&noted),
+                    last: Arc::clone(&last),
+                    tid: None,
+                };
+                let stop = stop.clone();
+                group.spawn("connection", async move {
+                    tokio::select! {
+                        () = connection.serve() => {}
+                        () = stop.requested() => {}
+                    }
+                });
+            }
+        });
+        let options = ZeoOptions {
+            call_timeout: Duration::from_millis(500),
+            lock_timeout: Duration::from_millis(800),
+            heartbeat: Duration::from_millis(100),
+            read_connections: 0,
+            ..ZeoOptions::new(address, "1")
+        };
+        Peer {
+            options,
+            calls,
+            tasks,
+        }
+    }
+
+    async fn open(&self) -> ZeoStorage {
+        ZeoStorage::open(self.options.clone()).await.unwrap()
+    }
+
+    /// Waits until the peer has got such a call.
+    async fn got(&self, wanted: impl Fn(&Call) -> bool) {
+        let got = async {
+            while !self.calls.lock().iter().any(&wanted) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), got)
+            .await
+            .expect("the call comes");
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.tasks.stop().request();
+    }
+}
+
+struct Connection {
+    number: usize,
+    reader: Reader<BufReader<OwnedReadHalf>>,
+    writer: Writer<tokio::net::tcp::OwnedWriteHalf>,
+    script: Arc<Mutex<Box<Script>>>,
+    calls: Arc<Mutex<Vec<Call>>>,
+    last: Arc<Mutex<Tid>>,
+    tid: Option<Tid>,
+}
+
+impl Connection {
+    async fn serve(mut self) {
+        let offered = handshake::accept(&mut self.reader, &mut self.writer, Dialect::Pickle);
+        offered.await.unwrap();
+        while let Ok(Some(message)) = self.reader.next_from_client().await {
+            let FromClient::Request(Request { id, one_way, call }) = message else {
+                continue;
+            };
+            self.calls.lock().push(call.clone());
+            let does = (self.script.lock())(self.number, &call);
+            let usual = self.usual(&call);
+            match does {
+                Does::Usual if one_way => {}
+                Does::Usual => self.writer.reply(&id, &usual),
+                Does::Answers(reply) => self.writer.reply(&id, &reply),
+                Does::Says(after, said) => {
+                    tokio::time::sleep(after).await;
+                    for say in said {
+                        match say {
+                            Say::Push(push) => self.writer.push(&push),
+                            Say::Answer => self.writer.reply(&id, &usual),
+                        }
+                    }
+                }
+                Does::Nothing => {}
+                Does::Raw(bytes, end) => {
+                    let mut io = self.writer.into_inner();
+                    io.write_all(bytes).await.unwrap();
+                    if !end {
+                        std::future::pending::<()>().await;
+                    }
+                    return;
+                }
+                Does::HangsUp => return,
+                Does::Sleeps(long) => tokio::time::sleep(long).await,
+            }
+            if self.writer.flush().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// What a server with one object, at whatever its last transaction is, answers.
+    fn usual(&mut self, call: &Call) -> Reply {
+        let last = *self.last.lock();
+        match call {
+            Call::Register { .. } | Call::LastTransaction => Reply::Tid(last),
+            Call::GetInfo => Reply::Info(Info {
+                name: "a peer".to_owned(),
+                objects: 1,
+                bytes: 100,
+                supports_undo: true,
+                supports_record_iternext: true,
+                interfaces: vec![("ZODB.interfaces", "IBlobStorage")],
+            }),
+            Call::LoadBefore { .. } => Reply::Loaded(Some(LoadedRecord {
+                data: Bytes::from_static(b"data"),
+                tid: last,
+                end: None,
+            })),
+            Call::TpcBegin { tid, .. } => {
+                self.tid = *tid;
+                Reply::None
+            }
+            Call::Vote { .. } => Reply::Voted(vec![]),
+            Call::TpcFinish { .. } => {
+                let tid = self.tid.unwrap_or(Tid(last.0 + 10));
+                *self.last.lock() = tid;
+                Reply::Tid(tid)
+            }
+            _ => Reply::None,
+        }
+    }
+}
+
+fn fault<T>(done: Result<T, StorageError>) -> Fault {
+    match done {
+        Err(StorageError::Fault(fault)) => fault,
+        Err(StorageError::Answer(answer)) => panic!("a fault is expected, not {answer}"),
+        Ok(_) => panic!("a fault is expected"),
+    }
+}
+
+/// Does this at the first load, and the usual otherwise.
+fn at_load(mut does: Option<Does>) -> impl FnMut(usize, &Call) -> Does + Send {
+    move |_, call| match call {
+        Call::LoadBefore { .. } => does.take().unwrap_or(Does::Usual),
+        _ => Does::Usual,
+    }
+}
+
+#[tokio::test]
+async fn the_usual_is_enough_for_a_commit() {
+    let peer = Peer::start(|_, _| Does::Usual).await;
+    let storage = peer.open().await;
+    let tid = commit(&storage, &[(1, Tid::ZERO, b"a")]).await;
+    assert_eq!(storage.last_tid().await.unwrap(), tid);
+    assert_eq!(storage.size().bytes, 100);
+    storage.close().await;
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_ends_the_connection_with_the_reason() {
+    let text = || Reply::Value(Value::Text("what?".to_owned()));
+    for (does, expected) in [
+        (Does::Answers(text()), "the record is not a sequence"),
+        (Does::Raw(&[0xff; 4], false), "a frame of 4294967295 bytes"),
+        (Does::Raw(b"\0\0\0\x05hello", false), "not a message"),
+        (
+            Does::Raw(
+                b"\0\0\0\x1c\x80\x03(K\x63K\0X\x06\0\0\0.replyC\x06abcdeft.",
+                false,
+            ),
+            "never made",
+        ),
+    ] {
+        let peer = Peer::start(at_load(Some(does))).await;
+        let storage = peer.open().await;
+        let mut heard = storage.subscribe();
+        let fault = fault(soon(storage.load_before(Oid(1), Tid::MAX)).await);
+        assert!(matches!(fault, Fault::Damaged(_)), "{fault}");
+        assert!(fault.to_string().contains(expected), "{fault}");
+        assert!(soon(heard.next()).await.is_err());
+        assert!(storage.last_tid().await.is_err(), "it is dead");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_ends_the_storage() {
+    for (does, expected) in [
+        (Does::HangsUp, "closed: by the server"),
+        (
+            Does::Raw(&[0, 0, 1], true),
+            "closed: by the server in the middle of a message",
+        ),
+    ] {
+        let peer = Peer::start(at_load(Some(does))).await;
+        let storage = peer.open().await;
+        let mut heard = storage.subscribe();
+        let fault = fault(soon(storage.load_before(Oid(1), Tid::MAX)).await);
+        assert_eq!(fault.to_string(), expected);
+        assert!(soon(heard.next()).await.is_err());
+        assert!(storage.subscribe().next().await.is_err());
+        let refused = storage.begin(TxnMeta::default(), None).await;
+        assert!(refused.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_not_answered_fails_alone() {
+    let peer = Peer::start(at_load(Some(Does::Nothing))).await;
+    let storage = peer.open().await;
+    let fault = fault(soon(storage.load_before(Oid(1), Tid::MAX)).await);
+    assert_eq!(fault.to_string(), "no answer to `loadBefore` within 0.5 s");
+    // It answered the heartbeats.
+    assert!(storage.load_before(Oid(1), Tid::MAX).await.is_ok());
+}
+
+#[tokio::test]
+async fn who_says_nothing_any_more_is_dead() {
+    let mut left = 3;
+    let peer = Peer::start(move |_, _| {
+        left -= 1;
+        if left > 0 {
+            Does::Usual
+        } else {
+            Does::Sleeps(Duration::from_mins(5))
+        }
+    })
+    .await;
+    let storage = peer.open().await;
+    let mut heard = storage.subscribe();
+    assert!(soon(heard.next()).await.is_err());
+    let fault = fault(storage.last_tid().await);
+    assert!(
+        matches!(
+            fault,
+            Fault::Timeout {
+                what: "a heartbeat",
+                ..
+            }
+        ),
+        "{fault}"
+    );
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_kept_alive_by_heartbeats() {
+    let peer = Peer::start(|_, _| Does::Usual).await;
+    let storage = peer.open().await;
+    // A dozen heartbeats, without a call of ours.
+    let many = async {
+        loop {
+            let asked = peer.calls.lock().clone();
+            if asked
+                .iter()
+                .filter(|call| **call == Call::LastTransaction)
+                .count()
+                > 12
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), many)
+        .await
+        .expect("heartbeats");
+    assert!(storage.last_tid().await.is_ok());
+}
+
+#[tokio::test]
+async fn who_does_not_speak_zeo_is_named() {
+    for (said, expected) in [
+        (
+            &b"\0\0\0\x04Z309"[..],
+            "speaks \"Z309\", which is not protocol 5",
+        ),
+        (
+            b"HTTP/1.1 400 Bad Request",
+            "is no ZEO server, or one that wants TLS",
+        ),
+        (b"", "the connection ended before"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = ZeoAddress::Tcp {
+            host: "127.0.0.1".to_owned(),
+            port: listener.local_addr().unwrap().port(),
+        };
+        let opener = ZeoOpener::new(ZeoOptions::new(address, "1"));
+        let answering = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(said).await.unwrap();
+            stream
+        };
+        let (outcome, _stream) = tokio::join!(
+            async {
+                if said.is_empty() {
+                    // Ends at once.
+                    drop(tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await);
+                }
+                soon(opener.open()).await
+            },
+            async {
+                let stream = answering.await;
+                if said.is_empty() {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    drop(stream);
+                }
+                stream
+            }
+        );
+        let Err(fault) = outcome else {
+            panic!("that is no ZEO server");
+        };
+        assert!(fault.to_string().contains(expected), "{fault}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_does_not_open_for_ever() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = ZeoAddress::Tcp {
+        host: "127.0.0.1".to_owned(),
+        port: listener.local_addr().unwrap().port(),
+    };
+    let options = ZeoOptions {
+        call_timeout: Duration::from_millis(100),
+        ..ZeoOptions::new(address, "1")
+    };
+    let Err(fault) = soon(ZeoStorage::open(options)).await else {
+        panic!("nobody answers");
+    };
+    assert_eq!(
+        fault.to_string(),
+        "no answer to being connected within 0.1 s"
+    );
+}
+
+#[tokio::test]
+async fn a_lost_reading_connection_is_replaced() {
+    let mut lost = 0;
+    let peer = Peer::start(move |number, call| match call {
+        Call::LoadBefore { .. } if number > 0 && lost < 3 => {
+            lost += 1;
+            Does::HangsUp
+        }
+        _ => Does::Usual,
+    })
+    .await;
+    let options = ZeoOptions {
+        read_connections: 1,
+        ..peer.options.clone()
+    };
+    let storage = ZeoStorage::open(options).await.unwrap();
+    let registered = |count: usize| {
+        let peer = &peer;
+        async move {
+            let enough = async {
+                loop {
+                    let calls = peer.calls.lock().clone();
+                    let registered = calls
+                        .iter()
+                        .filter(|call| matches!(call, Call::Register { .. }));
+                    if registered.count() >= count {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            timeout(Duration::from_secs(20), enough)
+                .await
+                .expect("it is opened");
+        }
+    };
+    for count in 2..=5 {
+        while storage.load_before(Oid(1), Tid::MAX).await.is_ok() {
+            if peer
+                .calls
+                .lock()
+                .iter()
+                .filter(|call| matches!(call, Call::Register { .. }))
+                .count()
+                >= count
+            {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        registered(count).await;
+    }
+    assert!(storage.load_before(Oid(1), Tid::MAX).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_vote_that_gets_no_lock_is_given_up_and_the_next_is_good() {
+    let mut first = true;
+    let peer = Peer::start(move |_, call| match call {
+        Call::Vote { .. } if std::mem::take(&mut first) => Does::Nothing,
+        _ => Does::Usual,
+    })
+    .await;
+    let storage = peer.open().await;
+    let txn = begin(&storage, vec![store(1, Tid::ZERO, b"a")]).await;
+    let fault = fault(soon(txn.vote()).await);
+    assert!(matches!(fault, Fault::LockHeld { .. }), "{fault}");
+    peer.got(|call| matches!(call, Call::TpcAbort { .. })).await;
+    soon(commit(&storage, &[(1, Tid::ZERO, b"a")])).await;
+}
+
+#[tokio::test]
+async fn a_vote_waits_for_the_announcement_of_what_the_server_has() {
+    let foreign = || Push::InvalidateTransaction {
+        tid: Tid(700),
+        oids: Arc::new([Oid(5)]),
+    };
+    let mut voted_once = false;
+    let peer = Peer::start(move |_, call| match call {
+        Call::Vote { .. } => {
+            voted_once = true;
+            Does::Usual
+        }
+        // As if the server had taken another's finish in the same round: the announcement is late.
+        Call::LastTransaction if std::mem::take(&mut voted_once) => {
+            Does::Answers(Reply::Tid(Tid(700)))
+        }
+        Call::LastTransaction => {
+            Does::Says(Duration::ZERO, vec![Say::Push(foreign()), Say::Answer])
+        }
+        _ => Does::Usual,
+    })
+    .await;
+    let options = ZeoOptions {
+        // The next question, with which the announcement comes.
+        heartbeat: Duration::from_millis(200),
+        ..peer.options.clone()
+    };
+    let storage = ZeoStorage::open(options).await.unwrap();
+    let mut heard = storage.subscribe();
+    let voted = voted(&storage, vec![store(1, Tid::ZERO, b"a")]).await;
+    assert_eq!(voted.after(), Some(Tid(700)));
+    let expected = Committed {
+        tid: Tid(700),
+        oids: Arc::new([Oid(5)]),
+        by: None,
+    };
+    assert_eq!(heard.try_next(), Ok(Some(expected)));
+}
+
+#[tokio::test]
+async fn a_finish_that_makes_another_transaction_is_a_fault() {
+    let peer = Peer::start(|_, call| match call {
+        Call::TpcFinish { .. } => Does::Answers(Reply::Tid(Tid(999))),
+        _ => Does::Usual,
+    })
+    .await;
+    let storage = peer.open().await;
+    let txn = storage
+        .begin(TxnMeta::default(), Some(Tid(50)))
+        .await
+        .unwrap();
+    let voted = ready(txn.vote().await.unwrap());
+    let fault = fault(soon(voted.finish()).await);
+    assert!(matches!(fault, Fault::Damaged(_)), "{fault}");
+    assert!(
+        storage.last_tid().await.is_err(),
+        "nobody knows what it holds"
+    );
+}
+
+#[tokio::test]
+async fn a_finish_that_fails_or_is_not_answered_is_a_fault() {
+    let error = WireError::Storage("the disk is gone".to_owned());
+    for does in [
+        Some(Does::Answers(Reply::Error(error))),
+        Some(Does::Nothing),
+        None,
+    ] {
+        let mut does = does;
+        let peer = Peer::start(move |_, call| match call {
+            Call::TpcFinish { .. } => does.take().unwrap_or(Does::Answers(Reply::None)),
+            _ => Does::Usual,
+        })
+        .await;
+        let storage = peer.open().await;
+        let mut heard = storage.subscribe();
+        let voted = voted(&storage, vec![store(1, Tid::ZERO, b"a")]).await;
+        fault(soon(voted.finish()).await);
+        assert!(
+            soon(heard.next()).await.is_err(),
+            "told of nothing, and cut off"
+        );
+        assert!(storage.last_tid().await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_at_the_vote_is_a_fault_and_the_storage_goes_on() {
+    let mut full = true;
+    let peer = Peer::start(move |_, call| match call {
+        Call::Vote { .. } if std::mem::take(&mut full) => {
+            Does::Answers(Reply::Error(WireError::Answer(Answer::Other {
+                class: "builtins.OSError".to_owned(),
+                text: "28, No space left on device".to_owned(),
+            })))
+        }
+        _ => Does::Usual,
+    })
+    .await;
+    let storage = peer.open().await;
+    let txn = begin(&storage, vec![store(1, Tid::ZERO, b"a")]).await;
+    let fault = fault(txn.vote().await);
+    assert!(matches!(fault, Fault::DiskFull { .. }), "{fault}");
+    soon(commit(&storage, &[(1, Tid::ZERO, b"a")])).await;
+}
+
+#[tokio::test]
+async fn a_part_of_a_blob_that_failed_fails_the_vote() {
+    let peer = Peer::start(|_, call| match call {
+        Call::StoreBlobChunk { .. } => {
+            Does::Answers(Reply::Error(WireError::Answer(Answer::Other {
+                class: "builtins.OSError".to_owned(),
+                text: "28, No space left on device".to_owned(),
+            })))
+        }
+        _ => Does::Usual,
+    })
+    .await;
+    let storage = peer.open().await;
+    let txn = begin(&storage, vec![store_blob(100_000)]).await;
+    let fault = fault(txn.vote().await);
+    assert!(matches!(fault, Fault::DiskFull { .. }), "{fault}");
+    peer.got(|call| matches!(call, Call::TpcAbort { .. })).await;
+}
+
+fn store_blob(size: usize) -> Op {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), vec![7; size]).unwrap();
+    Op::StoreBlob {
+        oid: Oid(1),
+        serial: Tid::ZERO,
+        data: Bytes::from_static(b"a blob").into(),
+        blob: Blob::temporary(file.into_temp_path()).unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_is_dropped_in_the_middle_is_ended_before_it_is_aborted() {
+    let mut first = true;
+    let peer = Peer::start(move |_, call| match call {
+        Call::StoreBlobStart if std::mem::take(&mut first) => {
+            Does::Sleeps(Duration::from_millis(400))
+        }
+        _ => Does::Usual,
+    })
+    .await;
+    let storage = peer.open().await;
+    let txn = begin(&storage, vec![store_blob(40 << 20)]).await;
+    // The peer does not read, so it cannot come to its end.
+    let vote = timeout(Duration::from_millis(200), txn.vote()).await;
+    assert!(vote.is_err());
+    soon(commit(&storage, &[(2, Tid::ZERO, b"a")])).await;
+    let calls = peer.calls.lock().clone();
+    let at = |wanted: fn(&Call) -> bool| calls.iter().position(wanted).expect("it was called");
+    let end = at(|call| matches!(call, Call::StoreBlobEnd { .. }));
+    let abort = at(|call| matches!(call, Call::TpcAbort { .. }));
+    let vote = at(|call| matches!(call, Call::Vote { .. }));
+    assert!(end + 1 == abort && abort < vote);
+    let chunks = |call: &&Call| matches!(call, Call::StoreBlobChunk { .. });
+    let sent = calls.iter().filter(chunks).count();
+    assert!(
+        sent < (40 << 20) / 59_000,
+        "all of it was sent: {sent} pieces"
+    );
+}
+
+#[tokio::test]
+async fn read_only_fallback_registers_again() {
+    let peer = Peer::start(|_, call| match call {
+        Call::Register {
+            read_only: false, ..
+        } => Does::Answers(Reply::Error(WireError::Answer(Answer::ReadOnly))),
+        _ => Does::Usual,
+    })
+    .await;
+    let storage = peer.open().await;
+    assert!(storage.capabilities().read_only);
+}
+
+#[tokio::test]
+async fn a_blob_that_was_not_asked_for_is_refused() {
+    let peer = Peer::start(|_, call| match call {
+        Call::SendBlob { serial, .. } => Does::Says(
+            Duration::ZERO,
+            vec![
+                Say::Push(Push::ReceiveBlobChunk {
+                    oid: Oid(77),
+                    serial: *serial,
+                    chunk: Bytes::from_static(b"x"),
+                }),
+                Say::Answer,
+            ],
+        ),
+        _ => Does::Usual,
+    })
+    .await;
+    let storage = peer.open().await;
+    let fault = fault(soon(storage.load_blob(Oid(1), Tid(1))).await);
+    assert!(matches!(fault, Fault::Damaged(_)), "{fault}");
+    // A blob without its end.
+    let peer = Peer::start(|_, _| Does::Usual).await;
+    let storage = peer.open().await;
+    let fault = self::fault(soon(storage.load_blob(Oid(1), Tid(1))).await);
+    assert!(fault.to_string().contains("to its end"), "{fault}");
+}
+
+#[tokio::test]
+async fn a_load_of_what_was_not_announced_yet_waits_for_the_announcement() {
+    let mut loaded = false;
+    let peer = Peer::start(move |_, call| match call {
+        Call::LoadBefore { .. } => {
+            loaded = true;
+            Does::Answers(Reply::Loaded(Some(LoadedRecord {
+                data: Bytes::from_static(b"new"),
+                tid: Tid(700),
+                end: None,
+            })))
+        }
+        Call::LastTransaction if loaded => Does::Says(
+            Duration::ZERO,
+            vec![
+                Say::Push(Push::InvalidateTransaction {
+                    tid: Tid(700),
+                    oids: Arc::new([Oid(1)]),
+                }),
+                Say::Answer,
+            ],
+        ),
+        _ => Does::Usual,
+    })
+    .await;
+    let storage = peer.open().await;
+    let mut heard = storage.subscribe();
+    let record = soon(storage.load_before(Oid(1), Tid::MAX))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((record.tid, record.as_of), (Tid(700), Tid(700)));
+    assert_eq!(heard.try_next().unwrap().unwrap().tid, Tid(700));
+}

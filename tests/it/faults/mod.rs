@@ -1,0 +1,10 @@
+//! What members that are ZEO servers can do wrong, with real servers and real clients: in every case no
+//! client sees an error or waits longer than a member's timeout, and afterwards all members are the same.
+
+mod blobs;
+mod coop;
+mod disk;
+mod members;
+mod packing;
+mod recovery;
+mod stages;

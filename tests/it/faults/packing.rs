@@ -1,0 +1,104 @@
+//! Packing an array of ZEO servers, and what goes wrong meanwhile.
+
+use crate::harness::instance::PATIENCE;
+use crate::harness::proxy::{Deed, Moment};
+use crate::harness::{Lab, LabSetup, until_ok};
+
+const TWO: LabSetup = LabSetup {
+    servers: 2,
+    files: 0,
+    msgpack: false,
+    blobs: true,
+    settings: "",
+};
+
+/// To a moment before the array was: every member walks all of its objects and removes nothing, so that
+/// histories can be compared.
+const LONG_AGO: &[&str] = &["pack", "--days", "1"];
+
+#[test]
+fn an_array_is_packed_one_member_after_the_other() {
+    let lab = Lab::started(TWO);
+    // While members differ in what is packed, nothing is undone.
+    let mut workers = lab.workers_of(2, "blob,iterate,cold");
+    workers.wait_for_more(3);
+    for _ in 0..2 {
+        let run = lab.instance.run(LONG_AGO).ok();
+        assert!(run.stderr.contains("main is packed: zeo1, zeo2"), "{run}");
+        workers.wait_for_more(2);
+    }
+    lab.finish(workers);
+}
+
+/// One after the other they forget the same, and clients go on reading and writing.
+#[test]
+fn packed_to_now_all_members_forget_the_same() {
+    let setup = LabSetup { servers: 3, ..TWO };
+    let mut lab = Lab::started(setup);
+    let mut workers = lab.workers_of(2, "blob,cold");
+    workers.wait_for_more(5);
+    workers.end();
+    // Nothing is committed between the packs of the members, so that what they keep is the same.
+    lab.instance.run(&["pack"]).ok();
+    lab.instance.wait_optimal();
+    lab.compare_current();
+}
+
+#[test]
+fn a_member_that_fails_while_it_packs_does_not_hold_up_the_others() {
+    let lab = Lab::started(TWO);
+    // While members differ in what is packed, nothing is undone.
+    let mut workers = lab.workers_of(2, "blob,iterate,cold");
+    workers.wait_for_more(2);
+    for deed in [Deed::Cut, Deed::Stall] {
+        lab.proxies[0].set_trap(Moment::Asked("pack"), deed);
+        let run = lab.instance.run(LONG_AGO);
+        assert!(lab.proxies[0].has_sprung());
+        assert_eq!(run.code, 1, "one was left out: {run}");
+        assert!(run.stderr.contains("main is packed: zeo2"), "{run}");
+        assert!(run.stderr.contains("zeo1 was not packed"), "{run}");
+        workers.wait_for_more(2);
+        lab.proxies[0].mend();
+        lab.hurry("zeo1");
+        lab.instance.wait_optimal();
+    }
+    lab.finish(workers);
+}
+
+#[test]
+fn nothing_is_packed_during_a_recovery_and_nothing_recovered_during_a_pack() {
+    let lab = Lab::started(TWO);
+    // While members differ in what is packed, nothing is undone.
+    let mut workers = lab.workers_of(2, "blob,iterate,cold");
+    workers.wait_for_more(2);
+    lab.instance.run(&["disable", "zeo1", "--yes"]).ok();
+    workers.wait_for_more(4);
+    lab.proxies[0].set_trap(Moment::Asked("restorea"), Deed::Stall);
+    lab.instance.run(&["recover", "zeo1", "--detach"]).ok();
+    lab.proxies[0].wait_sprung(PATIENCE);
+    lab.instance.run(LONG_AGO).ended(1).says("zeo1");
+    lab.proxies[0].mend();
+    lab.hurry("zeo1");
+    lab.instance.wait_optimal();
+
+    lab.proxies[0].set_trap(Moment::Asked("pack"), Deed::Stall);
+    lab.instance.run(&["disable", "zeo2", "--yes"]).ok();
+    let mut detached = LONG_AGO.to_vec();
+    detached.push("--detach");
+    lab.instance.run(&detached).ok();
+    lab.proxies[0].wait_sprung(PATIENCE);
+    lab.proxies[0].mend();
+    // It may have ended already: then nothing is refused.
+    let run = lab.instance.run(&["recover", "zeo2", "--detach"]);
+    assert!(run.code == 0 || run.stderr.contains("packed"), "{run}");
+    until_ok("the recovery after the pack", PATIENCE, || {
+        let run = lab.instance.run(&["recover", "zeo2"]);
+        let optimal = lab.instance.member("zeo2")["state"] == "optimal";
+        if optimal {
+            Ok(())
+        } else {
+            Err(run.to_string())
+        }
+    });
+    lab.finish(workers);
+}

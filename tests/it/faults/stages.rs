@@ -1,0 +1,193 @@
+//! Every fault at every stage of the conversation with a member.
+//!
+//! One array for each fault: stage by stage the fault strikes the same member, is mended, and the member
+//! comes back, while the clients go on. So a fault also strikes a member that was recovered before.
+
+use std::time::Duration;
+
+use crate::harness::lab::MEMBER_TIMEOUT;
+use crate::harness::proxy::{Deed, Moment};
+use crate::harness::{Lab, LabSetup};
+
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What strikes the first member, which is also the one that is read from: a small database is read from
+/// one member while that is not busy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// On the way to it.
+    Link(Deed),
+    /// The process is gone.
+    Killed,
+    /// The process is stopped: it accepts, and never answers.
+    Frozen,
+}
+
+use Moment::{Answered, Asked, Passed};
+
+/// The stages, each with the words for the case that it fails.
+const STAGES: &[(&str, Moment)] = &[
+    ("at a load", Asked("loadBefore")),
+    ("while it is told of the transaction", Asked("storea")),
+    ("before the vote", Asked("vote")),
+    ("in the vote", Passed("vote")),
+    ("between vote and finish", Answered("vote")),
+    ("before it hears of the finish", Asked("tpc_finish")),
+    ("in the finish", Passed("tpc_finish")),
+    ("after the finish", Answered("tpc_finish")),
+    ("in an undo", Asked("undoa")),
+    ("in a blob", Asked("storeBlobChunk")),
+];
+
+fn strike(setup: LabSetup, fault: Fault, stages: &[(&str, Moment)]) {
+    let mut lab = Lab::started(setup);
+    let mut workers = lab.workers(3);
+    workers.wait_for_more(2);
+    for (number, (words, moment)) in stages.iter().enumerate() {
+        eprintln!("{fault:?} {words}");
+        let deed = match fault {
+            Fault::Link(deed) => deed,
+            Fault::Killed | Fault::Frozen => Deed::Stall,
+        };
+        let before = lab.faults("zeo1");
+        lab.proxies[0].set_trap(*moment, deed);
+        lab.proxies[0].wait_sprung(PATIENCE);
+        match fault {
+            Fault::Link(_) => {}
+            Fault::Killed => {
+                lab.servers[0].kill9();
+                lab.proxies[0].cut();
+            }
+            Fault::Frozen => {
+                lab.servers[0].freeze();
+                lab.proxies[0].mend();
+            }
+        }
+        workers.wait_for_more(2);
+        let member = lab.wait_noticed("zeo1", before);
+        assert!(
+            member["state"] == "optimal" || member["reason"].is_string(),
+            "{fault:?} {words}: no reason: {member:#}"
+        );
+        match fault {
+            Fault::Link(_) => {}
+            Fault::Killed => lab.servers[0].start(),
+            Fault::Frozen => lab.servers[0].thaw(),
+        }
+        lab.proxies[0].mend();
+        workers.wait_for_more(1);
+        if number >= 2 || fault == Fault::Link(Deed::UnknownException) {
+            // It comes back by itself, but who fails again and again waits longer every time; and who
+            // votes differently from the others waits for an operator.
+            lab.hurry("zeo1");
+        }
+        lab.instance.wait_optimal();
+    }
+    lab.finish(workers);
+}
+
+macro_rules! faults {
+    ($($test:ident = $fault:expr;)*) => {
+        $(
+            #[test]
+            fn $test() {
+                strike(LabSetup::default(), $fault, STAGES);
+            }
+        )*
+    };
+}
+
+faults! {
+    a_member_that_hangs_up_at_any_stage_is_taken_out_and_recovered = Fault::Link(Deed::Cut);
+    a_member_cut_off_within_a_message_is_taken_out_and_recovered = Fault::Link(Deed::CutInMessage);
+    a_member_behind_a_half_open_link_is_taken_out_and_recovered = Fault::Link(Deed::Stall);
+    a_member_that_talks_garbage_is_taken_out_and_recovered = Fault::Link(Deed::Garbage);
+    a_member_with_a_message_of_four_gigabytes_is_taken_out_and_recovered = Fault::Link(Deed::Oversize);
+    a_member_that_is_killed_at_any_stage_is_taken_out_and_recovered = Fault::Killed;
+    a_member_that_is_stopped_at_any_stage_is_taken_out_and_recovered = Fault::Frozen;
+}
+
+/// The same with servers that speak msgpack, at the stages that differ most.
+#[test]
+fn a_member_that_speaks_msgpack_is_taken_out_and_recovered() {
+    let setup = LabSetup {
+        msgpack: true,
+        ..LabSetup::default()
+    };
+    strike(setup, Fault::Link(Deed::Cut), &STAGES[1..7]);
+}
+
+/// A file and a ZEO server in one array.
+#[test]
+fn a_server_beside_a_file_is_taken_out_and_recovered_at_any_stage() {
+    let setup = LabSetup {
+        servers: 2,
+        files: 1,
+        ..LabSetup::default()
+    };
+    strike(setup, Fault::Killed, STAGES);
+}
+
+/// The only other member is a file.
+#[test]
+fn one_server_and_one_file_are_an_array() {
+    let setup = LabSetup {
+        servers: 2,
+        files: 1,
+        blobs: false,
+        ..LabSetup::default()
+    };
+    strike(setup, Fault::Link(Deed::Stall), &STAGES[..8]);
+}
+
+/// Answers that cannot be understood: the message itself is damaged.
+#[test]
+fn a_member_whose_bytes_are_damaged_is_taken_out_and_recovered() {
+    strike(
+        LabSetup::default(),
+        Fault::Link(Deed::Corrupt),
+        &[
+            ("in a load", Passed("loadBefore")),
+            ("in the vote", Passed("vote")),
+            ("in the finish", Passed("tpc_finish")),
+        ],
+    );
+}
+
+/// An exception that no ZODB has.
+#[test]
+fn a_member_with_exceptions_that_nobody_knows_is_taken_out_and_recovered() {
+    // What one of two says is no majority, and could be the transaction's fault.
+    let setup = LabSetup {
+        servers: 3,
+        ..LabSetup::default()
+    };
+    strike(
+        setup,
+        Fault::Link(Deed::UnknownException),
+        &[
+            ("in the vote", Asked("vote")),
+            ("in the finish", Asked("tpc_finish")),
+        ],
+    );
+}
+
+/// A member that is slow, but within its timeout, stays.
+#[test]
+fn a_member_that_is_slow_stays() {
+    let lab = Lab::started(LabSetup::default());
+    let mut workers = lab.workers(2);
+    workers.wait_for_more(2);
+    let before = lab.faults("zeo1");
+    lab.proxies[0].slow_down(MEMBER_TIMEOUT / 20);
+    workers.wait_for_more(4);
+    let member = lab.instance.member("zeo1");
+    assert_eq!(member["state"], "optimal", "{member:#}");
+    assert_eq!(lab.faults("zeo1"), before);
+    assert!(
+        member["latency_ms"].as_f64().is_some_and(|ms| ms > 10.0),
+        "its latency is shown: {member:#}"
+    );
+    lab.proxies[0].mend();
+    lab.finish(workers);
+}

@@ -1,0 +1,276 @@
+//! A laboratory for faults: a daemon before ZEO servers, a proxy before each server, and file members
+//! where they are wanted.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::instance::PATIENCE;
+use super::proxy::Proxy;
+use super::python::{self, Totals, Workers};
+use super::zeo_server::{ZeoServer, ZeoSetup};
+use super::{Instance, until_ok};
+
+/// What a laboratory has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LabSetup {
+    pub(crate) servers: usize,
+    pub(crate) files: usize,
+    /// What the servers announce; what the daemon announces is always `Z5`.
+    pub(crate) msgpack: bool,
+    pub(crate) blobs: bool,
+    /// Settings of the array, each a line.
+    pub(crate) settings: &'static str,
+}
+
+impl Default for LabSetup {
+    fn default() -> Self {
+        LabSetup {
+            servers: 2,
+            files: 0,
+            msgpack: false,
+            blobs: true,
+            settings: "",
+        }
+    }
+}
+
+/// A member that does not answer is given this long.
+pub(crate) const MEMBER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// No client may wait longer for anything than one member's timeout, for an array with faults. Two cores
+/// under this load are slow themselves, which is what the rest is for.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(8);
+
+/// In seconds, after each commit of a client: what is lost is measured in commits, and has to be copied by
+/// Python servers that share two cores with everything else.
+const PAUSE: &str = "0.05";
+
+pub(crate) struct Lab {
+    pub(crate) instance: Instance,
+    /// `zeo1`, `zeo2`, …
+    pub(crate) servers: Vec<ZeoServer>,
+    /// One before each server.
+    pub(crate) proxies: Vec<Proxy>,
+    pub(crate) setup: LabSetup,
+}
+
+impl Lab {
+    /// Everything is set up, the servers run, the daemon does not.
+    pub(crate) fn new(setup: LabSetup) -> Self {
+        Self::on(Instance::new(), setup)
+    }
+
+    /// The same, in a folder in which something was prepared.
+    pub(crate) fn on(instance: Instance, setup: LabSetup) -> Self {
+        let server_setup = ZeoSetup {
+            msgpack: setup.msgpack,
+            clients_resolve: setup.files > 0,
+            blobs: setup.blobs,
+            blobs_are_shared: setup.settings.contains("everything"),
+        };
+        let folder = instance.beside("");
+        let mut servers: Vec<ZeoServer> = (1..=setup.servers)
+            .map(|number| ZeoServer::new(&folder, &format!("zeo{number}"), server_setup))
+            .collect();
+        // Servers that share a folder of blobs clean it up when they start, and trip over each other.
+        let one_by_one = setup.settings.contains("everything");
+        for server in &mut servers {
+            server.launch();
+            if one_by_one {
+                server.wait_listening();
+            }
+        }
+        for server in &mut servers {
+            server.wait_listening();
+        }
+        let proxies = servers
+            .iter()
+            .map(|server| Proxy::before(&server.address()))
+            .collect();
+        let lab = Lab {
+            instance,
+            servers,
+            proxies,
+            setup,
+        };
+        let names: Vec<usize> = (0..setup.servers).collect();
+        lab.configure(&lab.instance, &names);
+        lab
+    }
+
+    /// The same, and the daemon serves with all members.
+    pub(crate) fn started(setup: LabSetup) -> Self {
+        let lab = Self::new(setup);
+        lab.instance.start().ok();
+        lab.instance.wait_optimal();
+        lab
+    }
+
+    /// Writes the configuration of a daemon over these servers (by their index) and all files.
+    pub(crate) fn configure(&self, instance: &Instance, servers: &[usize]) {
+        let mut members = String::new();
+        for index in servers {
+            let (server, proxy) = (&self.servers[*index], &self.proxies[*index]);
+            members += &format!("      {}: {{zeo: \"{}\"}}\n", server.name, proxy.address());
+        }
+        for number in 1..=self.setup.files {
+            let blobs = if self.setup.blobs {
+                format!(", blob_dir: var/file{number}/blobs")
+            } else {
+                String::new()
+            };
+            members += &format!("      file{number}: {{file: var/file{number}/Data.fs{blobs}}}\n");
+        }
+        let mut settings = String::new();
+        for line in self.setup.settings.lines() {
+            settings += &format!("    {}\n", line.trim());
+        }
+        for (key, value) in [
+            ("member_timeout", MEMBER_TIMEOUT),
+            ("open_timeout", PATIENCE / 6),
+        ] {
+            if !settings.contains(key) {
+                settings += &format!("    {key}: {}s\n", value.as_secs());
+            }
+        }
+        let text = format!(
+            "listen: {}\narrays:\n  main:\n    members:\n{members}{settings}",
+            instance.address
+        );
+        fs::create_dir_all(instance.path("etc")).expect("a folder for the configuration");
+        fs::write(instance.config(), text).expect("writing the configuration");
+    }
+
+    /// Where the members keep their data, servers first.
+    pub(crate) fn copies(&self) -> Vec<PathBuf> {
+        let servers = self.servers.iter().map(ZeoServer::data);
+        let files = (1..=self.setup.files)
+            .map(|number| self.instance.path(&format!("var/file{number}/Data.fs")));
+        servers.chain(files).collect()
+    }
+
+    /// Clients that do everything a client does.
+    pub(crate) fn workers(&self, count: u64) -> Workers {
+        let mix = if self.setup.blobs {
+            "blob,undo,iterate,cold"
+        } else {
+            "undo,iterate,cold"
+        };
+        self.workers_of(count, mix)
+    }
+
+    /// Clients that do this besides committing.
+    pub(crate) fn workers_of(&self, count: u64, mix: &str) -> Workers {
+        let address = &self.instance.address;
+        let more = &["--mix", mix, "--pause", PAUSE];
+        Workers::start_with(address, &self.instance.beside(""), count, more)
+    }
+
+    /// Clients that do everything, with these arguments more.
+    pub(crate) fn workers_with(&self, count: u64, more: &[&str]) -> Workers {
+        let mut all = vec!["--mix", "undo,iterate,cold", "--pause", PAUSE];
+        all.extend(more);
+        let address = &self.instance.address;
+        Workers::start_with(address, &self.instance.beside(""), count, &all)
+    }
+
+    /// Asks for the recovery of a member that would be recovered by itself later.
+    pub(crate) fn hurry(&self, member: &str) {
+        until_ok("the recovery to be asked for", PATIENCE, || {
+            let run = self.instance.run(&["recover", member, "--detach"]);
+            let state = self.instance.member(member)["state"].clone();
+            if run.code == 0 || state != "degraded" {
+                Ok(())
+            } else {
+                Err(run.to_string())
+            }
+        });
+    }
+
+    /// Waits until the member counts more faults than before, or is out.
+    #[track_caller]
+    pub(crate) fn wait_noticed(&self, member: &str, before: u64) -> Value {
+        until_ok(
+            &format!("the fault of {member} to be noticed"),
+            PATIENCE,
+            || {
+                let member = self.instance.member(member);
+                let faults = member["faults"].as_u64().unwrap_or(0);
+                if faults > before || member["state"] != "optimal" {
+                    Ok(member)
+                } else {
+                    Err(format!("{member:#}"))
+                }
+            },
+        )
+    }
+
+    pub(crate) fn faults(&self, member: &str) -> u64 {
+        self.instance.member(member)["faults"].as_u64().unwrap_or(0)
+    }
+
+    /// Ends the clients, none of which may have noticed anything, then everything else; then all members
+    /// must be the same, and hold what the clients were told.
+    #[track_caller]
+    pub(crate) fn finish(mut self, mut workers: Workers) -> Value {
+        self.instance.wait_optimal();
+        let totals = workers.end();
+        assert_unnoticed(&totals);
+        let found = self.compare(&workers.logs());
+        assert_eq!(found["committed"], totals.commits, "{found} {totals:?}");
+        found
+    }
+
+    /// The same of clients that may have noticed.
+    #[track_caller]
+    pub(crate) fn finish_tolerant(mut self, mut workers: Workers) -> Value {
+        self.instance.wait_optimal();
+        workers.end();
+        self.compare(&workers.logs())
+    }
+
+    /// Ends everything; then every object must be the same in all members, whatever each has kept of
+    /// the past.
+    #[track_caller]
+    pub(crate) fn compare_current(&mut self) -> Value {
+        self.compare_with(&[], &["--current"])
+    }
+
+    /// Ends everything; then all members must be the same.
+    #[track_caller]
+    pub(crate) fn compare(&mut self, logs: &[PathBuf]) -> Value {
+        self.compare_with(logs, &[])
+    }
+
+    #[track_caller]
+    fn compare_with(&mut self, logs: &[PathBuf], more: &[&str]) -> Value {
+        self.instance.stop().ok();
+        for server in &mut self.servers {
+            server.stop();
+        }
+        for server in &self.servers {
+            // Where the comparison looks for them.
+            let beside = server.data().with_file_name("blobs");
+            if self.setup.blobs && !beside.exists() {
+                std::os::unix::fs::symlink(server.blobs(), beside).expect("a link");
+            }
+        }
+        let mut more = more.to_vec();
+        if self.setup.blobs {
+            more.push("--blobs");
+        }
+        python::verify_with(&self.copies(), logs, &more)
+    }
+}
+
+#[track_caller]
+pub(crate) fn assert_unnoticed(totals: &Totals) {
+    assert_eq!(totals.errors, 0, "a client noticed: {totals:?}");
+    assert!(
+        totals.longest_wait <= LONGEST_WAIT,
+        "a client waited too long: {totals:?}"
+    );
+}
