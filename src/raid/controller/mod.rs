@@ -329,6 +329,10 @@ pub(crate) struct Changes {
 }
 
 /// The state of the array. See the module's page.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a question of its own"
+)]
 pub(crate) struct Controller {
     pub(crate) rules: Rules,
     pub(crate) array: Uuid,
