@@ -416,6 +416,8 @@ async fn random_history(seed: u64) -> usize {
         daemon.becomes_optimal(&servers).await;
     }
     for daemon in &daemons {
+        // As a client does that comes to it: what the others finished last may not be told yet.
+        daemon.array.newest_tid().await.unwrap();
         let sums = world.sums.lock().clone();
         for (oid, (least, most)) in &sums {
             let (value, serial) = value(&daemon.array, *oid).await.unwrap();

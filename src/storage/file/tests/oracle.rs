@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
@@ -313,7 +314,17 @@ impl<'o> World<'o> {
             ..FileOptions::default()
         };
         let opener = FileOpener::new(ours.join("Data.fs"), options);
-        opener.open().await.unwrap()
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        loop {
+            match opener.open().await {
+                // A process that another test starts at this moment has the lock too, until it is another
+                // program.
+                Err(Fault::InUse(_)) if tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                opened => return opened.unwrap(),
+            }
+        }
     }
 
     fn open_theirs(&mut self, index: bool) {
