@@ -403,6 +403,18 @@ def vote_then_leave(address):
 
 
 @feature
+def vote_and_hold(address):
+    """Votes, and never finishes: until its standard input ends."""
+    storage = client(address)
+    txn = TransactionMetaData(description="held")
+    storage.tpc_begin(txn)
+    storage.store(storage.new_oid(), z64, b"held", "", txn)
+    storage.tpc_vote(txn)
+    print("voted", flush=True)
+    sys.stdin.read()
+
+
+@feature
 def waiting_client_is_served(address):
     """A client that waits for the commit lock loads meanwhile, and abort frees the lock."""
     with database(address) as db:

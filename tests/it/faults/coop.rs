@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::harness::instance::PATIENCE;
-use crate::harness::python::{self, Workers};
+use crate::harness::python::{self, Script, Workers};
 use crate::harness::{Instance, Lab, LabSetup, until, until_ok, wait};
 
 const COOP: LabSetup = LabSetup {
@@ -16,7 +16,11 @@ const COOP: LabSetup = LabSetup {
 
 /// Two daemons with the same members.
 fn two() -> (Lab, Instance) {
-    let lab = Lab::new(COOP);
+    two_with(COOP)
+}
+
+fn two_with(setup: LabSetup) -> (Lab, Instance) {
+    let lab = Lab::new(setup);
     let other = Instance::new();
     lab.configure(&other, &[0, 1, 2]);
     lab.instance.start().ok();
@@ -74,6 +78,34 @@ fn a_client_goes_to_the_other_daemon_and_verifies_its_cache() {
     lab.instance.start().ok();
     lab.instance.wait_optimal();
     let mut lab = lab;
+    other.stop().ok();
+    lab.compare(&[]);
+}
+
+/// What README says of it: its locks stay until it is gone, and the others cannot do without them.
+#[test]
+fn a_daemon_that_is_stopped_within_a_commit_stops_the_others_until_it_is_killed() {
+    let (mut lab, other) = two_with(LabSetup {
+        settings: "cluster_mode: coop\nlock_timeout: 3s",
+        ..COOP
+    });
+    let mut holder = Script::spawn("features.py", &["vote_and_hold", &other.address]);
+    holder.wait_printed("voted");
+    other.freeze();
+    let _waits = Script::spawn("features.py", &["plain_visit", &lab.instance.address]);
+    until_ok("the locks to be given up", PATIENCE, || {
+        let details = lab.instance.try_details()?;
+        if details["serving"] == false {
+            Ok(())
+        } else {
+            Err(format!("{details:#}"))
+        }
+    });
+    other.kill9();
+    lab.instance.wait_optimal();
+    python::run("features.py", &["plain_visit", &lab.instance.address]).ok();
+    other.start().ok();
+    other.wait_optimal();
     other.stop().ok();
     lab.compare(&[]);
 }

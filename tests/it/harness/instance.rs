@@ -229,6 +229,14 @@ impl Instance {
         });
     }
 
+    /// Stopped with SIGSTOP: its connections stay, and nobody answers.
+    pub(crate) fn freeze(&self) {
+        signal(
+            self.pid().expect("a daemon runs"),
+            rustix::process::Signal::STOP,
+        );
+    }
+
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.path("var/log/zeoraid.log")).unwrap_or_default()
     }

@@ -3,13 +3,14 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use super::instance::signal;
 use super::ports::free_port;
-use super::{python, until, until_ok};
+use super::wait::pause;
+use super::{python, until_ok};
 
 /// How a server is set up.
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,6 +38,10 @@ pub(crate) struct ZeoServer {
 }
 
 const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Python ends on SIGTERM by an exception, raised in whatever it does just then. Where that is the end of
+/// an object (a connection that was closed), it is lost, and the server goes on until it is told again.
+const TERM_AGAIN: Duration = Duration::from_secs(5);
 
 impl ZeoServer {
     /// Set up in a folder of its own, which is made; not started.
@@ -105,6 +110,7 @@ impl ZeoServer {
         let child = python::program("runzeo")
             .arg("-C")
             .arg(self.folder.join("zeo.conf"))
+            .env("PYTHONFAULTHANDLER", "1")
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file can be shared"))
             .stderr(log)
@@ -164,13 +170,30 @@ impl ZeoServer {
             return;
         }
         self.tell(Signal::CONT);
-        self.tell(Signal::TERM);
-        let name = self.name.clone();
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            self.tell(Signal::TERM);
+            if self.ended_within(TERM_AGAIN) {
+                return;
+            }
+        }
+        // What its threads do goes to its log (see `launch`).
+        self.tell(Signal::ABORT);
+        self.ended_within(PATIENCE);
+        panic!("{} does not end:\n{}", self.name, self.log());
+    }
+
+    fn ended_within(&mut self, time: Duration) -> bool {
+        let end = Instant::now() + time;
         let child = self.child.as_mut().expect("it runs");
-        until(&format!("the end of {name}"), PATIENCE, || {
-            matches!(child.try_wait(), Ok(Some(_)))
-        });
+        while !matches!(child.try_wait(), Ok(Some(_))) {
+            if Instant::now() >= end {
+                return false;
+            }
+            pause();
+        }
         self.child = None;
+        true
     }
 
     /// Removes everything that it holds. It must not run.
