@@ -482,6 +482,16 @@ impl Runner {
         self.options.member_timeout + Duration::from_secs(bytes / SLOWEST_BYTES_PER_S)
     }
 
+    /// How long a vote may take on a member to which others write too. Another daemon's client may hold
+    /// its lock. That the member is alive, and how long it was waited for its lock, is its storage's to
+    /// say, in better words: this is longer than what that allows for sending a transaction, for the
+    /// lock, for the member to write it, and for what is asked of it afterwards.
+    fn lock_patience(&self, bytes: u64) -> Duration {
+        const SLOWEST_BYTES_PER_S: u64 = 1 << 20;
+        let slowly = Duration::from_secs(bytes / SLOWEST_BYTES_PER_S);
+        self.options.lock_timeout + self.options.member_timeout * 3 + slowly * 2
+    }
+
     /// Publishes the present head and members to readers.
     fn publish(&self, core: &Core) {
         let readers = core.controller.readable().filter_map(|(id, _)| {
@@ -616,11 +626,11 @@ impl Runner {
         let (Some(live), Some((generation, storage))) = (live, storage) else {
             return self.cannot_ask(core, member);
         };
-        let mut patience = self.patience(live.bytes);
-        if storage.capabilities().shared {
-            // Another daemon's client may hold the lock; that the member is alive is its storage's to see.
-            patience += self.options.transaction_timeout;
-        }
+        let patience = if storage.capabilities().shared {
+            self.lock_patience(live.bytes)
+        } else {
+            self.patience(live.bytes)
+        };
         let (meta, ops, round) = (live.meta.clone(), Arc::clone(&live.ops), live.round.clone());
         let runner = Arc::clone(self);
         self.tasks.spawn("vote", async move {
