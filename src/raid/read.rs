@@ -23,6 +23,9 @@ const PAGE_BITS: u32 = 12;
 /// How many more calls the preferred member may have outstanding than the least busy one.
 const PATIENCE: usize = 4;
 
+/// How long a call may take whose deadline is its storage's to judge, should that not notice.
+const LONGEST_CALL: Duration = Duration::from_mins(10);
+
 impl Runner {
     /// INVARIANT 5: what was current just before `before`, and never anything past the head.
     pub(super) async fn load_before(
@@ -173,6 +176,15 @@ impl Runner {
         what: &'static str,
         call: &(impl Fn(Arc<dyn Storage>) -> BoxFuture<'static, Result<T>> + Send + Sync),
     ) -> Result<T> {
+        let patience = match patience {
+            // How large the answer is nobody knows before it is there. A server's storage gives it its
+            // timeout, and longer only while bytes flow: else one large record on a slow way would take
+            // out one member after the other.
+            Patience::ForACall if reader.storage.capabilities().shared => {
+                Patience::WhileItAnswers(LONGEST_CALL)
+            }
+            patience => patience,
+        };
         let timed = reader.stats.count_read().then(Instant::now);
         let _busy = Busy::new(reader);
         let mut answering = call(Arc::clone(&reader.storage));
@@ -230,7 +242,7 @@ impl Runner {
 /// How long a member may take for a call.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Patience {
-    /// Its timeout.
+    /// Its timeout; for members that others write to, which are on a network, as its storage judges.
     ForACall,
     /// As long as it answers something else meanwhile, but not longer than this.
     WhileItAnswers(Duration),
