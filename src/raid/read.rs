@@ -120,7 +120,9 @@ impl Runner {
             let next = self
                 .ask_next(patience, view, near, what, &call, &mut asked)
                 .await;
-            if next.is_ok() && !is_missing(&next) {
+            let here = matches!(next, Err(StorageError::Fault(Fault::Here { .. })));
+            // Whoever could not be asked because of us may be the one that has it.
+            if here || (next.is_ok() && !is_missing(&next)) {
                 return next;
             }
         }
@@ -158,6 +160,11 @@ impl Runner {
                 {
                     let member = reader.member;
                     tracing::error!(?member, %fault, "the last copy cannot be read in one place");
+                    return Err(fault.into());
+                }
+                // The others would fail in the same way, and none is worse than before.
+                Err(StorageError::Fault(fault @ Fault::Here { .. })) => {
+                    tracing::error!(what, %fault, "an answer could not be taken in");
                     return Err(fault.into());
                 }
                 // INVARIANT 7: another one is asked, and this one is looked after.

@@ -714,6 +714,9 @@ impl Runner {
             }
             Ok(Vote::Conflicts(_, conflicts)) => Ballot::Conflicts(conflicts),
             Err(StorageError::Answer(answer)) => Ballot::No(answer),
+            Err(StorageError::Fault(fault @ Fault::Here { .. })) => {
+                return self.could_not_be_sent(&mut core, commit, fault);
+            }
             Err(StorageError::Fault(fault)) => {
                 core.count_fault(member, generation);
                 let event = Event::MemberLost {
@@ -733,6 +736,15 @@ impl Runner {
         };
         let (_, effects) = core.controller.apply(Now::read(), event);
         self.carry_out(&mut core, effects);
+    }
+
+    /// A transaction could not be read from where it waits for its vote. It is no ballot: others may have
+    /// got it, and would be found to disagree. It ends as if its client had left, who is told why.
+    fn could_not_be_sent(self: &Arc<Self>, core: &mut Core, commit: CommitId, fault: Fault) {
+        tracing::error!(%fault, "a transaction could not be sent to a member");
+        let (_, effects) = core.controller.apply(Now::read(), Event::Gone { commit });
+        self.carry_out(core, effects);
+        core.reply_to_vote(commit, VoteReply::Fault(fault));
     }
 
     /// Asks for the finish: takes the transaction's place in the order at once; the answer comes

@@ -276,6 +276,12 @@ mod suite {
     crate::storage::suite::storage_suite!(array());
 }
 
+/// What a storage says when a file of the daemon failed, and not itself.
+fn here() -> Fault {
+    let source = std::io::Error::other("a full disk");
+    Fault::here("writing a temporary file", source)
+}
+
 async fn load_error(array: &Array) -> String {
     array
         .load_before(Oid(1), Tid::MAX)
