@@ -19,9 +19,9 @@ use tempfile::TempPath;
 
 use crate::zodb::{Blob, Oid, Tid};
 
+mod aside;
 mod copy;
 mod layout;
-mod old;
 mod place;
 mod record;
 #[cfg(test)]

@@ -131,11 +131,12 @@ impl Opener for FileOpener {
 
     async fn set_aside(&self) -> Result<SetAside, Fault> {
         let path = self.path.clone();
+        let blob_dir = self.options.blob_dir.clone();
         let set_aside = move || {
             // Nobody renames a file that somebody writes to.
             let paths = Paths::of(&path);
             let _lock = LockFile::take(&beside(&path, ".lock"))?;
-            rewind::set_file_aside(&paths)
+            rewind::set_file_aside(&paths, blob_dir.as_deref())
         };
         on_a_thread(set_aside).await?
     }

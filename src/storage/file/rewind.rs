@@ -16,8 +16,8 @@ use super::index::Index;
 use super::origin::Origin;
 use super::recent::Recent;
 use super::restore::Copier;
-use crate::storage::{Extent, Fault, Result, SetAside};
-use crate::zodb::{Oid, Tid};
+use crate::storage::{BlobDirectory, Extent, Fault, Result, SetAside, is_blob_record};
+use crate::zodb::{HistoryTxn, Oid, Tid};
 
 impl Engine {
     /// Sets aside what is later than `keep`. On the thread that writes, with the slot.
@@ -58,6 +58,7 @@ impl Engine {
     /// Copies what is from `cut` on into a file beside, and cuts it off.
     fn cut_back(self: &Arc<Self>, walk: &Walk, cut: u64) -> Result<PathBuf> {
         let mut first = None;
+        let mut blobs = Vec::new();
         let aside = Aside::create(self)?;
         {
             let origin = Origin {
@@ -70,6 +71,9 @@ impl Engine {
                 let (transactions, next) = walk.read(at, Tid::MAX)?;
                 for txn in transactions {
                     first.get_or_insert(txn.tid);
+                    if self.blobs.is_some() {
+                        note_blobs(&txn, &mut blobs)?;
+                    }
                     copier.copy(txn, false, |_| None)?;
                 }
                 at = next;
@@ -78,6 +82,12 @@ impl Engine {
         }
         let last = self.state.read().last;
         let file = aside.keep(self, first.unwrap_or(last), last)?;
+        if let Some(directory) = &self.blobs {
+            let io = |error| Fault::io(format!("setting aside blobs of {}", file.display()), error);
+            directory
+                .share(&suffix(&self.paths.data, &file), &blobs)
+                .map_err(io)?;
+        }
 
         let (index, last) = self.index_before(walk, cut)?;
         let disk = Arc::clone(&walk.disk);
@@ -92,6 +102,14 @@ impl Engine {
             state.end = cut;
         });
         self.remember_recent()?;
+        if let Some(directory) = &self.blobs {
+            for (oid, tid) in blobs {
+                // It has a second name beside; where the first stays, it is in nobody's way.
+                if let Err(error) = directory.remove(oid, tid) {
+                    tracing::warn!(%oid, %tid, %error, "file of a blob was not set aside");
+                }
+            }
+        }
         Ok(file)
     }
 
@@ -139,6 +157,12 @@ impl Engine {
         );
         let io = |error| self.fault("setting aside", error);
         std::fs::rename(&self.paths.data, &file).map_err(io)?;
+        if let Some(directory) = &self.blobs {
+            // What stays behind is in nobody's way: it is replaced by what comes under its name.
+            if let Err(error) = directory.set_aside(&suffix(&self.paths.data, &file)) {
+                tracing::warn!(folder = %directory.root().display(), %error, "blobs were not set aside");
+            }
+        }
         let made = FileDisk::create(&self.paths.data).and_then(|disk| {
             disk.write_at(&MAGIC, 0)?;
             disk.sync()?;
@@ -195,6 +219,22 @@ impl Engine {
     }
 }
 
+/// Which records of a transaction are those of blobs.
+fn note_blobs(txn: &HistoryTxn, blobs: &mut Vec<(Oid, Tid)>) -> Result<(), Fault> {
+    for record in &txn.records {
+        if let Some(data) = record.data.payload() {
+            let mut first = [0; 512];
+            let first = &mut first[..data.len().min(512)];
+            data.read_at(0, first)
+                .map_err(|error| Fault::io("reading a record", error))?;
+            if is_blob_record(first) {
+                blobs.push((record.oid, txn.tid));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// A file beside that is being written. Removed when dropped before it is kept.
 struct Aside {
     path: PathBuf,
@@ -247,6 +287,19 @@ fn free_name(data: &Path, first: Tid, last: Tid) -> PathBuf {
     free(data, &format!(".aside-{:016x}-{:016x}", first.0, last.0))
 }
 
+/// What the name of a file beside has more than that of the data file.
+fn suffix(data: &Path, file: &Path) -> String {
+    let name = |path: &Path| {
+        path.file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    };
+    let more = name(file).split_off(name(data).len());
+    // A hidden folder, where it is within another one.
+    format!(".{}", more.trim_start_matches('.'))
+}
+
 fn free(data: &Path, suffix: &str) -> PathBuf {
     let mut path = beside(data, suffix);
     let mut number = 1;
@@ -257,8 +310,8 @@ fn free(data: &Path, suffix: &str) -> PathBuf {
     path
 }
 
-/// Renames a file that is not open, and its index, out of the way.
-pub(super) fn set_file_aside(paths: &Paths) -> Result<SetAside, Fault> {
+/// Renames a file that is not open, and its index, out of the way; and its blobs, where it has any.
+pub(super) fn set_file_aside(paths: &Paths, blob_dir: Option<&Path>) -> Result<SetAside, Fault> {
     let Paths { data, index } = paths;
     let io = |error| Fault::io(format!("setting aside {}", data.display()), error);
     let bytes = match std::fs::metadata(data) {
@@ -276,6 +329,11 @@ pub(super) fn set_file_aside(paths: &Paths) -> Result<SetAside, Fault> {
     }
     std::fs::rename(data, &file).map_err(io)?;
     sync_folder_of(data).map_err(io)?;
+    if let Some(blob_dir) = blob_dir.filter(|folder| folder.is_dir()) {
+        let io = |error| Fault::io(format!("setting aside {}", blob_dir.display()), error);
+        let directory = BlobDirectory::open(blob_dir).map_err(io)?;
+        directory.set_aside(&suffix(data, &file)).map_err(io)?;
+    }
     Ok(SetAside {
         file: Some(file),
         // Nobody has read it: how many transactions it has is not known.

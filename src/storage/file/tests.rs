@@ -33,3 +33,50 @@ fn opener(folder: &tempfile::TempDir) -> FileOpener {
 async fn open(folder: &tempfile::TempDir) -> Arc<dyn Storage> {
     opener(folder).open().await.unwrap()
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blobs_are_set_aside_with_their_records() {
+    use crate::storage::suite::{commit_ops, store_blob};
+
+    let folder = tempfile::tempdir().unwrap();
+    let options = FileOptions {
+        blob_dir: Some(folder.path().join("blobs")),
+        ..FileOptions::default()
+    };
+    let opener = FileOpener::new(data_fs(&folder), options);
+    let storage = opener.open().await.unwrap();
+    let first = commit_ops(&*storage, vec![store_blob(1, Tid::ZERO, b"first")]).await;
+    let second = commit_ops(&*storage, vec![store_blob(1, first, b"second")]).await;
+
+    // What was taken back is a storage with its blobs.
+    let aside = async |file: Option<PathBuf>, tid| {
+        let file = file.unwrap();
+        let name = file.to_str().unwrap().to_owned();
+        let suffix = name
+            .strip_prefix(data_fs(&folder).to_str().unwrap())
+            .unwrap();
+        let options = FileOptions {
+            blob_dir: Some(beside(&folder.path().join("blobs"), suffix)),
+            ..FileOptions::default()
+        };
+        let storage = FileOpener::new(file, options).open().await.unwrap();
+        let blob = storage.load_blob(Oid(1), tid).await.unwrap();
+        let content = std::fs::read_to_string(blob.path()).unwrap();
+        storage.close().await;
+        content
+    };
+    let set_aside = storage.rewind(Some(first)).await.unwrap();
+    assert_eq!(aside(set_aside.file, second).await, "second");
+    assert!(storage.load_blob(Oid(1), second).await.is_err());
+    assert!(storage.load_blob(Oid(1), first).await.is_ok());
+    let set_aside = storage.rewind(None).await.unwrap();
+    assert_eq!(aside(set_aside.file, first).await, "first");
+    assert!(storage.load_blob(Oid(1), first).await.is_err());
+
+    let third = commit_ops(&*storage, vec![store_blob(1, Tid::ZERO, b"third")]).await;
+    storage.close().await;
+    let set_aside = opener.set_aside().await.unwrap();
+    assert_eq!(aside(set_aside.file, third).await, "third");
+    let storage = opener.open().await.unwrap();
+    assert!(storage.load_blob(Oid(1), third).await.is_err());
+}

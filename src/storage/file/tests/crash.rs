@@ -443,13 +443,21 @@ async fn every_acknowledged_blob_has_its_file_and_no_other_has_one() {
     }
 }
 
-/// Copies a folder; files with two names have two names there as well.
-fn copy_folder(from: &Path, to: &Path) {
-    let copied = std::process::Command::new("cp")
-        .args(["-a", "--"])
-        .args([from, to])
-        .status();
-    assert!(copied.unwrap().success());
+/// Copies a folder; files with two names have two names there as well. Again, where meanwhile something
+/// was removed: what was aborted last is taken back on another thread.
+pub(super) fn copy_folder(from: &Path, to: &Path) {
+    let mut tries = 0;
+    loop {
+        let mut copying = std::process::Command::new("cp");
+        let copied = copying.args(["-a", "--"]).args([from, to]).output();
+        let copied = copied.unwrap();
+        if copied.status.success() {
+            return;
+        }
+        tries += 1;
+        assert!(tries < 10, "{}", String::from_utf8_lossy(&copied.stderr));
+        drop(std::fs::remove_dir_all(to));
+    }
 }
 
 /// A disk on which one step fails and the others do not.

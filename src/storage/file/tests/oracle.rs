@@ -89,6 +89,8 @@ enum Step {
     Swap,
     /// To after the transaction so many before the last.
     Pack(usize),
+    /// Ends after the transaction so many before the last.
+    Rewind(usize),
     UndoInfo {
         first: i64,
         last: i64,
@@ -222,6 +224,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(|index| Step::Reopen { index }),
         1 => Just(Step::Swap),
         3 => (0..8usize).prop_map(Step::Pack),
+        1 => (1..4usize).prop_map(Step::Rewind),
         1 => (0..4i64, -6..6i64, prop::option::of(0..3u8))
             .prop_map(|(first, last, user)| Step::UndoInfo { first, last, user }),
     ]
@@ -500,6 +503,25 @@ impl<'o> World<'o> {
                     _ => panic!("{ours:?} is not {theirs:?}"),
                 }
             }
+            Step::Rewind(back) => {
+                let tids = self.tids().await;
+                let Some(keep) = tids.get(*back).copied() else {
+                    return;
+                };
+                self.file.rewind(Some(keep)).await.unwrap();
+                // The oracle goes on with what is left.
+                self.oracle.must(&json!({"do": "close"}));
+                let theirs = self.folder.path().join("theirs");
+                let mut options = std::fs::File::options();
+                let file = options.write(true).open(theirs.join("Data.fs"));
+                file.unwrap().set_len(self.file.size().bytes).unwrap();
+                for name in blobs(&theirs.join("blobs")).keys() {
+                    if blob_name(name).1 > keep {
+                        std::fs::remove_file(theirs.join("blobs").join(name)).unwrap();
+                    }
+                }
+                self.open_theirs(false);
+            }
             Step::Swap => {
                 self.file.close().await;
                 self.oracle.must(&json!({"do": "close"}));
@@ -532,6 +554,30 @@ impl<'o> World<'o> {
                 }));
                 assert_eq!(json!(ours), theirs);
             }
+        }
+    }
+
+    /// Whether both read the same in it.
+    async fn compare_reading(&mut self) {
+        let theirs = self.oracle.must(&json!({"do": "iterate"}));
+        let mut ours = Vec::new();
+        for txn in crate::storage::suite::transactions(&*self.file, TidRange::ALL).await {
+            let mut records = Vec::new();
+            for record in &txn.records {
+                let data = record.data.payload().map(|data| hex(&data.read().unwrap()));
+                let back = match &record.data {
+                    crate::zodb::RecordData::Back { tid, .. } => Some(tid.0),
+                    _ => None,
+                };
+                records.push(json!([record.oid.0, data, back]));
+            }
+            let status = char::from(txn.meta.status.to_byte()).to_string();
+            ours.push(json!([txn.tid.0, status, records]));
+        }
+        assert_eq!(ours.len(), theirs.as_array().unwrap().len());
+        for (ours, theirs) in ours.iter().zip(theirs.as_array().unwrap()) {
+            let (ours, theirs) = (plain(ours), plain(theirs));
+            assert_eq!(ours, theirs);
         }
     }
 
@@ -590,6 +636,18 @@ impl<'o> World<'o> {
             assert_eq!(std::fs::read(blob.path()).unwrap(), theirs[name]);
         }
     }
+}
+
+/// A transaction without what a record that says that there is no object points to: that is Python's
+/// alone.
+fn plain(txn: &Json) -> Json {
+    let mut txn = txn.clone();
+    for record in txn[2].as_array_mut().unwrap() {
+        if record[1].is_null() {
+            record[2] = Json::Null;
+        }
+    }
+    txn
 }
 
 /// What came of a transaction, as the oracle says it.
@@ -692,6 +750,9 @@ fn a_file_is_what_python_makes_of_the_same_history() {
                 }
                 world.compare().await;
             }
+            if !world.parted {
+                world.compare_reading().await;
+            }
             world.file.close().await;
             packed.set(packed.get() + world.packed);
         });
@@ -702,4 +763,73 @@ fn a_file_is_what_python_makes_of_the_same_history() {
         "only {} packings came to their end",
         packed.get()
     );
+}
+
+#[test]
+fn references_are_those_that_python_finds() {
+    let oracle = std::cell::RefCell::new(Oracle::start());
+    let config = ProptestConfig {
+        cases: cases(40) * 5,
+        ..ProptestConfig::with_source_file(file!())
+    };
+    proptest!(config, |(state in state(), oids in prop::collection::vec(any::<u64>(), 0..5))| {
+        let mut state = state;
+        state.references.extend(oids.into_iter().map(|oid| (oid, Reference::WithClass)));
+        let record = record(&state);
+        let mut ours = Vec::new();
+        let mut references = super::super::references::References::default();
+        references.of(&record, |oid| ours.push(oid.0)).unwrap();
+        let request = json!({"do": "references", "data": hex(&record)});
+        prop_assert_eq!(json!(ours), oracle.borrow_mut().must(&request));
+    });
+}
+
+/// What the pickler writes that ZODB uses.
+#[test]
+fn references_of_real_records_are_found() {
+    let lines = r"
+import sys, pickle, io
+import zodbpickle
+import zodbpickle.pickle
+from persistent.mapping import PersistentMapping
+from ZODB.serialize import referencesf
+
+def p64(number):
+    return zodbpickle.binary(number.to_bytes(8, 'big'))
+
+class Plain:
+    pass
+
+class Linked:
+    def __init__(self, reference):
+        self.reference = reference
+
+def state():
+    links = [Linked((p64(number * 0x0101), PersistentMapping)) for number in range(1, 4)]
+    links += [Linked(p64(9)), Linked(['w', (p64(5),)]), Linked(['m', ('other', p64(6), Plain)])]
+    links.append(links[0])
+    values = {'list': links, 'float': 1.5, 'long': 1 << 80, 'text': 'ü', 'none': None, 'set': {1, 2},
+              'deep': ((1, (2, 3, 4, 5)), b'bytes' * 100, frozenset((True, False)))}
+    return values
+
+out = io.BytesIO()
+pickler = zodbpickle.pickle.Pickler(out, 3)
+pickler.persistent_id = lambda one: getattr(one, 'reference', None) if isinstance(one, Linked) else None
+for one in PersistentMapping, state():
+    pickler.dump(one)
+record = out.getvalue()
+print(record.hex(), *(int.from_bytes(oid, 'big') for oid in referencesf(record)))
+";
+    let printed = python::run(lines, &[]);
+    let (record, found) = printed.trim().split_once(' ').unwrap();
+    let bytes: Vec<u8> = (0..record.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&record[at..at + 2], 16).unwrap())
+        .collect();
+    let mut ours = Vec::new();
+    let mut references = super::super::references::References::default();
+    references
+        .of(&bytes, |oid| ours.push(oid.0.to_string()))
+        .unwrap();
+    assert_eq!(ours.join(" "), found);
 }

@@ -1,8 +1,14 @@
 //! Packing interrupted, twice at once, and beside everything else.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "each task is waited for where it is started"
+)]
+
 use std::path::Path;
 use std::sync::mpsc;
 
+use super::crash::copy_folder;
 use super::oracle::blobs;
 use super::*;
 use crate::storage::StorageError;
@@ -48,14 +54,6 @@ async fn fill(storage: &FileStorage) -> Tid {
 
 fn after(tid: Tid) -> f64 {
     tid.time().unwrap().as_second() as f64 + 1.0
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    let copied = std::process::Command::new("cp")
-        .args(["-a", "--"])
-        .args([from, to])
-        .status();
-    assert!(copied.unwrap().success());
 }
 
 /// The current objects, and the files of their blobs.

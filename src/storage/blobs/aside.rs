@@ -1,9 +1,12 @@
-//! The folder beside, `blobs.old`, with the files of blobs that packing took away, and a second name for
-//! each that it did not: what belongs to the old data file. Source: ZODB, `FileStorage.py`,
-//! `_remove_blob_files_tagged_for_removal_during_pack`.
+//! Folders beside, with files of blobs that belong to a data file which is not in force any more: what
+//! packing kept, and what was set aside.
+//!
+//! After packing, `blobs.old` has the files that were taken away, and a second name for each that was not.
+//! Source: ZODB, `FileStorage.py`, `_remove_blob_files_tagged_for_removal_during_pack`.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{BlobDirectory, copy, layout};
@@ -11,9 +14,20 @@ use crate::zodb::{Blob, Oid, Tid};
 
 impl BlobDirectory {
     fn old(&self) -> PathBuf {
-        let mut old = self.root.as_os_str().to_owned();
-        old.push(".old");
-        old.into()
+        self.beside(".old")
+    }
+
+    /// A folder beside this one, on the same disk: its name and a suffix; within it, where it is a disk
+    /// of its own.
+    fn beside(&self, suffix: &str) -> PathBuf {
+        let above = self.root.join("..");
+        let disk = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).ok();
+        if disk(&self.root) != disk(&above) {
+            return self.root.join(suffix);
+        }
+        let mut beside = self.root.as_os_str().to_owned();
+        beside.push(suffix);
+        beside.into()
     }
 
     /// Removes the folder beside.
@@ -80,7 +94,8 @@ impl BlobDirectory {
                 let entry = entry?;
                 let path = entry.path();
                 if entry.file_type()?.is_dir() {
-                    if path != self.tmp {
+                    let hidden = entry.file_name().to_string_lossy().starts_with('.');
+                    if path != self.tmp && !hidden {
                         folders.push(path);
                     }
                 } else if entry
@@ -95,6 +110,57 @@ impl BlobDirectory {
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Gives the files of these revisions, where they have any, second names in a folder of blobs of
+    /// their own, durably.
+    pub(in crate::storage) fn share(
+        &self,
+        suffix: &str,
+        revisions: &[(Oid, Tid)],
+    ) -> io::Result<()> {
+        let to = &self.beside(suffix);
+        let mut shared = false;
+        for (oid, tid) in revisions {
+            let file = self.file(*oid, *tid);
+            if !file.is_file() {
+                continue;
+            }
+            if !shared {
+                fs::create_dir_all(to)?;
+                layout::mark(to, self.layout)?;
+                shared = true;
+            }
+            self.second_name_below(&file, to)?;
+        }
+        if shared {
+            rustix::fs::syncfs(File::open(to)?)?;
+        }
+        Ok(())
+    }
+
+    /// Moves all blobs into a folder of their own, as they are.
+    pub(in crate::storage) fn set_aside(&self, suffix: &str) -> io::Result<()> {
+        let to = &self.beside(suffix);
+        let _names = self.names.lock();
+        let mut moved = false;
+        for entry in fs::read_dir(&self.root)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if !name.to_string_lossy().starts_with("0x") {
+                continue;
+            }
+            if !moved {
+                fs::create_dir_all(to)?;
+                layout::mark(to, self.layout)?;
+                moved = true;
+            }
+            fs::rename(entry.path(), to.join(name))?;
+        }
+        if moved {
+            rustix::fs::syncfs(File::open(to)?)?;
         }
         Ok(())
     }
