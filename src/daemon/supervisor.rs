@@ -252,6 +252,7 @@ fn array_options(config: &Config, array: &ArrayConfig, force: bool) -> ArrayOpti
         member_timeout: array.member_timeout,
         open_timeout: array.open_timeout,
         transaction_timeout: config.transaction_timeout,
+        lock_timeout: array.lock_timeout,
         auto_recover: array.auto_recover,
         recovery_rate: rate(array.recovery_rate),
         catch_up_limit: array.catch_up_limit,

@@ -35,6 +35,8 @@ pub struct ArrayOptions {
     pub open_timeout: Duration,
     /// A client may hold the commit lock this long, from its vote to its finish.
     pub transaction_timeout: Duration,
+    /// The vote of a member to which others write too may wait this long for its commit lock.
+    pub lock_timeout: Duration,
     /// Recover a member by itself when it comes back after a lack of contact.
     pub auto_recover: bool,
     /// Unless a recovery is asked for with another.

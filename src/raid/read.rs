@@ -23,6 +23,9 @@ const PAGE_BITS: u32 = 12;
 /// How many more calls the preferred member may have outstanding than the least busy one.
 const PATIENCE: usize = 4;
 
+/// How long a call may take whose deadline is its storage's to judge, should that not notice.
+const LONGEST_CALL: Duration = Duration::from_mins(10);
+
 impl Runner {
     /// INVARIANT 5: what was current just before `before`, and never anything past the head.
     pub(super) async fn load_before(
@@ -117,7 +120,9 @@ impl Runner {
             let next = self
                 .ask_next(patience, view, near, what, &call, &mut asked)
                 .await;
-            if next.is_ok() && !is_missing(&next) {
+            let here = matches!(next, Err(StorageError::Fault(Fault::Here { .. })));
+            // Whoever could not be asked because of us may be the one that has it.
+            if here || (next.is_ok() && !is_missing(&next)) {
                 return next;
             }
         }
@@ -157,6 +162,11 @@ impl Runner {
                     tracing::error!(?member, %fault, "the last copy cannot be read in one place");
                     return Err(fault.into());
                 }
+                // The others would fail in the same way, and none is worse than before.
+                Err(StorageError::Fault(fault @ Fault::Here { .. })) => {
+                    tracing::error!(what, %fault, "an answer could not be taken in");
+                    return Err(fault.into());
+                }
                 // INVARIANT 7: another one is asked, and this one is looked after.
                 Err(StorageError::Fault(fault)) => {
                     self.lost(reader.member, reader.generation, fault);
@@ -173,6 +183,15 @@ impl Runner {
         what: &'static str,
         call: &(impl Fn(Arc<dyn Storage>) -> BoxFuture<'static, Result<T>> + Send + Sync),
     ) -> Result<T> {
+        let patience = match patience {
+            // How large the answer is nobody knows before it is there. A server's storage gives it its
+            // timeout, and longer only while bytes flow: else one large record on a slow way would take
+            // out one member after the other.
+            Patience::ForACall if reader.storage.capabilities().shared => {
+                Patience::WhileItAnswers(LONGEST_CALL)
+            }
+            patience => patience,
+        };
         let timed = reader.stats.count_read().then(Instant::now);
         let _busy = Busy::new(reader);
         let mut answering = call(Arc::clone(&reader.storage));
@@ -230,7 +249,7 @@ impl Runner {
 /// How long a member may take for a call.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Patience {
-    /// Its timeout.
+    /// Its timeout; for members that others write to, which are on a network, as its storage judges.
     ForACall,
     /// As long as it answers something else meanwhile, but not longer than this.
     WhileItAnswers(Duration),

@@ -482,6 +482,16 @@ impl Runner {
         self.options.member_timeout + Duration::from_secs(bytes / SLOWEST_BYTES_PER_S)
     }
 
+    /// How long a vote may take on a member to which others write too. Another daemon's client may hold
+    /// its lock. That the member is alive, and how long it was waited for its lock, is its storage's to
+    /// say, in better words: this is longer than what that allows for sending a transaction, for the
+    /// lock, for the member to write it, and for what is asked of it afterwards.
+    fn lock_patience(&self, bytes: u64) -> Duration {
+        const SLOWEST_BYTES_PER_S: u64 = 1 << 20;
+        let slowly = Duration::from_secs(bytes / SLOWEST_BYTES_PER_S);
+        self.options.lock_timeout + self.options.member_timeout * 3 + slowly * 2
+    }
+
     /// Publishes the present head and members to readers.
     fn publish(&self, core: &Core) {
         let readers = core.controller.readable().filter_map(|(id, _)| {
@@ -616,11 +626,11 @@ impl Runner {
         let (Some(live), Some((generation, storage))) = (live, storage) else {
             return self.cannot_ask(core, member);
         };
-        let mut patience = self.patience(live.bytes);
-        if storage.capabilities().shared {
-            // Another daemon's client may hold the lock; that the member is alive is its storage's to see.
-            patience += self.options.transaction_timeout;
-        }
+        let patience = if storage.capabilities().shared {
+            self.lock_patience(live.bytes)
+        } else {
+            self.patience(live.bytes)
+        };
         let (meta, ops, round) = (live.meta.clone(), Arc::clone(&live.ops), live.round.clone());
         let runner = Arc::clone(self);
         self.tasks.spawn("vote", async move {
@@ -704,6 +714,9 @@ impl Runner {
             }
             Ok(Vote::Conflicts(_, conflicts)) => Ballot::Conflicts(conflicts),
             Err(StorageError::Answer(answer)) => Ballot::No(answer),
+            Err(StorageError::Fault(fault @ Fault::Here { .. })) => {
+                return self.could_not_be_sent(&mut core, commit, fault);
+            }
             Err(StorageError::Fault(fault)) => {
                 core.count_fault(member, generation);
                 let event = Event::MemberLost {
@@ -723,6 +736,15 @@ impl Runner {
         };
         let (_, effects) = core.controller.apply(Now::read(), event);
         self.carry_out(&mut core, effects);
+    }
+
+    /// A transaction could not be read from where it waits for its vote. It is no ballot: others may have
+    /// got it, and would be found to disagree. It ends as if its client had left, who is told why.
+    fn could_not_be_sent(self: &Arc<Self>, core: &mut Core, commit: CommitId, fault: Fault) {
+        tracing::error!(%fault, "a transaction could not be sent to a member");
+        let (_, effects) = core.controller.apply(Now::read(), Event::Gone { commit });
+        self.carry_out(core, effects);
+        core.reply_to_vote(commit, VoteReply::Fault(fault));
     }
 
     /// Asks for the finish: takes the transaction's place in the order at once; the answer comes

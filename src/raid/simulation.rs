@@ -93,6 +93,7 @@ fn options(folder: &tempfile::TempDir) -> ArrayOptions {
         member_timeout: Duration::from_secs(5),
         open_timeout: Duration::from_secs(5),
         transaction_timeout: Duration::from_secs(10),
+        lock_timeout: Duration::from_secs(10),
         auto_recover: true,
         recovery_rate: Rate::UNLIMITED,
         catch_up_limit: Duration::from_secs(2),

@@ -47,6 +47,7 @@ fn options(folder: &TempDir) -> ArrayOptions {
         member_timeout: Duration::from_secs(5),
         open_timeout: Duration::from_secs(5),
         transaction_timeout: Duration::from_secs(10),
+        lock_timeout: Duration::from_secs(10),
         auto_recover: true,
         recovery_rate: Rate::UNLIMITED,
         catch_up_limit: Duration::from_secs(2),
@@ -273,6 +274,12 @@ mod suite {
     }
 
     crate::storage::suite::storage_suite!(array());
+}
+
+/// What a storage says when a file of the daemon failed, and not itself.
+fn here() -> Fault {
+    let source = std::io::Error::other("a full disk");
+    Fault::here("writing a temporary file", source)
 }
 
 async fn load_error(array: &Array) -> String {

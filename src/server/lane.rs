@@ -444,11 +444,16 @@ async fn begin(
         };
         return (state, METHOD, outcome);
     }
-    let writable = !around.read_only && matches!(*around.serving.borrow(), Serving::Yes);
-    let begun = if writable {
-        around.storage.begin(meta, tid).await
-    } else {
+    let serving = around.serving.borrow().clone();
+    if let Some(why) = serving.refusal() {
+        // Its clients are better off elsewhere, as if the session had noticed first.
+        let ended = Ended::NotServing(why.to_owned());
+        return (state, METHOD, Err(Failed::HangUp(ended)));
+    }
+    let begun = if around.read_only || serving != Serving::Yes {
         Err(Answer::ReadOnly.into())
+    } else {
+        around.storage.begin(meta, tid).await
     };
     let (token, work) = match begun {
         Ok(transaction) => (transaction.token(), Work::Sound(transaction)),

@@ -50,6 +50,13 @@ pub enum Fault {
         what: String,
         source: Arc<io::Error>,
     },
+    /// It is well, as far as anybody knows: what failed is a file of the daemon that it was to be sent, or
+    /// that its answer was to be put into.
+    #[error("on the daemon's side, {what}: {source}")]
+    Here {
+        what: String,
+        source: Arc<io::Error>,
+    },
     /// What it holds, or what it said, makes no sense.
     #[error("damaged: {0}")]
     Damaged(String),
@@ -75,6 +82,15 @@ impl Fault {
         }
         Fault::Io {
             what,
+            source: Arc::new(source),
+        }
+    }
+
+    /// A fault from an error of the operating system that is not the storage's: see [`Fault::Here`].
+    #[must_use]
+    pub fn here(what: impl Into<String>, source: io::Error) -> Self {
+        Fault::Here {
+            what: what.into(),
             source: Arc::new(source),
         }
     }

@@ -14,7 +14,8 @@
 //!
 //! Whatever fails is one of two things ([`StorageError`]): an [`Answer`] is what a healthy storage
 //! says (a conflict, an unknown object) and belongs to the client; a [`Fault`] means that the storage
-//! could not say, and belongs to the operator: in an array the member is taken out.
+//! could not say, and belongs to the operator: in an array the member is taken out. One fault is
+//! nobody's but the daemon's own, and nobody is taken out for it: [`Fault::Here`].
 
 use std::sync::Arc;
 

@@ -150,7 +150,8 @@ impl Publisher {
     pub fn publish(&self, committed: &Committed) {
         let mut subscribers = self.subscribers.lock();
         subscribers.retain(|queue| queue.try_send(committed.clone()).is_ok());
-        self.head.tid.store(committed.tid.0, Ordering::Release);
+        // Never lowered: who has seen a head is answered as of it.
+        self.head.tid.fetch_max(committed.tid.0, Ordering::AcqRel);
         // Who subscribes now must find the new head.
         drop(subscribers);
         self.head.raised.notify_waiters();
@@ -196,6 +197,16 @@ mod tests {
         assert_eq!(lazy.next().await, Err(CutOff));
         assert_eq!(lazy.try_next(), Err(CutOff));
         assert_eq!(diligent.try_next(), Ok(None));
+    }
+
+    #[tokio::test]
+    async fn the_head_is_never_lowered() {
+        let publisher = Publisher::new();
+        let mut subscriber = publisher.subscribe();
+        publisher.set_head(Tid(7));
+        publisher.publish(&committed(5));
+        assert_eq!(publisher.head(), Tid(7));
+        assert_eq!(subscriber.try_next(), Ok(Some(committed(5))));
     }
 
     #[tokio::test]

@@ -128,6 +128,10 @@ impl Job {
         for (number, reader) in self.sources(source).enumerate() {
             match self.ask_blob(&*reader.storage, oid, tid).await? {
                 Ok(blob) => return Ok(Some(blob)),
+                // Whether the member has it is not known then.
+                Err(StorageError::Fault(fault @ Fault::Here { .. })) => {
+                    return Err(Halt::Source(fault));
+                }
                 Err(StorageError::Fault(fault)) if number == 0 => return Err(Halt::Source(fault)),
                 // It does not have it. Who is no source of this recovery is looked after by others.
                 Err(_) => {}
@@ -218,7 +222,7 @@ pub(in crate::raid) fn is_blob(record: &HistoryRecord) -> Result<bool, Fault> {
 
 /// The digest of a file's content.
 async fn digest(blob: Blob) -> Result<[u8; 32], Fault> {
-    let path = blob.path().to_owned();
+    let (path, ours) = (blob.path().to_owned(), blob.is_temporary());
     let read = move || -> std::io::Result<[u8; 32]> {
         let (mut digest, mut piece) = (Sha256::new(), vec![0; 1 << 20]);
         let mut at = 0;
@@ -234,5 +238,13 @@ async fn digest(blob: Blob) -> Result<[u8; 32], Fault> {
     };
     let read = tokio::task::spawn_blocking(read).await;
     read.unwrap_or_else(|ended| Err(std::io::Error::other(ended)))
-        .map_err(|error| Fault::io(format!("reading {}", path.display()), error))
+        .map_err(|error| {
+            let what = format!("reading {}", path.display());
+            // What was fetched lies on a disk of the daemon, anything else on one of the member.
+            if ours {
+                Fault::here(what, error)
+            } else {
+                Fault::io(what, error)
+            }
+        })
 }

@@ -222,6 +222,11 @@ impl Job {
         loop {
             let (source, alone) = self.choose_source()?;
             match self.recover_from(&source, &*target).await {
+                // Neither is worse than before.
+                Err(
+                    Halt::Source(fault @ Fault::Here { .. })
+                    | Halt::Target(fault @ Fault::Here { .. }),
+                ) => return Err(Halt::Failed(fault.to_string())),
                 Err(Halt::Target(fault)) => {
                     // Nobody else uses it, so nobody else would notice.
                     self.runner.lost(self.member, generation, fault.clone());

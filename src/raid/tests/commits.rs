@@ -86,3 +86,40 @@ async fn clients_that_leave_leave_nothing_behind() {
     commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
     assert!(rig.array.0.look(|core| core.live.is_empty()));
 }
+
+#[tokio::test]
+async fn a_transaction_that_cannot_be_read_again_takes_nobody_out() {
+    for make in [|member| member, MemoryOpener::like_a_server] {
+        let rig = Rig::of(make, |_| {}).await;
+        let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+        // One of them meets the error, and the others do not.
+        rig.members[1].faults().fail_once(Moment::Vote, here());
+        let error = commit(&rig.array, 1, first, "lost").await.unwrap_err();
+        assert!(error.to_string().contains("a full disk"), "{error}");
+        assert_eq!(rig.array.report().state, ArrayState::Optimal);
+        commit(&rig.array, 1, first, "two").await.unwrap();
+        assert_eq!(rig.heard("member-degraded") + rig.heard("disagreement"), 0);
+        assert_eq!(rig.member("b").faults, 0);
+        rig.same_histories();
+    }
+}
+
+#[tokio::test]
+async fn a_lock_is_waited_for_as_long_as_the_operator_said() {
+    let rig = Rig::of(MemoryOpener::like_a_server, |options| {
+        options.member_timeout = Duration::from_millis(100);
+        options.transaction_timeout = Duration::from_secs(1);
+        options.lock_timeout = Duration::from_mins(1);
+    })
+    .await;
+    let gate = rig.members[1].faults().hold(Moment::Vote);
+    let released = async {
+        gate.reached().await;
+        // Longer than a call, and a client's transaction, may take.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        gate.release();
+    };
+    let (done, ()) = tokio::join!(commit(&rig.array, 1, Tid::ZERO, "one"), released);
+    done.unwrap();
+    assert_eq!(rig.array.report().state, ArrayState::Optimal);
+}

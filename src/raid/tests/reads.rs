@@ -50,6 +50,44 @@ async fn one_bad_record_of_the_last_copy_takes_nothing_else_away() {
     assert_eq!(rig.array.report().serving, Serving::Yes);
 }
 
+#[tokio::test]
+async fn a_disk_of_the_daemon_that_is_full_takes_nobody_out() {
+    let rig = Rig::with(|options| options.cache_bytes = 0).await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    for member in &rig.members {
+        member.faults().fail_once(Moment::Load, here());
+    }
+    assert!(load_error(&rig.array).await.contains("a full disk"));
+    for member in &rig.members {
+        member.faults().clear();
+    }
+    assert_eq!(load(&rig.array, 1).await.1, first);
+    assert_eq!(rig.array.report().state, ArrayState::Optimal);
+    assert_eq!(rig.heard("member-degraded"), 0);
+}
+
+#[tokio::test]
+async fn a_server_may_take_longer_for_a_record_than_its_timeout() {
+    let rig = Rig::of(MemoryOpener::like_a_server, |options| {
+        options.cache_bytes = 0;
+        options.member_timeout = Duration::from_millis(50);
+    })
+    .await;
+    commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    let gates: Vec<_> = rig
+        .members
+        .iter()
+        .map(|member| member.faults().hold(Moment::Load))
+        .collect();
+    let released = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        drop(gates);
+    };
+    let ((data, _), ()) = tokio::join!(load(&rig.array, 1), released);
+    assert_eq!(data, "one");
+    assert_eq!(rig.array.report().state, ArrayState::Optimal);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_told_of_a_transaction_never_reads_from_before_it() {
     let rig = Rig::new().await;

@@ -129,6 +129,29 @@ async fn a_recovery_goes_on_from_another_source_where_one_fails() {
 }
 
 #[tokio::test]
+async fn a_recovery_that_fails_at_the_daemon_takes_nobody_out() {
+    let rig = Rig::new().await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    let others_are_optimal = |report: &ArrayReport| {
+        let mut others = report.members.iter().filter(|member| member.name != "c");
+        others.all(|member| member.state == MemberState::Optimal && member.faults == 0)
+    };
+    rig.array.disable("c").unwrap();
+    commit(&rig.array, 1, first, "two").await.unwrap();
+    for (member, moment) in [(2, Moment::Restore), (0, Moment::Iterate)] {
+        rig.members[member].faults().fail_once(moment, here());
+    }
+    rig.array.recover("c", Strategy::Missing, None).unwrap();
+    rig.until("it fails", |_| rig.heard("recovery-failed") == 1)
+        .await;
+    assert!(others_are_optimal(&rig.array.report()));
+    rig.optimal().await;
+    rig.same_histories();
+    assert_eq!(rig.member("c").faults, 0);
+    assert!(others_are_optimal(&rig.array.report()));
+}
+
+#[tokio::test]
 async fn a_target_that_fails_is_opened_again_and_recovered_later() {
     let rig = Rig::new().await;
     let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();

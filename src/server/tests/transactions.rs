@@ -1,6 +1,9 @@
 //! The calls of a transaction: their order, their answers, and how they end.
 
 use super::*;
+use crate::server::ended::Ended;
+use crate::server::lane::{Lane, LaneCall, LaneEvent, Surroundings, What};
+use crate::server::stats::Stats;
 use crate::storage::Fault;
 use crate::storage::memory::{MemoryStorage, Moment};
 use crate::storage::suite::commit;
@@ -273,6 +276,38 @@ async fn an_array_that_becomes_read_only_keeps_its_clients_and_refuses_their_com
     ));
     house.serving.send_replace(Serving::Yes);
     client.commit(2, Tid::ZERO, b"data").await;
+}
+
+#[tokio::test]
+async fn who_begins_where_nothing_is_served_is_sent_elsewhere_and_not_told_to_read_only() {
+    let no = Serving::No {
+        reason: "no members".to_owned(),
+    };
+    let starting = Serving::Starting {
+        waits_for: "its members".to_owned(),
+    };
+    for serving in [no, starting] {
+        let storage = MemoryStorage::new("test");
+        let mut lane = Lane::new(Surroundings {
+            storage: &storage,
+            stats: Arc::new(Stats::new()),
+            serving: watch::channel(serving).1,
+            read_only: false,
+            uploads: std::path::Path::new("none"),
+            shared_blobs: None,
+        });
+        lane.push(LaneCall {
+            id: MessageId::Int(0),
+            one_way: true,
+            what: What::Begin {
+                txn: txn(1),
+                meta: TxnMeta::default(),
+                tid: None,
+            },
+        });
+        let event = std::future::poll_fn(|context| lane.poll(context)).await;
+        assert!(matches!(event, LaneEvent::HangUp(Ended::NotServing(_))));
+    }
 }
 
 #[tokio::test]

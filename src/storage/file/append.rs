@@ -109,7 +109,7 @@ pub(super) enum Failure {
 impl Failure {
     pub(super) fn fault(self, path: &std::path::Path) -> Fault {
         match self {
-            Failure::Source(error) => Fault::io("reading a record to be written", error),
+            Failure::Source(error) => Fault::here("reading a record to be written", error),
             Failure::Disk(error) => Fault::io(format!("writing {}", path.display()), error),
         }
     }

@@ -77,7 +77,7 @@ impl Work {
 
     fn make_blobs_durable(mut self, engine: &Engine) -> Result<Self> {
         plan::drop_repeated(&mut self.ops)
-            .map_err(|error| Fault::io("reading a record to be written", error))?;
+            .map_err(|error| Fault::here("reading a record to be written", error))?;
         plan::stage(engine, &mut self.ops)?;
         Ok(self)
     }

@@ -219,7 +219,8 @@ fn write(
     mut pieces: mpsc::Receiver<Bytes>,
 ) -> Result<Blob, StorageError> {
     let what = || format!("writing a blob to {}", folder.display());
-    let fault = |error| Fault::io(what(), error);
+    // The server is not to blame.
+    let fault = |error| Fault::here(what(), error);
     let file = tempfile::Builder::new().prefix("blob-").tempfile_in(folder);
     let mut file = file.map_err(fault)?;
     while let Some(piece) = pieces.blocking_recv() {
@@ -227,4 +228,17 @@ fn write(
     }
     file.flush().map_err(fault)?;
     Ok(Blob::temporary(file.into_temp_path()).map_err(fault)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_of_ours_that_takes_nothing_is_no_fault_of_the_server() {
+        let gone = tempfile::tempdir().unwrap().path().join("gone");
+        let (_sender, pieces) = mpsc::channel(1);
+        let error = write(&gone, pieces).err().unwrap();
+        assert!(matches!(error.fault(), Some(Fault::Here { .. })), "{error}");
+    }
 }

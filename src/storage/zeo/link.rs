@@ -485,7 +485,7 @@ pub(super) fn closed(how: &str) -> Fault {
 /// A call that cannot be put into words: its content is wrong, and the connection is as it was.
 fn unsayable(error: EncodeError) -> StorageError {
     match error {
-        EncodeError::Data(error) => Fault::io("reading the data of a record", error).into(),
+        EncodeError::Data(error) => Fault::here("reading the data of a record", error).into(),
         EncodeError::Extension(_) | EncodeError::TooLarge(_) => {
             Answer::Invalid(error.to_string()).into()
         }

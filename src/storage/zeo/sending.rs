@@ -198,7 +198,7 @@ impl Sending {
         let data = data.clone();
         let read = tokio::task::spawn_blocking(move || data.read()).await;
         let read = read.map_err(|_| closed("while a record was read"))?;
-        Ok(read.map_err(|error| Fault::io("reading the data of a record", error))?)
+        Ok(read.map_err(|error| Fault::here("reading the data of a record", error))?)
     }
 
     /// Uploads a blob with its record.
@@ -388,7 +388,8 @@ async fn pieces(blob: Blob, from: u64) -> Result<Vec<Bytes>> {
         Ok(pieces)
     });
     let read = read.await.map_err(|_| closed("while a blob was read"))?;
-    Ok(read.map_err(|error| Fault::io(format!("reading the blob {}", path.display()), error))?)
+    let what = || format!("reading the blob {}", path.display());
+    Ok(read.map_err(|error| Fault::here(what(), error))?)
 }
 
 /// A `Data.fs` cannot hold an empty state: it would mean that there is no object. Python's server takes

@@ -560,6 +560,16 @@ async fn a_full_disk_fails_the_vote_and_nothing_else() {
     let refused = storage.restore(batch.clone()).await.err();
     let refused = refused.expect("there is no room");
     assert!(matches!(refused.fault(), Some(Fault::DiskFull { .. })));
+    // What cannot be read is not the fault of this disk.
+    let shorter = Arc::new(tempfile::tempfile().unwrap());
+    let unreadable = Op::Store {
+        oid: Oid(2),
+        serial: Tid::ZERO,
+        data: Payload::piece(shorter, 0, 10),
+    };
+    let refused = begin(&storage, vec![unreadable]).await.vote().await.err();
+    let refused = refused.expect("it cannot be read");
+    assert!(matches!(refused.fault(), Some(Fault::Here { .. })));
     // What has room goes on, and more does when there is.
     let second = commit(&storage, &[(1, first, b"b")]).await;
     assert_eq!(disk.len().unwrap(), storage.size().bytes);

@@ -19,7 +19,9 @@ use crate::wire::connection::{Reader, Writer};
 use crate::wire::{
     Call, Dialect, FromClient, Info, LoadedRecord, Push, Reply, Request, WireError, handshake,
 };
-use crate::zodb::{Blob, HistoryRecord, HistoryTxn, Oid, Op, RecordData, Tid, TxnMeta};
+use crate::zodb::{
+    Blob, HistoryRecord, HistoryTxn, Oid, Op, Payload, RecordData, Tid, TxnMeta,
+};
 
 /// What the peer does at a call.
 enum Does {
@@ -619,6 +621,31 @@ fn store_blob(size: usize) -> Op {
         data: Bytes::from_static(b"a blob").into(),
         blob: Blob::temporary(file.into_temp_path()).unwrap(),
     }
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_here_is_no_fault_of_the_server() {
+    let peer = Peer::start(|_, _| Does::Usual).await;
+    let storage = peer.open().await;
+    let shorter = Arc::new(tempfile::tempfile().unwrap());
+    let record = Op::Store {
+        oid: Oid(1),
+        serial: Tid::ZERO,
+        data: Payload::piece(shorter, 0, 10),
+    };
+    let cut = store_blob(100_000);
+    if let Op::StoreBlob { blob, .. } = &cut {
+        let file = std::fs::OpenOptions::new().write(true).open(blob.path());
+        file.unwrap().set_len(70_000).unwrap();
+    }
+    for op in [record, cut] {
+        let txn = begin(&storage, vec![op]).await;
+        let fault = fault(soon(txn.vote()).await);
+        assert!(matches!(fault, Fault::Here { .. }), "{fault}");
+        peer.got(|call| matches!(call, Call::TpcAbort { .. })).await;
+        peer.calls.lock().clear();
+    }
+    soon(commit(&storage, &[(1, Tid::ZERO, b"a")])).await;
 }
 
 #[tokio::test]
