@@ -1,6 +1,9 @@
 """Python clients: prints the latencies of what it did, in seconds, as JSON.
 
-Usage: python clients.py HOST:PORT (loads|commits) SECONDS
+Usage: python clients.py HOST:PORT (root|loads|commits) SECONDS [OBJECTS]
+
+`root` stores what is loaded, and makes the root of a fresh database, which several clients at once would
+conflict over.
 """
 import json
 import random
@@ -14,6 +17,7 @@ from ZEO.ClientStorage import ClientStorage
 from ZODB.utils import maxtid
 
 address, what, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+count = int(sys.argv[4]) if len(sys.argv) > 4 else 500
 host, port = address.rsplit(":", 1)
 # A cache that holds next to nothing: every load goes to the server.
 storage = ClientStorage((host, int(port)), cache_size=1, wait_timeout=30)
@@ -21,12 +25,17 @@ db = ZODB.DB(storage, cache_size=0)
 latencies = []
 
 
-def loads():
+def root():
     with db.transaction() as connection:
-        objects = [PersistentMapping(data="x" * 4000) for _ in range(500)]
+        objects = [PersistentMapping(data="x" * 4000) for _ in range(count)]
         for item in objects:
             connection.add(item)
-        oids = [item._p_oid for item in objects]
+        connection.root()["oids"] = [item._p_oid for item in objects]
+
+
+def loads():
+    with db.transaction() as connection:
+        oids = connection.root()["oids"][:count]
     load = storage._server.load_before
 
     def one():
@@ -49,6 +58,11 @@ def commits():
     return one
 
 
+if what == "root":
+    root()
+    print("[]")
+    db.close()
+    sys.exit()
 one = {"loads": loads, "commits": commits}[what]()
 end = time.perf_counter() + seconds
 start = time.perf_counter()

@@ -10,11 +10,13 @@
 mod commits;
 mod loads;
 mod measure;
+mod members;
 mod peer;
 mod python;
 mod report;
 mod serve;
 mod sides;
+mod zeo_recovery;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -70,6 +72,10 @@ enum Part {
     Loads,
     Commits,
     Python,
+    /// Arrays of one, two and three `runzeo`.
+    ZeoMembers,
+    /// Recovery between two `runzeo`.
+    ZeoRecovery,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -94,6 +100,7 @@ impl Ours {
 
 /// How much is measured.
 struct Plan {
+    folder: PathBuf,
     parts: Vec<Part>,
     filter: Vec<String>,
     rounds: usize,
@@ -114,15 +121,16 @@ fn main() -> anyhow::Result<()> {
 
 async fn compare(options: Options) -> anyhow::Result<()> {
     let (rounds, seconds) = if options.quick { (3, 0.5) } else { (5, 2.0) };
+    let folder = match &options.folder {
+        Some(folder) => tempfile::tempdir_in(folder)?,
+        None => tempfile::tempdir()?,
+    };
     let plan = Plan {
+        folder: folder.path().to_owned(),
         parts: options.only,
         filter: options.filter,
         rounds: options.rounds.unwrap_or(rounds),
         time: Duration::from_secs_f64(options.seconds.unwrap_or(seconds)),
-    };
-    let folder = match &options.folder {
-        Some(folder) => tempfile::tempdir_in(folder)?,
-        None => tempfile::tempdir()?,
     };
     let runzeo = Side::runzeo(folder.path())?;
     let ours = options.ours.start(folder.path())?;
@@ -144,22 +152,31 @@ async fn compare(options: Options) -> anyhow::Result<()> {
     Ok(())
 }
 
+impl Plan {
+    fn wanted(&self, part: Part) -> bool {
+        self.parts.is_empty() || self.parts.contains(&part)
+    }
+
+    fn asked(&self, what: &str) -> bool {
+        self.filter.is_empty() || self.filter.iter().any(|filter| what.contains(filter))
+    }
+}
+
+impl Report {
+    fn add(&mut self, what: String, theirs: Figures, ours: Figures) {
+        let line = Line::new(what, theirs, ours);
+        eprintln!("{}", line.short());
+        self.lines.push(line);
+    }
+}
+
 async fn measure_all(
     plan: &Plan,
     runzeo: &Side,
     ours: &Side,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let wanted = |part| plan.parts.is_empty() || plan.parts.contains(&part);
-    let asked = |what: &str| {
-        plan.filter.is_empty() || plan.filter.iter().any(|filter| what.contains(filter))
-    };
-    let mut add = |what: String, theirs, ours| {
-        let line = Line::new(what, theirs, ours);
-        eprintln!("{}", line.short());
-        report.lines.push(line);
-    };
-    if wanted(Part::Loads) {
+    if plan.wanted(Part::Loads) {
         for (size, count, shown) in [
             (300, 10_000, "300 B"),
             (4096, 4000, "4 KiB"),
@@ -169,7 +186,7 @@ async fn measure_all(
             let at_ours = loads::Objects::store(ours.address, count, size).await?;
             for (connections, in_flight) in [(1, 1), (4, 16)] {
                 let what = format!("loads of {shown}, {connections} x {in_flight} in flight");
-                if !asked(&what) {
+                if !plan.asked(&what) {
                     continue;
                 }
                 let (theirs, ours) = alternate(plan, runzeo, ours, async |side: &Side| {
@@ -181,37 +198,46 @@ async fn measure_all(
                     loads::load(side.address, objects, connections, in_flight, plan.time).await
                 })
                 .await?;
-                add(what, theirs, ours);
+                report.add(what, theirs, ours);
             }
         }
     }
-    if wanted(Part::Commits) {
+    if plan.wanted(Part::Commits) {
         for objects in [1, 10, 100] {
             for connections in [1, 4, 16] {
                 let what = format!("commits of {objects}, {connections} connections");
-                if !asked(&what) {
+                if !plan.asked(&what) {
                     continue;
                 }
                 let (theirs, ours) = alternate(plan, runzeo, ours, async |side: &Side| {
                     commits::commit(side.address, objects, connections, plan.time).await
                 })
                 .await?;
-                add(what, theirs, ours);
+                report.add(what, theirs, ours);
             }
         }
     }
-    if wanted(Part::Python) {
+    if plan.wanted(Part::Python) {
+        python::prepare(runzeo, python::OBJECTS).await?;
+        python::prepare(ours, python::OBJECTS).await?;
         for (part, clients) in [("loads", 1), ("loads", 4), ("commits", 1), ("commits", 4)] {
             let what = format!("{part} by {clients} Python clients");
-            if !asked(&what) {
+            if !plan.asked(&what) {
                 continue;
             }
-            let (theirs, ours) = alternate(plan, runzeo, ours, async |side: &Side| {
-                python::run(side, part, clients, plan.time).await
-            })
-            .await?;
-            add(what, theirs, ours);
+            let (theirs, ours) =
+                alternate_for(plan, Some(plan.time), runzeo, ours, async |side: &Side| {
+                    python::run(side, part, clients, python::OBJECTS, plan.time).await
+                })
+                .await?;
+            report.add(what, theirs, ours);
         }
+    }
+    if plan.wanted(Part::ZeoMembers) {
+        members::measure(plan, runzeo, report).await?;
+    }
+    if plan.wanted(Part::ZeoRecovery) {
+        zeo_recovery::measure(plan, report).await?;
     }
     Ok(())
 }
@@ -219,6 +245,17 @@ async fn measure_all(
 /// Rounds at one server and at the other, by turns.
 async fn alternate(
     plan: &Plan,
+    runzeo: &Side,
+    ours: &Side,
+    round: impl AsyncFn(&Side) -> anyhow::Result<Vec<u32>>,
+) -> anyhow::Result<(Figures, Figures)> {
+    alternate_for(plan, None, runzeo, ours, round).await
+}
+
+/// The same, where it is known how long the operations of a round take, without what is around them.
+async fn alternate_for(
+    plan: &Plan,
+    time: Option<Duration>,
     runzeo: &Side,
     ours: &Side,
     round: impl AsyncFn(&Side) -> anyhow::Result<Vec<u32>>,
@@ -231,7 +268,8 @@ async fn alternate(
             [ours, runzeo]
         };
         for side in turns {
-            let measured = Round::of(side, round(side)).await?;
+            let mut measured = Round::of(side, round(side)).await?;
+            measured.took = time.unwrap_or(measured.took);
             if std::ptr::eq(side, runzeo) {
                 theirs.push(measured);
             } else {

@@ -1,7 +1,9 @@
 //! A client of our own, over `wire`: it costs far less than a Python client, so that it is the server
 //! that is measured.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -11,7 +13,9 @@ use zeoraidctl::pickle::Value;
 use zeoraidctl::wire::connection::{Reader, Writer};
 use zeoraidctl::wire::{Call, Dialect, Expected, FromServer, MessageId, Reply, Request, TxnId};
 use zeoraidctl::wire::{frame, handshake};
-use zeoraidctl::zodb::{Oid, Tid, TxnMeta};
+use zeoraidctl::zodb::{HistoryTxn, Oid, Tid, TxnMeta};
+
+use crate::measure::since;
 
 /// A registered connection.
 pub(crate) struct Peer {
@@ -22,6 +26,13 @@ pub(crate) struct Peer {
 
 /// Later than every transaction that Python's servers can make; this is what ZODB itself asks with.
 pub(crate) const NOW: Tid = Tid(0x7fff_ffff_ffff_ffff);
+
+/// How many transactions are fed before the first is answered.
+const FEED_AHEAD: usize = 64;
+
+/// The ids of all votes and of all finishes that are fed.
+const VOTE: MessageId = MessageId::Int(1_000_001);
+const FINISH: MessageId = MessageId::Int(1_000_002);
 
 impl Peer {
     pub(crate) async fn connect(address: SocketAddr) -> anyhow::Result<Peer> {
@@ -126,6 +137,77 @@ impl Peer {
             Reply::Tid(tid) => Ok(tid),
             reply => bail!("not finished: {reply:?}"),
         }
+    }
+
+    /// Copies transactions to the server flat out, as nobody should: the finish of each leaves before
+    /// its vote is answered. Gives how long each took from its first call to its last reply.
+    pub(crate) async fn feed(&mut self, history: &[HistoryTxn]) -> anyhow::Result<Vec<u32>> {
+        let mut asked = VecDeque::new();
+        let mut latencies = Vec::new();
+        let mut rest = history.iter();
+        loop {
+            let before = asked.len();
+            while asked.len() < FEED_AHEAD {
+                let Some(txn) = rest.next() else { break };
+                asked.push_back(Instant::now());
+                self.queue_whole(txn)?;
+            }
+            if asked.is_empty() {
+                return Ok(latencies);
+            }
+            if asked.len() > before {
+                self.writer.flush().await?;
+            }
+            // Half of them are waited for: many leave together.
+            while asked.len() > FEED_AHEAD / 2 || (rest.len() == 0 && !asked.is_empty()) {
+                match self.reader.next_from_server().await? {
+                    Some(FromServer::Reply(reply)) if reply.id == FINISH => {
+                        let Reply::Tid(_) = reply.expect(Expected::Tid)? else {
+                            bail!("not finished");
+                        };
+                        latencies.push(since(asked.pop_front().context("a reply too many")?));
+                    }
+                    Some(FromServer::Reply(reply)) => {
+                        let Reply::Voted(_) = reply.expect(Expected::Vote)? else {
+                            bail!("not voted");
+                        };
+                    }
+                    Some(_) => {}
+                    None => bail!("the server has closed the connection"),
+                }
+            }
+        }
+    }
+
+    fn queue_whole(&mut self, txn: &HistoryTxn) -> anyhow::Result<()> {
+        let id = || TxnId(Value::Int(0x7f12_3456_7890));
+        self.tell(Call::TpcBegin {
+            txn: id(),
+            meta: txn.meta.clone(),
+            tid: Some(txn.tid),
+        })?;
+        for record in &txn.records {
+            let data = record.data.payload().and_then(|data| data.in_memory());
+            self.tell(Call::Restorea {
+                oid: record.oid,
+                serial: txn.tid,
+                data: data.cloned(),
+                previous: None,
+                txn: id(),
+            })?;
+        }
+        for (id, call) in [
+            (VOTE, Call::Vote { txn: id() }),
+            (FINISH, Call::TpcFinish { txn: id() }),
+        ] {
+            let request = Request {
+                id,
+                one_way: false,
+                call,
+            };
+            self.writer.request(&request)?;
+        }
+        Ok(())
     }
 
     /// New object identifiers.

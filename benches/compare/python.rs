@@ -13,23 +13,34 @@ use crate::sides::{Side, python};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/compare/clients.py");
 
+/// How many objects each client loads, unless something else is said.
+pub(crate) const OBJECTS: usize = 500;
+
+/// Stores what is loaded, in a fresh database with a root: several clients at once would conflict over it.
+pub(crate) async fn prepare(side: &Side, objects: usize) -> anyhow::Result<()> {
+    one(side, "root", objects, Duration::ZERO).await?;
+    Ok(())
+}
+
 /// Runs clients at the same time; gives how long each of their operations took.
 pub(crate) async fn run(
     side: &Side,
     what: &str,
     clients: usize,
+    objects: usize,
     time: Duration,
 ) -> anyhow::Result<Vec<u32>> {
-    let running = (0..clients).map(|_| one(side, what, time));
+    let running = (0..clients).map(|_| one(side, what, objects, time));
     Ok(try_join_all(running).await?.concat())
 }
 
-async fn one(side: &Side, what: &str, time: Duration) -> anyhow::Result<Vec<u32>> {
+async fn one(side: &Side, what: &str, objects: usize, time: Duration) -> anyhow::Result<Vec<u32>> {
     let output = Command::new(python()?)
         .arg(Path::new(SCRIPT))
         .arg(side.address.to_string())
         .arg(what)
         .arg(time.as_secs_f64().to_string())
+        .arg(objects.to_string())
         .stdin(Stdio::null())
         .output()
         .await?;

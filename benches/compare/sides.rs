@@ -1,5 +1,6 @@
 //! The two servers that are compared, each a process of its own with a folder of its own.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -20,6 +21,8 @@ pub(crate) struct Side {
     pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,
     child: Child,
+    /// Its members, where they are servers.
+    behind: Vec<Side>,
 }
 
 impl Drop for Side {
@@ -33,13 +36,17 @@ impl Drop for Side {
 impl Side {
     /// Python's server with its file storage, which syncs each commit.
     pub(crate) fn runzeo(folder: &Path) -> anyhow::Result<Side> {
-        let folder = folder.join("runzeo");
-        fs::create_dir_all(&folder)?;
+        Self::runzeo_in(&folder.join("runzeo"))
+    }
+
+    /// The same, in this folder.
+    pub(crate) fn runzeo_in(folder: &Path) -> anyhow::Result<Side> {
+        fs::create_dir_all(folder)?;
         let address = free_address()?;
         let child = Command::new(python()?)
             .args(["-c", "from ZEO.runzeo import main; main()"])
             .args(["-a", &address.to_string(), "-f", "Data.fs"])
-            .current_dir(&folder)
+            .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::create(folder.join("log"))?)
@@ -49,8 +56,9 @@ impl Side {
             name: "runzeo",
             address,
             child,
+            behind: Vec::new(),
         };
-        side.when_it_listens(&folder)
+        side.when_it_listens(folder)
     }
 
     /// The daemon, from an instance that `init` makes: an array of two files.
@@ -68,21 +76,52 @@ impl Side {
             "could not make an instance: {}",
             String::from_utf8_lossy(&made.stderr)
         );
+        Self::foreground(&instance, address)
+    }
+
+    fn foreground(instance: &Path, address: SocketAddr) -> anyhow::Result<Side> {
         let child = Command::new(PROGRAM)
             .arg("--instance")
-            .arg(&instance)
+            .arg(instance)
             .arg("fg")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(fs::File::create(folder.join("instance").join("log"))?)
+            .stderr(fs::File::create(instance.join("log"))?)
             .spawn()
             .context("could not start the daemon")?;
         let side = Side {
             name: "zeoraidctl",
             address,
             child,
+            behind: Vec::new(),
         };
-        side.when_it_listens(&instance)
+        side.when_it_listens(instance)
+    }
+
+    /// The daemon before so many `runzeo`, with a cache of so many bytes.
+    pub(crate) fn array(folder: &Path, members: usize, cache: u64) -> anyhow::Result<Side> {
+        let instance = folder.join(format!("array{members}"));
+        let behind = (1..=members).map(|number| {
+            let folder = instance.join(format!("zeo{number}"));
+            Self::runzeo_in(&folder)
+        });
+        let behind: Vec<Side> = behind.collect::<anyhow::Result<_>>()?;
+        let address = free_address()?;
+        let mut text = format!("listen: {address}\narrays:\n  main:\n    cache: {cache}\n");
+        text += "    members:\n";
+        for (number, member) in behind.iter().enumerate() {
+            writeln!(
+                text,
+                "      zeo{}: {{zeo: \"{}\"}}",
+                number + 1,
+                member.address
+            )?;
+        }
+        fs::create_dir_all(instance.join("etc"))?;
+        fs::write(instance.join("etc/zeoraid.yaml"), text)?;
+        let mut side = Self::foreground(&instance, address)?;
+        side.behind = behind;
+        Ok(side)
     }
 
     /// This server without a daemon, over one storage.
@@ -106,12 +145,17 @@ impl Side {
             name: "zeoraidctl",
             address,
             child,
+            behind: Vec::new(),
         })
     }
 
-    /// The time that its processors have spent on it.
+    /// The time that processors have spent on it and its members.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
-        cpu_of(self.child.id())
+        let mut all = cpu_of(self.child.id())?;
+        for member in &self.behind {
+            all += member.cpu()?;
+        }
+        Ok(all)
     }
 
     fn when_it_listens(mut self, folder: &Path) -> anyhow::Result<Side> {

@@ -2,6 +2,7 @@
 //!
 //! What is to be done about it is decided in `controller/coop.rs`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -111,24 +112,27 @@ impl Runner {
     }
 
     /// Asks a member which objects a transaction wrote.
-    pub(super) fn inquire(self: &Arc<Self>, core: &Core, tid: Tid, member: MemberId) {
+    pub(super) fn inquire(self: &Arc<Self>, core: &Core, tid: Tid, member: MemberId, after: Tid) {
         let open = core.members.get(&member).and_then(|it| it.storage.clone());
         let Some((generation, storage)) = open else {
             return;
         };
         let runner = Arc::clone(self);
         self.tasks.spawn("question for a transaction", async move {
-            let range = TidRange::only(tid);
-            let found = runner.in_time(batch(&*storage, range)).await;
-            let fault = match found.as_deref() {
-                Ok([transaction]) => {
-                    let records = transaction.records.iter();
-                    let oids = records.map(|record| record.oid).collect();
+            let range = TidRange {
+                first: after.next(),
+                last: tid,
+            };
+            let what = "a question for the objects of a transaction";
+            let asking = written_in(&*storage, range);
+            let fault = match runner.while_it_answers(&*storage, what, asking).await {
+                Ok((last, oids)) if last == tid => {
+                    let oids = oids.into_iter().collect();
                     runner.feed(Event::Inquired { tid, oids }).ok();
                     return;
                 }
                 Ok(_) => Fault::Damaged(format!("does not give transaction {tid} that it told of")),
-                Err(fault) => fault.clone(),
+                Err(error) => as_fault(error),
             };
             runner.lost(member, generation, fault);
         });
@@ -307,4 +311,15 @@ async fn batch(source: &dyn Storage, range: TidRange) -> Result<Vec<HistoryTxn>>
         batch.push(transaction);
     }
     Ok(batch)
+}
+
+/// The last transaction of `range`, and the objects that all of them wrote.
+async fn written_in(storage: &dyn Storage, range: TidRange) -> Result<(Tid, BTreeSet<Oid>)> {
+    let mut history = storage.iterate(range).await?;
+    let (mut last, mut oids) = (Tid::ZERO, BTreeSet::new());
+    while let Some(transaction) = history.next().await? {
+        last = transaction.tid;
+        oids.extend(transaction.records.iter().map(|record| record.oid));
+    }
+    Ok((last, oids))
 }

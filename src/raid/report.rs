@@ -238,6 +238,14 @@ pub enum Refused {
     NotServing { reason: String },
     #[error("without {}, no optimal member of {array} would remain", .removed.join(", "))]
     NoneWouldRemain { array: String, removed: Vec<String> },
+    #[error(
+        "array {array} would stop: {have} optimal members would remain, and {needed} are needed then"
+    )]
+    TooFewWouldRemain {
+        array: String,
+        have: usize,
+        needed: usize,
+    },
     #[error("{member} could not be asked: {fault}")]
     Member { member: String, fault: Fault },
     #[error("the membership record could not be written: {0}")]
@@ -255,6 +263,11 @@ impl Refused {
             Refused::LastOptimal { .. } | Refused::NoneWouldRemain { .. } => {
                 Some("recover another member first: zeoraidctl recover --interactive".into())
             }
+            Refused::TooFewWouldRemain { .. } => Some(
+                "change fewer members at a time, and let those that are added be recovered before others \
+                 are removed"
+                    .into(),
+            ),
             Refused::AlreadyOptimal { member } => Some(format!(
                 "to check it all the same: zeoraidctl disable {member}, then: zeoraidctl recover --verify {member}"
             )),

@@ -282,8 +282,8 @@ impl Runner {
                 let members = core.open_storages(&members);
                 let runner = Arc::clone(self);
                 self.tasks.spawn("comparison of the members", async move {
-                    let found = recovery::assemble(&runner, members).await;
-                    runner.feed(Event::Assembled { found }).ok();
+                    let (found, head) = recovery::assemble(&runner, members).await;
+                    runner.feed(Event::Assembled { found, head }).ok();
                 });
             }
             Effect::Record(membership) => drop(self.recorder.send_replace(Some(membership))),
@@ -306,7 +306,7 @@ impl Runner {
             Effect::Committed { commit, tid } => self.committed(core, commit, tid),
             Effect::FinishReply { commit, reply } => core.reply_to_finish(commit, reply),
             Effect::Foreign { tid, oids } => self.acknowledge_foreign(tid, oids),
-            Effect::Inquire { tid, member } => self.inquire(core, tid, member),
+            Effect::Inquire { tid, member, after } => self.inquire(core, tid, member, after),
             Effect::Level {
                 source,
                 targets,

@@ -441,10 +441,11 @@ impl Storage for MemoryStorage {
 
     async fn iterate(&self, range: TidRange) -> Result<Box<dyn History>> {
         self.0.reach(Moment::Iterate).await?;
-        let last = self.0.data.lock().last_tid().min(range.last);
+        let data = self.0.data.lock();
+        let of_range = data.history.iter().filter(|txn| range.contains(txn.tid));
         Ok(Box::new(Iteration {
             storage: Arc::clone(&self.0),
-            rest: TidRange { last, ..range },
+            rest: of_range.cloned().collect(),
         }))
     }
 
@@ -636,21 +637,16 @@ fn not_empty(oid: Oid, data: &Payload) -> Result<(), Answer> {
 /// in it.
 struct Iteration {
     storage: Arc<Inner>,
-    rest: TidRange,
+    /// As it was when it began: a pack meanwhile changes nothing of it.
+    rest: VecDeque<HistoryTxn>,
 }
 
 #[async_trait]
 impl History for Iteration {
     async fn next(&mut self) -> Result<Option<HistoryTxn>> {
         self.storage.reach(Moment::Iterate).await?;
-        let data = self.storage.data.lock();
-        let at = data
-            .history
-            .partition_point(|txn| txn.tid < self.rest.first);
-        let txn = data.history.get(at);
-        let mut txn = txn.filter(|txn| self.rest.contains(txn.tid)).cloned();
+        let mut txn = self.rest.pop_front();
         if let Some(txn) = &mut txn {
-            self.rest.first = txn.tid.next();
             for record in &mut txn.records {
                 record.blob = None;
             }

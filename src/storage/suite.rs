@@ -1344,7 +1344,12 @@ pub(crate) async fn packing_leaves_what_is_current_and_can_be_reached(storage: &
     while let Some(txn) = open.next().await.unwrap() {
         before.push(txn.records.len());
     }
-    assert_eq!(before, [5, 1]);
+    // (An array may go to another member, or begin with the first transaction that is asked for.)
+    if storage.describe().kind == "array" {
+        assert!(before == [5, 1] || before == [3, 1], "{before:?}");
+    } else {
+        assert_eq!(before, [5, 1]);
+    }
     // It goes on, and again there is nothing to be packed.
     commit(&**storage, &[(1, second, &referring(&[], "newer"))]).await;
     let size = storage.size();

@@ -112,7 +112,6 @@ fn status_and_details_of_a_degraded_array() {
       copy2   ✖ degraded  file  var/copy2/Data.fs  [latency]  [n] tx, [bytes]
               disabled by an operator since [since]; waits for `zeoraidctl
               recover copy2`
-              1 fault since the daemon started
 
     Next: zeoraidctl recover --interactive
     "#);

@@ -4,7 +4,7 @@
 
 Prints one line of JSON when it listens: `{"port": …}`. Options: `blobs` (a folder), `msgpack`, `resolve`
 (the server resolves conflicts; else clients do), `read_only`, `name`, `timeout`, `tls` (a dictionary with
-`certificate`, `key`, `authenticate`).
+`certificate`, `key`, `authenticate`), `failing_finish` (a TID as a number, whose `tpc_finish` fails).
 """
 import json
 import os
@@ -23,6 +23,17 @@ if isinstance(address, list):
 
 storage = ZODB.FileStorage.FileStorage(
     options["file"], blob_dir=options.get("blobs"), read_only=options.get("read_only", False))
+
+if "failing_finish" in options:
+    failing = options["failing_finish"].to_bytes(8, "big")
+    finish = storage.tpc_finish
+
+    def failing_finish(transaction, *args):
+        if storage._tid == failing:
+            raise OSError("no")
+        return finish(transaction, *args)
+
+    storage.tpc_finish = failing_finish
 
 context = None
 if options.get("tls"):

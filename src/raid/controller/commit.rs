@@ -55,7 +55,7 @@ impl Controller {
             participants: std::collections::BTreeSet::new(),
             votes: std::collections::BTreeMap::new(),
             line: Vec::new(),
-            after: std::collections::BTreeSet::new(),
+            after: std::collections::BTreeMap::new(),
             tries: 0,
             resolve_until: None,
         };
@@ -175,12 +175,17 @@ impl Controller {
             return self.lose(member, out, now);
         }
         waits.remove(&member);
-        if commit.votes.is_empty() && !matches!(ballot, Ballot::Ready { .. }) {
-            // Others are not asked: the first in line has said no, under its lock.
+        if !matches!(ballot, Ballot::Ready { .. })
+            && commit
+                .votes
+                .values()
+                .any(|other| other.agrees_with(&ballot))
+        {
+            // Two of them say the same no: the others need not be asked.
             commit.line.clear();
         }
         commit.votes.insert(member, ballot);
-        if self.lock_taken(id, after, now) {
+        if self.lock_taken(id, member, after, now) {
             self.settle_votes(now);
         }
     }
@@ -477,7 +482,7 @@ impl Controller {
             self.forget(id);
             if finished {
                 // INVARIANTS 1, 5, 6.
-                self.head = tid;
+                self.head = tid.max(self.head);
                 self.count_as_lacking(bytes);
                 self.emit(Effect::Committed { commit: id, tid });
             }

@@ -42,6 +42,8 @@ pub(super) struct Foreign {
     /// Whether these are its objects: a server tells of a restored transaction without them, and a
     /// cache that is not told of an object is wrong for ever.
     is_known: bool,
+    /// A member was asked for them, and for those of all transactions since the head.
+    is_inquired: bool,
     /// A member is being asked for them.
     asked: Option<(MemberId, Generation)>,
     /// When a member of the in-sync set was the first to tell of it.
@@ -51,6 +53,7 @@ pub(super) struct Foreign {
 /// Members that are being made level.
 #[derive(Debug, Clone)]
 pub(super) struct Levelling {
+    source: MemberId,
     targets: Vec<MemberId>,
     /// The last of the transactions that are copied.
     through: Tid,
@@ -99,6 +102,7 @@ impl Controller {
         let foreign = self.foreign.entry(tid).or_insert_with(|| Foreign {
             oids: BTreeSet::new(),
             is_known: false,
+            is_inquired: false,
             asked: None,
             since: now.monotonic,
         });
@@ -117,11 +121,8 @@ impl Controller {
 
     /// A member has finished a transaction of ours, whether or not its answer is still waited for.
     pub(crate) fn has_finished(&mut self, id: MemberId, generation: Generation, tid: Tid) {
-        let member = self.members.get_mut(&id);
-        if let Some(member) = member.filter(|member| member.generation() == Some(generation))
-            && let Link::Open { last_tid, .. } = &mut member.link
-        {
-            *last_tid = tid.max(*last_tid);
+        if self.members.get(&id).and_then(super::Member::generation) == Some(generation) {
+            self.is_known_to_hold(id, tid);
         }
     }
 
@@ -181,7 +182,28 @@ impl Controller {
         self.vote_again_if_level(now);
     }
 
-    /// Whether the objects of this transaction are known; where not, a member is asked.
+    /// A transaction that is there although nobody has told of it, or not of all its objects.
+    fn expect(&mut self, tid: Tid, now: Now) {
+        self.foreign.entry(tid).or_insert_with(|| Foreign {
+            oids: BTreeSet::new(),
+            is_known: false,
+            is_inquired: false,
+            asked: None,
+            since: now.monotonic,
+        });
+    }
+
+    pub(super) fn is_known_to_hold(&mut self, id: MemberId, tid: Tid) {
+        if let Some(Link::Open { last_tid, .. }) =
+            self.members.get_mut(&id).map(|member| &mut member.link)
+        {
+            *last_tid = tid.max(*last_tid);
+        }
+    }
+
+    /// Whether the objects of this transaction are known; where not, a member is asked. After a start,
+    /// a loss or a levelling there may be transactions before it that nobody has told of: a cache that
+    /// is not told of an object is wrong for ever, so everything since the head is asked for then.
     fn is_known(&mut self, tid: Tid) -> bool {
         let asked = self.foreign.get(&tid).and_then(|foreign| foreign.asked);
         let still = asked.is_some_and(|(id, generation)| {
@@ -193,12 +215,14 @@ impl Controller {
         let Some(foreign) = self.foreign.get_mut(&tid) else {
             return false;
         };
-        if foreign.is_known || still {
-            return foreign.is_known;
+        let is_known = foreign.is_known && (!self.gaps || foreign.is_inquired);
+        if is_known || still {
+            return is_known;
         }
         if let Some((member, generation)) = holder {
             foreign.asked = Some((member, generation));
-            self.emit(Effect::Inquire { tid, member });
+            let after = self.head;
+            self.emit(Effect::Inquire { tid, member, after });
         }
         false
     }
@@ -208,6 +232,8 @@ impl Controller {
         if let Some(foreign) = self.foreign.get_mut(&tid) {
             foreign.oids.extend(oids);
             foreign.is_known = true;
+            foreign.is_inquired = true;
+            foreign.asked = None;
             self.settle_foreign(now);
         }
     }
@@ -226,9 +252,12 @@ impl Controller {
         self.levelling = None;
     }
 
-    /// A member that is closed takes its word with it.
+    /// A member that is closed takes its word with it; and where it was the source of what others lack,
+    /// another one is needed.
     pub(super) fn forget_reports(&mut self, id: MemberId) {
         self.reported.remove(&id);
+        self.gaps = true;
+        self.levelling.take_if(|levelling| levelling.source == id);
     }
 
     /// Whether this member holds foreign transactions that are not acknowledged.
@@ -286,6 +315,7 @@ impl Controller {
             .find(|tid| self.holds(source, **tid));
         let through = through.copied().unwrap_or(tid);
         self.levelling = Some(Levelling {
+            source,
             targets: targets.clone(),
             through,
             until: now.monotonic + self.rules.level_limit,
@@ -305,12 +335,12 @@ impl Controller {
         if member.generation() != Some(generation) || !member.is_in_sync() {
             return;
         }
-        let tids = self
-            .foreign
-            .keys()
-            .copied()
-            .filter(|foreign| *foreign <= tid);
-        self.reported.entry(id).or_default().extend(tids);
+        // Also where what it was for is forgotten by now: it is there, and nobody else tells of it.
+        self.is_known_to_hold(id, tid);
+        self.gaps = true;
+        if tid > self.head {
+            self.expect(tid, now);
+        }
         if let Some(levelling) = &mut self.levelling {
             levelling.targets.retain(|target| *target != id);
             if levelling.targets.is_empty() {
@@ -330,12 +360,18 @@ impl Controller {
     /// A member has voted that is not the last in line, or the last: what its lock has shown.
     ///
     /// Gives false where the votes begin anew, or wait.
-    pub(super) fn lock_taken(&mut self, id: CommitId, after: Option<Tid>, now: Now) -> bool {
+    pub(super) fn lock_taken(
+        &mut self,
+        id: CommitId,
+        member: MemberId,
+        after: Option<Tid>,
+        now: Now,
+    ) -> bool {
         let Some(commit) = self.commits.get_mut(&id) else {
             return false;
         };
         let Some(after) = after else { return true };
-        commit.after.insert(after);
+        commit.after.insert(member, after);
         if after < commit.tid {
             return true;
         }
@@ -376,12 +412,23 @@ impl Controller {
         let agree = ballots
             .next()
             .is_none_or(|first| ballots.all(|ballot| ballot.agrees_with(first)));
-        let level = match (commit.after.first(), commit.after.last()) {
+        let (first, last) = (commit.after.values().min(), commit.after.values().max());
+        let level = match (first, last) {
             (Some(first), Some(last)) => first == last && *last == self.head,
             _ => true,
         };
         if level && (agree || self.foreign.is_empty()) {
+            // Nothing is between the head and this transaction.
+            self.gaps &= first.is_none();
             return true;
+        }
+        for (member, after) in commit.after.clone() {
+            self.is_known_to_hold(member, after);
+            if after > self.head && !self.foreign.contains_key(&after) {
+                // Nobody has told of it, and it is there.
+                self.gaps = true;
+                self.expect(after, now);
+            }
         }
         let until = now.monotonic + self.rules.level_limit * 2;
         if let Some(commit) = self.commits.get_mut(&id) {

@@ -121,7 +121,7 @@ impl Controller {
         let Some(member) = self.members.get_mut(&id) else {
             return;
         };
-        member.link = if out.needs_operator && !last {
+        member.link = if out.needs_operator && !last && !(in_sync && undecided) {
             Link::Shut
         } else {
             Link::Opening {
@@ -222,9 +222,13 @@ impl Controller {
         if self.is_coop() {
             // What reached fewer than a majority may not be what the others go on from.
             for commit in self.commits.values_mut() {
-                if let CommitState::Finishing { waits } = &mut commit.state {
-                    waits.clear();
-                    commit.participants.clear();
+                match &mut commit.state {
+                    CommitState::Finishing { waits } => {
+                        waits.clear();
+                        commit.participants.clear();
+                    }
+                    CommitState::AwaitsAck { .. } => commit.participants.clear(),
+                    _ => {}
                 }
             }
         }
@@ -416,7 +420,22 @@ impl Controller {
             let (array, removed) = (self.rules.array.clone(), changes.removed);
             return Err(Refused::NoneWouldRemain { array, removed });
         }
-        if dry_run || (leaving.is_empty() && joining.is_empty()) {
+        let least = if self.is_coop() {
+            wanted.len() / 2 + 1
+        } else {
+            1
+        };
+        let needed = self.rules.min_optimal.max(least);
+        let changes_something = !(leaving.is_empty() && joining.is_empty());
+        if changes_something && self.serving == Serving::Yes && remain < needed {
+            let array = self.rules.array.clone();
+            return Err(Refused::TooFewWouldRemain {
+                array,
+                have: remain,
+                needed,
+            });
+        }
+        if dry_run || !changes_something {
             return Ok(changes);
         }
         for id in &leaving {

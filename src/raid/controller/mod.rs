@@ -89,6 +89,8 @@ pub(crate) enum Event {
     /// The comparison at the start has ended.
     Assembled {
         found: Vec<(MemberId, Compared)>,
+        /// The last transaction of the newest when it was compared; none where it could not be asked.
+        head: Option<Tid>,
     },
     Recorded {
         epoch: u64,
@@ -266,10 +268,12 @@ pub(crate) enum Effect {
         tid: Tid,
         oids: Arc<[Oid]>,
     },
-    /// Ask a member which objects a foreign transaction wrote.
+    /// Ask a member which objects a foreign transaction wrote, and those before it since `after`.
     Inquire {
         tid: Tid,
         member: MemberId,
+        /// Of all transactions after this one.
+        after: Tid,
     },
     /// Copy the transactions up to `through` from one member to others that lack some of them.
     Level {
@@ -351,6 +355,10 @@ pub(crate) struct Controller {
     levelling: Option<coop::Levelling>,
     /// At a start in `coop` mode: the others alone are no majority that agrees.
     needs_suspects: bool,
+    /// The members that are being compared, as they were opened then.
+    assembling: BTreeMap<MemberId, Generation>,
+    /// Transactions of which nobody has told may be between the head and the next one.
+    gaps: bool,
     pub(crate) recovery: Option<Running>,
     pub(crate) recovery_queue: VecDeque<Wanted>,
     /// Members are being packed: nothing is recovered meanwhile.
@@ -438,6 +446,8 @@ impl Controller {
             reported: BTreeMap::new(),
             levelling: None,
             needs_suspects: false,
+            assembling: BTreeMap::new(),
+            gaps: true,
             recovery: None,
             recovery_queue: VecDeque::new(),
             packing: false,
@@ -500,7 +510,7 @@ impl Controller {
                     self.lose(member, Out::after(&fault), now);
                 }
             }
-            Event::Assembled { found } => self.assembled(found, now),
+            Event::Assembled { found, head } => self.assembled(found, head, now),
             Event::Recorded { epoch } => self.recorded(epoch, now),
             Event::RecordFailed { epoch, reason } => self.record_failed(epoch, reason, now),
             Event::VoteAsked {

@@ -226,7 +226,7 @@ impl Controller {
             last_tid: known, ..
         } = &mut target.link
         {
-            *known = last_tid;
+            *known = last_tid.max(*known);
         }
         target.stand(State::InSync, now.wall);
         self.change_membership(now);

@@ -496,7 +496,7 @@ impl World {
             } => self.vote(commit, member, generation),
             Coming::Assembled { members } => {
                 let found = self.compare(&members);
-                self.feed(Event::Assembled { found }).ok();
+                self.feed(Event::Assembled { found, head: None }).ok();
             }
         }
     }

@@ -181,10 +181,21 @@ impl Controller {
         open.sort_by_key(|(last_tid, id)| (std::cmp::Reverse(*last_tid), *id));
         self.phase = Phase::Assembling;
         let members = open.into_iter().map(|(_, id)| id).collect();
+        self.assemble(members);
+    }
+
+    fn assemble(&mut self, members: Vec<MemberId>) {
+        let generation = |id: &MemberId| Some((*id, self.members.get(id)?.generation()?));
+        self.assembling = members.iter().filter_map(generation).collect();
         self.emit(Effect::Assemble { members });
     }
 
-    pub(super) fn assembled(&mut self, found: Vec<(MemberId, Compared)>, now: Now) {
+    pub(super) fn assembled(
+        &mut self,
+        found: Vec<(MemberId, Compared)>,
+        head: Option<Tid>,
+        now: Now,
+    ) {
         if self.phase != Phase::Assembling {
             return;
         }
@@ -193,7 +204,8 @@ impl Controller {
             first_open: Some(now.monotonic),
         };
         let newest = found.first().and_then(|(id, compared)| {
-            let last_tid = self.members.get(id)?.last_tid()?;
+            // What was compared counts, also where the member has gone on since it was opened.
+            let last_tid = head.or(self.members.get(id)?.last_tid())?;
             (*compared == Compared::Level).then_some(last_tid)
         });
         let first_start = self.recorded.is_none() && !self.rules.force;
@@ -241,6 +253,12 @@ impl Controller {
             .collect();
         self.take_places(&found, by_record, now);
         self.head = head;
+        self.gaps = true;
+        for (id, compared) in &found {
+            if *compared == Compared::Level {
+                self.is_known_to_hold(*id, head);
+            }
+        }
         self.last_given = head.max(self.last_given);
         self.phase = Phase::Running;
         let after: Vec<_> = self
@@ -287,11 +305,13 @@ impl Controller {
         };
         let found = found.into_iter().filter_map(|(id, compared)| {
             let member = self.members.get(&id).filter(|member| !disabled(member))?;
-            let compared = if member.is_open() {
-                compared
-            } else {
-                Compared::Unknown("was lost while it was compared".into())
-            };
+            let as_it_was = self.assembling.get(&id).copied();
+            let compared =
+                if member.is_open() && as_it_was.is_none_or(|it| member.generation() == Some(it)) {
+                    compared
+                } else {
+                    Compared::Unknown("was lost while it was compared".into())
+                };
             Some((id, compared))
         });
         found.collect()
@@ -345,7 +365,7 @@ impl Controller {
             .count();
         if open == rest.len() && open * 2 > self.members.len() {
             self.phase = Phase::Assembling;
-            self.emit(Effect::Assemble { members: rest });
+            self.assemble(rest);
             return false;
         }
         if !self.needs_suspects {
@@ -393,6 +413,7 @@ impl Controller {
             };
             self.emit(Effect::Close(id));
             self.emit(Effect::Open(id));
+            self.forget_reports(id);
         }
     }
 

@@ -200,7 +200,7 @@ pub(crate) struct Commit {
     /// Members that are asked one after the other, the next one last. See `coop`.
     pub line: Vec<MemberId>,
     /// The last transactions of the members, as their votes told it.
-    pub after: BTreeSet<Tid>,
+    pub after: BTreeMap<MemberId, Tid>,
     /// How often the votes have begun anew because of others.
     pub tries: u32,
     /// Until when its client may resolve conflicts, however many rounds that takes.

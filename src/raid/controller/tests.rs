@@ -78,7 +78,7 @@ impl Fed {
             fed.open(member, Tid(5));
         }
         let found = [A, B, C].map(|member| (member, Compared::Level)).to_vec();
-        fed.feed(Event::Assembled { found }).ok();
+        fed.feed(Event::Assembled { found, head: None }).ok();
         assert_ne!(
             fed.controller.serving,
             Serving::Yes,
@@ -579,7 +579,7 @@ fn force_is_for_one_start() {
         fed.feed(Event::OpenFailed { member, fault }).ok();
     }
     let found = vec![(A, Compared::Level)];
-    fed.feed(Event::Assembled { found }).ok();
+    fed.feed(Event::Assembled { found, head: None }).ok();
     fed.recorded();
     assert_eq!(fed.controller.serving, Serving::Yes);
     fed.open(B, Tid(3));
@@ -665,7 +665,7 @@ fn members_disabled_while_the_start_compares_them_stay_out() {
     fed.feed(Event::DisableAsked { member: "b".into() })
         .unwrap();
     let found = [A, B, C].map(|member| (member, Compared::Level)).to_vec();
-    fed.feed(Event::Assembled { found }).ok();
+    fed.feed(Event::Assembled { found, head: None }).ok();
     fed.recorded();
     assert_eq!(fed.readable(), [0, 2]);
 }

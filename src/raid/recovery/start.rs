@@ -9,24 +9,29 @@ use crate::raid::runner::{Runner, as_fault};
 use crate::storage::{Committed, Fault, Storage, StorageError};
 use crate::zodb::{Tid, TidRange};
 
-/// Compares members at the start: the first is the newest. Also fills the queue that clients verify
-/// their caches with.
+/// Compares members at the start: the first is the newest, and its last transaction is given too, as of
+/// which the others were compared. Also fills the queue that clients verify their caches with.
 pub(in crate::raid) async fn assemble(
     runner: &Arc<Runner>,
     mut members: Vec<(MemberId, Arc<dyn Storage>)>,
-) -> Vec<(MemberId, Compared)> {
+) -> (Vec<(MemberId, Compared)>, Option<Tid>) {
     // Many questions each, which the storages judge one by one.
     let limit = super::LONGEST_CALL;
     let swapped = match set_swapped_aside(runner, &mut members).await {
         Ok(swapped) => swapped,
-        Err((id, fault)) => return vec![(id, Compared::Unknown(fault.to_string()))],
+        Err((id, fault)) => return (vec![(id, Compared::Unknown(fault.to_string()))], None),
     };
     let Some((newest_id, newest)) = members.first().cloned() else {
-        return Vec::new();
+        return (Vec::new(), None);
     };
     let head = match within(limit, newest.last_tid()).await {
         Ok(head) => head,
-        Err(fault) => return vec![(newest_id, Compared::Unknown(fault.to_string()))],
+        Err(fault) => {
+            return (
+                vec![(newest_id, Compared::Unknown(fault.to_string()))],
+                None,
+            );
+        }
     };
     match within(
         limit,
@@ -35,14 +40,22 @@ pub(in crate::raid) async fn assemble(
     .await
     {
         Ok(recent) => runner.set_recent(recent),
-        Err(fault) => return vec![(newest_id, Compared::Unknown(fault.to_string()))],
+        Err(fault) => {
+            return (
+                vec![(newest_id, Compared::Unknown(fault.to_string()))],
+                None,
+            );
+        }
     }
     let mut found = vec![(newest_id, Compared::Level)];
     for (id, storage) in members.into_iter().skip(1) {
         let related = tokio::time::timeout(limit, relate(&*newest, &*storage, head)).await;
         let related = match related {
             Ok(Err(Broken::Source(error))) => {
-                return vec![(newest_id, Compared::Unknown(as_fault(error).to_string()))];
+                return (
+                    vec![(newest_id, Compared::Unknown(as_fault(error).to_string()))],
+                    None,
+                );
             }
             Ok(Err(Broken::Target(error))) => Err(as_fault(error)),
             Ok(Ok(relation)) => Ok(relation),
@@ -67,7 +80,7 @@ pub(in crate::raid) async fn assemble(
         found.push((id, compared));
     }
     found.extend(swapped);
-    found
+    (found, Some(head))
 }
 
 /// Takes out of the comparison who does not hold a transaction that was acknowledged while another

@@ -44,7 +44,7 @@ mod pack;
 mod plan;
 mod read;
 mod recent;
-mod references;
+pub(in crate::storage) mod references;
 mod restore;
 mod rewind;
 mod scan;

@@ -11,7 +11,7 @@ use crate::zodb::Oid;
 /// Why a record cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}, at byte {at} of the record")]
-pub(super) struct Unreadable {
+pub(in crate::storage) struct Unreadable {
     at: usize,
     problem: &'static str,
 }
@@ -37,7 +37,7 @@ enum Slot {
 
 /// Reads records, one after the other, without allocating for each.
 #[derive(Debug, Default)]
-pub(super) struct References {
+pub(in crate::storage) struct References {
     stack: Vec<Slot>,
     marks: Vec<usize>,
     /// Numbered from 0 on by who writes pickles.
@@ -46,7 +46,7 @@ pub(super) struct References {
 
 impl References {
     /// Calls `found` with each object that a record refers to.
-    pub(super) fn of(
+    pub(in crate::storage) fn of(
         &mut self,
         record: &[u8],
         mut found: impl FnMut(Oid),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::errors::unexpected;
 use super::link::{Link, closed};
-use super::{Inner, ZeoStorage, commit, describe, iterate, measure};
+use super::{Inner, ZeoStorage, commit, describe, iterate, measure, restore};
 use crate::pickle::{Value, extension};
 use crate::storage::{
     Answer, Capabilities, CurrentRecord, Description, Extent, Fault, History, Invalidations,
@@ -313,7 +313,7 @@ impl Storage for ZeoStorage {
     }
 
     async fn restore(&self, batch: Vec<HistoryTxn>) -> Result<()> {
-        self.0.restore(batch).await
+        restore::restore(&self.0, batch).await
     }
 
     async fn rewind(&self, _keep: Option<Tid>) -> Result<SetAside> {

@@ -159,7 +159,7 @@ impl ZeoTransaction {
 
 impl Inner {
     /// The place of the one transaction on the main connection.
-    async fn place(&self) -> Result<OwnedSemaphorePermit, Fault> {
+    pub(super) async fn place(&self) -> Result<OwnedSemaphorePermit, Fault> {
         self.heard.alive()?;
         // No deadline: those before have theirs.
         let place = tokio::select! {

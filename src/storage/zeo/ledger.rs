@@ -1,12 +1,9 @@
 //! What is known of a server's history: its last transaction, and who is told of which.
 //!
-//! Transactions become known in three ways. Ours, by the reply to `tpc_finish`; others', by
-//! `invalidateTransaction`, both on the main connection and therefore in order; and those that we
-//! restored, by the reply to their `tpc_finish` on a connection of their own. The server announces the
-//! last to the main connection as well, with an empty list of oids: they are remembered as ours before
-//! they are finished, so that nobody is told of them.
+//! Transactions become known in three ways, all on the main connection and therefore in order: ours,
+//! by the reply to `tpc_finish`; others', by `invalidateTransaction`; and those that we restored, by the
+//! reply to their `tpc_finish`: nobody is told of these.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -20,7 +17,7 @@ use crate::zodb::{Oid, Tid};
 #[derive(Default)]
 pub(super) struct Ledger {
     /// Guards the order of what is published.
-    restoring: Mutex<BTreeSet<Tid>>,
+    order: Mutex<()>,
     last: AtomicU64,
     /// The server's own list of what was written is complete from here on, as far as is known.
     told_from: AtomicU64,
@@ -47,7 +44,7 @@ impl Ledger {
 
     /// What `register` said.
     pub(super) fn begin(&self, last: Tid) {
-        let _guard = self.restoring.lock();
+        let _guard = self.order.lock();
         self.rise(last);
         // A transaction may have been announced before the reply to `register` was looked at.
         if last > self.publisher.head() {
@@ -64,13 +61,9 @@ impl Ledger {
 
     /// The server told of a transaction that the main connection did not make.
     pub(super) fn announced(&self, tid: Tid, oids: std::sync::Arc<[Oid]>) -> Result<(), Fault> {
-        let mut restoring = self.restoring.lock();
+        let _guard = self.order.lock();
         if oids.is_empty() {
             self.told_from.fetch_max(tid.0, Ordering::AcqRel);
-        }
-        if restoring.remove(&tid) {
-            self.rise(tid);
-            return Ok(());
         }
         self.publish(&Committed {
             tid,
@@ -81,7 +74,7 @@ impl Ledger {
 
     /// A transaction of the main connection is final.
     pub(super) fn finished(&self, committed: &Committed) -> Result<(), Fault> {
-        let _guard = self.restoring.lock();
+        let _guard = self.order.lock();
         self.publish(committed)
     }
 
@@ -98,14 +91,9 @@ impl Ledger {
         Ok(())
     }
 
-    /// A restored transaction will be finished now.
-    pub(super) fn restoring(&self, tid: Tid) {
-        self.restoring.lock().insert(tid);
-    }
-
-    /// A restored transaction is final. Its announcement may be still to come.
+    /// A restored transaction is final. The server's list will lack its oids.
     pub(super) fn restored(&self, tid: Tid) {
-        let _guard = self.restoring.lock();
+        let _guard = self.order.lock();
         self.told_from.fetch_max(tid.0, Ordering::AcqRel);
         self.rise(tid);
         if tid > self.publisher.head() {

@@ -39,6 +39,9 @@ const CALLS: usize = 1024;
 /// Who streams waits while more than this is queued, in bytes.
 const QUEUE: usize = 1 << 20;
 
+/// What is queued quietly is written without being asked for when there is so much of it, in bytes.
+const QUIET: usize = 64 << 10;
+
 /// How many pieces one system call is given.
 const SLICES: usize = 64;
 
@@ -87,6 +90,8 @@ struct Pending {
 pub(super) struct Flight<'a> {
     link: &'a Link,
     out: MutexGuard<'a, Out>,
+    /// Little of it is written only with what follows.
+    quiet: bool,
 }
 
 /// How a connection's tasks are run.
@@ -172,8 +177,25 @@ impl Link {
         let out = self.out.lock();
         match &out.closed {
             Some(fault) => Err(fault.clone()),
-            None => Ok(Flight { link: self, out }),
+            None => Ok(Flight {
+                link: self,
+                out,
+                quiet: false,
+            }),
         }
+    }
+
+    /// Begins a flight that may wait for what follows it at once, so that the server gets one packet
+    /// and not many. Whoever does something else in between says so ([`Link::hurry`]).
+    pub(super) fn quiet_flight(&self) -> Result<Flight<'_>, Fault> {
+        let mut flight = self.flight()?;
+        flight.quiet = true;
+        Ok(flight)
+    }
+
+    /// Writes what is queued.
+    pub(super) fn hurry(&self) {
+        self.queued.notify_one();
     }
 
     /// Asks and waits for the answer, no longer than a call may take. Dropping it drops the answer.
@@ -450,7 +472,9 @@ impl Flight<'_> {
 
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
-        self.link.queued.notify_one();
+        if !self.quiet || self.out.queue.pending() >= QUIET {
+            self.link.hurry();
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 //! # Connections
 //!
 //! One *main* connection carries every transaction, so that our own are never announced to us on it,
-//! and tells of all others. Further ones, opened when they are first wanted, carry reads, blobs, and
-//! what is restored. Where the main connection ends the storage is dead: every call fails, subscribers
+//! and tells of all others. Further ones, opened when they are first wanted, carry reads and blobs.
+//! Where the main connection ends the storage is dead: every call fails, subscribers
 //! are cut off, and whoever owns it opens another ([`ZeoOpener`]). Of the others each is replaced.
 //!
 //! # What the server has to be spared
@@ -122,8 +122,6 @@ struct Inner {
     readers: Arc<pool::Readers>,
     /// For blobs that are fetched: one at a time.
     blobs: blobs::Fetching,
-    /// For what is restored: one batch at a time.
-    restorers: tokio::sync::Mutex<restore::Restorers>,
     /// Who may use the main connection for a transaction, from its vote to its finish. Fair.
     slot: Arc<Semaphore>,
     /// Finishes in hand.
@@ -319,8 +317,7 @@ impl ZeoStorage {
                         read_only,
                     },
                     readers: pool::Readers::new(way.clone(), options.read_connections),
-                    blobs: blobs::Fetching::new(way.clone()),
-                    restorers: tokio::sync::Mutex::new(restore::Restorers::new(way)),
+                    blobs: blobs::Fetching::new(way),
                     slot: Arc::new(Semaphore::new(1)),
                     finishes: Arc::default(),
                     txn_ids: AtomicI64::new(1),

@@ -5,6 +5,8 @@
 //! server and is not in its log yet (`tpc_begin`, the parts of blobs) is sent as calls and not one-way:
 //! an exception is then an answer, where a one-way call would make the server hang up.
 //!
+//! What is sent waits for the vote, unless there is much of it: a small transaction is one packet.
+//!
 //! Python's server writes what it logged in order, and then the blobs, the last first. So blobs are
 //! sent last, and in reverse.
 
@@ -68,7 +70,7 @@ pub(super) enum Granted {
 }
 
 impl Sending {
-    /// Queues the beginning.
+    /// Queues the beginning, quietly.
     pub(super) fn begin(
         link: &Arc<Link>,
         txn: i64,
@@ -87,7 +89,7 @@ impl Sending {
             known: BTreeMap::new(),
         };
         let call = Call::TpcBegin { txn, meta, tid };
-        sending.checked(&mut link.flight()?, call)?;
+        sending.checked(&mut link.quiet_flight()?, call)?;
         sending.open = true;
         Ok(sending)
     }
@@ -150,7 +152,7 @@ impl Sending {
             Op::Store { oid, serial, data } => Call::Storea {
                 oid: *oid,
                 serial: *serial,
-                data: read(data).await?,
+                data: self.read(data).await?,
                 txn,
             },
             Op::Restore {
@@ -162,7 +164,7 @@ impl Sending {
                 oid: *oid,
                 serial: *serial,
                 data: match data {
-                    Some(data) => Some(read(data).await?),
+                    Some(data) => Some(self.read(data).await?),
                     None => None,
                 },
                 previous: match previous {
@@ -184,7 +186,19 @@ impl Sending {
             Op::Undo { tid } => Call::Undoa { tid: *tid, txn },
             Op::StoreBlob { .. } => return Ok(()),
         };
-        self.link.flight()?.say(call)
+        self.link.quiet_flight()?.say(call)
+    }
+
+    /// A record must be in memory as a whole, because a message is one.
+    async fn read(&self, data: &Payload) -> Result<Bytes> {
+        if let Some(bytes) = data.in_memory() {
+            return Ok(bytes.clone());
+        }
+        self.link.hurry();
+        let data = data.clone();
+        let read = tokio::task::spawn_blocking(move || data.read()).await;
+        let read = read.map_err(|_| closed("while a record was read"))?;
+        Ok(read.map_err(|error| Fault::io("reading the data of a record", error))?)
     }
 
     /// Uploads a blob with its record.
@@ -195,17 +209,21 @@ impl Sending {
         data: &Payload,
         blob: &Blob,
     ) -> Result<()> {
-        let data = read(data).await?;
+        let data = self.read(data).await?;
         self.bytes += data.len() as u64 + blob.len();
-        self.checked(&mut self.link.flight()?, Call::StoreBlobStart)?;
+        self.checked(&mut self.link.quiet_flight()?, Call::StoreBlobStart)?;
         self.upload = Some(serial);
         let mut at = 0;
         while at < blob.len() {
+            self.link.hurry();
             let pieces = pieces(blob.clone(), at).await?;
             for chunk in pieces {
                 at += chunk.len() as u64;
                 self.link.room().await?;
-                self.checked(&mut self.link.flight()?, Call::StoreBlobChunk { chunk })?;
+                self.checked(
+                    &mut self.link.quiet_flight()?,
+                    Call::StoreBlobChunk { chunk },
+                )?;
             }
         }
         let txn = self.txn.clone();
@@ -215,7 +233,7 @@ impl Sending {
             data,
             txn,
         };
-        self.checked(&mut self.link.flight()?, end)?;
+        self.checked(&mut self.link.quiet_flight()?, end)?;
         self.upload = None;
         Ok(())
     }
@@ -299,15 +317,22 @@ impl Sending {
 
     /// Queues the finish. From here on nothing is aborted any more.
     pub(super) fn finish(&mut self, handler: Handler) -> Result<()> {
-        let txn = self.txn.clone();
-        let mut flight = self.link.flight()?;
-        flight.hand(Call::TpcFinish { txn }, Expected::Tid, handler)?;
+        self.finish_with(self.link.flight()?, handler)?;
         self.open = false;
         Ok(())
     }
 
-    pub(super) fn link(&self) -> &Arc<Link> {
-        &self.link
+    /// Queues the finish quietly: another transaction follows at once.
+    pub(super) fn finish_quietly(&mut self, handler: Handler) -> Result<()> {
+        self.finish_with(self.link.quiet_flight()?, handler)?;
+        self.open = false;
+        Ok(())
+    }
+
+    fn finish_with(&self, mut flight: Flight<'_>, handler: Handler) -> Result<()> {
+        let txn = self.txn.clone();
+        flight.hand(Call::TpcFinish { txn }, Expected::Tid, handler)?;
+        Ok(())
     }
 }
 
@@ -344,17 +369,6 @@ impl Drop for Sending {
             flight.forget(vote);
         }
     }
-}
-
-/// A record must be in memory as a whole, because a message is one.
-async fn read(data: &Payload) -> Result<Bytes> {
-    if let Some(bytes) = data.in_memory() {
-        return Ok(bytes.clone());
-    }
-    let data = data.clone();
-    let read = tokio::task::spawn_blocking(move || data.read()).await;
-    let read = read.map_err(|_| closed("while a record was read"))?;
-    Ok(read.map_err(|error| Fault::io("reading the data of a record", error))?)
 }
 
 /// The next pieces of a blob.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::harness::lab::MEMBER_TIMEOUT;
 use crate::harness::proxy::{Deed, Moment};
-use crate::harness::{Lab, LabSetup};
+use crate::harness::{Lab, LabSetup, until_ok};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -181,13 +181,15 @@ fn a_member_that_is_slow_stays() {
     let before = lab.faults("zeo1");
     lab.proxies[0].slow_down(MEMBER_TIMEOUT / 20);
     workers.wait_for_more(4);
-    let member = lab.instance.member("zeo1");
-    assert_eq!(member["state"], "optimal", "{member:#}");
+    // What is shown is an average: it takes some reads until most of them were slow ones.
+    until_ok("its latency to be shown", PATIENCE, || {
+        workers.check_alive();
+        let member = lab.instance.member("zeo1");
+        assert_eq!(member["state"], "optimal", "{member:#}");
+        let slow = member["latency_ms"].as_f64().is_some_and(|ms| ms > 10.0);
+        if slow { Ok(()) } else { Err(format!("{member:#}")) }
+    });
     assert_eq!(lab.faults("zeo1"), before);
-    assert!(
-        member["latency_ms"].as_f64().is_some_and(|ms| ms > 10.0),
-        "its latency is shown: {member:#}"
-    );
     lab.proxies[0].mend();
     lab.finish(workers);
 }

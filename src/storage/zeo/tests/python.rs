@@ -163,6 +163,44 @@ mod shared {
     }
 
     #[tokio::test]
+    async fn a_finish_that_fails_in_a_restore_leaves_a_prefix_and_no_lock() {
+        let server = Server::start(json!({"failing_finish": 30}));
+        let (ours, theirs) = (open(&server).await, open(&server).await);
+        let batch: Vec<HistoryTxn> = (1..6).map(|number| txn(number * 10, 1)).collect();
+        let failed = ours.restore(batch).await;
+        assert!(
+            matches!(failed, Err(StorageError::Fault(_))),
+            "the server could not finish it"
+        );
+        // The server has let go of its lock, and has nothing of what came after.
+        let last = soon(theirs.last_tid()).await.unwrap();
+        assert_eq!(last, Tid(20));
+        soon(commit(&theirs, &[(2, Tid::ZERO, b"x")])).await;
+        let all = theirs.tids_before(Tid::MAX, 10).await.unwrap();
+        assert_eq!(all[1..], [Tid(20), Tid(10)]);
+    }
+
+    #[tokio::test]
+    async fn a_restore_waits_for_the_lock_of_others_and_is_without_holes() {
+        let server = Server::start(json!({}));
+        let (ours, theirs) = (open(&server).await, open(&server).await);
+        // The other's transactions are far in the future: the first of them ends the batch.
+        let held = voted(&theirs, vec![store(2, Tid::ZERO, b"x")]).await;
+        let batch: Vec<HistoryTxn> = (1..60).map(|number| txn(number * 10, 1)).collect();
+        let (restored, last) = tokio::join!(ours.restore(batch), async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            held.finish().await.unwrap()
+        });
+        assert!(
+            matches!(restored, Err(StorageError::Answer(Answer::Invalid(_)))),
+            "{restored:?}"
+        );
+        assert_eq!(ours.last_tid().await.unwrap(), last);
+        // The lock is free.
+        soon(commit(&ours, &[(3, Tid::ZERO, b"y")])).await;
+    }
+
+    #[tokio::test]
     async fn who_writes_in_between_ends_a_restore() {
         let server = Server::start(json!({}));
         let (ours, theirs) = (open(&server).await, open(&server).await);

@@ -19,7 +19,7 @@ use crate::wire::connection::{Reader, Writer};
 use crate::wire::{
     Call, Dialect, FromClient, Info, LoadedRecord, Push, Reply, Request, WireError, handshake,
 };
-use crate::zodb::{Blob, Oid, Op, Tid, TxnMeta};
+use crate::zodb::{Blob, HistoryRecord, HistoryTxn, Oid, Op, RecordData, Tid, TxnMeta};
 
 /// What the peer does at a call.
 enum Does {
@@ -724,4 +724,120 @@ async fn a_load_of_what_was_not_announced_yet_waits_for_the_announcement() {
         .unwrap();
     assert_eq!((record.tid, record.as_of), (Tid(700), Tid(700)));
     assert_eq!(heard.try_next().unwrap().unwrap().tid, Tid(700));
+}
+
+/// Transactions 10, 20, … of another copy.
+fn copied(count: u64) -> Vec<HistoryTxn> {
+    let txn = |number| HistoryTxn {
+        tid: Tid(number * 10),
+        meta: TxnMeta::default(),
+        records: vec![HistoryRecord {
+            oid: Oid(1),
+            data: RecordData::Data(Bytes::from_static(b"data").into()),
+            blob: None,
+        }],
+    };
+    (1..=count).map(txn).collect()
+}
+
+impl Peer {
+    fn count(&self, wanted: impl Fn(&Call) -> bool) -> usize {
+        self.calls.lock().iter().filter(|call| wanted(call)).count()
+    }
+}
+
+fn is_finish(call: &Call) -> bool {
+    matches!(call, Call::TpcFinish { .. })
+}
+
+#[tokio::test]
+async fn nothing_is_finished_after_a_finish_that_failed() {
+    let failed = || WireError::Answer(Answer::Invalid("no".to_owned()));
+    for said in [Reply::Error(failed()), Reply::None, Reply::Tid(Tid(7))] {
+        let mut left = 3;
+        let peer = Peer::start(move |_, call| match call {
+            Call::TpcFinish { .. } => {
+                left -= 1;
+                if left == 0 {
+                    Does::Answers(said.clone())
+                } else {
+                    Does::Usual
+                }
+            }
+            _ => Does::Usual,
+        })
+        .await;
+        let storage = peer.open().await;
+        fault(soon(storage.restore(copied(6))).await);
+        assert_eq!(peer.count(is_finish), 3);
+        assert!(
+            storage.last_tid().await.is_err(),
+            "everything is asked anew"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_finish_waits_for_the_reply_to_the_one_before() {
+    let mut finishes = 0;
+    let peer = Peer::start(move |_, call| match call {
+        Call::TpcFinish { .. } => {
+            finishes += 1;
+            // The vote behind it is answered all the same.
+            if finishes == 2 {
+                Does::Nothing
+            } else {
+                Does::Usual
+            }
+        }
+        _ => Does::Usual,
+    })
+    .await;
+    let storage = peer.open().await;
+    let fault = fault(soon(storage.restore(copied(6))).await);
+    assert!(
+        matches!(
+            fault,
+            Fault::Timeout {
+                what: "`tpc_finish`",
+                ..
+            }
+        ),
+        "{fault}"
+    );
+    assert_eq!(peer.count(|call| matches!(call, Call::Vote { .. })), 3);
+    assert_eq!(peer.count(is_finish), 2);
+}
+
+#[tokio::test]
+async fn a_restore_that_has_to_wait_for_the_lock_says_nothing_and_gives_up() {
+    let mut votes = 0;
+    let peer = Peer::start(move |_, call| match call {
+        Call::Vote { .. } => {
+            votes += 1;
+            if votes == 3 {
+                Does::Nothing
+            } else {
+                Does::Usual
+            }
+        }
+        _ => Does::Usual,
+    })
+    .await;
+    let storage = peer.open().await;
+    let fault = fault(soon(storage.restore(copied(6))).await);
+    assert!(matches!(fault, Fault::LockHeld { .. }), "{fault}");
+    // What was finished is a prefix, and the third is aborted; the storage goes on.
+    assert_eq!(storage.last_tid().await.unwrap(), Tid(20));
+    let calls = peer.calls.lock().clone();
+    let vote = |call: &Call| matches!(call, Call::Vote { .. });
+    let third = calls.iter().rposition(vote).unwrap();
+    let behind = calls[third + 1..].iter();
+    let said = behind.filter(|call| !matches!(call, Call::LastTransaction));
+    assert!(
+        matches!(said.collect::<Vec<_>>()[..], [Call::TpcAbort { .. }]),
+        "{calls:?}"
+    );
+    soon(storage.restore(copied(3).split_off(2))).await.unwrap();
+    assert_eq!(storage.last_tid().await.unwrap(), Tid(30));
 }
