@@ -286,6 +286,25 @@ async fn what_is_taken_back_meanwhile_stops_the_packing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_reached_goes_with_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = open_in(folder.path()).await;
+    let last = fill(&storage).await;
+    let first = storage.tids_before(Tid::MAX, 10).await.unwrap()[2];
+    storage.load_blob(Oid(6), first).await.unwrap();
+    storage.pack(after(last)).await.unwrap();
+    for oid in [4, 6].map(Oid) {
+        let gone = storage.load_before(oid, Tid::MAX).await;
+        assert!(matches!(
+            gone,
+            Err(StorageError::Answer(Answer::NoSuchObject(_)))
+        ));
+    }
+    assert!(storage.load_blob(Oid(6), first).await.is_err());
+    assert_eq!(storage.size().objects, 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reference_to_nothing_is_said_and_nothing_is_packed() {
     let folder = tempfile::tempdir().unwrap();
     let storage = open_in(folder.path()).await;
