@@ -187,7 +187,11 @@ fn a_member_that_is_slow_stays() {
         let member = lab.instance.member("zeo1");
         assert_eq!(member["state"], "optimal", "{member:#}");
         let slow = member["latency_ms"].as_f64().is_some_and(|ms| ms > 10.0);
-        if slow { Ok(()) } else { Err(format!("{member:#}")) }
+        if slow {
+            Ok(())
+        } else {
+            Err(format!("{member:#}"))
+        }
     });
     assert_eq!(lab.faults("zeo1"), before);
     lab.proxies[0].mend();
