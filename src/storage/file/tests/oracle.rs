@@ -749,12 +749,14 @@ fn a_file_is_what_python_makes_of_the_same_history() {
         max_shrink_iters: 300,
         ..ProptestConfig::with_source_file(file!())
     };
-    proptest!(config, |(steps in prop::collection::vec(step(), 1..16), gc in prop::bool::weighted(0.8))| {
+    proptest!(config.clone(), |(steps in prop::collection::vec(step(), 1..16), gc in prop::bool::weighted(0.8))| {
         let mut oracle = oracle.borrow_mut();
         runtime.block_on(async {
             let mut world = World::new(&mut oracle, gc).await;
             world.step(&Step::Commit(everything())).await;
-            for step in &steps {
+            // At the end all objects are there again, so that at least one packing is not refused.
+            let end = [Step::Commit(everything()), Step::Pack(0)];
+            for step in steps.iter().chain(&end) {
                 world.step(step).await;
                 if world.parted {
                     break;
@@ -768,10 +770,10 @@ fn a_file_is_what_python_makes_of_the_same_history() {
             packed.set(packed.get() + world.packed);
         });
     });
-    // Most histories have none that is not refused, and a few have one.
+    let all = config.cases as usize;
     assert!(
-        packed.get() > 10,
-        "only {} packings came to their end",
+        packed.get() >= all / 2,
+        "{} packings in {all} histories",
         packed.get()
     );
 }
