@@ -40,7 +40,7 @@ pub(crate) struct ZeoServer {
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Python ends on SIGTERM by an exception, raised in whatever it does just then. Where that is the end of
-/// an object (a connection that was closed), it is lost, and the server goes on until it is told again.
+/// a connection, ZEO takes it for the connection's fault, and the server goes on until it is told again.
 const TERM_AGAIN: Duration = Duration::from_secs(5);
 
 impl ZeoServer {
