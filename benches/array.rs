@@ -44,6 +44,7 @@ async fn array(cache_bytes: u64) -> (Array, Vec<MemoryOpener>) {
         member_timeout: Duration::from_secs(30),
         open_timeout: Duration::from_secs(30),
         transaction_timeout: Duration::from_secs(30),
+        lock_timeout: Duration::from_secs(30),
         auto_recover: true,
         recovery_rate: Rate::UNLIMITED,
         catch_up_limit: Duration::from_secs(2),

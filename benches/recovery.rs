@@ -245,6 +245,7 @@ fn array_options(folder: &Path) -> ArrayOptions {
         member_timeout: Duration::from_mins(1),
         open_timeout: Duration::from_mins(1),
         transaction_timeout: Duration::from_mins(1),
+        lock_timeout: Duration::from_mins(1),
         auto_recover: true,
         recovery_rate: Rate::UNLIMITED,
         catch_up_limit: Duration::from_secs(2),

@@ -17,8 +17,9 @@
 //!   it already holds the lock for k. We close the connection then, and it aborts.
 //! - The vote of k+1 may have to wait for somebody else's lock. Nothing of the transaction is said until
 //!   it is granted, or given up and aborted.
-//! - Under the lock the server says what its last transaction is: one that is not earlier than k+1 ends
-//!   the batch, and k+1 is aborted.
+//! - Under the lock the server says what its last transaction is: any but k ends the batch, and k+1 is
+//!   aborted. A later one than k+1 leaves no room for it. One in between is somebody else's, who restores
+//!   too: behind k+1 there would be no room for what he has and is about to bring.
 //!
 //! There is no restoring of blobs over ZEO: such a record is stored as a client does it, on top of the
 //! revision that is current then. It loses its back-pointer, where it has one, not its data.
@@ -59,9 +60,11 @@ pub(super) async fn restore(inner: &Arc<Inner>, batch: Vec<HistoryTxn>) -> Resul
         written: BTreeMap::new(),
         sent: BTreeSet::new(),
     };
-    let mut voted = None;
+    let (mut voted, mut last) = (None, last);
     for txn in batch {
-        voted = Some(run.finish_and_vote(voted, txn).await?);
+        let tid = txn.tid;
+        voted = Some(run.finish_and_vote(voted, last, txn).await?);
+        last = tid;
     }
     match voted {
         Some(last) => run.settled(run.finish(last, false)?).await,
@@ -119,8 +122,13 @@ struct Voted {
 type Finishing = oneshot::Receiver<Result<(), Fault>>;
 
 impl Run<'_> {
-    /// Finishes the transaction before this one, and has this one voted.
-    async fn finish_and_vote(&mut self, before: Option<Voted>, txn: HistoryTxn) -> Result<Voted> {
+    /// Finishes the transaction before this one, and has this one voted, on top of `last`.
+    async fn finish_and_vote(
+        &mut self,
+        before: Option<Voted>,
+        last: Tid,
+        txn: HistoryTxn,
+    ) -> Result<Voted> {
         let finishing = match before {
             Some(before) => Some(self.finish(before, true)?),
             None => None,
@@ -143,6 +151,9 @@ impl Run<'_> {
                 let patience = self.inner.options.call_timeout;
                 self.inner.heard.ledger.reach(after, patience).await?;
                 must_be_later(tid, after)?;
+                if after != last {
+                    return Err(made_by_others(tid, last, after).into());
+                }
                 Ok(Voted { sending, tid })
             }
             Granted::Conflicts(conflicts) => {
@@ -272,6 +283,13 @@ fn settle(ledger: &Ledger, tid: Tid, reply: Result<Reply, Fault>) -> Result<(), 
             "the server has lost a transaction between its vote and its finish".to_owned(),
         )),
     }
+}
+
+fn made_by_others(tid: Tid, last: Tid, after: Tid) -> Answer {
+    Answer::Invalid(format!(
+        "the server's last transaction became {after} instead of {last} while transaction {tid} was being \
+         restored"
+    ))
 }
 
 fn written_by_others(tid: Tid, oid: Option<Oid>) -> Answer {

@@ -19,9 +19,7 @@ use crate::wire::connection::{Reader, Writer};
 use crate::wire::{
     Call, Dialect, FromClient, Info, LoadedRecord, Push, Reply, Request, WireError, handshake,
 };
-use crate::zodb::{
-    Blob, HistoryRecord, HistoryTxn, Oid, Op, Payload, RecordData, Tid, TxnMeta,
-};
+use crate::zodb::{Blob, HistoryRecord, HistoryTxn, Oid, Op, Payload, RecordData, Tid, TxnMeta};
 
 /// What the peer does at a call.
 enum Does {
@@ -40,6 +38,7 @@ enum Does {
 enum Say {
     Push(Push),
     Answer,
+    Reply(Reply),
 }
 
 type Script = dyn FnMut(usize, &Call) -> Does + Send;
@@ -158,6 +157,7 @@ impl Connection {
                         match say {
                             Say::Push(push) => self.writer.push(&push),
                             Say::Answer => self.writer.reply(&id, &usual),
+                            Say::Reply(reply) => self.writer.reply(&id, &reply),
                         }
                     }
                 }
@@ -833,6 +833,39 @@ async fn a_finish_waits_for_the_reply_to_the_one_before() {
         "{fault}"
     );
     assert_eq!(peer.count(|call| matches!(call, Call::Vote { .. })), 3);
+    assert_eq!(peer.count(is_finish), 2);
+}
+
+#[tokio::test]
+async fn a_restore_ends_where_somebody_else_has_put_something_in_between() {
+    let (mut votes, mut in_between) = (0, true);
+    let peer = Peer::start(move |_, call| match call {
+        Call::Vote { .. } => {
+            votes += 1;
+            Does::Usual
+        }
+        Call::LastTransaction if votes == 3 && std::mem::take(&mut in_between) => Does::Says(
+            Duration::ZERO,
+            vec![
+                Say::Push(Push::InvalidateTransaction {
+                    tid: Tid(25),
+                    oids: Arc::new([Oid(1)]),
+                }),
+                Say::Reply(Reply::Tid(Tid(25))),
+            ],
+        ),
+        _ => Does::Usual,
+    })
+    .await;
+    let storage = peer.open().await;
+    let mut heard = storage.subscribe();
+    let refused = soon(storage.restore(copied(6))).await.unwrap_err();
+    assert!(
+        matches!(&refused, StorageError::Answer(Answer::Invalid(why)) if why.contains("instead of")),
+        "{refused}"
+    );
+    assert_eq!(soon(heard.next()).await.unwrap().tid, Tid(25));
+    peer.got(|call| matches!(call, Call::TpcAbort { .. })).await;
     assert_eq!(peer.count(is_finish), 2);
 }
 
