@@ -302,7 +302,12 @@ async fn last_common(source: &dyn Storage, target: &dyn Storage) -> Result<Optio
     }
 }
 
-async fn is_common(source: &dyn Storage, target: &dyn Storage, tid: Tid) -> Result<bool, Broken> {
+/// Whether both hold this transaction.
+pub(super) async fn is_common(
+    source: &dyn Storage,
+    target: &dyn Storage,
+    tid: Tid,
+) -> Result<bool, Broken> {
     let Some(theirs) = only(target, tid).await.of_target()? else {
         return Ok(false);
     };

@@ -39,7 +39,7 @@ use crate::storage::{Answer, Fault, SetAside, Storage, StorageError};
 use crate::zodb::{HistoryTxn, Tid, TidRange};
 
 pub(super) use analyse::analyse;
-use analyse::{Broken, Relation, empty_it, relate};
+use analyse::{Broken, Relation, empty_it, is_common, relate};
 use blobs::WithoutFile;
 pub(super) use blobs::is_blob;
 pub(super) use start::{assemble, measure_lack};
@@ -502,6 +502,7 @@ impl Job {
     ) -> Result<Tid, Halt> {
         let before = self.copied;
         for round in 0..ROUNDS {
+            at = self.end_of(source, target, at).await?;
             let head = self.runner.view().head;
             let missing = source.storage.measure_after(at);
             let missing = self.within(missing, Halt::Source).await?;
@@ -530,6 +531,28 @@ impl Job {
             at = self.copy(source, target, range, None).await?;
         }
         Ok(at)
+    }
+
+    /// Where the target ends by now. Another daemon that has it in its in-sync set writes to it all the time:
+    /// what it was found to end with is then long past, and copying from there would be refused.
+    async fn end_of(&self, source: &Reader, target: &dyn Storage, at: Tid) -> Result<Tid, Halt> {
+        if self.runner.options.cluster_mode != ClusterMode::Coop {
+            return Ok(at);
+        }
+        let last = self.within(target.last_tid(), Halt::Target).await?;
+        if last <= at {
+            return Ok(at);
+        }
+        let (what, after) = (
+            "the analysis",
+            self.runner.options.member_timeout * ANALYSIS,
+        );
+        let common = tokio::select! {
+            () = self.work.stop().requested() => return Err(Halt::Cancelled),
+            common = tokio::time::timeout(after, is_common(&*source.storage, target, last)) => common,
+        };
+        let common = common.map_err(|_| Halt::Target(Fault::Timeout { what, after }))??;
+        Ok(if common { last } else { at })
     }
 
     /// What can surely be copied under the lock.
@@ -574,6 +597,7 @@ impl Job {
                     return Err(Halt::Failed("the commit lock was not to be had".into()));
                 }
             };
+            at = self.end_of(source, target, at).await?;
             let rest = TidRange {
                 first: at.next(),
                 last: head,

@@ -322,7 +322,7 @@ impl<'o> World<'o> {
                 Err(Fault::InUse(_)) if tokio::time::Instant::now() < deadline => {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
-                opened => return opened.unwrap(),
+                other => return other.unwrap(),
             }
         }
     }
