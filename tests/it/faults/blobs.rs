@@ -61,7 +61,7 @@ fn blobs_in_a_folder_of_everything_are_there_once_for_all() {
 fn a_mixture_that_would_lose_blobs_does_not_start() {
     let setup = LabSetup {
         files: 1,
-        settings: "shared_blob_dir: ../shared\nblobs_shared_with: everything",
+        settings: "shared_blob_dir: ../not-there\nblobs_shared_with: everything",
         ..LabSetup::default()
     };
     let lab = Lab::new(setup);
