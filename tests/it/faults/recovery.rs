@@ -1,6 +1,7 @@
 //! What goes wrong while a member is being recovered: with the one that is written, and with the one
 //! that is read.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::harness::instance::PATIENCE;
@@ -27,8 +28,10 @@ fn strike(setup: LabSetup, struck: &[usize], deed: Deed, stages: &[(&str, Moment
         eprintln!("{deed:?} {words}");
         lab.instance.run(&["disable", "zeo1", "--yes"]).ok();
         workers.wait_for_more(8);
+        // One of them: the recovery goes on with the other at once.
+        let only_one = Arc::default();
         for index in struck {
-            lab.proxies[*index].set_trap(*moment, deed);
+            lab.proxies[*index].set_trap_of(*moment, deed, &only_one);
         }
         lab.instance.run(&["recover", "zeo1", "--detach"]).ok();
         let any = || struck.iter().any(|index| lab.proxies[*index].has_sprung());

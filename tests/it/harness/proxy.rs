@@ -62,6 +62,8 @@ struct Trap {
     deed: Deed,
     /// The id of the call whose answer is awaited, in [`Moment::Answered`].
     awaited: Option<i64>,
+    /// Shared by the traps of which only one is to spring.
+    only_one: Arc<AtomicBool>,
 }
 
 struct State {
@@ -123,12 +125,18 @@ impl Proxy {
 
     /// Does this at that moment, once.
     pub(crate) fn set_trap(&self, moment: Moment, deed: Deed) {
+        self.set_trap_of(moment, deed, &Arc::default());
+    }
+
+    /// The same, unless another trap with the same mark has sprung before.
+    pub(crate) fn set_trap_of(&self, moment: Moment, deed: Deed, only_one: &Arc<AtomicBool>) {
         let mut state = self.shared.state.lock();
         state.sprung = false;
         state.trap = Some(Trap {
             moment,
             deed,
             awaited: None,
+            only_one: Arc::clone(only_one),
         });
     }
 
@@ -335,8 +343,7 @@ impl Link {
         match trap.moment {
             Moment::Asked(method) if self.way == Way::ToServer && names(payload, method) => {
                 let deed = trap.deed;
-                state.spring();
-                Some(deed)
+                state.spring().then_some(deed)
             }
             _ => None,
         }
@@ -359,10 +366,7 @@ impl Link {
             _ => false,
         };
         let deed = trap.deed;
-        now.then(|| {
-            state.spring();
-            deed
-        })
+        (now && state.spring()).then_some(deed)
     }
 
     fn does(&mut self, deed: Deed) {
@@ -417,9 +421,12 @@ impl Link {
 }
 
 impl State {
-    fn spring(&mut self) {
-        self.trap = None;
-        self.sprung = true;
+    /// Whether it springs: another of the same mark may have been faster.
+    fn spring(&mut self) -> bool {
+        let first = |trap: Trap| !trap.only_one.swap(true, Ordering::SeqCst);
+        let springs = self.trap.take().is_some_and(first);
+        self.sprung |= springs;
+        springs
     }
 }
 
