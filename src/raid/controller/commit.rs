@@ -100,10 +100,11 @@ impl Controller {
 
     pub(super) fn ask_for_votes(&mut self, id: CommitId) {
         let participants = self.participants();
-        let mut line = self.in_canonical_order(&participants);
-        if !self.is_coop() {
-            line.clear();
-        }
+        let mut line = if self.is_coop() {
+            self.in_canonical_order(&participants)
+        } else {
+            Vec::new()
+        };
         let Some(commit) = self.commits.get_mut(&id) else {
             return;
         };
