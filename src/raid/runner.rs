@@ -459,6 +459,12 @@ impl Runner {
 
     /// A call to a member failed.
     pub(super) fn lost(self: &Arc<Self>, member: MemberId, generation: Generation, fault: Fault) {
+        if let Fault::Here { .. } = fault {
+            // The daemon's own disk: taking members out for it, one after the other, would mend nothing.
+            let array = self.options.name.as_str();
+            tracing::error!(array, %fault, "the daemon's own disk fails");
+            return;
+        }
         self.look(|core| core.count_fault(member, generation));
         self.feed(Event::MemberLost {
             member,
