@@ -62,6 +62,35 @@ pub struct SharedBlobs {
     pub with_members: bool,
 }
 
+#[cfg(test)]
+impl ArrayOptions {
+    /// What the tests of arrays in memory begin with.
+    pub(super) fn of_a_test(folder: &std::path::Path) -> Self {
+        ArrayOptions {
+            name: "main".into(),
+            cluster_mode: ClusterMode::Single,
+            start_policy: StartPolicy::InSync,
+            force: false,
+            min_optimal: 1,
+            fail_mode: FailMode::Close,
+            member_timeout: Duration::from_secs(5),
+            open_timeout: Duration::from_secs(5),
+            transaction_timeout: Duration::from_secs(10),
+            lock_timeout: Duration::from_secs(10),
+            auto_recover: true,
+            recovery_rate: Rate::UNLIMITED,
+            catch_up_limit: Duration::from_secs(2),
+            cache_bytes: 1 << 20,
+            spool: Spool {
+                folder: folder.to_owned(),
+                memory_bytes: 1 << 20,
+            },
+            invalidation_queue: 100,
+            shared_blobs: None,
+        }
+    }
+}
+
 /// Where transactions wait for their vote.
 #[derive(Debug, Clone)]
 pub struct Spool {

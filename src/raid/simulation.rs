@@ -21,7 +21,6 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::job::Rate;
 use crate::storage::memory::{Gate, MemoryOpener, Moment};
 use crate::storage::{Answer, Fault, Storage, StorageError, Vote};
 use crate::zodb::{Blob, Oid, Op, Tid, TxnMeta, TxnStatus};
@@ -84,26 +83,10 @@ struct World {
 
 fn options(folder: &tempfile::TempDir) -> ArrayOptions {
     ArrayOptions {
-        name: "main".into(),
-        cluster_mode: ClusterMode::Single,
-        start_policy: StartPolicy::InSync,
-        force: false,
-        min_optimal: 1,
-        fail_mode: FailMode::Close,
-        member_timeout: Duration::from_secs(5),
-        open_timeout: Duration::from_secs(5),
-        transaction_timeout: Duration::from_secs(10),
-        lock_timeout: Duration::from_secs(10),
-        auto_recover: true,
-        recovery_rate: Rate::UNLIMITED,
-        catch_up_limit: Duration::from_secs(2),
+        // Small, so that both overflow.
         cache_bytes: 1 << 16,
-        spool: Spool {
-            folder: folder.path().to_owned(),
-            memory_bytes: 1 << 20,
-        },
         invalidation_queue: 10,
-        shared_blobs: None,
+        ..ArrayOptions::of_a_test(folder.path())
     }
 }
 

@@ -37,28 +37,7 @@ struct Rig {
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
 fn options(folder: &TempDir) -> ArrayOptions {
-    ArrayOptions {
-        name: "main".into(),
-        cluster_mode: ClusterMode::Single,
-        start_policy: StartPolicy::InSync,
-        force: false,
-        min_optimal: 1,
-        fail_mode: FailMode::Close,
-        member_timeout: Duration::from_secs(5),
-        open_timeout: Duration::from_secs(5),
-        transaction_timeout: Duration::from_secs(10),
-        lock_timeout: Duration::from_secs(10),
-        auto_recover: true,
-        recovery_rate: Rate::UNLIMITED,
-        catch_up_limit: Duration::from_secs(2),
-        cache_bytes: 1 << 20,
-        spool: Spool {
-            folder: folder.path().to_owned(),
-            memory_bytes: 1 << 20,
-        },
-        invalidation_queue: 100,
-        shared_blobs: None,
-    }
+    ArrayOptions::of_a_test(folder.path())
 }
 
 fn specs(members: &[MemoryOpener]) -> Vec<MemberSpec> {

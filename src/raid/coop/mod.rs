@@ -14,7 +14,6 @@ use fastrand::Rng;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::job::Rate;
 use crate::storage::{Answer, Storage, StorageError, Vote};
 use crate::zodb::{Oid, Op, Tid, TidRange, TxnMeta};
 use server::{Door, Server, Writer};
@@ -40,26 +39,9 @@ struct Daemon {
 
 fn options(folder: &tempfile::TempDir, mode: ClusterMode) -> ArrayOptions {
     ArrayOptions {
-        name: "main".into(),
         cluster_mode: mode,
-        start_policy: StartPolicy::InSync,
-        force: false,
-        min_optimal: 1,
-        fail_mode: FailMode::Close,
-        member_timeout: Duration::from_secs(5),
-        open_timeout: Duration::from_secs(5),
-        transaction_timeout: Duration::from_secs(10),
-        lock_timeout: Duration::from_secs(10),
-        auto_recover: true,
-        recovery_rate: Rate::UNLIMITED,
-        catch_up_limit: Duration::from_secs(2),
         cache_bytes: 1 << 16,
-        spool: Spool {
-            folder: folder.path().to_owned(),
-            memory_bytes: 1 << 20,
-        },
-        shared_blobs: None,
-        invalidation_queue: 100,
+        ..ArrayOptions::of_a_test(folder.path())
     }
 }
 
