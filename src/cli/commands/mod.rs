@@ -7,6 +7,7 @@ pub mod disable;
 pub mod events;
 pub mod fg;
 pub mod init;
+mod leaving;
 pub mod logtail;
 pub mod man;
 pub mod pack;

@@ -7,13 +7,13 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, civil};
 use serde::Serialize;
 
+use super::leaving::{self, Wish};
 use crate::admin::api::{AdminApi, Job, JobKind, JobMemberState, JobState, PackRequest, Problem};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::{Format, Screen, View, escape};
 use crate::cli::progress;
-use crate::cli::prompt::Question;
 
 /// Remove old revisions and unreachable objects
 ///
@@ -129,34 +129,13 @@ async fn on_interrupt(
     job: &Job,
     context: &Context,
 ) -> Result<Option<Exit>, CliError> {
-    let leave = || {
-        context.printer.note(
-            "the pack goes on in the daemon; come back with `zeoraidctl pack --attach`, end it with \
-             `zeoraidctl pack --cancel`",
-        );
-        Ok(Some(Exit::Done))
-    };
-    if !context.prompt.can_ask() {
-        return leave();
-    }
-    let items = [
-        "leave it running".to_owned(),
-        "cancel it".to_owned(),
-        "go on watching".to_owned(),
-    ];
-    let question = Question {
-        text: "What about the pack?",
-        flags: &["--detach", "--cancel"],
-    };
-    match context.prompt.select(question, &items, 0) {
-        Ok(1) => {
+    match leaving::ask("the pack", "zeoraidctl pack", context)? {
+        Wish::Leave => Ok(Some(Exit::Done)),
+        Wish::Cancel => {
             cancel(api, job, context).await?;
             Ok(Some(Exit::Failed))
         }
-        Ok(2) => Ok(None),
-        // Ctrl-C at this question leaves it running: that harms nothing.
-        Ok(_) | Err(crate::cli::prompt::PromptError::BrokenOff) => leave(),
-        Err(error) => Err(error.into()),
+        Wish::GoOn => Ok(None),
     }
 }
 

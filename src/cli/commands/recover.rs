@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
+use super::leaving::{self, Wish};
 use crate::admin::api::{
     AdminApi, Analysis, ArrayDetails, Finding, MemberState, Problem, RateLimit, RecoverRequest,
     Recovery, RecoveryState, Strategy,
@@ -560,34 +561,13 @@ async fn on_interrupt(
     array: &str,
     context: &Context,
 ) -> Result<Option<Exit>, CliError> {
-    let leave = || {
-        context.printer.note(
-            "the recovery goes on in the daemon; come back with `zeoraidctl recover --attach`, \
-             end it with `zeoraidctl recover --cancel`",
-        );
-        Ok(Some(Exit::Done))
-    };
-    if !context.prompt.can_ask() {
-        return leave();
-    }
-    let items = [
-        "leave it running".to_owned(),
-        "cancel it".to_owned(),
-        "go on watching".to_owned(),
-    ];
-    let question = Question {
-        text: "What about the recovery?",
-        flags: &["--detach", "--cancel"],
-    };
-    match context.prompt.select(question, &items, 0) {
-        Ok(1) => {
+    match leaving::ask("the recovery", "zeoraidctl recover", context)? {
+        Wish::Leave => Ok(Some(Exit::Done)),
+        Wish::Cancel => {
             cancel(api, array, context).await?;
             Ok(Some(Exit::Failed))
         }
-        Ok(2) => Ok(None),
-        // Ctrl-C at this question leaves it running: that harms nothing.
-        Ok(_) | Err(crate::cli::prompt::PromptError::BrokenOff) => leave(),
-        Err(error) => Err(error.into()),
+        Wish::GoOn => Ok(None),
     }
 }
 
