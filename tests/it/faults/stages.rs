@@ -107,6 +107,23 @@ faults! {
     a_member_that_is_stopped_at_any_stage_is_taken_out_and_recovered = Fault::Frozen;
 }
 
+/// While a client iterates: it goes on with another member.
+const ITERATION: &[(&str, Moment)] = &[
+    ("as an iteration begins", Asked("iterator_start")),
+    ("between its transactions", Asked("iterator_next")),
+    ("in one of its transactions", Asked("iterator_record_next")),
+];
+
+#[test]
+fn a_member_that_hangs_up_while_a_client_iterates_is_taken_out_and_recovered() {
+    strike(LabSetup::default(), Fault::Link(Deed::Cut), ITERATION);
+}
+
+#[test]
+fn a_member_that_is_stopped_while_a_client_iterates_is_taken_out_and_recovered() {
+    strike(LabSetup::default(), Fault::Frozen, ITERATION);
+}
+
 /// The same with servers that speak msgpack, at the stages that differ most.
 #[test]
 fn a_member_that_speaks_msgpack_is_taken_out_and_recovered() {
