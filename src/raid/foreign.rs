@@ -9,7 +9,9 @@ use std::sync::atomic::Ordering;
 use super::controller::{Event, Generation, MemberId, Now};
 use super::recovery::is_blob;
 use super::runner::{Core, Runner, as_fault};
-use crate::storage::{Answer, Committed, Fault, Invalidations, Result, Storage, StorageError};
+use crate::storage::{
+    Answer, Committed, Fault, Invalidations, Result, Storage, StorageError, in_time,
+};
 use crate::zodb::{HistoryTxn, Oid, Tid, TidRange};
 
 /// How often a member is made level anew because somebody else was doing the same.
@@ -52,13 +54,12 @@ impl Runner {
         if stop.is_requested() || self.look(|core| core.controller.is_stopping()) {
             return;
         }
-        let asked = tokio::time::timeout(self.options.member_timeout, storage.last_tid()).await;
-        let fault = match asked {
-            Ok(Err(error)) => as_fault(error),
-            Ok(Ok(_)) => {
-                Fault::Closed("it told of more transactions than could be taken in".into())
-            }
-            Err(_) => self.timeout("lastTransaction"),
+        let fault = match self
+            .in_time(&*storage, "lastTransaction", storage.last_tid())
+            .await
+        {
+            Err(fault) => fault,
+            Ok(_) => Fault::Closed("it told of more transactions than could be taken in".into()),
         };
         self.lost(member, generation, fault);
     }
@@ -183,7 +184,7 @@ impl Runner {
             // It may have got it meanwhile, from the other daemon or from whoever else makes it level. And
             // what it really holds counts, not what was thought of it.
             let at = self
-                .in_time(target.last_tid())
+                .in_time(target, "lastTransaction", target.last_tid())
                 .await
                 .map_err(Broken::Target)?;
             if at >= through {
@@ -193,7 +194,8 @@ impl Runner {
                 first: at.next(),
                 last: through,
             };
-            let batch = self.in_time(batch(source, range)).await;
+            let what = "being made level";
+            let batch = self.in_time(source, what, batch(source, range)).await;
             let mut batch = batch.map_err(Broken::Source)?;
             if batch.is_empty() {
                 let text =
@@ -245,13 +247,16 @@ impl Runner {
         Ok(())
     }
 
-    async fn in_time<T>(
+    /// What a member answers within its timeout.
+    pub(super) async fn in_time<T>(
         &self,
+        storage: &dyn Storage,
+        what: &'static str,
         call: impl Future<Output = Result<T>>,
     ) -> std::result::Result<T, Fault> {
-        match tokio::time::timeout(self.options.member_timeout, call).await {
-            Ok(answer) => answer.map_err(as_fault),
-            Err(_) => Err(self.timeout("being made level")),
+        match in_time(storage, self.options.member_timeout, call).await {
+            Some(answer) => answer.map_err(as_fault),
+            None => Err(self.timeout(what)),
         }
     }
 
@@ -266,7 +271,9 @@ impl Runner {
             return Err(super::read::not_serving(&view).into());
         }
         let asked = view.readers.iter().map(|reader| async {
-            match self.in_time(reader.storage.last_tid()).await {
+            let storage = &*reader.storage;
+            let asked = self.in_time(storage, "lastTransaction", storage.last_tid());
+            match asked.await {
                 Ok(last) => last,
                 Err(fault) => {
                     self.lost(reader.member, reader.generation, fault);

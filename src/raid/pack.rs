@@ -271,9 +271,11 @@ impl Job {
     async fn look_after(&self, reader: &Reader, fault: &Fault, alone: bool) {
         let damaged = matches!(fault, Fault::Damaged(_));
         if !damaged {
-            let timeout = self.runner.options.member_timeout;
-            let asked = tokio::time::timeout(timeout, reader.storage.last_tid()).await;
-            if matches!(asked, Ok(Ok(_))) {
+            let storage = &*reader.storage;
+            let asked = self
+                .runner
+                .in_time(storage, "lastTransaction", storage.last_tid());
+            if asked.await.is_ok() {
                 return;
             }
         }

@@ -13,7 +13,7 @@ use super::controller::Generation;
 use super::report::Serving;
 use super::runner::Runner;
 use super::view::{Reader, View};
-use crate::storage::{Answer, Fault, Loaded, Result, Storage, StorageError};
+use crate::storage::{Answer, Fault, Loaded, Result, Storage, StorageError, in_time};
 use crate::zodb::{Oid, Tid};
 
 /// Objects of one page of oids are asked of the same member while it is not busier than the others,
@@ -238,8 +238,8 @@ impl Runner {
             // Either may be dropped: the call is borrowed, and the question has no effect.
             tokio::select! {
                 answer = &mut call => return answer,
-                alive = tokio::time::timeout(timeout, storage.last_tid()) => {
-                    alive.map_err(|_| self.timeout(what))??;
+                alive = in_time(storage, timeout, storage.last_tid()) => {
+                    alive.ok_or_else(|| self.timeout(what))??;
                 }
             }
         }

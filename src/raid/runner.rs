@@ -400,9 +400,8 @@ impl Runner {
         let told = capabilities
             .shared
             .then(|| (storage.subscribe(), storage.subscribe()));
-        let asked = tokio::time::timeout(self.options.member_timeout, storage.last_tid()).await;
-        let asked = asked.map_err(|_| self.timeout("lastTransaction"))?;
-        let last_tid = asked.map_err(as_fault)?;
+        let asked = self.in_time(&*storage, "lastTransaction", storage.last_tid());
+        let last_tid = asked.await?;
         if let Some(fault) = self.blobs.misfit(&storage.describe(), capabilities) {
             return Err(fault);
         }
@@ -493,9 +492,13 @@ impl Runner {
     /// say, in better words: this is longer than what that allows for sending a transaction, for the
     /// lock, for the member to write it, and for what is asked of it afterwards.
     fn lock_patience(&self, bytes: u64) -> Duration {
-        const SLOWEST_BYTES_PER_S: u64 = 1 << 20;
-        let slowly = Duration::from_secs(bytes / SLOWEST_BYTES_PER_S);
-        self.options.lock_timeout + self.options.member_timeout * 3 + slowly * 2
+        self.options.lock_timeout + self.options.member_timeout * 3 + slowly(bytes) * 2
+    }
+
+    /// How long a finish may take on such a member: it, too, is its storage's to judge, and it is asked of
+    /// all members at once.
+    fn finish_patience(&self, bytes: u64) -> Duration {
+        self.options.member_timeout * 2 + slowly(bytes) * 2
     }
 
     /// Publishes the present head and members to readers.
@@ -665,8 +668,8 @@ impl Runner {
         if !storage.capabilities().shared {
             return None;
         }
-        let asked = tokio::time::timeout(self.options.member_timeout, storage.last_tid()).await;
-        let last = asked.ok()?.ok()?;
+        let asked = self.in_time(storage, "lastTransaction", storage.last_tid());
+        let last = asked.await.ok()?;
         (last >= tid).then_some(last)
     }
 
@@ -782,15 +785,20 @@ impl Runner {
     }
 
     fn ask_finish(self: &Arc<Self>, core: &mut Core, commit: CommitId, member: MemberId) {
-        let voted = core.live.get_mut(&commit).and_then(|live| {
-            let patience = self.patience(live.bytes);
-            Some((live.voted.remove(&member)?, patience))
-        });
+        let voted = core
+            .live
+            .get_mut(&commit)
+            .and_then(|live| Some((live.voted.remove(&member)?, live.bytes)));
         let storage = core.members.get(&member).and_then(|h| h.storage.as_ref());
-        let (Some((voted, patience)), Some((generation, _))) = (voted, storage) else {
+        let (Some((voted, bytes)), Some((generation, storage))) = (voted, storage) else {
             return self.cannot_ask(core, member);
         };
         let generation = *generation;
+        let patience = if storage.capabilities().shared {
+            self.finish_patience(bytes)
+        } else {
+            self.patience(bytes)
+        };
         // The call itself, under the lock, fixes the order of transactions on this member.
         let finishing = voted.finish();
         let runner = Arc::clone(self);
@@ -937,6 +945,12 @@ impl Live {
     pub(super) fn undoes(&self) -> bool {
         self.ops.iter().any(|op| matches!(op, Op::Undo { .. }))
     }
+}
+
+/// How long the slowest server may take over so many bytes.
+fn slowly(bytes: u64) -> Duration {
+    const SLOWEST_BYTES_PER_S: u64 = 1 << 20;
+    Duration::from_secs(bytes / SLOWEST_BYTES_PER_S)
 }
 
 impl Core {

@@ -18,10 +18,12 @@
 //! nobody's but the daemon's own, and nobody is taken out for it: [`Fault::Here`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use tokio::time::Instant;
 
 pub use crate::pickle::Value;
 pub use crate::zodb::Answer;
@@ -61,6 +63,13 @@ pub trait Storage: Send + Sync + 'static {
 
     /// How much it holds. Cheap: it is asked after every commit.
     fn size(&self) -> Size;
+
+    /// Until when an answer may take that was asked for at `since` and usually takes no longer than
+    /// `patience`. Later than `since + patience` where it has something large in hand and is known to
+    /// answer nobody meanwhile; see [`in_time`].
+    fn deadline(&self, since: Instant, patience: Duration) -> Instant {
+        since + patience
+    }
 
     /// The TID of the last finished transaction, [`Tid::ZERO`] when empty.
     async fn last_tid(&self) -> Result<Tid>;
@@ -178,6 +187,29 @@ pub trait Storage: Send + Sync + 'static {
     /// Gives up files, locks and connections; every later call fails. Voted transactions are aborted,
     /// finishes in hand are finished.
     async fn close(&self);
+}
+
+/// Waits for an answer of `storage` as long as that may take ([`Storage::deadline`]); none where it takes
+/// longer.
+pub async fn in_time<T>(
+    storage: &dyn Storage,
+    patience: Duration,
+    call: impl Future<Output = T>,
+) -> Option<T> {
+    let since = Instant::now();
+    let mut deadline = storage.deadline(since, patience);
+    let mut call = std::pin::pin!(call);
+    loop {
+        if let Ok(answer) = tokio::time::timeout_at(deadline, &mut call).await {
+            return Some(answer);
+        }
+        // It may have been given something meanwhile.
+        let later = storage.deadline(since, patience);
+        if later <= deadline {
+            return None;
+        }
+        deadline = later;
+    }
 }
 
 /// A transaction that collects what its client asks. Dropping it aborts it.

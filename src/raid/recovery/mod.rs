@@ -571,6 +571,16 @@ impl Job {
         )
     }
 
+    /// Whether the source does not hold the head any more: packing can remove it, where all that it
+    /// wrote is garbage. Then nothing can be copied, and nothing is lacking.
+    async fn was_packed(&self, source: &Reader, head: Tid) -> Result<bool, Halt> {
+        let asked = async {
+            let history = source.storage.iterate(TidRange::only(head)).await;
+            history?.next().await
+        };
+        Ok(self.within(asked, Halt::Source).await?.is_none())
+    }
+
     async fn catch_up(
         &mut self,
         source: &Reader,
@@ -605,7 +615,9 @@ impl Job {
             self.work
                 .note("clients wait while the last transactions are copied");
             at = self.copy(source, target, rest, Some(until)).await?;
-            if at < head {
+            let whole =
+                at == head || (!is_past(Some(until)) && self.was_packed(source, head).await?);
+            if !whole {
                 // It took too long: clients go on, and so does the copy.
                 lock.release();
                 at = self.copy_until_short(source, target, at, true).await?;
@@ -613,6 +625,8 @@ impl Job {
             }
             self.work.note("joining the in-sync set");
             let last_tid = self.within(target.last_tid(), Halt::Target).await?;
+            // It holds all that the source holds.
+            let last_tid = if last_tid == at { head } else { last_tid };
             let event = Event::TargetLevel {
                 commit,
                 member: self.member,

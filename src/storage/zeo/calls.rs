@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::errors::unexpected;
 use super::link::{Link, closed};
@@ -81,11 +82,16 @@ impl Storage for ZeoStorage {
         self.0.heard.ledger.size()
     }
 
+    fn deadline(&self, since: Instant, patience: Duration) -> Instant {
+        self.0.heard.occupation.deadline(since, patience)
+    }
+
     async fn last_tid(&self) -> Result<Tid> {
         self.0.heard.alive()?;
         // In order with the announcements.
         match self.0.main.call(Call::LastTransaction).await? {
-            Reply::Tid(tid) => {
+            Reply::Tid(said) => {
+                let tid = self.0.believed(said).await?;
                 self.0.told(tid).await?;
                 Ok(tid)
             }
@@ -243,7 +249,8 @@ impl Storage for ZeoStorage {
         // The server's own list lacks what was restored and what was deleted.
         if self.0.heard.ledger.tells_all_since(since) {
             match self.0.main.call(Call::GetInvalidations { since }).await? {
-                Reply::Invalidations(Some((tid, oids))) => {
+                Reply::Invalidations(Some((said, oids))) => {
+                    let tid = self.0.believed(said).await?;
                     self.0.told(tid).await?;
                     return Ok((tid, Some(oids)));
                 }

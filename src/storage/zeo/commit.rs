@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use super::Inner;
 use super::errors::failed;
 use super::link::closed;
+use super::occupation::Occupied;
 use super::sending::{Granted, Sending, must_be_later, not_empty};
 use crate::storage::{
     Answer, Committed, Fault, Finishing, Result, Transaction, TxnToken, Vote, Voted,
@@ -86,6 +87,7 @@ impl Transaction for ZeoTransaction {
                 Ok(Vote::Conflicts(self, conflicts))
             }
             Granted::Ready { resolved, after } => {
+                let after = inner.believed(after).await?;
                 // Others' transactions are told before ours is voted.
                 let patience = inner.options.call_timeout;
                 inner.heard.ledger.reach(after, patience).await?;
@@ -211,8 +213,11 @@ impl Voted for ZeoVoted {
             ..
         } = *self;
         let (done, answer) = oneshot::channel();
+        // The server's disk may need as long for it again as the vote did.
+        let limit = inner.options.call_timeout + sending.grace();
         let settle = Settle {
             inner: Arc::clone(&inner),
+            _occupied: sending.occupy(),
             _finishing: InHand::new(&inner),
             _place: place,
             token,
@@ -225,13 +230,12 @@ impl Voted for ZeoVoted {
         }));
         Box::pin(async move {
             queued?;
-            let after = inner.options.call_timeout;
-            let fault = match timeout(after, answer).await {
+            let fault = match timeout(limit, answer).await {
                 Ok(Ok(settled)) => return Ok(settled?),
                 Ok(Err(_)) => closed("in the middle of a finish"),
                 Err(_) => Fault::Timeout {
                     what: "`tpc_finish`",
-                    after,
+                    after: limit,
                 },
             };
             // Whether it is there nobody knows: everything is asked anew.
@@ -263,6 +267,7 @@ struct Settle {
     token: TxnToken,
     tid: Option<Tid>,
     oids: Arc<[Oid]>,
+    _occupied: Occupied,
     _place: OwnedSemaphorePermit,
     _finishing: InHand,
 }

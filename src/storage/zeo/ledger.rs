@@ -21,6 +21,8 @@ pub(super) struct Ledger {
     last: AtomicU64,
     /// The server's own list of what was written is complete from here on, as far as is known.
     told_from: AtomicU64,
+    /// What the server says is its last transaction, and was not; zero where there is none.
+    untrue: AtomicU64,
     risen: Notify,
     publisher: Publisher,
     objects: AtomicU64,
@@ -42,7 +44,7 @@ impl Ledger {
         self.risen.notify_waiters();
     }
 
-    /// What `register` said.
+    /// What `register` said, as far as it is true.
     pub(super) fn begin(&self, last: Tid) {
         let _guard = self.order.lock();
         self.rise(last);
@@ -51,6 +53,15 @@ impl Ledger {
             self.publisher.set_head(last);
         }
         self.told_from.fetch_max(last.0, Ordering::AcqRel);
+    }
+
+    /// The server says that this is its last transaction, and does not hold it.
+    pub(super) fn disbelieve(&self, said: Tid) {
+        self.untrue.store(said.0, Ordering::Release);
+    }
+
+    pub(super) fn disbelieves(&self, said: Tid) -> bool {
+        !said.is_zero() && self.untrue.load(Ordering::Acquire) == said.0
     }
 
     /// Whether the server's list of what was written after `since` can be relied on: what was restored

@@ -24,6 +24,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::dial::{Dialled, ReadHalf, WriteHalf};
+use super::occupation::Occupation;
 use super::pulse::{Rhythm, Traffic, watch};
 use crate::storage::{Answer, Fault, StorageError};
 use crate::task::{Stop, Tasks};
@@ -64,6 +65,7 @@ pub(super) struct Link {
     dialect: Dialect,
     listener: Arc<dyn Listener>,
     pub(super) traffic: Traffic,
+    pub(super) occupation: Arc<Occupation>,
     /// Something is queued.
     queued: Notify,
     /// The queue has become short.
@@ -100,6 +102,7 @@ pub(super) struct Manner<'a> {
     pub(super) tasks: &'a Tasks,
     /// Ends with this.
     pub(super) stop: &'a Stop,
+    pub(super) occupation: &'a Arc<Occupation>,
     pub(super) call_timeout: Duration,
     pub(super) heartbeat: Duration,
     /// After how long without a call it ends; none for one that stays.
@@ -128,6 +131,7 @@ impl Link {
             dialect: reader.dialect(),
             listener,
             traffic,
+            occupation: Arc::clone(manner.occupation),
             queued: Notify::new(),
             written: Notify::new(),
             calls: Arc::new(Semaphore::new(CALLS)),
@@ -223,31 +227,41 @@ impl Link {
 
     /// Waits for the turn of one more call.
     pub(super) async fn turn(&self) -> Result<OwnedSemaphorePermit, Fault> {
-        let turn = Arc::clone(&self.calls).acquire_owned();
-        match tokio::time::timeout(self.patience, turn).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) => Err(self.ended().unwrap_or_else(|| closed("it has ended"))),
-            Err(_) => Err(Fault::Timeout {
-                what: "the calls before this one",
-                after: self.patience,
-            }),
+        let mut turn = std::pin::pin!(Arc::clone(&self.calls).acquire_owned());
+        let since = Instant::now();
+        loop {
+            let deadline = self.occupation.deadline(since, self.patience);
+            match timeout_at(deadline, &mut turn).await {
+                Ok(Ok(permit)) => return Ok(permit),
+                Ok(Err(_)) => return Err(self.ended().unwrap_or_else(|| closed("it has ended"))),
+                Err(_) if self.occupation.deadline(since, self.patience) > deadline => {}
+                Err(_) => {
+                    return Err(Fault::Timeout {
+                        what: "the calls before this one",
+                        after: since.elapsed(),
+                    });
+                }
+            }
         }
     }
 
-    /// Waits for an answer, no longer than a call may take: longer only while bytes of a message flow.
+    /// Waits for an answer, no longer than a call may take: longer only while bytes of a message flow, or
+    /// while the server has something large in hand.
     pub(super) async fn within(
         &self,
         what: &'static str,
         mut answer: Asked,
     ) -> Result<Reply, Fault> {
-        let mut deadline = Instant::now() + self.patience;
+        let since = Instant::now();
+        let mut deadline = since + self.patience;
         loop {
             match timeout_at(deadline, &mut answer).await {
                 Ok(Ok(answer)) => return answer,
                 Ok(Err(_)) => return Err(self.ended().unwrap_or_else(|| closed("it has ended"))),
                 Err(_) => {
                     let unsent = self.out.lock().queue.pending() > 0;
-                    let until = self.traffic.last_progress(unsent) + self.patience;
+                    let flows = self.traffic.last_progress(unsent) + self.patience;
+                    let until = flows.max(self.occupation.deadline(since, self.patience));
                     if until <= Instant::now() {
                         let after = self.patience;
                         return Err(Fault::Timeout { what, after });

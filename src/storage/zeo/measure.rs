@@ -32,11 +32,20 @@ const SECOND: u64 = (1 << 32) / 60;
 /// There is no iterating backwards over ZEO. TIDs are times: what lies in the last seconds is looked at
 /// first, and then in longer and longer times before them.
 pub(super) async fn tids_before(inner: &Arc<Inner>, before: Tid, count: usize) -> Result<Vec<Tid>> {
+    let end = Tid(before.0.saturating_sub(1)).min(inner.heard.ledger.last());
+    tids_through(inner, end, count).await
+}
+
+/// The last transaction that is not later than `end`; zero where there is none.
+pub(super) async fn last_through(inner: &Arc<Inner>, end: Tid) -> Result<Tid> {
+    let last = tids_through(inner, end, 1).await?;
+    Ok(last.first().copied().unwrap_or(Tid::ZERO))
+}
+
+async fn tids_through(inner: &Arc<Inner>, mut end: Tid, count: usize) -> Result<Vec<Tid>> {
     inner.heard.alive()?;
     let mut found: Vec<Tid> = Vec::new();
-    let last = inner.heard.ledger.last();
-    let mut end = Tid(before.0.saturating_sub(1)).min(last);
-    if count == 0 || before.is_zero() || last.is_zero() {
+    if count == 0 || end.is_zero() {
         return Ok(found);
     }
     let mut span = 10 * SECOND;

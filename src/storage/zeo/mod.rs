@@ -39,11 +39,13 @@ mod blobs;
 mod calls;
 mod commit;
 mod dial;
+mod ending;
 mod errors;
 mod iterate;
 mod ledger;
 mod link;
 mod measure;
+mod occupation;
 mod options;
 mod pool;
 mod pulse;
@@ -58,6 +60,7 @@ pub use options::{ZeoAddress, ZeoOptions, ZeoTls};
 use dial::{Dialled, dial};
 use ledger::Ledger;
 use link::{Link, Listener, Manner, closed};
+use occupation::Occupation;
 
 /// A connection beside the main one that was not used for so long is closed.
 const IDLE: Duration = Duration::from_mins(1);
@@ -134,6 +137,7 @@ struct Inner {
 /// What all connections hear.
 struct Heard {
     ledger: Ledger,
+    occupation: Arc<Occupation>,
     /// Requested when the storage is dead.
     stop: Stop,
     why: Mutex<Option<Fault>>,
@@ -245,6 +249,7 @@ fn start(
         name: &name,
         tasks,
         stop: &heard.stop,
+        occupation: &heard.occupation,
         call_timeout: options.call_timeout,
         heartbeat: options.heartbeat,
         idle: idle.then_some(idle_after),
@@ -290,14 +295,15 @@ impl ZeoStorage {
     async fn on(dialled: Dialled, options: ZeoOptions) -> Result<Self, Fault> {
         let heard = Arc::new(Heard {
             ledger: Ledger::default(),
+            occupation: Occupation::new(),
             stop: Stop::new(),
             why: Mutex::new(None),
         });
         let tasks = Tasks::new("connections to a ZEO server");
         let listener = Arc::new(OnMain(Arc::clone(&heard)));
         let main = start(dialled, &options, "main", listener, &tasks, &heard, false);
-        match Self::introduce(&main, &options, &heard).await {
-            Ok((read_only, info)) => {
+        match Self::introduce(&main, &options).await {
+            Ok((said, read_only, info)) => {
                 let way = Way {
                     options: Arc::new(options.clone()),
                     tasks: tasks.clone(),
@@ -306,7 +312,7 @@ impl ZeoStorage {
                 };
                 let offers = |name| info.interfaces.iter().any(|(_, known)| *known == name);
                 heard.ledger.set_size(info.objects, info.bytes);
-                Ok(ZeoStorage(Arc::new(Inner {
+                let inner = Arc::new(Inner {
                     capabilities: Capabilities {
                         pipelined: false,
                         rewind: false,
@@ -326,7 +332,16 @@ impl ZeoStorage {
                     main,
                     heard,
                     tasks,
-                })))
+                });
+                match ending::look(&inner, said).await {
+                    Ok(last) => inner.heard.ledger.begin(last),
+                    Err(error) => {
+                        let fault = not_registered(error, &inner.options);
+                        inner.end(fault.clone());
+                        return Err(fault);
+                    }
+                }
+                Ok(ZeoStorage(inner))
             }
             Err(error) => {
                 let fault = not_registered(error, &options);
@@ -336,7 +351,8 @@ impl ZeoStorage {
         }
     }
 
-    async fn introduce(main: &Link, options: &ZeoOptions, heard: &Heard) -> Result<(bool, Info)> {
+    /// Registers: the last transaction as the server has it, whether it may be only read, and what it is.
+    async fn introduce(main: &Link, options: &ZeoOptions) -> Result<(Tid, bool, Info)> {
         let (last, read_only) = match register(main, options, false).await {
             Ok(last) => (last, false),
             // The same connection may ask again.
@@ -345,9 +361,8 @@ impl ZeoStorage {
             }
             Err(error) => return Err(error),
         };
-        heard.ledger.begin(last);
         match main.call(Call::GetInfo).await? {
-            Reply::Info(info) => Ok((read_only, info)),
+            Reply::Info(info) => Ok((last, read_only, info)),
             other => Err(errors::unexpected(other, "`get_info`")),
         }
     }

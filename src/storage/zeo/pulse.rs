@@ -29,8 +29,6 @@ struct Times {
     read: AtomicU64,
     framed: AtomicU64,
     written: AtomicU64,
-    /// How much longer than usual the server may be silent, in milliseconds.
-    grace: AtomicU64,
 }
 
 impl Traffic {
@@ -40,7 +38,6 @@ impl Traffic {
             read: AtomicU64::new(0),
             framed: AtomicU64::new(0),
             written: AtomicU64::new(0),
-            grace: AtomicU64::new(0),
         }))
     }
 
@@ -71,17 +68,6 @@ impl Traffic {
             last = last.max(self.at(&self.0.written));
         }
         last
-    }
-
-    /// Lets the server be silent for longer: Python's does nothing else while it replays the vote of a
-    /// large transaction.
-    pub(super) fn set_grace(&self, grace: Duration) {
-        let millis = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        self.0.grace.store(millis, Ordering::Relaxed);
-    }
-
-    fn grace(&self) -> Duration {
-        Duration::from_millis(self.0.grace.load(Ordering::Relaxed))
     }
 
     fn stamp(&self, which: &AtomicU64) {
@@ -154,7 +140,7 @@ pub(super) async fn watch(link: Arc<Link>, rhythm: Rhythm) {
         if let Some(since) = asked {
             if read >= since {
                 asked = None;
-            } else if now.saturating_duration_since(since) >= patience + link.traffic.grace() {
+            } else if now >= link.occupation.deadline(since, patience) {
                 link.fail(Fault::Timeout {
                     what: "a heartbeat",
                     after: now.saturating_duration_since(since),

@@ -27,34 +27,29 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::timeout;
 
 use super::Inner;
 use super::errors::{failed, unexpected};
-use super::iterate::Headers;
 use super::ledger::Ledger;
 use super::link::{Handler, closed};
 use super::sending::{Granted, Sending, VoteAsked, must_be_later, not_empty};
 use crate::storage::{Answer, Fault, Result};
 use crate::wire::{Call, Reply, WireError};
-use crate::zodb::{Blob, HistoryRecord, HistoryTxn, Oid, Op, RecordData, Tid, TidRange};
+use crate::zodb::{Blob, HistoryRecord, HistoryTxn, Oid, Op, RecordData, Tid};
 
 pub(super) async fn restore(inner: &Arc<Inner>, batch: Vec<HistoryTxn>) -> Result<()> {
     inner.heard.alive()?;
     if inner.capabilities.read_only {
         return Err(Answer::ReadOnly.into());
     }
-    let (Some(first), last) = (batch.first(), inner.heard.ledger.last()) else {
-        return Ok(());
-    };
-    // A server that cut a damaged tail at its start goes on telling the TID of what it has cut.
-    let untrue = (first.tid <= last && !holds_any(inner, first.tid).await?).then_some(last);
-    check(&batch, if untrue.is_some() { Tid::ZERO } else { last })?;
+    let last = inner.heard.ledger.last();
+    check(&batch, last)?;
     let mut run = Run {
         inner,
-        untrue,
         place: Arc::new(inner.place().await?),
         id: inner.txn_ids.fetch_add(1, Ordering::Relaxed),
         written: BTreeMap::new(),
@@ -70,17 +65,6 @@ pub(super) async fn restore(inner: &Arc<Inner>, batch: Vec<HistoryTxn>) -> Resul
         Some(last) => run.settled(run.finish(last, false)?).await,
         None => Ok(()),
     }
-}
-
-/// Whether the server holds this transaction, or a later one.
-async fn holds_any(inner: &Arc<Inner>, from: Tid) -> Result<bool> {
-    let link = inner.reader()?;
-    let range = TidRange {
-        first: from,
-        last: Tid::MAX,
-    };
-    let mut headers = Headers::begin(&link, range).await?;
-    Ok(headers.next(1).await?.is_some())
 }
 
 /// What can be seen without asking.
@@ -100,8 +84,6 @@ fn check(batch: &[HistoryTxn], mut last: Tid) -> Result<(), Answer> {
 /// One batch.
 struct Run<'a> {
     inner: &'a Arc<Inner>,
-    /// What the server says is its last transaction, and does not hold.
-    untrue: Option<Tid>,
     /// On the main connection; kept until the last finish is answered.
     place: Arc<OwnedSemaphorePermit>,
     /// The id of all its transactions.
@@ -118,8 +100,11 @@ struct Voted {
     tid: Tid,
 }
 
-/// Where it will be said how a finish went.
-type Finishing = oneshot::Receiver<Result<(), Fault>>;
+/// Where it will be said how a finish went, and how long that may take.
+struct Finishing {
+    answer: oneshot::Receiver<Result<(), Fault>>,
+    limit: Duration,
+}
 
 impl Run<'_> {
     /// Finishes the transaction before this one, and has this one voted, on top of `last`.
@@ -143,10 +128,8 @@ impl Run<'_> {
         let (mut sending, asked) = sent?;
         let lock_timeout = self.inner.options.lock_timeout;
         match sending.granted(asked, lock_timeout).await? {
-            Granted::Ready { after, .. } if Some(after) == self.untrue => {
-                Ok(Voted { sending, tid })
-            }
             Granted::Ready { after, .. } => {
+                let after = self.inner.believed(after).await?;
                 // Others' transactions are told before ours is finished.
                 let patience = self.inner.options.call_timeout;
                 self.inner.heard.ledger.reach(after, patience).await?;
@@ -220,10 +203,13 @@ impl Run<'_> {
     /// Queues a finish; quietly, where something follows.
     fn finish(&self, voted: Voted, followed: bool) -> Result<Finishing> {
         let Voted { mut sending, tid } = voted;
-        let (done, finishing) = oneshot::channel();
+        let (done, answer) = oneshot::channel();
+        let limit = self.inner.options.call_timeout + sending.grace();
+        let occupied = sending.occupy();
         let (inner, place) = (Arc::clone(self.inner), Arc::clone(&self.place));
         // Done by the reader, in the order of the frames, whether or not anybody waits.
         let handler: Handler = Box::new(move |reply| {
+            drop(occupied);
             let settled = settle(&inner.heard.ledger, tid, reply);
             if let Err(fault) = &settled {
                 inner.end(fault.clone());
@@ -236,12 +222,12 @@ impl Run<'_> {
         } else {
             sending.finish(handler)?;
         }
-        Ok(finishing)
+        Ok(Finishing { answer, limit })
     }
 
     async fn settled(&self, finishing: Finishing) -> Result<()> {
-        let after = self.inner.options.call_timeout;
-        let fault = match timeout(after, finishing).await {
+        let after = finishing.limit;
+        let fault = match timeout(after, finishing.answer).await {
             Ok(Ok(settled)) => return Ok(settled?),
             Ok(Err(_)) => closed("in the middle of a finish"),
             Err(_) => Fault::Timeout {

@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use super::errors::{meant, unexpected};
 use super::iterate::Headers;
 use super::link::{Asked, Flight, Handler, Link, closed};
+use super::occupation::{Occupied, grace};
 use crate::pickle::Value;
 use crate::storage::{Answer, Fault, Result};
 use crate::wire::{Call, Expected, Reply, TxnId, WireError};
@@ -34,9 +35,6 @@ const CHUNK: usize = 59_000;
 /// How many pieces are read at a time.
 const CHUNKS: usize = 16;
 
-/// How fast a server takes in at least what it is asked to vote on, in bytes per second.
-const SLOWEST: u64 = 1 << 20;
-
 /// A transaction on its way. At most one at a time on a connection.
 pub(super) struct Sending {
     link: Arc<Link>,
@@ -47,6 +45,8 @@ pub(super) struct Sending {
     upload: Option<Tid>,
     /// The call of a vote that is not answered.
     vote: Option<i64>,
+    /// While the server votes.
+    occupied: Option<Occupied>,
     /// What a call of the transaction failed with first.
     problem: Arc<Mutex<Option<WireError>>>,
     bytes: u64,
@@ -84,6 +84,7 @@ impl Sending {
             open: false,
             upload: None,
             vote: None,
+            occupied: None,
             problem: Arc::default(),
             bytes: 0,
             known: BTreeMap::new(),
@@ -263,13 +264,18 @@ impl Sending {
             }),
         )?;
         drop(flight);
-        self.link.traffic.set_grace(self.grace());
+        self.occupied = Some(self.occupy());
         Ok(VoteAsked { vote, last })
     }
 
-    /// How long a server may be silent over a vote: Python's does nothing else meanwhile.
-    fn grace(&self) -> Duration {
-        Duration::from_secs(self.bytes / SLOWEST)
+    /// How much longer than a small one this transaction may take, at its vote and at its finish.
+    pub(super) fn grace(&self) -> Duration {
+        grace(self.bytes)
+    }
+
+    /// The server is given something to do with the whole transaction.
+    pub(super) fn occupy(&self) -> Occupied {
+        self.link.occupation.begin(self.grace())
     }
 
     /// Waits for the vote's outcome: for the commit lock no longer than `lock_timeout`.
@@ -286,7 +292,7 @@ impl Sending {
             .into());
         };
         self.vote = None;
-        self.link.traffic.set_grace(Duration::ZERO);
+        self.occupied = None;
         let reply = answer.unwrap_or_else(|_| Err(closed("it has ended")))?;
         if let Some(error) = self.problem.lock().take() {
             return Err(meant(error, "a transaction"));
@@ -341,7 +347,6 @@ impl Drop for Sending {
         if !self.open {
             return;
         }
-        self.link.traffic.set_grace(Duration::ZERO);
         // Where the connection has ended, the server aborts on its own.
         let Ok(mut flight) = self.link.flight() else {
             return;

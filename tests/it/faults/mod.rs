@@ -8,3 +8,4 @@ mod members;
 mod packing;
 mod recovery;
 mod stages;
+mod torn;

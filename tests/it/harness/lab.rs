@@ -169,6 +169,13 @@ impl Lab {
         Workers::start_with(address, &self.instance.beside(""), count, more)
     }
 
+    /// Another, where there are so many already.
+    pub(crate) fn more_workers(&self, first: u64) -> Workers {
+        let address = &self.instance.address;
+        let more = &["--mix", "undo,iterate,cold", "--pause", PAUSE];
+        Workers::join(address, &self.instance.beside(""), first, 1, more)
+    }
+
     /// Clients that do everything, with these arguments more.
     pub(crate) fn workers_with(&self, count: u64, more: &[&str]) -> Workers {
         let mut all = vec!["--mix", "undo,iterate,cold", "--pause", PAUSE];

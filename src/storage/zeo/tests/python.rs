@@ -330,6 +330,72 @@ mod life {
     }
 }
 
+/// A server that tells a last transaction which it has cut off: it was killed between a vote and its finish.
+mod untrue {
+    use super::*;
+    use crate::wire::{Call, Reply};
+
+    /// The server, its last transaction, and the one that it tells.
+    async fn lying() -> (Server, Tid, Tid) {
+        let server = Server::start(json!({}));
+        let storage = open(&server).await;
+        let first = commit(&storage, &[(1, Tid::ZERO, b"first")]).await;
+        let last = commit(&storage, &[(2, Tid::ZERO, b"last")]).await;
+        assert!(first < last);
+        let cut = Tid(last.0 + 1000);
+        let mut txn = storage.begin(TxnMeta::default(), Some(cut)).await.unwrap();
+        txn.store(store(1, first, b"never")).await.unwrap();
+        let voted = ready(txn.vote().await.unwrap());
+        let server = server.killed_and_started();
+        drop(voted);
+        (server, last, cut)
+    }
+
+    async fn said(storage: &ZeoStorage) -> Reply {
+        storage.0.main.call(Call::LastTransaction).await.unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn it_is_not_believed_and_goes_on_where_it_ends() {
+        let (server, last, cut) = lying().await;
+        let storage = open(&server).await;
+        assert_eq!(said(&storage).await, Reply::Tid(cut), "it does tell it");
+        assert_eq!(storage.last_tid().await.unwrap(), last);
+        assert_eq!(storage.tids_before(Tid::MAX, 1).await.unwrap(), [last]);
+        let (as_of, oids) = storage.invalidations_since(last).await.unwrap();
+        assert_eq!((as_of, oids), (last, Some(vec![])));
+        let txn = begin(&storage, vec![store(2, last, b"next")]).await;
+        let voted = ready(txn.vote().await.unwrap());
+        assert_eq!(voted.after(), Some(last));
+        let next = voted.finish().await.unwrap();
+        assert_eq!(storage.last_tid().await.unwrap(), next);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_it_tells_can_be_restored_and_is_true_then() {
+        let (server, last, cut) = lying().await;
+        let (one, other) = (open(&server).await, open(&server).await);
+        other.restore(vec![txn(cut.0, 7)]).await.unwrap();
+        assert_eq!(other.last_tid().await.unwrap(), cut);
+        // Who was told that it is not there asks again.
+        assert_eq!(one.last_tid().await.unwrap(), cut);
+        let refused = other.restore(vec![txn(cut.0, 7)]).await.unwrap_err();
+        assert!(matches!(refused, StorageError::Answer(Answer::Invalid(_))));
+        assert!(last < cut);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_earlier_one_can_be_restored_too() {
+        let (server, last, cut) = lying().await;
+        let storage = open(&server).await;
+        let between = last.next();
+        assert!(between < cut);
+        storage.restore(vec![txn(between.0, 7)]).await.unwrap();
+        assert_eq!(storage.last_tid().await.unwrap(), between);
+        assert_eq!(said(&storage).await, Reply::Tid(between));
+    }
+}
+
 mod undo {
     use super::*;
 

@@ -323,6 +323,35 @@ async fn who_says_nothing_any_more_is_dead() {
     );
 }
 
+/// As Python's server is, which answers nobody while it replays a large vote or syncs a large finish.
+#[tokio::test]
+async fn a_large_transaction_has_its_time_and_so_has_who_waits_behind_it() {
+    let peer = Peer::start(|_, call| match call {
+        Call::Vote { .. } | Call::TpcFinish { .. } => {
+            Does::Says(Duration::from_millis(1500), vec![Say::Answer])
+        }
+        _ => Does::Usual,
+    })
+    .await;
+    let storage = peer.open().await;
+    let large = vec![b'x'; 3 << 20];
+    let txn = begin(&storage, vec![store(1, Tid::ZERO, &large)]).await;
+    let load_behind = async |wanted: fn(&Call) -> bool| {
+        peer.got(wanted).await;
+        storage.load_before(Oid(1), Tid::MAX).await
+    };
+    let loading = load_behind(|call| matches!(call, Call::Vote { .. }));
+    let (vote, loaded) = tokio::join!(txn.vote(), loading);
+    loaded.expect("the load is answered after the vote");
+    let voted = ready(vote.expect("the vote has its time"));
+    let loading = load_behind(|call| matches!(call, Call::TpcFinish { .. }));
+    let (finished, loaded) = tokio::join!(voted.finish(), loading);
+    finished.expect("the finish has its time");
+    loaded.expect("the load is answered after the finish");
+    // What is done excuses nothing that comes later.
+    assert!(storage.last_tid().await.is_ok());
+}
+
 #[tokio::test]
 async fn an_idle_connection_is_kept_alive_by_heartbeats() {
     let peer = Peer::start(|_, _| Does::Usual).await;

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -13,7 +14,7 @@ use crate::storage::zeo::{ZeoAddress, ZeoOptions};
 pub(super) struct Server {
     child: Child,
     address: ZeoAddress,
-    folder: TempDir,
+    folder: Arc<TempDir>,
 }
 
 pub(super) fn interpreter() -> PathBuf {
@@ -38,7 +39,15 @@ impl Server {
         Self::start_in(folder, json!(["127.0.0.1", 0]), more)
     }
 
-    pub(super) fn start_in(folder: TempDir, address: Value, more: Value) -> Self {
+    /// Killed at once, and another over the same `Data.fs`.
+    pub(super) fn killed_and_started(self) -> Self {
+        let folder = Arc::clone(&self.folder);
+        drop(self);
+        Self::start_in(folder, json!(["127.0.0.1", 0]), json!({}))
+    }
+
+    pub(super) fn start_in(folder: impl Into<Arc<TempDir>>, address: Value, more: Value) -> Self {
+        let folder = folder.into();
         let mut options = json!({
             "file": folder.path().join("Data.fs"),
             "address": address,
