@@ -101,7 +101,7 @@ fn recovery_report(core: &Core) -> Option<RecoveryReport> {
             reason: reason.clone(),
             next: Some("it is tried again by itself; see: zeoraidctl details".into()),
         },
-        Some((_, Ended::Stuck { reason })) => RecoveryOutcome::Failed {
+        Some((_, Ended::Stuck { reason, .. })) => RecoveryOutcome::Failed {
             reason: reason.clone(),
             next: recovery.next.clone(),
         },

@@ -214,6 +214,9 @@ pub(crate) enum Ended {
     /// It makes no sense to try again without an operator.
     Stuck {
         reason: String,
+        /// What the target holds was compared, and is wrong: until a recovery has ended well, none goes
+        /// without comparing.
+        differs: bool,
     },
 }
 

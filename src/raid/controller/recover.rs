@@ -304,11 +304,12 @@ impl Controller {
             ),
             Ended::Cancelled => (Some("its recovery was interrupted".into()), false),
             Ended::Failed { reason } => (Some(reason.clone()), false),
-            Ended::Stuck { reason } => (Some(reason.clone()), true),
+            Ended::Stuck { reason, .. } => (Some(reason.clone()), true),
         };
         if reason.is_some() && !needs_operator {
             self.again.insert(id, (running.strategy, running.rate));
         }
+        let differs = matches!(ended, Ended::Stuck { differs: true, .. });
         if let Some(reason) = reason {
             member.failures += 1;
             member.retry_at = Some(now.monotonic + Self::retry_delay(member.failures));
@@ -318,6 +319,7 @@ impl Controller {
                     State::Degraded(Out {
                         reason,
                         needs_operator,
+                        damaged: out.damaged || differs,
                         ..out
                     }),
                     now.wall,
@@ -329,7 +331,7 @@ impl Controller {
             Ended::Done => {}
             Ended::Cancelled if !running.cancelled => {}
             Ended::Cancelled => self.notice(Notice::RecoveryCancelled { member: name }),
-            Ended::Failed { reason } | Ended::Stuck { reason } => {
+            Ended::Failed { reason } | Ended::Stuck { reason, .. } => {
                 self.notice(Notice::RecoveryFailed {
                     member: name,
                     reason,

@@ -832,6 +832,7 @@ impl World {
             if !may_cut {
                 return self.end_recovery(Ended::Stuck {
                     reason: "diverged".into(),
+                    differs: false,
                 });
             }
             let cut = theirs.split_off(common);

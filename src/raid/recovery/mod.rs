@@ -117,6 +117,11 @@ enum Halt {
         reason: String,
         next: Option<String>,
     },
+    /// As this, and what the target holds is known to be wrong.
+    Differs {
+        reason: String,
+        next: String,
+    },
 }
 
 impl From<Cancelled> for Halt {
@@ -185,7 +190,17 @@ impl Job {
             Err(Halt::Failed(reason)) => Ended::Failed { reason },
             Err(Halt::Stuck { reason, next }) => {
                 self.tell(|recovery| recovery.next = next);
-                Ended::Stuck { reason }
+                Ended::Stuck {
+                    reason,
+                    differs: false,
+                }
+            }
+            Err(Halt::Differs { reason, next }) => {
+                self.tell(|recovery| recovery.next = Some(next));
+                Ended::Stuck {
+                    reason,
+                    differs: true,
+                }
             }
         };
         self.tell_of_files_that_are_missing();
@@ -465,11 +480,11 @@ impl Job {
     async fn rewind(&mut self, target: &dyn Storage, keep: Option<Tid>) -> Result<(), Halt> {
         if let Some(next) = empty_it(&self.name, target) {
             let since = keep.map_or_else(String::new, |keep| format!(" after {keep}"));
-            return Err(Halt::Stuck {
+            return Err(Halt::Differs {
                 reason: format!(
                     "it differs from the array{since}, and only its own operator can take that out"
                 ),
-                next: Some(next),
+                next,
             });
         }
         self.work.note("setting aside what only this member holds");

@@ -2,7 +2,7 @@
 //! nothing is taken out of them from outside.
 
 use super::*;
-use crate::zodb::HistoryRecord;
+use crate::zodb::{HistoryRecord, RecordData};
 
 async fn rig() -> Rig {
     Rig::of(MemoryOpener::like_a_server, |_| {}).await
@@ -59,6 +59,36 @@ async fn a_server_that_diverged_is_emptied_by_its_operator() {
     .await;
     rig.until("c waits", |_| rig.member("c").needs_operator)
         .await;
+    rig.members[2].tamper(Vec::clear);
+    rig.array.recover("c", Strategy::Missing, None).unwrap();
+    rig.optimal().await;
+    rig.same_histories();
+}
+
+#[tokio::test]
+async fn a_server_that_was_found_to_differ_is_never_let_in_as_it_is() {
+    let rig = rig().await;
+    commit(&rig.array, 2, Tid::ZERO, "before").await.unwrap();
+    let serial = c_behind(&rig).await;
+    rig.members[2].tamper(|history| {
+        let record = &mut history[0].records[0];
+        record.data = RecordData::Data(Bytes::from_static(b"not what was stored").into());
+    });
+    let fails = async |strategy| {
+        let before = rig.heard("recovery-failed");
+        rig.array.recover("c", strategy, None).unwrap();
+        rig.until("it fails", |_| rig.heard("recovery-failed") > before)
+            .await;
+        rig.until("c waits", |_| rig.member("c").needs_operator)
+            .await;
+        let reason = rig.member("c").reason.unwrap();
+        assert!(reason.contains("it differs from the array"), "{reason}");
+    };
+    fails(Strategy::Verify).await;
+    // It ends with what the others hold, too; that is not enough any more.
+    fails(Strategy::Missing).await;
+    commit(&rig.array, 1, serial, "meanwhile").await.unwrap();
+    fails(Strategy::Missing).await;
     rig.members[2].tamper(Vec::clear);
     rig.array.recover("c", Strategy::Missing, None).unwrap();
     rig.optimal().await;
