@@ -16,7 +16,7 @@ use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use crate::storage::Loaded;
+use crate::storage::{Loaded, is_blob_record};
 use crate::zodb::{Oid, Tid};
 
 /// See the module's page.
@@ -83,6 +83,12 @@ impl RecordCache {
             end: None,
             as_of: head,
         })
+    }
+
+    /// Whether an object is a blob, where any revision of it is here: it is one for good.
+    pub(super) fn is_blob(&self, oid: Oid) -> Option<bool> {
+        let entry = self.entries.as_ref()?.get(&oid)?;
+        Some(is_blob_record(&entry.data))
     }
 
     /// Keeps an answer, where it is of use.

@@ -10,12 +10,14 @@ use super::controller::{Event, Generation, MemberId, Now};
 use super::recovery::is_blob;
 use super::runner::{Core, Runner, as_fault};
 use crate::storage::{
-    Answer, Committed, Fault, Invalidations, Result, Storage, StorageError, in_time,
+    Answer, Committed, Fault, Invalidations, Result, Storage, StorageError, in_time, is_blob_record,
 };
 use crate::zodb::{HistoryTxn, Oid, Tid, TidRange};
 
 /// How often a member is made level anew because somebody else was doing the same.
 const TRIES: u32 = 8;
+/// Of what was told of a transaction, so many objects are looked at.
+const LOOKED_AT: usize = 4;
 /// What is copied at once.
 const BATCH_BYTES: u64 = 4 << 20;
 const BATCH_TRANSACTIONS: usize = 256;
@@ -112,14 +114,27 @@ impl Runner {
         self.counters.foreign.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Asks a member which objects a transaction wrote.
-    pub(super) fn inquire(self: &Arc<Self>, core: &Core, tid: Tid, member: MemberId, after: Tid) {
+    /// Asks a member which objects a transaction wrote, where what was told of it may not be all.
+    pub(super) fn inquire(
+        self: &Arc<Self>,
+        core: &Core,
+        tid: Tid,
+        member: MemberId,
+        after: Tid,
+        told: Option<Arc<[Oid]>>,
+    ) {
         let open = core.members.get(&member).and_then(|it| it.storage.clone());
         let Some((generation, storage)) = open else {
             return;
         };
         let runner = Arc::clone(self);
         self.tasks.spawn("question for a transaction", async move {
+            if let Some(told) = told
+                && runner.is_whole(&*storage, tid, &told).await
+            {
+                runner.feed(Event::ToldWhole { tid }).ok();
+                return;
+            }
             let range = TidRange {
                 first: after.next(),
                 last: tid,
@@ -137,6 +152,30 @@ impl Runner {
             };
             runner.lost(member, generation, fault);
         });
+    }
+
+    /// Whether what was told of a transaction is all that it wrote. It may not be where the transaction was
+    /// restored and has blobs: then those alone were told. So one object that is no blob says that it was
+    /// not restored, and mostly the cache knows one. (What a transaction deletes a server never tells, as
+    /// little to clients of its own.)
+    async fn is_whole(&self, storage: &dyn Storage, tid: Tid, told: &[Oid]) -> bool {
+        if !storage.capabilities().blobs
+            || told
+                .iter()
+                .any(|oid| self.cache.is_blob(*oid) == Some(false))
+        {
+            return true;
+        }
+        for oid in told.iter().take(LOOKED_AT) {
+            let record = self.in_time(storage, "loadSerial", storage.load_serial(*oid, tid));
+            match record.await {
+                Ok(record) if is_blob_record(&record) => {}
+                Ok(_) => return true,
+                // Whatever it is, the longer question finds it too.
+                Err(_) => return false,
+            }
+        }
+        false
     }
 
     /// Copies what some members lack from one that holds it.

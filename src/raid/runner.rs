@@ -306,7 +306,12 @@ impl Runner {
             Effect::Committed { commit, tid } => self.committed(core, commit, tid),
             Effect::FinishReply { commit, reply } => core.reply_to_finish(commit, reply),
             Effect::Foreign { tid, oids } => self.acknowledge_foreign(tid, oids),
-            Effect::Inquire { tid, member, after } => self.inquire(core, tid, member, after),
+            Effect::Inquire {
+                tid,
+                member,
+                after,
+                told,
+            } => self.inquire(core, tid, member, after, told),
             Effect::Level {
                 source,
                 targets,

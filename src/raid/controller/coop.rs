@@ -39,8 +39,9 @@ const TRIES: u32 = 32;
 #[derive(Debug, Clone)]
 pub(super) struct Foreign {
     oids: BTreeSet<Oid>,
-    /// Whether these are its objects: a server tells of a restored transaction without them, and a
-    /// cache that is not told of an object is wrong for ever.
+    /// Whether these are its objects. A server tells of a restored transaction without those that were
+    /// restored, and with those that were stored in it because they are blobs, which cannot be restored;
+    /// and a cache that is not told of an object is wrong for ever. So whoever told, somebody looks.
     is_known: bool,
     /// A member was asked for them, and for those of all transactions since the head.
     is_inquired: bool,
@@ -107,7 +108,6 @@ impl Controller {
             since: now.monotonic,
         });
         foreign.oids.extend(oids);
-        foreign.is_known |= !oids.is_empty();
         self.reported.entry(id).or_default().insert(tid);
         self.settle_foreign(now);
     }
@@ -221,10 +221,26 @@ impl Controller {
         }
         if let Some((member, generation)) = holder {
             foreign.asked = Some((member, generation));
+            let told = (!self.gaps && !foreign.oids.is_empty())
+                .then(|| foreign.oids.iter().copied().collect());
             let after = self.head;
-            self.emit(Effect::Inquire { tid, member, after });
+            self.emit(Effect::Inquire {
+                tid,
+                member,
+                after,
+                told,
+            });
         }
         false
+    }
+
+    /// What was told of a foreign transaction is all that it wrote.
+    pub(super) fn told_whole(&mut self, tid: Tid, now: Now) {
+        if let Some(foreign) = self.foreign.get_mut(&tid) {
+            foreign.is_known = true;
+            foreign.asked = None;
+            self.settle_foreign(now);
+        }
     }
 
     /// A member was asked which objects a foreign transaction wrote.

@@ -119,10 +119,14 @@ pub(crate) enum Event {
         tid: Tid,
         oids: Arc<[Oid]>,
     },
-    /// Which objects a foreign transaction wrote.
+    /// Which objects a foreign transaction wrote, and all before it since the head.
     Inquired {
         tid: Tid,
         oids: Arc<[Oid]>,
+    },
+    /// A foreign transaction wrote no other objects than was told.
+    ToldWhole {
+        tid: Tid,
     },
     /// A member holds everything up to this transaction, which it lacked.
     Levelled {
@@ -277,6 +281,8 @@ pub(crate) enum Effect {
         member: MemberId,
         /// Of all transactions after this one.
         after: Tid,
+        /// What was told of it, where only it is in question.
+        told: Option<Arc<[Oid]>>,
     },
     /// Copy the transactions up to `through` from one member to others that lack some of them.
     Level {
@@ -542,6 +548,7 @@ impl Controller {
                 oids,
             } => self.foreign(member, generation, tid, &oids, now),
             Event::Inquired { tid, oids } => self.inquired(tid, &oids, now),
+            Event::ToldWhole { tid } => self.told_whole(tid, now),
             Event::Levelled {
                 member,
                 generation,

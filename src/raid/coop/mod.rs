@@ -14,8 +14,9 @@ use fastrand::Rng;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::storage::{Answer, Storage, StorageError, Vote};
-use crate::zodb::{Oid, Op, Tid, TidRange, TxnMeta};
+use crate::storage::suite::BLOB_RECORD;
+use crate::storage::{Answer, Opener as _, Storage, StorageError, Vote};
+use crate::zodb::{HistoryRecord, HistoryTxn, Oid, Op, RecordData, Tid, TidRange, TxnMeta};
 use server::{Door, Server, Writer};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -255,6 +256,40 @@ async fn what_a_daemon_left_half_finished_is_finished_by_the_other() {
     assert_eq!(histories[0], histories[1]);
     assert_eq!(histories[0], history(&servers[2]).await);
     assert_eq!(one.array.newest_tid().await.unwrap(), next);
+}
+
+/// A server tells of the blobs of a restored transaction, and of nothing else that it wrote.
+#[tokio::test(start_paused = true)]
+async fn of_a_restored_transaction_with_a_blob_clients_are_told_all() {
+    let servers = three();
+    let (one, other) = two_daemons(&servers).await;
+    let tid = add_until_done(&one.array, Oid(1)).await;
+    assert_eq!(other.array.newest_tid().await.unwrap(), tid);
+    assert_eq!(value(&other.array, Oid(1)).await.unwrap(), (1, tid));
+    let mut heard = other.array.subscribe();
+    let record = |oid: u64, data: &'static [u8]| HistoryRecord {
+        oid: Oid(oid),
+        data: RecordData::Data(Bytes::from_static(data).into()),
+        blob: None,
+    };
+    let restored = HistoryTxn {
+        tid: tid.next(),
+        meta: TxnMeta::default(),
+        records: vec![record(7, BLOB_RECORD), record(1, b"restored")],
+    };
+    for server in &servers {
+        let door = Door {
+            server: Arc::clone(server),
+            writer: Writer::default(),
+        };
+        let member = door.open().await.unwrap();
+        member.restore(vec![restored.clone()]).await.unwrap();
+    }
+    let told = tokio::time::timeout(Duration::from_mins(1), heard.next());
+    let told = told.await.expect("soon").unwrap();
+    assert_eq!((told.tid, &*told.oids), (tid.next(), &[Oid(1), Oid(7)][..]));
+    let loaded = other.array.load_before(Oid(1), Tid::MAX).await.unwrap();
+    assert_eq!(loaded.unwrap().data, "restored");
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use crate::storage::memory::MemoryStorage;
 use crate::storage::{
     Capabilities, Committed, CurrentRecord, Description, Extent, Fault, Finishing, History,
     Invalidations, Loaded, Opener, Publisher, Result, Revision, SetAside, Size, Storage,
-    Transaction, TxnToken, Vote, Voted,
+    Transaction, TxnToken, Vote, Voted, is_blob_record,
 };
 use crate::zodb::{HistoryTxn, Oid, Op, Tid, TidRange, TxnMeta};
 
@@ -259,8 +259,14 @@ impl Storage for Handle {
             elsewhere().await;
             self.0.usable()?;
             let tid = transaction.tid;
+            // Blobs are stored and not restored, and told of.
+            let blobs = transaction.records.iter().filter(|record| {
+                let data = record.data.payload().and_then(|data| data.in_memory());
+                data.is_some_and(|data| is_blob_record(data))
+            });
+            let told: Vec<Oid> = blobs.map(|record| record.oid).collect();
             self.0.server.inner().restore(vec![transaction]).await?;
-            self.0.server.announce(tid, &[], None, &self.0);
+            self.0.server.announce(tid, &told, None, &self.0);
         }
         Ok(())
     }
