@@ -12,6 +12,9 @@ use crate::zodb::{HistoryTxn, Tid, TidRange, TxnStatus};
 /// A batch is written by the target at once, and made durable as a whole.
 const BATCH_BYTES: u64 = 8 << 20;
 const BATCH_TRANSACTIONS: u64 = 4096;
+/// Where the target makes each transaction durable by itself, more of them at once gain nothing; and the
+/// next batch is read while this one is written, so that the first should not be long in coming.
+const BATCH_ONE_BY_ONE: u64 = 64;
 
 impl Job {
     /// Copies the transactions of `range` and says which was the last. Ends early at `until`; then
@@ -67,7 +70,7 @@ impl Job {
         history: &mut dyn History,
         until: Option<Instant>,
     ) -> Result<Vec<HistoryTxn>, Halt> {
-        let most = self.batch(until);
+        let most = self.batch(target, until);
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while bytes < most.bytes && (batch.len() as u64) < most.transactions {
             let next = self.within(history.next(), Halt::Source).await?;
@@ -81,21 +84,26 @@ impl Job {
 
     /// How much is read ahead and written at once, at most by one transaction more. Two batches are in
     /// memory at a time; records that are pieces of files count in full, although they are not.
-    fn batch(&self, until: Option<Instant>) -> Amount {
+    fn batch(&self, target: &dyn Storage, until: Option<Instant>) -> Amount {
         if until.is_some() {
             // Clients wait, and between two batches the time is looked at.
             return Amount {
-                transactions: BATCH_TRANSACTIONS / 64,
+                transactions: BATCH_ONE_BY_ONE,
                 bytes: BATCH_BYTES / 8,
             };
         }
+        let transactions = if target.capabilities().shared {
+            BATCH_ONE_BY_ONE
+        } else {
+            BATCH_TRANSACTIONS
+        };
         // Half a second's worth of the rate, so that a slow recovery goes on evenly.
         let rate = self.work.rate();
         let half = |rate: Option<u64>, most: u64| {
             rate.map_or(most, |per_second| (per_second / 2).clamp(1, most))
         };
         Amount {
-            transactions: half(rate.transactions_per_second, BATCH_TRANSACTIONS),
+            transactions: half(rate.transactions_per_second, transactions),
             bytes: half(rate.bytes_per_second, BATCH_BYTES),
         }
     }
