@@ -474,6 +474,33 @@ impl Runner {
         .ok();
     }
 
+    /// A member cannot read what it holds in one place, and another one can. It is taken out unless the
+    /// array would start anew without it: then everything else would be taken from everybody. That is
+    /// judged under the lock, because the others may have been lost since the question was asked.
+    pub(super) fn cannot_read(
+        self: &Arc<Self>,
+        member: MemberId,
+        generation: Generation,
+        fault: Fault,
+    ) {
+        let mut core = self.core.lock();
+        core.count_fault(member, generation);
+        if core.controller.hinges_on(member) {
+            let member = core.controller.name(member);
+            drop(core);
+            let array = self.options.name.as_str();
+            tracing::error!(array, member, %fault, "a copy that is needed cannot be read in one place");
+            return;
+        }
+        let event = Event::MemberLost {
+            member,
+            generation,
+            fault,
+        };
+        let (_, effects) = core.controller.apply(Now::read(), event);
+        self.carry_out(&mut core, effects);
+    }
+
     pub(super) fn timeout(&self, what: &'static str) -> Fault {
         Fault::Timeout {
             what,
