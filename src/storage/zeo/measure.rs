@@ -45,7 +45,7 @@ pub(super) async fn tids_before(inner: &Arc<Inner>, before: Tid, count: usize) -
             first: Tid(end.0.saturating_sub(span)),
             last: end,
         };
-        let link = inner.reader()?;
+        let link = inner.reader().await?;
         let mut headers = Headers::begin(&link, range).await?;
         let mut window = VecDeque::new();
         while let Some((tid, _)) = headers.next(AHEAD).await? {
@@ -94,7 +94,7 @@ pub(super) async fn measure_after(inner: &Arc<Inner>, after: Tid) -> Result<Exte
         last,
     };
     let mut transactions = weighed.transactions;
-    let link = inner.reader()?;
+    let link = inner.reader().await?;
     let mut headers = Headers::begin(&link, rest).await?;
     while let Some((tid, _)) = headers.next(AHEAD).await? {
         at = tid;

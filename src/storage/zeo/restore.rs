@@ -74,7 +74,7 @@ pub(super) async fn restore(inner: &Arc<Inner>, batch: Vec<HistoryTxn>) -> Resul
 
 /// Whether the server holds this transaction, or a later one.
 async fn holds_any(inner: &Arc<Inner>, from: Tid) -> Result<bool> {
-    let link = inner.reader()?;
+    let link = inner.reader().await?;
     let range = TidRange {
         first: from,
         last: Tid::MAX,
