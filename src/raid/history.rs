@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::controller::Generation;
-use super::read::Doubted;
+use super::read::{Doubted, is_final};
 use super::runner::Runner;
 use super::view::{Reader, View};
 use crate::storage::{History, Result, StorageError};
@@ -64,18 +64,21 @@ impl History for ArrayHistory {
             };
             match next {
                 Ok(Some((transaction, history))) => {
-                    runner.settle(doubted);
+                    runner.settle(WHAT, doubted, 1);
                     self.range.first = transaction.tid.next();
                     self.open = Some((reader, history));
                     return Ok(Some(transaction));
                 }
                 Ok(None) => {
-                    runner.settle(doubted);
+                    runner.settle(WHAT, doubted, 1);
                     return Ok(None);
                 }
                 // INVARIANT 7: the next is asked.
                 Err(StorageError::Fault(fault)) => {
                     runner.failed(&reader, WHAT, fault, &mut doubted)?;
+                }
+                Err(StorageError::Answer(answer)) if !is_final(&answer) => {
+                    doubted.refused(&reader, answer);
                 }
                 Err(answer) => return Err(answer),
             }

@@ -123,7 +123,7 @@ impl Runner {
         call: impl Fn(Arc<dyn Storage>) -> BoxFuture<'static, Result<T>> + Send + Sync,
     ) -> Result<T> {
         let (mut asked, mut doubted) = (Vec::new(), Doubted::default());
-        let mut missing = None;
+        let (mut given, mut answered, mut missing) = (None, 0, None);
         loop {
             let newer;
             let mut view = view;
@@ -136,10 +136,10 @@ impl Runner {
                 chosen = choose(view, near, &asked);
             }
             let Some(reader) = chosen else {
-                return match missing {
-                    Some(missing) => {
-                        self.settle(doubted);
-                        missing
+                return match given.or(missing) {
+                    Some(answer) => {
+                        self.settle(what, doubted, answered);
+                        answer
                     }
                     None => Err(self.unanswered(doubted, view)),
                 };
@@ -147,14 +147,26 @@ impl Runner {
             asked.push(reader.generation);
             match self.ask_one(patience, reader, what, &call).await {
                 Err(StorageError::Fault(fault)) => {
-                    self.failed(reader, what, fault, &mut doubted)?;
+                    let failed = self.failed(reader, what, fault, &mut doubted);
+                    if given.is_none() {
+                        failed?;
+                    }
+                }
+                Err(StorageError::Answer(answer)) if !is_final(&answer) => {
+                    doubted.refused(reader, answer);
                 }
                 answer if is_missing(&answer) => {
                     missing.get_or_insert(answer);
                 }
                 answer => {
-                    self.settle(doubted);
-                    return answer;
+                    answered += usize::from(answer.is_ok());
+                    let answer = given.take().unwrap_or(answer);
+                    if doubted.refused.is_empty() {
+                        self.settle(what, doubted, answered);
+                        return answer;
+                    }
+                    // Some refuse what others answer: all are asked, to know who is in the minority.
+                    given = Some(answer);
                 }
             }
         }
@@ -185,24 +197,50 @@ impl Runner {
         Ok(())
     }
 
-    /// Another member could answer: who could not is taken out.
-    pub(super) fn settle(self: &Arc<Self>, doubted: Doubted) {
-        for (reader, fault) in doubted.unreadable {
+    /// So many members could answer, or one at least knows that it is not there: who could not read what
+    /// it holds is taken out, and so is who refused, in the minority.
+    pub(super) fn settle(self: &Arc<Self>, what: &'static str, doubted: Doubted, answered: usize) {
+        let Doubted {
+            unreadable,
+            refused,
+        } = doubted;
+        for (reader, fault) in unreadable {
             self.cannot_read(reader.member, reader.generation, fault);
+        }
+        if refused.is_empty() || answered == 0 {
+            return;
+        }
+        // INVARIANT 8.
+        let in_words = |(reader, answer): &(Reader, Answer)| {
+            let name = self.look(|core| core.controller.name(reader.member));
+            format!("{name}: no: {answer}")
+        };
+        let mut members: Vec<_> = refused.iter().map(in_words).collect();
+        members.push(format!("{answered} other: an answer"));
+        self.disagreement(what, members);
+        if refused.len() < answered {
+            for (reader, answer) in refused {
+                let text = format!("refused {what}, which the majority answered: {answer}");
+                self.cannot_read(reader.member, reader.generation, Fault::Damaged(text));
+            }
         }
     }
 
-    /// Nobody could answer. One record that cannot be read is then an error for who asks for it: taking
-    /// the copies out would help nobody, and would take everything else from everybody.
+    /// Nobody could answer. What all refuse is the client's own mistake, and one record that cannot be read
+    /// is an error for who asks for it: taking the copies out would help nobody, and would take everything
+    /// else from everybody.
     pub(super) fn unanswered(&self, doubted: Doubted, view: &View) -> StorageError {
         let array = self.options.name.as_str();
         for (reader, fault) in &doubted.unreadable {
             let member = self.look(|core| core.controller.name(reader.member));
             tracing::error!(array, member, %fault, "no copy can be read in one place");
         }
-        match doubted.unreadable.into_iter().next() {
-            Some((_, fault)) => fault.into(),
-            None => not_serving(view).into(),
+        let mut refused = doubted.refused.into_iter();
+        let mut unreadable = doubted.unreadable.into_iter();
+        match (refused.next(), unreadable.next()) {
+            (Some((_, answer)), _) => answer.into(),
+            (None, Some((_, fault))) => fault.into(),
+            (None, None) => not_serving(view).into(),
         }
     }
 
@@ -282,6 +320,20 @@ impl Runner {
 pub(super) struct Doubted {
     /// Those that cannot read what they hold, in this place.
     unreadable: Vec<(Reader, Fault)>,
+    /// Those that said no in a way that no question gives a reason for.
+    refused: Vec<(Reader, Answer)>,
+}
+
+impl Doubted {
+    pub(super) fn refused(&mut self, reader: &Reader, answer: Answer) {
+        self.refused.push((reader.clone(), answer));
+    }
+}
+
+/// Whether a member that says so to a question has answered it. Of what is left nobody knows whether it is
+/// about the question or about the member: INVARIANT 7, the others are asked.
+pub(super) fn is_final(answer: &Answer) -> bool {
+    !matches!(answer, Answer::Invalid(_) | Answer::Other { .. })
 }
 
 /// How long a member may take for a call.

@@ -1,6 +1,7 @@
 //! Loads while members fail or differ.
 
 use super::*;
+use crate::storage::Answer;
 use crate::zodb::TidRange;
 
 #[tokio::test]
@@ -205,4 +206,68 @@ async fn one_bad_record_does_not_end_what_is_left_of_a_majority() {
     assert_eq!(rig.member("a").state, MemberState::Optimal);
     assert_eq!(rig.array.report().serving, Serving::Yes);
     assert_eq!(rig.heard("not-serving"), 0);
+}
+
+fn refusal(text: &str) -> Answer {
+    Answer::Other {
+        class: "some.Error".into(),
+        text: text.into(),
+    }
+}
+
+#[tokio::test]
+async fn who_alone_refuses_what_the_others_answer_is_taken_out() {
+    for answer in [refusal("test"), Answer::Invalid("test".into())] {
+        let rig = Rig::with(|options| {
+            options.cache_bytes = 0;
+            options.auto_recover = false;
+        })
+        .await;
+        let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+        rig.members[0].faults().refuse(Moment::Load, answer);
+        assert_eq!(load(&rig.array, 1).await.1, first);
+        let a = rig.member("a");
+        assert_eq!(a.state, MemberState::Degraded);
+        assert!(a.reason.as_ref().unwrap().contains("test"), "{a:?}");
+        assert_eq!(rig.heard("disagreement"), 1);
+    }
+}
+
+#[tokio::test]
+async fn without_a_majority_who_answers_is_believed_and_nobody_is_taken_out() {
+    let rig = Rig::with(|options| options.cache_bytes = 0).await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    rig.array.disable("c").unwrap();
+    let faults = rig.members[0].faults();
+    faults.refuse(Moment::Load, refusal("test"));
+    faults.refuse(Moment::Iterate, refusal("test"));
+    for _ in 0..3 {
+        assert_eq!(load(&rig.array, 1).await.1, first);
+        let mut history = rig.array.iterate(TidRange::ALL).await.unwrap();
+        assert_eq!(history.next().await.unwrap().unwrap().tid, first);
+        assert!(history.next().await.unwrap().is_none());
+        // It is not there, whoever else cannot say so.
+        let missing = rig.array.load_before(Oid(99), Tid::MAX).await;
+        assert!(missing.unwrap_err().to_string().contains("no object"));
+    }
+    assert_eq!(rig.member("a").state, MemberState::Optimal);
+    // Told, and not again and again.
+    assert_eq!(rig.heard("disagreement"), 1);
+}
+
+#[tokio::test]
+async fn what_all_refuse_is_the_clients_mistake() {
+    let rig = Rig::with(|options| options.cache_bytes = 0).await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    for member in &rig.members {
+        let faults = member.faults();
+        faults.refuse(Moment::Load, refusal("a mistake"));
+        faults.refuse(Moment::Iterate, refusal("a mistake"));
+    }
+    assert!(load_error(&rig.array).await.contains("a mistake"));
+    let mut history = rig.array.iterate(TidRange::only(first)).await.unwrap();
+    let error = history.next().await.unwrap_err().to_string();
+    assert!(error.contains("a mistake"), "{error}");
+    assert_eq!(rig.array.report().state, ArrayState::Optimal);
+    assert_eq!(rig.heard("disagreement"), 0);
 }
