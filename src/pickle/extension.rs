@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::read::{Globals, Limits, PickleError, Problem, Strings, check, read};
+use super::read::{Limits, PickleError, Problem, Strings, check, read};
 use super::value::Value;
 use super::write;
 
@@ -79,13 +79,102 @@ pub fn body(pickled: &Bytes) -> Result<&[u8], PickleError> {
     Ok(after_protocol.strip_suffix(b".").unwrap_or(after_protocol))
 }
 
-/// Whether some bytes are a pickled extension that a stranger may hand over as it is.
-pub fn is_acceptable(pickled: &Bytes) -> bool {
-    let limits = Limits {
-        globals: Globals::Known,
-        ..Limits::STRANGER
+/// The pickle of an extension that a stranger gives: a dictionary, or the pickle of one, which is written
+/// anew. A server that takes such a pickle as it is keeps what others may not be able to read.
+///
+/// # Errors
+/// It is no dictionary, or one that not every server can read: see [`portable`].
+pub fn of_stranger(value: &Value) -> Result<Bytes, PickleError> {
+    let read_again;
+    let entries = match value {
+        Value::None => return Ok(Bytes::new()),
+        Value::Dict(entries) => entries,
+        Value::Bytes(pickled) if pickled.is_empty() => return Ok(Bytes::new()),
+        Value::Bytes(pickled) => {
+            let limits = Limits {
+                strings: Strings::Text,
+                ..Limits::STRANGER
+            };
+            match read(pickled, limits)? {
+                Value::Dict(entries) => read_again = entries,
+                _ => return Err(not_a_dict()),
+            }
+            &read_again
+        }
+        _ => return Err(not_a_dict()),
     };
-    pickled.is_empty() || check(pickled, limits) == Ok(true)
+    check_portable(entries)?;
+    Ok(self::pickled(entries))
+}
+
+/// The entries of a pickled extension, where every ZEO server can read them in a message: plain values, and
+/// sets. Servers refuse classes, those of the application and nearly all others, and what Python cannot
+/// hash as a key. They hang up over it, and ZEO 6.2 keeps its commit lock when it hangs up inside of a
+/// transaction. Source: ZEO `asyncio/marshal.py`, `pickle_server_decode` and `server_find_global`.
+///
+/// # Errors
+/// It is no such pickle.
+pub fn portable(pickled: &Bytes) -> Result<Vec<(Value, Value)>, PickleError> {
+    let entries = entries(pickled)?;
+    check_portable(&entries)?;
+    Ok(entries)
+}
+
+fn check_portable(entries: &[(Value, Value)]) -> Result<(), PickleError> {
+    let portable = entries.iter().try_for_each(portable_entry);
+    portable.map_err(|problem| PickleError { offset: 0, problem })
+}
+
+fn portable_entry((key, value): &(Value, Value)) -> Result<(), Problem> {
+    portable_key(key)?;
+    portable_value(value)
+}
+
+/// A key of a dictionary, or an item of a set.
+fn portable_key(value: &Value) -> Result<(), Problem> {
+    match value {
+        Value::Tuple(items) => items.iter().try_for_each(portable_key),
+        Value::List(_) | Value::Dict(_) | Value::Set(_) => Err(Problem::Unhashable),
+        value => portable_value(value),
+    }
+}
+
+fn portable_value(value: &Value) -> Result<(), Problem> {
+    match value {
+        Value::Tuple(items) | Value::List(items) => items.iter().try_for_each(portable_value),
+        Value::Dict(entries) => entries.iter().try_for_each(portable_entry),
+        Value::Set(items) => items.iter().try_for_each(portable_key),
+        Value::Object {
+            module,
+            name,
+            arguments,
+            state,
+        } => match (module.as_str(), name.as_str(), &arguments[..], state) {
+            ("builtins", "frozenset", [Value::List(items)], None) => {
+                items.iter().try_for_each(portable_key)
+            }
+            // What the reader says of an instance that was made by its class.
+            ("copyreg", "__newobj__", [Value::Global { module, name }, ..], _) => {
+                Err(not_allowed(module, name))
+            }
+            (module, name, ..) => Err(not_allowed(module, name)),
+        },
+        Value::Global { module, name } => Err(not_allowed(module, name)),
+        Value::None
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::BigInt(_)
+        | Value::Float(_)
+        | Value::Bytes(_)
+        | Value::Text(_) => Ok(()),
+    }
+}
+
+fn not_allowed(module: &str, name: &str) -> Problem {
+    Problem::Global {
+        module: module.to_owned(),
+        name: name.to_owned(),
+    }
 }
 
 fn not_a_dict() -> PickleError {

@@ -84,6 +84,8 @@ pub enum Problem {
     Unsupported(&'static str),
     #[error("the global `{module}.{name}` is not allowed")]
     Global { module: String, name: String },
+    #[error("a key of a dictionary, or an item of a set, cannot be hashed")]
+    Unhashable,
     #[error("the stack holds too little, or something else than is needed")]
     Stack,
     #[error("the memo has no entry {0}")]

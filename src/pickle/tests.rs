@@ -239,13 +239,82 @@ fn extensions_with_objects_pass_through_and_are_written_again() {
             name: "date".to_owned()
         })
     );
-    assert!(!extension::is_acceptable(&stored));
+    assert!(extension::of_stranger(&Value::Bytes(stored.clone())).is_err());
+    // Nor is it said to a server.
+    let portable = extension::portable(&stored).map_err(|why| why.problem.to_string());
+    let refused = "the global `datetime.date` is not allowed".to_owned();
+    assert_eq!(portable, Err(refused));
     // An ordered dictionary has items, which no value can say; it passes through all the same.
     let ordered = Bytes::from_static(
         b"\x80\x03}q\x00X\x01\0\0\0oq\x01ccollections\nOrderedDict\nq\x02)Rq\x03K\x01K\x02ss.",
     );
     assert!(extension::body(&ordered).is_ok());
     assert!(extension::entries(&ordered).is_err());
+}
+
+#[test]
+fn an_extension_of_a_stranger_is_one_that_every_server_reads() {
+    let dict = |key: Value, value: Value| Value::Dict(vec![(key, value)]);
+    let (list, none) = (|| Value::List(vec![Value::Int(1)]), || Value::None);
+    let set = |items: Vec<Value>| Value::Set(items);
+    let object = |module: &str, name: &str, arguments: Vec<Value>| Value::Object {
+        module: module.to_owned(),
+        name: name.to_owned(),
+        arguments,
+        state: None,
+    };
+    let frozen = |items: Vec<Value>| object("builtins", "frozenset", vec![Value::List(items)]);
+    let global = |module: &str, name: &str| Value::Global {
+        module: module.to_owned(),
+        name: name.to_owned(),
+    };
+    let tuple = |item: Value| Value::Tuple(vec![item]);
+    let good = [
+        Value::Dict(vec![]),
+        dict(text("key"), list()),
+        dict(text("key"), dict(tuple(Value::Int(1)), none())),
+        dict(Value::Int(1), Value::Float(0.5)),
+        dict(text("key"), set(vec![text("a"), frozen(vec![text("b")])])),
+        dict(frozen(vec![text("b")]), none()),
+    ];
+    for value in good {
+        let pickled =
+            extension::of_stranger(&value).unwrap_or_else(|why| panic!("{value:?}: {why}"));
+        let entries = extension::portable(&pickled).map(Value::Dict);
+        assert_eq!(entries, Ok(value.clone()));
+        let again = extension::of_stranger(&Value::Bytes(pickled.clone()));
+        assert_eq!(again, Ok(pickled), "{value:?}");
+    }
+    let bad = [
+        list(),
+        Value::Int(1),
+        text("text"),
+        dict(list(), none()),
+        dict(text("key"), dict(tuple(list()), none())),
+        dict(text("key"), list_of(dict(set(vec![]), none()))),
+        dict(text("key"), set(vec![list()])),
+        dict(text("key"), frozen(vec![dict(text("a"), none())])),
+        dict(text("key"), global("_codecs", "encode")),
+        dict(text("key"), global("copyreg", "_reconstructor")),
+        dict(global("builtins", "object"), none()),
+        dict(text("key"), object("ZopeUndo.Prefix", "Prefix", vec![])),
+    ];
+    for value in bad {
+        assert!(extension::of_stranger(&value).is_err(), "{value:?}");
+        let pickled = Value::Bytes(write::dumps(&value));
+        assert!(extension::of_stranger(&pickled).is_err(), "{value:?}");
+    }
+    // What is understood here and not by zodbpickle is not kept as it is.
+    let newer = Value::Bytes(Bytes::from_static(b"\x80\x03}\x8c\x01a\x94K\x01s."));
+    assert_eq!(
+        extension::of_stranger(&newer),
+        Ok(extension::pickled(&[(text("a"), Value::Int(1))]))
+    );
+    assert_eq!(extension::of_stranger(&Value::None), Ok(Bytes::new()));
+}
+
+fn list_of(value: Value) -> Value {
+    Value::List(vec![value])
 }
 
 #[test]

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::read::not_serving;
+use super::controller::Generation;
+use super::read::{Doubted, is_final};
 use super::runner::Runner;
-use super::view::Reader;
+use super::view::{Reader, View};
 use crate::storage::{History, Result, StorageError};
 use crate::zodb::{HistoryTxn, TidRange};
 
@@ -32,48 +33,61 @@ impl ArrayHistory {
 #[async_trait]
 impl History for ArrayHistory {
     async fn next(&mut self) -> Result<Option<HistoryTxn>> {
+        const WHAT: &str = "an iteration";
+        let runner = Arc::clone(&self.runner);
+        let (mut asked, mut doubted) = (Vec::new(), Doubted::default());
         loop {
             if self.range.first > self.range.last {
                 return Ok(None);
             }
-            let (reader, mut history) = match self.open.take() {
-                Some(open) => open,
-                None => open_history(&self.runner, self.range).await?,
+            let (reader, opened) = match self.open.take() {
+                Some((reader, history)) => (reader, Ok(history)),
+                None => {
+                    let view = runner.view();
+                    let Some(reader) = unasked(&view, &asked) else {
+                        return Err(runner.unanswered(doubted, &view));
+                    };
+                    let opening = reader.storage.iterate(self.range);
+                    let opened = runner.while_it_answers(&*reader.storage, WHAT, opening);
+                    (reader.clone(), opened.await)
+                }
             };
-            // A large transaction of a ZEO server is many questions.
-            let next = history.next();
-            let storage = &*reader.storage;
-            let next = self.runner.while_it_answers(storage, "an iteration", next);
-            match next.await {
-                Ok(Some(transaction)) => {
+            asked.push(reader.generation);
+            let next = match opened {
+                Ok(mut history) => {
+                    // A large transaction of a ZEO server is many questions.
+                    let next = history.next();
+                    let next = runner.while_it_answers(&*reader.storage, WHAT, next).await;
+                    next.map(|next| next.map(|transaction| (transaction, history)))
+                }
+                Err(error) => Err(error),
+            };
+            match next {
+                Ok(Some((transaction, history))) => {
+                    runner.settle(WHAT, doubted, 1);
                     self.range.first = transaction.tid.next();
                     self.open = Some((reader, history));
                     return Ok(Some(transaction));
                 }
-                Err(StorageError::Fault(fault)) => {
-                    self.runner.lost(reader.member, reader.generation, fault);
+                Ok(None) => {
+                    runner.settle(WHAT, doubted, 1);
+                    return Ok(None);
                 }
-                end => return end,
+                // INVARIANT 7: the next is asked.
+                Err(StorageError::Fault(fault)) => {
+                    runner.failed(&reader, WHAT, fault, &mut doubted)?;
+                }
+                Err(StorageError::Answer(answer)) if !is_final(&answer) => {
+                    doubted.refused(&reader, answer);
+                }
+                Err(answer) => return Err(answer),
             }
         }
     }
 }
 
-async fn open_history(runner: &Arc<Runner>, range: TidRange) -> Result<(Reader, Box<dyn History>)> {
-    let view = runner.view();
-    let readers = view.readers.iter().filter(|_| view.serving.can_read());
-    let timeout = runner.options.member_timeout;
-    // INVARIANT 7: who fails is taken out, and the next is asked. The view may still name one that was
-    // lost a moment ago.
-    for reader in readers {
-        let asked = tokio::time::timeout(timeout, reader.storage.iterate(range)).await;
-        match asked.unwrap_or_else(|_| Err(runner.timeout("an iteration").into())) {
-            Ok(history) => return Ok((reader.clone(), history)),
-            Err(StorageError::Fault(fault)) => {
-                runner.lost(reader.member, reader.generation, fault);
-            }
-            Err(answer) => return Err(answer),
-        }
-    }
-    Err(not_serving(&view).into())
+/// The view may still name one that was lost a moment ago: who was asked is not asked again.
+fn unasked<'a>(view: &'a View, asked: &[Generation]) -> Option<&'a Reader> {
+    let mut readers = view.readers.iter().filter(|_| view.serving.can_read());
+    readers.find(|reader| !asked.contains(&reader.generation))
 }

@@ -230,7 +230,6 @@ impl Job {
 
     async fn pack_one(&mut self, id: MemberId) -> PackOutcome {
         let view = self.runner.view();
-        let alone = view.readers.len() == 1;
         let Some(reader) = view.readers.iter().find(|reader| reader.member == id) else {
             return PackOutcome::Skipped("it is not optimal any more".into());
         };
@@ -255,7 +254,7 @@ impl Job {
             }
             Err(StorageError::Answer(answer)) => PackOutcome::Failed(answer.to_string()),
             Err(StorageError::Fault(fault)) => {
-                self.look_after(reader, &fault, alone).await;
+                self.look_after(reader, &fault).await;
                 PackOutcome::Failed(fault.to_string())
             }
         };
@@ -268,19 +267,16 @@ impl Job {
 
     /// A pack that failed, for lack of room for example, leaves the member as it was. It is taken out
     /// where it does not answer any more, or has found that it is damaged.
-    async fn look_after(&self, reader: &Reader, fault: &Fault, alone: bool) {
-        let damaged = matches!(fault, Fault::Damaged(_));
-        if !damaged {
-            let storage = &*reader.storage;
-            let asked = self
-                .runner
-                .in_time(storage, "lastTransaction", storage.last_tid());
-            if asked.await.is_ok() {
-                return;
-            }
+    async fn look_after(&self, reader: &Reader, fault: &Fault) {
+        let (member, generation) = (reader.member, reader.generation);
+        if matches!(fault, Fault::Damaged(_)) {
+            return self.runner.cannot_read(member, generation, fault.clone());
         }
-        if !(damaged && alone) {
-            let (member, generation) = (reader.member, reader.generation);
+        let storage = &*reader.storage;
+        let asked = self
+            .runner
+            .in_time(storage, "lastTransaction", storage.last_tid());
+        if asked.await.is_err() {
             self.runner.lost(member, generation, fault.clone());
         }
     }

@@ -75,8 +75,7 @@ impl Runner {
         what: &'static str,
         call: impl Fn(Arc<dyn Storage>) -> BoxFuture<'static, Result<T>> + Send + Sync,
     ) -> Result<T> {
-        let mut asked = Vec::new();
-        self.ask_next(Patience::ForACall, view, near, what, &call, &mut asked)
+        self.ask_until(Patience::ForACall, view, near, what, |_| false, call)
             .await
     }
 
@@ -105,74 +104,143 @@ impl Runner {
         is_nothing: impl Fn(&T) -> bool + Send + Sync,
         call: impl Fn(Arc<dyn Storage>) -> BoxFuture<'static, Result<T>> + Send + Sync,
     ) -> Result<T> {
-        let mut asked = Vec::new();
-        let is_missing = |answer: &Result<T>| match answer {
+        let is_missing = move |answer: &Result<T>| match answer {
             Ok(found) => is_nothing(found),
             Err(error) => matches!(error, StorageError::Answer(Answer::NoSuchObject(_))),
         };
-        let first = self
-            .ask_next(patience, view, near, what, &call, &mut asked)
-            .await;
-        if !is_missing(&first) {
-            return first;
-        }
-        while choose(view, near, &asked).is_some() {
-            let next = self
-                .ask_next(patience, view, near, what, &call, &mut asked)
-                .await;
-            let here = matches!(next, Err(StorageError::Fault(Fault::Here { .. })));
-            // Whoever could not be asked because of us may be the one that has it.
-            if here || (next.is_ok() && !is_missing(&next)) {
-                return next;
-            }
-        }
-        first
+        self.ask_until(patience, view, near, what, is_missing, call)
+            .await
     }
 
-    async fn ask_next<T: Send>(
+    /// Asks one member after the other until one gives an answer that is not missing.
+    async fn ask_until<T: Send>(
         self: &Arc<Self>,
         patience: Patience,
         view: &View,
         near: Oid,
         what: &'static str,
-        call: &(impl Fn(Arc<dyn Storage>) -> BoxFuture<'static, Result<T>> + Send + Sync),
-        asked: &mut Vec<Generation>,
+        is_missing: impl Fn(&Result<T>) -> bool + Send + Sync,
+        call: impl Fn(Arc<dyn Storage>) -> BoxFuture<'static, Result<T>> + Send + Sync,
     ) -> Result<T> {
+        let (mut asked, mut doubted) = (Vec::new(), Doubted::default());
+        let (mut given, mut answered, mut missing) = (None, 0, None);
         loop {
             let newer;
             let mut view = view;
-            let mut chosen = choose(view, near, asked);
+            let mut chosen = choose(view, near, &asked);
             if chosen.is_none() {
                 // Another may have joined since. What it answers is as right: it holds all that the
                 // older view covers.
                 newer = self.view();
                 view = &newer;
-                chosen = choose(view, near, asked);
+                chosen = choose(view, near, &asked);
             }
-            let reader = chosen.ok_or_else(|| not_serving(view))?;
-            let alone = view.readers.len() == 1;
+            let Some(reader) = chosen else {
+                return match given.or(missing) {
+                    Some(answer) => {
+                        self.settle(what, doubted, answered);
+                        answer
+                    }
+                    None => Err(self.unanswered(doubted, view)),
+                };
+            };
             asked.push(reader.generation);
-            match self.ask_one(patience, reader, what, call).await {
-                // One bad record of the last copy is an error for who asks for it. Taking the copy
-                // out would help nobody, and would take everything else from everybody.
-                Err(StorageError::Fault(fault @ (Fault::Damaged(_) | Fault::Io { .. })))
-                    if alone =>
-                {
-                    let member = reader.member;
-                    tracing::error!(?member, %fault, "the last copy cannot be read in one place");
-                    return Err(fault.into());
-                }
-                // The others would fail in the same way, and none is worse than before.
-                Err(StorageError::Fault(fault @ Fault::Here { .. })) => {
-                    tracing::error!(what, %fault, "an answer could not be taken in");
-                    return Err(fault.into());
-                }
-                // INVARIANT 7: another one is asked, and this one is looked after.
+            match self.ask_one(patience, reader, what, &call).await {
                 Err(StorageError::Fault(fault)) => {
-                    self.lost(reader.member, reader.generation, fault);
+                    let failed = self.failed(reader, what, fault, &mut doubted);
+                    if given.is_none() {
+                        failed?;
+                    }
                 }
-                answer => return answer,
+                Err(StorageError::Answer(answer)) if !is_final(&answer) => {
+                    doubted.refused(reader, answer);
+                }
+                answer if is_missing(&answer) => {
+                    missing.get_or_insert(answer);
+                }
+                answer => {
+                    answered += usize::from(answer.is_ok());
+                    let answer = given.take().unwrap_or(answer);
+                    if doubted.refused.is_empty() {
+                        self.settle(what, doubted, answered);
+                        return answer;
+                    }
+                    // Some refuse what others answer: all are asked, to know who is in the minority.
+                    given = Some(answer);
+                }
             }
+        }
+    }
+
+    /// A member could not answer. INVARIANT 7: another one is asked, and this one is looked after.
+    ///
+    /// # Errors
+    /// [`Fault::Here`]: the others would fail in the same way, none is worse than before, and whoever
+    /// could not be asked because of us may be the one that has it.
+    pub(super) fn failed(
+        self: &Arc<Self>,
+        reader: &Reader,
+        what: &'static str,
+        fault: Fault,
+        doubted: &mut Doubted,
+    ) -> Result<(), Fault> {
+        match fault {
+            Fault::Here { .. } => {
+                tracing::error!(what, %fault, "an answer could not be taken in");
+                return Err(fault);
+            }
+            Fault::Damaged(_) | Fault::Io { .. } => {
+                doubted.unreadable.push((reader.clone(), fault))
+            }
+            fault => self.lost(reader.member, reader.generation, fault),
+        }
+        Ok(())
+    }
+
+    /// So many members could answer, or one at least knows that it is not there: who could not read what
+    /// it holds is taken out, and so is who refused, in the minority.
+    pub(super) fn settle(self: &Arc<Self>, what: &'static str, doubted: Doubted, answered: usize) {
+        let Doubted {
+            unreadable,
+            refused,
+        } = doubted;
+        for (reader, fault) in unreadable {
+            self.cannot_read(reader.member, reader.generation, fault);
+        }
+        if refused.is_empty() || answered == 0 {
+            return;
+        }
+        // INVARIANT 8.
+        let in_words = |(reader, answer): &(Reader, Answer)| {
+            let name = self.look(|core| core.controller.name(reader.member));
+            format!("{name}: no: {answer}")
+        };
+        let mut members: Vec<_> = refused.iter().map(in_words).collect();
+        members.push(format!("{answered} other: an answer"));
+        self.disagreement(what, members);
+        if refused.len() < answered {
+            for (reader, answer) in refused {
+                let text = format!("refused {what}, which the majority answered: {answer}");
+                self.cannot_read(reader.member, reader.generation, Fault::Damaged(text));
+            }
+        }
+    }
+
+    /// Nobody could answer. What all refuse is the client's own mistake, and one record that cannot be read
+    /// is an error for who asks for it: taking the copies out would help nobody, and would take everything
+    /// else from everybody.
+    pub(super) fn unanswered(&self, doubted: Doubted, view: &View) -> StorageError {
+        let array = self.options.name.as_str();
+        for (reader, fault) in &doubted.unreadable {
+            let member = self.look(|core| core.controller.name(reader.member));
+            tracing::error!(array, member, %fault, "no copy can be read in one place");
+        }
+        let mut refused = doubted.refused.into_iter();
+        let mut unreadable = doubted.unreadable.into_iter();
+        match (refused.next(), unreadable.next()) {
+            (Some((_, answer)), _) => answer.into(),
+            (None, Some((_, fault))) => fault.into(),
+            (None, None) => not_serving(view).into(),
         }
     }
 
@@ -244,6 +312,28 @@ impl Runner {
             }
         }
     }
+}
+
+/// Who could not answer one question. Whether that is held against them depends on whether another
+/// member can.
+#[derive(Default)]
+pub(super) struct Doubted {
+    /// Those that cannot read what they hold, in this place.
+    unreadable: Vec<(Reader, Fault)>,
+    /// Those that said no in a way that no question gives a reason for.
+    refused: Vec<(Reader, Answer)>,
+}
+
+impl Doubted {
+    pub(super) fn refused(&mut self, reader: &Reader, answer: Answer) {
+        self.refused.push((reader.clone(), answer));
+    }
+}
+
+/// Whether a member that says so to a question has answered it. Of what is left nobody knows whether it is
+/// about the question or about the member: INVARIANT 7, the others are asked.
+pub(super) fn is_final(answer: &Answer) -> bool {
+    !matches!(answer, Answer::Invalid(_) | Answer::Other { .. })
 }
 
 /// How long a member may take for a call.

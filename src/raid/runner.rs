@@ -54,7 +54,12 @@ pub(super) struct Runner {
     pub oid_floor: tokio::sync::Mutex<Oid>,
     next_commit: AtomicU64,
     pub blobs: Blobs,
+    /// When it was told last that members disagree on a read.
+    disagreed: Mutex<Option<Instant>>,
 }
+
+/// How often it is told that members disagree on reads: each read may find it anew.
+const DISAGREEMENTS: Duration = Duration::from_mins(1);
 
 /// What is counted since the start.
 #[derive(Debug, Default)]
@@ -172,6 +177,7 @@ impl Runner {
             oid_floor: tokio::sync::Mutex::new(Oid(0)),
             next_commit: AtomicU64::new(1),
             blobs,
+            disagreed: Mutex::default(),
         })
     }
 
@@ -254,6 +260,20 @@ impl Runner {
             Severity::Error => tracing::error!(array, member, kind, "{text}"),
         }
         (self.notices)(notice);
+    }
+
+    /// Members gave different answers to a read.
+    pub(super) fn disagreement(&self, what: &'static str, members: Vec<String>) {
+        {
+            let mut last = self.disagreed.lock();
+            if last.is_some_and(|last| last.elapsed() < DISAGREEMENTS) {
+                tracing::debug!(what, ?members, "members disagree again");
+                return;
+            }
+            *last = Some(Instant::now());
+        }
+        let what = what.to_owned();
+        self.notice(Notice::Disagreement { what, members });
     }
 
     pub(super) fn carry_out(self: &Arc<Self>, core: &mut Core, effects: Vec<Effect>) {
@@ -476,6 +496,33 @@ impl Runner {
             fault,
         })
         .ok();
+    }
+
+    /// A member cannot read what it holds in one place, and another one can. It is taken out unless the
+    /// array would start anew without it: then everything else would be taken from everybody. That is
+    /// judged under the lock, because the others may have been lost since the question was asked.
+    pub(super) fn cannot_read(
+        self: &Arc<Self>,
+        member: MemberId,
+        generation: Generation,
+        fault: Fault,
+    ) {
+        let mut core = self.core.lock();
+        core.count_fault(member, generation);
+        if core.controller.hinges_on(member) {
+            let member = core.controller.name(member);
+            drop(core);
+            let array = self.options.name.as_str();
+            tracing::error!(array, member, %fault, "a copy that is needed cannot be read in one place");
+            return;
+        }
+        let event = Event::MemberLost {
+            member,
+            generation,
+            fault,
+        };
+        let (_, effects) = core.controller.apply(Now::read(), event);
+        self.carry_out(&mut core, effects);
     }
 
     pub(super) fn timeout(&self, what: &'static str) -> Fault {

@@ -206,11 +206,12 @@ impl Inner {
         self.session.lock().refuses.clone().map_or(Ok(()), Err)
     }
 
-    async fn reach(&self, moment: Moment) -> Result<(), Fault> {
+    async fn reach(&self, moment: Moment) -> Result<()> {
         self.usable()?;
         self.faults.reach(moment).await?;
         // It may have been closed meanwhile.
-        self.usable()
+        self.usable()?;
+        Ok(self.faults.answer(moment).map_or(Ok(()), Err)?)
     }
 
     /// The last TID, with those that are being finished.

@@ -39,6 +39,7 @@ mod publish;
 mod python;
 #[cfg(test)]
 pub mod suite;
+mod undo_search;
 pub mod zeo;
 
 pub use blobs::{BlobDirectory, is_blob_record};

@@ -4,8 +4,6 @@
 //! [`Call::Malformed`]): what is to be done about them is not decided here. Source: ZEO
 //! `StorageServer.py`, the methods of `ZEOStorage`.
 
-use bytes::Bytes;
-
 use super::dialect::{DecodeError, FromClient};
 use super::items::{self, Items, eight};
 use super::message::{Call, MessageId, RaidMethod, Request, TxnId};
@@ -406,12 +404,9 @@ fn tpc_begin(take: &mut Items) -> items::Result<Call> {
     let txn = txn(take)?;
     let user = take.octets("the user")?;
     let description = take.octets("the description")?;
-    let extension = match take.any("the extension")? {
-        Value::None => Bytes::new(),
-        Value::Dict(entries) => extension::pickled(&entries),
-        Value::Bytes(pickled) if extension::is_acceptable(&pickled) => pickled,
-        _ => return Err("the extension is not a dictionary".to_owned()),
-    };
+    // Members may be servers: what they would hang up over goes no further than this.
+    let extension = extension::of_stranger(&take.any("the extension")?)
+        .map_err(|error| format!("the extension: {}", error.problem))?;
     let tid = take.some_tid("the tid")?;
     let status = if take.is_empty() {
         TxnStatus::Normal
@@ -514,8 +509,8 @@ fn encode_call<S: Sink>(call: &Call, sink: &mut S) -> Result<(), EncodeError> {
             sink.value(&txn.0);
             sink.bytes(&meta.user);
             sink.bytes(&meta.description);
-            sink.extended(&meta.extension, &[])?;
-            sink.extended_end(&[]);
+            // Not as it is stored: a server does not read all that may stand in a pickle.
+            sink.value(&Value::Dict(extension::portable(&meta.extension)?));
             sink.some_tid(*tid);
             sink.text(status_text(meta.status));
             sink.tuple_end(6);

@@ -102,7 +102,7 @@ impl Controller {
             return;
         };
         let in_sync = member.is_in_sync();
-        if in_sync && !is_target && self.durably_in_sync_count() <= self.least() {
+        if self.hinges_on(id) {
             // The target's entry is not durable: it must not be what is left.
             self.join_failed("its source failed", now);
         }
@@ -176,6 +176,12 @@ impl Controller {
         self.close_and_reopen(id, reopen);
         self.drop_participant(id, now);
         self.serve_or_not(now);
+    }
+
+    /// Whether the array would start anew without this member.
+    pub(in crate::raid) fn hinges_on(&self, id: MemberId) -> bool {
+        let in_sync = self.members.get(&id).is_some_and(Member::is_in_sync);
+        in_sync && self.joining_target() != Some(id) && self.durably_in_sync_count() <= self.least()
     }
 
     fn close_and_reopen(&mut self, id: MemberId, reopen: bool) {

@@ -234,9 +234,18 @@ impl Job {
     async fn recover(&mut self) -> Result<(), Halt> {
         let (generation, target) = self.open_target().await?;
         let mut tries = 0;
+        let mut unreadable: Vec<(Reader, Fault)> = Vec::new();
         loop {
-            let (source, alone) = self.choose_source()?;
+            let source = self.choose_source(&unreadable)?;
             match self.recover_from(&source, &*target).await {
+                Ok(()) => {
+                    // Another source could give what they could not.
+                    for (source, fault) in unreadable {
+                        let (member, generation) = (source.member, source.generation);
+                        self.runner.cannot_read(member, generation, fault);
+                    }
+                    return Ok(());
+                }
                 // Neither is worse than before.
                 Err(
                     Halt::Source(fault @ Fault::Here { .. })
@@ -247,12 +256,10 @@ impl Job {
                     self.runner.lost(self.member, generation, fault.clone());
                     return Err(Halt::Target(fault));
                 }
-                Err(Halt::Source(fault @ (Fault::Damaged(_) | Fault::Io { .. }))) if alone => {
-                    // Taking the last copy out would help nobody.
-                    return Err(Halt::Stuck {
-                        reason: format!("the only source cannot be read: {fault}"),
-                        next: None,
-                    });
+                // What no source can give is no reason to take them out: it would help nobody.
+                Err(Halt::Source(fault @ (Fault::Damaged(_) | Fault::Io { .. }))) => {
+                    tracing::warn!(member = self.name, %fault, "a recovery cannot read its source");
+                    unreadable.push((source, fault));
                 }
                 // It may hold by now what it lacked.
                 Err(Halt::Overtaken(reason)) if tries < TRIES => {
@@ -414,17 +421,25 @@ impl Job {
     }
 
     /// The least busy of those that may be read, and whether it is the only one.
-    fn choose_source(&self) -> Result<(Reader, bool), Halt> {
+    fn choose_source(&self, unreadable: &[(Reader, Fault)]) -> Result<Reader, Halt> {
         let view = self.runner.view();
         let busy = |reader: &&Reader| {
             let outstanding = &reader.stats.outstanding;
             outstanding.load(std::sync::atomic::Ordering::Relaxed)
         };
-        let least = view.readers.iter().min_by_key(busy);
-        let alone = view.readers.len() == 1;
-        least
-            .map(|reader| (reader.clone(), alone))
-            .ok_or_else(|| Halt::Failed("no optimal member is open".into()))
+        let is_left = |reader: &&Reader| {
+            let mut bad = unreadable.iter();
+            !bad.any(|(bad, _)| bad.generation == reader.generation)
+        };
+        let least = view.readers.iter().filter(is_left).min_by_key(busy);
+        match (least, unreadable.first()) {
+            (Some(reader), _) => Ok(reader.clone()),
+            (None, Some((_, fault))) => Err(Halt::Stuck {
+                reason: format!("no source can be read: {fault}"),
+                next: None,
+            }),
+            (None, None) => Err(Halt::Failed("no optimal member is open".into())),
+        }
     }
 
     fn rebuild(&self) -> String {

@@ -1,6 +1,8 @@
 //! Loads while members fail or differ.
 
 use super::*;
+use crate::storage::Answer;
+use crate::zodb::TidRange;
 
 #[tokio::test]
 async fn a_read_that_fails_on_one_member_is_answered_by_another() {
@@ -115,4 +117,157 @@ async fn who_is_told_of_a_transaction_never_reads_from_before_it() {
     });
     writing.await;
     ended.await.expect("the reader met no old revision");
+}
+
+#[tokio::test]
+async fn a_record_that_no_copy_can_read_takes_nobody_out() {
+    let rig = Rig::with(|options| options.cache_bytes = 0).await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    rig.array.disable("c").unwrap();
+    for member in &rig.members[..2] {
+        let faults = member.faults();
+        faults.fail(Moment::Load, Fault::Damaged("test".into()));
+        faults.fail(Moment::Iterate, Fault::Damaged("test".into()));
+    }
+    assert!(load_error(&rig.array).await.contains("damaged"));
+    let range = TidRange::only(first);
+    for _ in 0..2 {
+        let mut history = rig.array.iterate(range).await.unwrap();
+        let error = history.next().await.unwrap_err();
+        assert!(error.to_string().contains("damaged"), "{error}");
+    }
+    for member in &rig.members[..2] {
+        member.faults().clear();
+    }
+    assert_eq!(load(&rig.array, 1).await.1, first);
+    for name in ["a", "b"] {
+        assert_eq!(rig.member(name).state, MemberState::Optimal, "{name}");
+    }
+    assert_eq!(rig.heard("not-serving"), 0);
+}
+
+#[tokio::test]
+async fn who_cannot_read_on_is_replaced_in_an_iteration() {
+    let rig = Rig::new().await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    let second = commit(&rig.array, 1, first, "two").await.unwrap();
+    let range = TidRange {
+        first,
+        last: second,
+    };
+    let mut history = rig.array.iterate(range).await.unwrap();
+    assert_eq!(history.next().await.unwrap().unwrap().tid, first);
+    rig.members[0]
+        .faults()
+        .fail(Moment::Iterate, Fault::Damaged("test".into()));
+    assert_eq!(history.next().await.unwrap().unwrap().tid, second);
+    assert!(history.next().await.unwrap().is_none());
+    assert_eq!(rig.member("a").state, MemberState::Degraded);
+    assert_eq!(rig.array.report().serving, Serving::Yes);
+}
+
+#[tokio::test]
+async fn who_became_the_last_copy_while_it_was_asked_stays() {
+    let rig = Rig::with(|options| options.cache_bytes = 0).await;
+    rig.array.disable("c").unwrap();
+    // Of a page of which b is asked first.
+    let oid = 1 << 12;
+    let first = commit(&rig.array, oid, Tid::ZERO, "one").await.unwrap();
+    let faults = rig.members[1].faults();
+    let gate = faults.hold(Moment::Load);
+    faults.fail_once(Moment::Load, Fault::Damaged("test".into()));
+    let loading = rig.array.load_before(Oid(oid), Tid::MAX);
+    let alone = async {
+        gate.reached().await;
+        rig.array.disable("a").unwrap();
+        gate.release();
+    };
+    let (loaded, ()) = tokio::join!(loading, alone);
+    assert!(loaded.unwrap_err().to_string().contains("damaged"));
+    rig.members[1].faults().clear();
+    assert_eq!(load(&rig.array, oid).await.1, first);
+    assert_eq!(rig.member("b").state, MemberState::Optimal);
+    assert_eq!(rig.heard("not-serving"), 0);
+}
+
+#[tokio::test]
+async fn one_bad_record_does_not_end_what_is_left_of_a_majority() {
+    let rig = Rig::of(MemoryOpener::like_a_server, |options| {
+        options.cache_bytes = 0;
+        options.cluster_mode = ClusterMode::Coop;
+    })
+    .await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    rig.array.disable("c").unwrap();
+    rig.members[0]
+        .faults()
+        .fail(Moment::Load, Fault::Damaged("test".into()));
+    assert_eq!(load(&rig.array, 1).await.1, first);
+    assert_eq!(rig.member("a").state, MemberState::Optimal);
+    assert_eq!(rig.array.report().serving, Serving::Yes);
+    assert_eq!(rig.heard("not-serving"), 0);
+}
+
+fn refusal(text: &str) -> Answer {
+    Answer::Other {
+        class: "some.Error".into(),
+        text: text.into(),
+    }
+}
+
+#[tokio::test]
+async fn who_alone_refuses_what_the_others_answer_is_taken_out() {
+    for answer in [refusal("test"), Answer::Invalid("test".into())] {
+        let rig = Rig::with(|options| {
+            options.cache_bytes = 0;
+            options.auto_recover = false;
+        })
+        .await;
+        let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+        rig.members[0].faults().refuse(Moment::Load, answer);
+        assert_eq!(load(&rig.array, 1).await.1, first);
+        let a = rig.member("a");
+        assert_eq!(a.state, MemberState::Degraded);
+        assert!(a.reason.as_ref().unwrap().contains("test"), "{a:?}");
+        assert_eq!(rig.heard("disagreement"), 1);
+    }
+}
+
+#[tokio::test]
+async fn without_a_majority_who_answers_is_believed_and_nobody_is_taken_out() {
+    let rig = Rig::with(|options| options.cache_bytes = 0).await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    rig.array.disable("c").unwrap();
+    let faults = rig.members[0].faults();
+    faults.refuse(Moment::Load, refusal("test"));
+    faults.refuse(Moment::Iterate, refusal("test"));
+    for _ in 0..3 {
+        assert_eq!(load(&rig.array, 1).await.1, first);
+        let mut history = rig.array.iterate(TidRange::ALL).await.unwrap();
+        assert_eq!(history.next().await.unwrap().unwrap().tid, first);
+        assert!(history.next().await.unwrap().is_none());
+        // It is not there, whoever else cannot say so.
+        let missing = rig.array.load_before(Oid(99), Tid::MAX).await;
+        assert!(missing.unwrap_err().to_string().contains("no object"));
+    }
+    assert_eq!(rig.member("a").state, MemberState::Optimal);
+    // Told, and not again and again.
+    assert_eq!(rig.heard("disagreement"), 1);
+}
+
+#[tokio::test]
+async fn what_all_refuse_is_the_clients_mistake() {
+    let rig = Rig::with(|options| options.cache_bytes = 0).await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    for member in &rig.members {
+        let faults = member.faults();
+        faults.refuse(Moment::Load, refusal("a mistake"));
+        faults.refuse(Moment::Iterate, refusal("a mistake"));
+    }
+    assert!(load_error(&rig.array).await.contains("a mistake"));
+    let mut history = rig.array.iterate(TidRange::only(first)).await.unwrap();
+    let error = history.next().await.unwrap_err().to_string();
+    assert!(error.contains("a mistake"), "{error}");
+    assert_eq!(rig.array.report().state, ArrayState::Optimal);
+    assert_eq!(rig.heard("disagreement"), 0);
 }

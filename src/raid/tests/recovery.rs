@@ -269,3 +269,32 @@ async fn what_a_member_lacks_is_known_after_a_restart_too() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_source_that_cannot_be_read_is_replaced_and_the_last_that_is_left_stays() {
+    let rig = Rig::with(|options| options.auto_recover = false).await;
+    rig.array.disable("c").unwrap();
+    commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    let bad = || Fault::Damaged("test".into());
+    for member in &rig.members[..2] {
+        member.faults().fail(Moment::Iterate, bad());
+    }
+    rig.array.recover("c", Strategy::Missing, None).unwrap();
+    rig.until("it says why not", |report| {
+        let outcome = report.recovery.as_ref().map(|recovery| &recovery.outcome);
+        matches!(outcome, Some(RecoveryOutcome::Failed { reason, .. })
+            if reason.contains("no source can be read"))
+    })
+    .await;
+    for name in ["a", "b"] {
+        assert_eq!(rig.member(name).state, MemberState::Optimal, "{name}");
+    }
+    rig.members[1].faults().clear();
+    rig.array.recover("c", Strategy::Missing, None).unwrap();
+    rig.until("it is recovered from the other", |_| {
+        rig.member("c").state == MemberState::Optimal
+            && rig.member("a").state == MemberState::Degraded
+    })
+    .await;
+    assert_eq!(rig.heard("not-serving"), 0);
+}

@@ -3,6 +3,7 @@
 use tokio::io::AsyncReadExt;
 
 use super::*;
+use crate::pickle::write;
 use crate::storage::memory::{MemoryStorage, Moment};
 use crate::storage::suite::commit;
 use crate::wire::WireError;
@@ -317,4 +318,62 @@ async fn small_talk_is_answered() {
         };
         assert_eq!((oid, next), (Oid(1), Some(Oid(2))));
     }
+}
+
+/// `tpc_begin` of a transaction with this extension, as a message.
+fn begin_with(extension: Value, one_way: bool) -> Vec<u8> {
+    let empty = || Value::Bytes(Bytes::new());
+    let arguments = vec![
+        Value::Int(1),
+        empty(),
+        empty(),
+        extension,
+        Value::None,
+        Value::Text(" ".to_owned()),
+    ];
+    let message = write::dumps(&Value::Tuple(vec![
+        Value::Int(if one_way { 0 } else { 7 }),
+        Value::Bool(one_way),
+        Value::Text("tpc_begin".to_owned()),
+        Value::Tuple(arguments),
+    ]));
+    let mut frame = (message.len() as u32).to_be_bytes().to_vec();
+    frame.extend_from_slice(&message);
+    frame
+}
+
+#[tokio::test]
+async fn an_extension_that_no_server_reads_goes_no_further() {
+    let house = House::of(MemoryStorage::new("test"));
+    let mut other = house.client().await;
+    let dict = |key: Value, value: Value| Value::Dict(vec![(key, value)]);
+    let text = |text: &str| Value::Text(text.to_owned());
+    let encode = || Value::Global {
+        module: "_codecs".to_owned(),
+        name: "encode".to_owned(),
+    };
+    let extensions = [
+        dict(Value::List(vec![]), Value::None),
+        dict(text("a"), Value::Set(vec![Value::Dict(vec![])])),
+        dict(text("a"), encode()),
+        // The pickle of one.
+        Value::Bytes(write::dumps(&dict(text("a"), encode()))),
+    ];
+    for extension in extensions {
+        let mut client = house.client().await;
+        client.raw(&begin_with(extension.clone(), true)).await;
+        client.is_closed().await;
+        // Whoever waits for an answer gets one.
+        let mut client = house.client().await;
+        let id = MessageId::Int(7);
+        client.asked.push_back((id.clone(), Expected::None));
+        client.raw(&begin_with(extension, false)).await;
+        let (_, reply) = client.hear_until(&id).await;
+        assert!(
+            matches!(&reply, Reply::Error(WireError::Value(why) | WireError::Answer(Answer::Invalid(why))) if why.contains("the extension")),
+            "{reply:?}"
+        );
+        assert_eq!(client.call(Call::Ping).await, Reply::None);
+    }
+    other.commit(1, Tid::ZERO, b"data").await;
 }

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::storage::undo_search::UndoSearch;
 use crate::storage::{
     Answer, Capabilities, CurrentRecord, Description, Extent, Fault, History, Invalidations,
     Loaded, Opener, Result, Revision, SetAside, Size, Storage, Transaction, Undoable, Value,
@@ -303,7 +304,7 @@ impl Storage for FileStorage {
         last: i64,
         specification: &Value,
     ) -> Result<Vec<Undoable>> {
-        let search = undo_log::Search::new(first, last, specification);
+        let search = UndoSearch::new(first, last, specification);
         self.walk(move |walk| walk.undo_info(search)).await
     }
 

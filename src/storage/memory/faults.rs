@@ -9,7 +9,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::storage::Fault;
+use crate::storage::{Answer, Fault};
 
 /// A moment at which a storage in memory can be told to fail or to hang.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,6 +45,8 @@ struct Script {
     fail: Option<(Fault, Option<usize>)>,
     skip: usize,
     gate: Option<watch::Receiver<bool>>,
+    /// What every call is answered, where none fails.
+    answer: Option<Answer>,
 }
 
 /// Calls that reach the moment wait until this is released or dropped.
@@ -74,6 +76,16 @@ impl Faults {
     /// Every call fails from now on.
     pub fn fail(&self, moment: Moment, fault: Fault) {
         self.0.lock().entry(moment).or_default().fail = Some((fault, None));
+    }
+
+    /// Every call is answered so from now on; not at [`Moment::Open`].
+    pub fn refuse(&self, moment: Moment, answer: Answer) {
+        self.0.lock().entry(moment).or_default().answer = Some(answer);
+    }
+
+    /// The answer that every call gets.
+    pub(super) fn answer(&self, moment: Moment) -> Option<Answer> {
+        self.0.lock().get(&moment)?.answer.clone()
     }
 
     /// The next call fails, and only that.

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::kept::Data;
-use crate::pickle::{self, Limits};
+use crate::storage::undo_search::UndoSearch;
 use crate::storage::{Answer, Result, Undoable, Value};
 use crate::zodb::{HistoryRecord, HistoryTxn, Oid, RecordData, Tid, TxnStatus};
 
@@ -78,54 +78,26 @@ fn undo_object(
     Ok(Ok(HistoryRecord { oid, data, blob }))
 }
 
-/// As [`crate::storage::Storage::undo_info`]. Of a specification, plain values are understood.
+/// As [`crate::storage::Storage::undo_info`].
 pub(super) fn undo_info(
     data: &Data,
     first: i64,
     last: i64,
     specification: &Value,
 ) -> Vec<Undoable> {
-    let last = if last < 0 {
-        first.saturating_sub(last)
-    } else {
-        last
-    };
+    let mut search = UndoSearch::new(first, last, specification);
     let newest_first = data.history.iter().rev();
     let undoable = newest_first
         .take_while(|txn| txn.meta.status != TxnStatus::Packed)
-        .filter(|txn| txn.meta.status == TxnStatus::Normal && agrees(txn, specification));
-    let from = usize::try_from(first).unwrap_or_default();
-    let count = usize::try_from(last)
-        .unwrap_or_default()
-        .saturating_sub(from);
-    let found = undoable.skip(from).take(count).map(|txn| Undoable {
-        tid: txn.tid,
-        user: txn.meta.user.clone(),
-        description: txn.meta.description.clone(),
-        extension: txn.meta.extension.clone(),
-        size: Some(txn.size()),
-    });
-    found.collect()
-}
-
-fn agrees(txn: &HistoryTxn, specification: &Value) -> bool {
-    let Value::Dict(wanted) = specification else {
-        return true;
-    };
-    let extension = pickle::read(&txn.meta.extension, Limits::TRUSTED).unwrap_or(Value::None);
-    wanted.iter().all(|(key, wanted)| {
-        let key = key.as_text().unwrap_or_default();
-        let of_txn = |bytes: &bytes::Bytes| Some(Value::Bytes(bytes.clone()));
-        let said = match (extension.get(key), key) {
-            (Some(said), _) => Some(said.clone()),
-            (None, "user_name") => of_txn(&txn.meta.user),
-            (None, "description") => of_txn(&txn.meta.description),
-            _ => None,
-        };
-        // Texts are the same as their bytes.
-        said.is_some_and(|said| match (said.as_octets(), wanted.as_octets()) {
-            (Some(said), Some(wanted)) => said == wanted,
-            _ => said == *wanted,
-        })
-    })
+        .filter(|txn| txn.meta.status == TxnStatus::Normal);
+    for txn in undoable {
+        search.meet(Undoable {
+            tid: txn.tid,
+            user: txn.meta.user.clone(),
+            description: txn.meta.description.clone(),
+            extension: txn.meta.extension.clone(),
+            size: Some(txn.size()),
+        });
+    }
+    search.found()
 }

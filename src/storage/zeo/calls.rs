@@ -1,5 +1,6 @@
 //! The storage's calls, one by one, as calls of ZEO.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,6 +11,7 @@ use super::errors::unexpected;
 use super::link::{Link, closed};
 use super::{Inner, ZeoStorage, commit, describe, iterate, measure, restore};
 use crate::pickle::{Value, extension};
+use crate::storage::undo_search::UndoSearch;
 use crate::storage::{
     Answer, Capabilities, CurrentRecord, Description, Extent, Fault, History, Invalidations,
     Loaded, Result, Revision, SetAside, Size, Storage, StorageError, Transaction, Undoable,
@@ -27,6 +29,17 @@ const OIDS: usize = 100;
 /// How often a server is asked for more of them to get beyond what others have given.
 const OIDS_ROUNDS: usize = 20;
 
+/// How many lines of the undo log are asked for at first.
+const FIRST_LINES: usize = 128;
+
+/// About how many bytes of it are asked for at once, and what a line has beside its texts.
+const LINES_BYTES: usize = 4 << 20;
+const LINE_BYTES: usize = 128;
+
+/// How far back it is searched: each piece costs the server all that are newer. What lies further back is
+/// not found.
+const MOST_LINES: usize = 200_000;
+
 /// How long closing waits for a finish in hand, and for the tasks.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -43,11 +56,41 @@ impl Inner {
         self.main.call(call).await
     }
 
-    /// A connection for something that stays on it.
-    pub(super) fn reader(&self) -> Result<std::sync::Arc<Link>, Fault> {
+    /// A connection for something that stays on it, or that takes long: the main one only where there is
+    /// no other to be had. What goes wrong on that one costs the server's commit lock.
+    pub(super) async fn reader(&self) -> Result<Arc<Link>, Fault> {
         self.heard.alive()?;
-        let link = self.readers.pick();
-        Ok(link.unwrap_or_else(|| std::sync::Arc::clone(&self.main)))
+        let link = self.readers.get().await;
+        self.heard.alive()?;
+        Ok(link.unwrap_or_else(|| Arc::clone(&self.main)))
+    }
+
+    /// A piece of the undo log, of everything; and about how much it is in bytes. The server is never told
+    /// what is looked for: see [`UndoSearch`].
+    async fn undo_log(&self, first: usize, lines: usize) -> Result<(Vec<Undoable>, usize)> {
+        let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        let call = Call::UndoInfo {
+            first: number(first),
+            last: number(first + lines),
+            specification: Value::None,
+        };
+        // As long as it takes, because the server goes through all that come before: the connection's pulse
+        // tells whether it is there.
+        let link = self.reader().await?;
+        let answer = link.ask(call, Expected::Value).await?;
+        let page = match answer.await {
+            Ok(Ok(Reply::Value(Value::List(page) | Value::Tuple(page)))) => page,
+            Ok(Ok(Reply::Value(Value::None))) => Vec::new(),
+            Ok(Ok(other)) => return Err(unexpected(other, "`undoInfo`")),
+            Ok(Err(fault)) => return Err(fault.into()),
+            Err(_) => return Err(closed("it has ended").into()),
+        };
+        let page: Vec<Undoable> = page.iter().map(undoable).collect::<Result<_>>()?;
+        let bytes = page
+            .iter()
+            .map(|txn| LINE_BYTES + txn.user.len() + txn.description.len() + txn.extension.len());
+        let bytes = bytes.sum();
+        Ok((page, bytes))
     }
 
     /// Nobody reads a transaction before he may have been told of it.
@@ -279,23 +322,46 @@ impl Storage for ZeoStorage {
         if !self.0.capabilities.undo {
             return Err(Answer::Unsupported("undo").into());
         }
-        let call = Call::UndoInfo {
-            first,
-            last,
-            specification: specification.clone(),
-        };
-        let link = self.0.reader()?;
-        match link.call_expecting(call, Expected::Value).await? {
-            Reply::Value(Value::List(lines) | Value::Tuple(lines)) => {
-                lines.iter().map(undoable).collect()
+        let mut search = UndoSearch::new(first, last, specification);
+        // Numbers count from the newest on: what is committed meanwhile moves the rest, and is met twice.
+        let (mut next, mut before) = (0, Tid::MAX);
+        let (mut lines, mut most) = (FIRST_LINES, MOST_LINES);
+        while search.missing() > 0 && next < MOST_LINES {
+            if search.takes_all() {
+                lines = lines.min(search.missing());
             }
-            Reply::Value(Value::None) => Ok(Vec::new()),
-            other => Err(unexpected(other, "`undoInfo`")),
+            lines = lines.min(MOST_LINES - next);
+            let (page, bytes) = match self.0.undo_log(next, lines).await {
+                // Older lines may be longer: too many for one message end their connection, which is not
+                // the main one.
+                Err(StorageError::Fault(Fault::Damaged(_)))
+                    if lines > FIRST_LINES && self.0.heard.alive().is_ok() =>
+                {
+                    most = (lines / 4).max(FIRST_LINES);
+                    lines = most;
+                    continue;
+                }
+                page => page?,
+            };
+            let got = page.len();
+            for txn in page {
+                if txn.tid < before {
+                    before = txn.tid;
+                    search.meet(txn);
+                }
+            }
+            if got < lines {
+                break;
+            }
+            next += got;
+            let fit = LINES_BYTES * got / bytes.max(1);
+            lines = (lines * 2).min(fit).clamp(FIRST_LINES, most);
         }
+        Ok(search.found())
     }
 
     async fn pack(&self, time: f64) -> Result<()> {
-        let link = self.0.reader()?;
+        let link = self.0.reader().await?;
         let call = Call::Pack { time, wait: true };
         // As long as it takes: the connection's pulse tells whether the server is there.
         let answer = link.ask(call, Expected::None).await?;

@@ -51,6 +51,10 @@ pub(super) fn meant(error: WireError, what: &str) -> StorageError {
     match error {
         WireError::Answer(Answer::Other { class, text }) => other(class, text, what),
         WireError::Answer(answer) => answer.into(),
+        WireError::Value(text) if is_closed(&text) => Fault::Poisoned(format!(
+            "the server's storage is closed ({text}, at {what}); restart that server"
+        ))
+        .into(),
         WireError::Value(text) => Answer::Invalid(text).into(),
         WireError::Key(_) => Fault::Damaged(format!("the server lost its place in {what}")).into(),
         WireError::NotImplemented(text) => named("builtins.NotImplementedError", text),
@@ -72,6 +76,13 @@ pub(super) fn unexpected(reply: Reply, what: &str) -> StorageError {
         Reply::Error(error) => meant(error, what),
         _ => Fault::Damaged(format!("the server answered {what} with something else")).into(),
     }
+}
+
+/// What Python says of a file that is not open any more, in the words of `io` and of `FileStorage`'s pool
+/// of files. A `FileStorage` closes itself after a finish that failed, and its server goes on answering.
+fn is_closed(text: &str) -> bool {
+    let text = text.trim_end_matches('.');
+    text == "closed" || text.ends_with(" closed file")
 }
 
 fn named(class: &str, text: String) -> StorageError {
@@ -155,6 +166,16 @@ mod tests {
             (
                 other("ZODB.FileStorage.format.CorruptedDataError", "at 5"),
                 "damaged: the server's file, at a test: ZODB.FileStorage.format.CorruptedDataError: at 5",
+            ),
+            (
+                WireError::Value("I/O operation on closed file.".to_owned()),
+                "refuses everything since a failed write: the server's storage is closed (I/O operation \
+                 on closed file., at a test); restart that server",
+            ),
+            (
+                WireError::Value("closed".to_owned()),
+                "refuses everything since a failed write: the server's storage is closed (closed, at a \
+                 test); restart that server",
             ),
             (
                 WireError::Key(Value::Int(3)),

@@ -161,7 +161,7 @@ impl Iteration {
         let run = if range.first > range.last || range.last.is_zero() {
             None
         } else {
-            Some(Run::begin(inner.reader()?, range).await?)
+            Some(Run::begin(inner.reader().await?, range).await?)
         };
         Ok(Iteration {
             inner: Arc::clone(inner),
@@ -197,7 +197,7 @@ impl History for Iteration {
                     }
                     self.tries -= 1;
                     self.inner.heard.alive()?;
-                    let link = self.inner.reader()?;
+                    let link = self.inner.reader().await?;
                     self.run = Some(Run::begin(link, self.rest).await?);
                 }
             }

@@ -54,7 +54,7 @@ async fn tids_through(inner: &Arc<Inner>, mut end: Tid, count: usize) -> Result<
             first: Tid(end.0.saturating_sub(span)),
             last: end,
         };
-        let link = inner.reader()?;
+        let link = inner.reader().await?;
         let mut headers = Headers::begin(&link, range).await?;
         let mut window = VecDeque::new();
         while let Some((tid, _)) = headers.next(AHEAD).await? {
@@ -103,7 +103,7 @@ pub(super) async fn measure_after(inner: &Arc<Inner>, after: Tid) -> Result<Exte
         last,
     };
     let mut transactions = weighed.transactions;
-    let link = inner.reader()?;
+    let link = inner.reader().await?;
     let mut headers = Headers::begin(&link, rest).await?;
     while let Some((tid, _)) = headers.next(AHEAD).await? {
         at = tid;

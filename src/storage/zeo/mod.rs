@@ -12,9 +12,10 @@
 //! ZEO 6.2 keeps its commit lock for ever when *it* closes a connection inside of a transaction. It
 //! does so at an unknown method and at any exception in a one-way call: at a store without a
 //! transaction, at a second `tpc_begin`, at the upload of a blob that begins before the last has
-//! ended. So a transaction is sent as a whole at its vote, by one guard that knows what must follow
-//! what ([`sending`]), also when it is dropped in the middle. A connection that *we* close is
-//! harmless.
+//! ended; and at a message that it cannot decode. So no value that a client made up is passed on as it
+//! came: see `pickle::extension::portable` and `undo_search`. And a transaction is sent as a whole at
+//! its vote, by one guard that knows what must follow what ([`sending`]), also when it is dropped in
+//! the middle. A connection that *we* close is harmless.
 //!
 //! # What the server says of the others
 //!

@@ -1,12 +1,14 @@
 //! The connections for reading: opened when they are first wanted, replaced when they end.
 //!
-//! Opening one never keeps a read waiting: until it is there the read goes over the main connection.
+//! Opening one never keeps a load waiting: until it is there the load goes over the main connection. What
+//! takes long, or stays on its connection, waits for it: see [`Readers::get`].
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
 
 use super::link::Link;
 use super::{OnOther, Way};
@@ -17,6 +19,8 @@ const PAUSE: Duration = Duration::from_secs(2);
 pub(super) struct Readers {
     way: Way,
     places: Mutex<Vec<Place>>,
+    /// One was opened, or could not be.
+    settled: Notify,
 }
 
 enum Place {
@@ -31,7 +35,28 @@ impl Readers {
         Arc::new(Readers {
             way,
             places: Mutex::new(places.collect()),
+            settled: Notify::new(),
         })
+    }
+
+    /// As [`Self::pick`], and waits for one that is being opened, as long as a call may take; none where
+    /// none can be opened.
+    pub(super) async fn get(self: &Arc<Self>) -> Option<Arc<Link>> {
+        let opened = async {
+            loop {
+                let mut settled = std::pin::pin!(self.settled.notified());
+                settled.as_mut().enable();
+                if let Some(link) = self.pick() {
+                    return Some(link);
+                }
+                let is_opening = |place: &Place| matches!(place, Place::Opening);
+                if !self.places.lock().iter().any(is_opening) {
+                    return None;
+                }
+                settled.await;
+            }
+        };
+        timeout(self.way.options.call_timeout, opened).await.ok()?
     }
 
     /// The connection that is the least busy; none while none is open.
@@ -80,5 +105,6 @@ impl Readers {
             }
         };
         self.places.lock()[at] = place;
+        self.settled.notify_waiters();
     }
 }

@@ -37,7 +37,7 @@ use super::errors::{failed, unexpected};
 use super::ledger::Ledger;
 use super::link::{Handler, closed};
 use super::sending::{Granted, Sending, VoteAsked, must_be_later, not_empty};
-use crate::storage::{Answer, Fault, Result};
+use crate::storage::{Answer, Fault, Result, StorageError};
 use crate::wire::{Call, Reply, WireError};
 use crate::zodb::{Blob, HistoryRecord, HistoryTxn, Oid, Op, RecordData, Tid};
 
@@ -149,7 +149,8 @@ impl Run<'_> {
     /// Queues a transaction, up to its vote.
     async fn send(&mut self, txn: HistoryTxn) -> Result<(Sending, VoteAsked)> {
         let HistoryTxn { tid, meta, records } = txn;
-        let mut sending = Sending::begin(&self.inner.main, self.id, meta, Some(tid))?;
+        let sending = Sending::begin(&self.inner.main, self.id, meta, Some(tid));
+        let mut sending = sending.map_err(|error| not_sayable(tid, error))?;
         let mut ops = Vec::with_capacity(records.len());
         for (at, record) in records.iter().enumerate() {
             let again = || {
@@ -268,6 +269,18 @@ fn settle(ledger: &Ledger, tid: Tid, reply: Result<Reply, Fault>) -> Result<(), 
         _ => Err(Fault::Damaged(
             "the server has lost a transaction between its vote and its finish".to_owned(),
         )),
+    }
+}
+
+/// Nobody was faster: it cannot be said to a server, today or tomorrow.
+fn not_sayable(tid: Tid, error: StorageError) -> StorageError {
+    match error {
+        StorageError::Answer(Answer::Invalid(why)) => Answer::Other {
+            class: "builtins.ValueError".to_owned(),
+            text: format!("transaction {tid}: {why}"),
+        }
+        .into(),
+        error => error,
     }
 }
 

@@ -96,6 +96,90 @@ mod resolved_by_the_server {
     }
 }
 
+/// What stands in the extensions of transactions.
+mod extensions {
+    use super::*;
+    use crate::pickle::{extension, write};
+
+    fn meta(extension: Bytes) -> TxnMeta {
+        TxnMeta {
+            extension,
+            ..TxnMeta::default()
+        }
+    }
+
+    fn text(text: &str) -> Value {
+        Value::Text(text.to_owned())
+    }
+
+    #[tokio::test]
+    async fn what_is_taken_from_clients_is_read_by_python_in_either_encoding() {
+        let dict = |key: Value, value: Value| Value::Dict(vec![(key, value)]);
+        let frozen = Value::Object {
+            module: "builtins".to_owned(),
+            name: "frozenset".to_owned(),
+            arguments: vec![Value::List(vec![text("x")])],
+            state: None,
+        };
+        let tuple = Value::Tuple(vec![Value::Int(1), Value::None]);
+        let values = [
+            dict(
+                text("a"),
+                dict(text("b"), Value::List(vec![Value::Float(0.5)])),
+            ),
+            dict(text("a"), dict(tuple, Value::Bool(true))),
+            dict(Value::Int(7), Value::BigInt(Bytes::from_static(&[1; 20]))),
+            dict(text("a"), Value::Set(vec![text("x"), frozen])),
+        ];
+        for msgpack in [false, true] {
+            let server = Server::start(json!({ "msgpack": msgpack }));
+            let storage = open(&server).await;
+            for value in &values {
+                let extension = extension::of_stranger(value).unwrap();
+                let mut txn = storage.begin(meta(extension), None).await.unwrap();
+                let serial = storage.current_tid(Oid(1)).await.unwrap_or(Tid::ZERO);
+                txn.store(store(1, serial, b"a")).await.unwrap();
+                let voted = ready(soon(txn.vote()).await.unwrap());
+                voted.finish().await.unwrap();
+            }
+            let history = transactions(&storage, TidRange::ALL).await;
+            assert_eq!(history.len(), values.len());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_no_server_reads_is_refused_before_it_is_sent() {
+        let server = Server::start(json!({}));
+        let storage = open(&server).await;
+        let unhashable = Value::Dict(vec![(Value::List(Vec::new()), Value::None)]);
+        let date = Value::Global {
+            module: "datetime".to_owned(),
+            name: "date".to_owned(),
+        };
+        for extension in [unhashable, Value::Dict(vec![(text("a"), date)])] {
+            let meta = meta(write::dumps(&extension));
+            let mut txn = storage.begin(meta.clone(), None).await.unwrap();
+            txn.store(store(1, Tid::ZERO, b"a")).await.unwrap();
+            let refused = soon(txn.vote()).await.err().unwrap();
+            assert!(
+                matches!(refused, StorageError::Answer(Answer::Invalid(_))),
+                "{refused}"
+            );
+            // Nobody else was faster: that is another answer.
+            let copied = HistoryTxn {
+                meta,
+                ..super::txn(10, 1)
+            };
+            let refused = soon(storage.restore(vec![copied])).await.unwrap_err();
+            assert!(
+                matches!(&refused, StorageError::Answer(Answer::Other { text, .. }) if text.contains("transaction")),
+                "{refused}"
+            );
+        }
+        soon(commit(&storage, &[(1, Tid::ZERO, b"a")])).await;
+    }
+}
+
 /// Others write to the same server.
 mod shared {
     use super::*;
@@ -446,6 +530,35 @@ mod undo {
         copy.restore(history.clone()).await.unwrap();
         let copied = transactions(&copy, TidRange::ALL).await;
         assert_eq!(texts(&copied), texts(&history));
+    }
+
+    #[tokio::test]
+    async fn what_python_could_not_read_is_looked_for_all_the_same() {
+        let server = Server::start(json!({}));
+        let storage = open(&server).await;
+        let meta = TxnMeta {
+            description: Bytes::from_static(b"/a/b/c somebody"),
+            ..TxnMeta::default()
+        };
+        let mut txn = storage.begin(meta, None).await.unwrap();
+        txn.store(store(1, Tid::ZERO, b"a")).await.unwrap();
+        let first = ready(txn.vote().await.unwrap()).finish().await.unwrap();
+        commit(&storage, &[(1, first, b"b")]).await;
+        let text = |text: &str| Value::Text(text.to_owned());
+        // What Zope's undo form asks for: this server has no `ZopeUndo`.
+        let elements = Value::List(vec![text(""), text("a"), text("b")]);
+        let prefix = Value::Object {
+            module: "ZopeUndo.Prefix".to_owned(),
+            name: "Prefix".to_owned(),
+            arguments: Vec::new(),
+            state: Some(Box::new(Value::Dict(vec![(text("path"), elements)]))),
+        };
+        let below = Value::Dict(vec![(text("description"), prefix)]);
+        let found = storage.undo_info(0, -20, &below).await.unwrap();
+        assert_eq!(found.iter().map(|one| one.tid).collect::<Vec<_>>(), [first]);
+        let unhashable = Value::Dict(vec![(Value::List(Vec::new()), text("x"))]);
+        assert_eq!(storage.undo_info(0, -20, &unhashable).await.unwrap(), []);
+        assert!(storage.last_tid().await.is_ok());
     }
 
     #[tokio::test]

@@ -17,7 +17,8 @@ use crate::storage::{Answer, Committed, Fault, Opener, Storage, StorageError};
 use crate::task::Tasks;
 use crate::wire::connection::{Reader, Writer};
 use crate::wire::{
-    Call, Dialect, FromClient, Info, LoadedRecord, Push, Reply, Request, WireError, handshake,
+    Call, Dialect, FromClient, Info, LoadedRecord, Push, Reply, Request, UndoLine, WireError,
+    handshake,
 };
 use crate::zodb::{Blob, HistoryRecord, HistoryTxn, Oid, Op, Payload, RecordData, Tid, TxnMeta};
 
@@ -929,4 +930,122 @@ async fn a_restore_that_has_to_wait_for_the_lock_says_nothing_and_gives_up() {
     );
     soon(storage.restore(copied(3).split_off(2))).await.unwrap();
     assert_eq!(storage.last_tid().await.unwrap(), Tid(30));
+}
+
+/// The undo log of a peer with so many transactions, `user_name` of every hundredth being `wanted`; and
+/// what of it was asked on which connection.
+struct UndoPeer {
+    peer: Peer,
+    asked: Arc<Mutex<Vec<(usize, i64, i64)>>>,
+}
+
+impl UndoPeer {
+    /// `at` may do something else at the number of a question.
+    async fn start(count: i64, mut at: impl FnMut(usize) -> Option<Does> + Send + 'static) -> Self {
+        let asked: Arc<Mutex<Vec<(usize, i64, i64)>>> = Arc::default();
+        let noted = Arc::clone(&asked);
+        let peer = Peer::start(move |number, call| {
+            let Call::UndoInfo {
+                first,
+                last,
+                specification,
+            } = call
+            else {
+                return Does::Usual;
+            };
+            assert_eq!(*specification, Value::None, "a stranger's value");
+            noted.lock().push((number, *first, *last));
+            if let Some(does) = at(noted.lock().len()) {
+                return does;
+            }
+            let lines = (*first..(*last).min(count)).map(|number| UndoLine {
+                tid: Tid((count - number).unsigned_abs() << 32),
+                time: 0.0,
+                user: Bytes::from_static(if number % 100 == 99 {
+                    b"wanted"
+                } else {
+                    b"another"
+                }),
+                description: Bytes::from_static(b"/a/b somebody"),
+                extension: Bytes::new(),
+                size: Some(100),
+            });
+            Does::Answers(Reply::UndoLog(lines.collect()))
+        })
+        .await;
+        UndoPeer { peer, asked }
+    }
+
+    async fn open(&self) -> ZeoStorage {
+        let options = ZeoOptions {
+            read_connections: 1,
+            ..self.peer.options.clone()
+        };
+        ZeoStorage::open(options).await.unwrap()
+    }
+}
+
+fn named(user: &str) -> Value {
+    let text = |text: &str| Value::Text(text.to_owned());
+    Value::Dict(vec![(text("user_name"), text(user))])
+}
+
+#[tokio::test]
+async fn what_is_looked_for_in_the_undo_log_is_told_to_no_server() {
+    let undo = UndoPeer::start(1000, |_| None).await;
+    let storage = undo.open().await;
+    let found = storage.undo_info(1, -3, &named("wanted")).await.unwrap();
+    let tids: Vec<_> = found.iter().map(|txn| txn.tid.0 >> 32).collect();
+    assert_eq!(tids, [801, 701, 601]);
+    let asked = std::mem::take(&mut *undo.asked.lock());
+    assert_eq!(asked, [(1, 0, 128), (1, 128, 384), (1, 384, 896)]);
+    // Where everything counts no more is asked for than is wanted.
+    let found = storage.undo_info(2, 5, &Value::None).await.unwrap();
+    let tids: Vec<_> = found.iter().map(|txn| txn.tid.0 >> 32).collect();
+    assert_eq!(tids, [998, 997, 996]);
+    assert_eq!(*undo.asked.lock(), [(1, 0, 5)]);
+    // All of it, and no further.
+    let unhashable = Value::Dict(vec![(Value::List(Vec::new()), Value::Bool(true))]);
+    assert_eq!(storage.undo_info(0, -1, &unhashable).await.unwrap(), []);
+    assert_eq!(undo.asked.lock().last(), Some(&(1, 896, 1920)));
+    assert!(storage.last_tid().await.is_ok());
+}
+
+#[tokio::test]
+async fn too_much_of_the_undo_log_for_one_message_is_asked_for_in_smaller_pieces() {
+    let undo = UndoPeer::start(1000, |question| {
+        (question == 3).then_some(Does::Raw(&[0xff; 4], false))
+    })
+    .await;
+    let storage = undo.open().await;
+    let found = storage.undo_info(0, -10, &named("wanted")).await.unwrap();
+    assert_eq!(found.len(), 10);
+    let asked = undo.asked.lock();
+    assert_eq!(asked[2], (1, 384, 896));
+    assert_eq!(asked[3], (2, 384, 512));
+}
+
+#[tokio::test]
+async fn what_is_committed_while_the_undo_log_is_read_hides_nothing_and_shows_nothing_twice() {
+    let peer = Peer::start(|_, call| match call {
+        Call::UndoInfo { first, last, .. } => {
+            // One more has come before every later piece.
+            let end = if *first == 0 { 300 } else { 301 };
+            let lines = (*first..(*last).min(end)).map(|number| UndoLine {
+                tid: Tid((end - number).unsigned_abs()),
+                time: 0.0,
+                user: Bytes::from_static(b"wanted"),
+                description: Bytes::new(),
+                extension: Bytes::new(),
+                size: Some(100),
+            });
+            Does::Answers(Reply::UndoLog(lines.collect()))
+        }
+        _ => Does::Usual,
+    })
+    .await;
+    let storage = peer.open().await;
+    let found = storage.undo_info(0, 1000, &named("wanted")).await.unwrap();
+    let tids: Vec<_> = found.iter().map(|txn| txn.tid.0).collect();
+    assert_eq!(tids, (1..=300).rev().collect::<Vec<_>>());
 }
