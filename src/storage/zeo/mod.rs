@@ -35,6 +35,7 @@ use crate::task::{Stop, Tasks};
 use crate::wire::{Call, Info, Push, Reply, WireError};
 use crate::zodb::{Answer, Oid, Tid};
 
+mod back_pointers;
 mod blobs;
 mod calls;
 mod commit;
