@@ -20,3 +20,4 @@ mod main_job;
 mod screens;
 mod takeover;
 mod zeo;
+mod zeo_members;
