@@ -151,14 +151,14 @@ fn a_recovery_whose_source_is_killed_stopped_or_talks_nonsense_goes_on_with_anot
 /// The only source, and the only target: one recovery after the other between two servers of ZEO 5.
 #[test]
 fn a_recovery_between_servers_of_zeo_5_is_continued() {
-    let setup = LabSetup {
-        python: Python::Zeo5,
-        ..LabSetup::TWO
-    };
     const STAGES: &[Stage] = &[
         (Fault::Killed, "in a finish", Passed("tpc_finish")),
         (Fault::Link(Deed::Cut), "in a record", Asked("restorea")),
     ];
+    let setup = LabSetup {
+        python: Python::Zeo5,
+        ..LabSetup::TWO
+    };
     strike(setup, &[0], STAGES);
 }
 
