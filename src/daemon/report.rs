@@ -14,7 +14,7 @@ use crate::raid::{
     self, AnalysisReport, ArrayReport, MemberReport, PackOutcome, PackReport, PackedMember,
     RecoveryOutcome, RecoveryReport, Refused, Serving, TxnSummary,
 };
-use crate::storage::Extent;
+use crate::storage::{Extent, RESTART_SERVER};
 use crate::zodb::Tid;
 
 /// What the array does not know of itself.
@@ -139,10 +139,12 @@ fn outlook(report: &MemberReport, array: &ArrayReport, auto_recover: bool) -> Op
     if queued {
         return Some("waits for its recovery".to_owned());
     }
-    let by_whom = if report.needs_operator || !auto_recover {
-        format!("waits for `zeoraidctl recover {}`", report.name)
-    } else {
-        "recovers by itself".to_owned()
+    let restart = report.reason.as_ref();
+    let restart = restart.is_some_and(|reason| reason.ends_with(RESTART_SERVER));
+    let by_whom = match (report.needs_operator || !auto_recover, restart) {
+        (true, _) => format!("waits for `zeoraidctl recover {}`", report.name),
+        (false, true) => "recovers by itself after that".to_owned(),
+        (false, false) => "recovers by itself".to_owned(),
     };
     Some(match report.next_try {
         Some(wait) => format!("next try in {} s; {by_whom}", wait.as_secs().max(1)),

@@ -17,6 +17,9 @@ pub enum StorageError {
     Fault(#[from] Fault),
 }
 
+/// How a reason ends that only the operator of a ZEO server can take away, by starting it anew.
+pub const RESTART_SERVER: &str = "restart that server";
+
 /// Why a storage could not say. The text is the reason that `details` shows.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -28,7 +31,7 @@ pub enum Fault {
     #[error(
         "its commit lock was not granted within {}: another client of that server holds it, or the \
          server has lost track of it, as ZEO does when it closes a connection in the middle of a \
-         transaction; restart that server",
+         transaction; {RESTART_SERVER}",
         seconds(*.after)
     )]
     LockHeld { after: Duration },

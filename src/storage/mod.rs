@@ -44,7 +44,7 @@ pub mod zeo;
 
 pub use blobs::{BlobDirectory, is_blob_record};
 pub use extension::same_extension;
-pub use fault::{Fault, StorageError};
+pub use fault::{Fault, RESTART_SERVER, StorageError};
 pub use publish::{Committed, CutOff, Invalidations, Publisher, TxnToken};
 
 /// The result of most calls.

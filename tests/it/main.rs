@@ -17,6 +17,8 @@ mod harness;
 mod house;
 mod listeners;
 mod main_job;
+mod reached;
 mod screens;
 mod takeover;
 mod zeo;
+mod zeo_members;

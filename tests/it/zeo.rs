@@ -122,7 +122,7 @@ fn the_extension_methods_change_what_they_may() {
         "raid_methods",
         &["yes"],
         "main:",
-        "    zeo_admin: true",
+        "    zeo_admin: true\n    recovery_rate: {transactions: 20}",
     );
 }
 

@@ -48,25 +48,34 @@ def digest(data):
     return None if data is None else hashlib.sha256(data).hexdigest()[:20]
 
 
-def transactions(storage, start=None, stop=None):
-    """Every transaction as plain values: what two copies of a database must have in common."""
+def transactions(storage, start=None, stop=None, extension_bytes=False, pointers=True):
+    """Every transaction as plain values: what two copies of a database must have in common. The same extension
+    can be pickled in several ways, and a record that points back can be a copy of what it points to."""
     for txn in storage.iterator(start, stop):
         yield {
             "tid": tid_repr(txn.tid),
             "status": txn.status if isinstance(txn.status, str) else txn.status.decode(),
             "user": text(txn.user),
             "description": text(txn.description),
-            "extension": repr(sorted(txn.extension.items())),
+            "extension": repr(sorted(tuples(txn.extension).items())),
+            "extension_bytes": txn.extension_bytes.hex() if extension_bytes else None,
             "records": [
                 (
                     record.oid.hex(),
                     record.tid.hex(),
                     digest(record.data),
-                    record.data_txn.hex() if record.data_txn else None,
+                    record.data_txn.hex() if record.data_txn and pointers else None,
                 )
                 for record in once(txn)
             ],
         }
+
+
+def tuples(value):
+    """A list is a tuple after it has been through msgpack, with Python's server as well."""
+    if isinstance(value, dict):
+        return {key: tuples(item) for key, item in value.items()}
+    return tuple(map(tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
 def once(txn):

@@ -22,7 +22,7 @@ from ZODB.POSException import (
 from ZODB.utils import load_current, maxtid, p64, u64, z64
 
 import common
-from common import client, connection, database
+from common import client, connection, database, tuples
 
 FEATURES = {}
 
@@ -335,13 +335,6 @@ def large(address):
             assert all(len(other.root()[str(number)]["data"]) == 9000 for number in range(3000))
 
 
-def tuples(value):
-    """A list is a tuple after it has been through msgpack, with Python's server as well."""
-    if isinstance(value, dict):
-        return {key: tuples(item) for key, item in value.items()}
-    return tuple(map(tuples, value)) if isinstance(value, (list, tuple)) else value
-
-
 @feature
 def metadata(address):
     """User, description and extension come back as they were given, up to the largest."""
@@ -529,15 +522,18 @@ def cache_fill(address, cache):
 
 
 @feature
-def cache_change(address):
+def cache_change(address, changes="1"):
     with database(address) as db, connection(db) as conn:
-        conn.root()["goes"]["value"] = "new"
-        conn.transaction_manager.commit()
+        for change in range(int(changes)):
+            conn.root()["goes"]["value"] = "new"
+            conn.root()["goes"]["change"] = change
+            conn.transaction_manager.commit()
 
 
 @feature
-def cache_check(address, cache):
-    """Last of three: what was changed meanwhile is new, what was not comes from the cache."""
+def cache_check(address, cache, dropped="no"):
+    """Last of three: what was changed meanwhile is new, what was not comes from the cache, unless that had
+    to be dropped."""
     storage = client(address, cache=cache)
     loaded = []
     ask = storage._server.load_before
@@ -547,7 +543,10 @@ def cache_check(address, cache):
         assert conn.root()["goes"]["value"] == "new"
         assert conn.root()["stays"]["value"] == "old"
         assert conn.root()["goes"]._p_oid in loaded
-        assert conn.root()["stays"]._p_oid not in loaded, "the cache was dropped without need"
+        if dropped == "yes":
+            assert conn.root()["stays"]._p_oid in loaded, "nobody could know that this is still true"
+        else:
+            assert conn.root()["stays"]._p_oid not in loaded, "the cache was dropped without need"
     db.close()
 
 

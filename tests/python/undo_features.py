@@ -4,6 +4,7 @@ import re
 import sys
 import time
 
+import transaction
 from persistent.mapping import PersistentMapping
 from ZEO.Exceptions import ServerException
 from ZODB.blob import Blob
@@ -73,6 +74,65 @@ def undo(address):
         for wrong in (b"AAAAAAAAAAE=", b"nonsense"):
             raises((UndoError, ServerException), undo_raw, db.storage, wrong)
         assert db.storage._connection_generation == 1
+
+
+def undone_together(db, manager, *descriptions):
+    """Undoes the newest transactions of these descriptions, in one."""
+    ids = {}
+    for line in db.undoInfo(0, 100):
+        ids.setdefault(text(line["description"]), line["id"])
+    db.undoMultiple([ids[description] for description in descriptions], manager.get())
+    note(manager, "undo " + ", ".join(descriptions))
+
+
+@feature
+def undo_chains(address):
+    """Undos of undos, and several of one object in one transaction: its record is there twice then, and
+    what points back to it means the last."""
+    with database(address) as db, connection(db) as conn:
+        manager, root = conn.transaction_manager, conn.root()
+        thing = root["chained"] = PersistentMapping(value=0)
+        note(manager, "start")
+        for value in (1, 2, 3):
+            thing["value"] = value
+            note(manager, f"{value}")
+        for descriptions, expected in (
+            (("3", "2"), 1),
+            (("undo 3, 2",), 3),
+            (("undo undo 3, 2",), 1),
+            (("undo undo undo 3, 2",), 3),
+            (("undo undo undo undo 3, 2", "undo undo undo 3, 2"), 3),
+            (("undo undo undo undo undo 3, 2, undo undo undo 3, 2",), 3),
+            (("undo undo 3, 2",), 1),
+        ):
+            undone_together(db, manager, *descriptions)
+            conn.sync()
+            assert thing["value"] == expected, (descriptions, thing["value"])
+        thing["value"] = 4
+        note(manager, "4")
+        undone_together(db, manager, "4")
+        undo_chains_check(address)
+
+
+@feature
+def undo_chains_check(address):
+    """What the other has left, and that undoing goes on from there."""
+    with database(address) as db, connection(db) as conn:
+        thing = conn.root()["chained"]
+        for expected in (1, 4, 1):
+            assert thing["value"] == expected, thing["value"]
+            newest = text(db.undoInfo(0, 1)[0]["description"])
+            undone_together(db, conn.transaction_manager, newest)
+            conn.sync()
+        assert thing["value"] == 4
+        undone_together(db, conn.transaction_manager, text(db.undoInfo(0, 1)[0]["description"]))
+        # Every revision, from wherever it is read.
+        values = []
+        for tid in sorted({entry["tid"] for entry in db.storage.history(thing._p_oid, 100)}):
+            past = db.open(transaction.TransactionManager(), at=tid)
+            values.append(past.root()["chained"]["value"])
+            past.close()
+        assert values[:13] == [0, 1, 2, 3, 1, 3, 1, 3, 3, 3, 1, 4, 1], values
 
 
 def undo_raw(storage, trans_id):
@@ -221,31 +281,37 @@ def given_tids(address):
 
 
 @feature
-def raid_methods(address, allowed="no"):
+def raid_methods(address, allowed="no", first="copy1", second="copy2"):
     """The original's extension methods, and who may use which."""
     with database(address) as db:
         fill(db, 3)
         call = db.storage._call
         assert call("raid_status") == "optimal"
         details = call("raid_details")
-        assert details == {"copy1": "optimal", "copy2": "optimal"}, details
+        assert details == {first: "optimal", second: "optimal"}, details
         if allowed == "no":
-            for method, args in (("raid_recover", ("copy2",)), ("raid_disable", ("copy2",)), ("raid_reload", ())):
+            for method, args in (("raid_recover", (second,)), ("raid_disable", (second,)), ("raid_reload", ())):
                 error = raises(ServerException, call, method, *args)
                 assert "zeo_admin" in str(error), error
             return
-        assert call("raid_disable", "copy2") == "disabled 'copy2'"
+        assert call("raid_disable", second) == f"disabled '{second}'"
         assert call("raid_status") == "degraded"
         details = call("raid_details")
-        assert details["copy1"] == "optimal" and details["copy2"].startswith("failed: disabled"), details
-        raises(ServerException, call, "raid_disable", "copy1")
+        assert details[first] == "optimal" and details[second].startswith("failed: disabled"), details
+        raises(ServerException, call, "raid_disable", first)
         raises(ServerException, call, "raid_recover", "nobody")
-        fill(db, 3)
-        assert call("raid_recover", "copy2") == "recovering 'copy2'"
+        # More than is copied at once with the `recovery_rate` of this test.
+        oid, tids = fill(db, 40)
+        assert call("raid_recover", second) == f"recovering '{second}'"
         seen = set()
-        until(lambda: (seen.add(call("raid_details")["copy2"]), call("raid_status") == "optimal")[1], 60)
+        until(lambda: (seen.add(call("raid_details")[second]), call("raid_status") == "optimal")[1], 60)
+        reached = set()
         for line in seen - {"optimal"}:
-            assert line.startswith("failed: ") or re.fullmatch(r"recovering: [a-z-]+ transaction 0x[0-9a-f]{16}", line), line
+            recovering = re.fullmatch(r"recovering: ([a-z-]+) transaction 0x([0-9a-f]{16})", line)
+            assert line.startswith("failed: ") or recovering, line
+            if recovering and recovering[1] == "copy":
+                reached.add(bytes.fromhex(recovering[2]))
+        assert reached & set(tids), f"it was never seen how far the copy has come: {seen}"
         assert call("raid_reload") is None
         assert call("raid_status") == "optimal"
         assert db.storage._connection_generation == 1

@@ -1,10 +1,11 @@
 """Reads the members of a stopped array with Python's own FileStorage, and compares.
 
-    verify.py MEMBER... [--log FILE...] [--blobs]
+    verify.py MEMBER... [--log FILE...] [--blobs] [--extension-bytes] [--no-pointers]
 
 Every member must hold the same transactions, metadata and records. With the logs of `worker.py`, every
 acknowledged commit must be in there once, under the TID that the client was given, and the counters must
-be exact. With `--blobs`, the folder `blobs` beside every member must hold the same blobs. Prints what it found as JSON; anything wrong is an exit code of 1 and a sentence.
+be exact. With `--blobs`, the folder `blobs` beside every member must hold the same blobs. Prints what it
+found as JSON; anything wrong is an exit code of 1 and a sentence.
 """
 import argparse
 import collections
@@ -31,11 +32,14 @@ def main():
     parser.add_argument("--log", action="append", default=[])
     parser.add_argument("--current", action="store_true", help="compare objects as they are, not histories")
     parser.add_argument("--blobs", action="store_true")
+    parser.add_argument("--extension-bytes", action="store_true", help="extensions are pickled alike, too")
+    parser.add_argument("--no-pointers", action="store_true", help="a back-pointer is as good as its data")
     args = parser.parse_args()
+    same = {"extension_bytes": args.extension_bytes, "pointers": not args.no_pointers}
 
     copies = {}
     for path in args.members:
-        read = current if args.current else lambda storage: list(common.transactions(storage))
+        read = current if args.current else lambda storage: list(common.transactions(storage, **same))
         with_storage(path, lambda storage: copies.__setitem__(path, read(storage)))
     if args.blobs:
         blobs = {path: blobs_of(path) for path in args.members}

@@ -114,6 +114,8 @@ class Worker:
                 if not isinstance(error, ReadConflictError):
                     self.counts["conflicts"] += 1
                 self.manager.abort()
+                # Perhaps with this very commit, which was looked for before a lost daemon had ended it.
+                doubtful = self.tolerant and number is not None
             except Torn:
                 raise
             except Exception as error:  # whatever a lost daemon looks like from here

@@ -16,11 +16,11 @@ use async_trait::async_trait;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::timeout;
 
-use super::Inner;
 use super::errors::failed;
 use super::link::closed;
 use super::occupation::Occupied;
 use super::sending::{Granted, Sending, must_be_later, not_empty};
+use super::{Inner, back_pointers};
 use crate::storage::{
     Answer, Committed, Fault, Finishing, Result, Transaction, TxnToken, Vote, Voted,
 };
@@ -75,6 +75,7 @@ impl Transaction for ZeoTransaction {
         };
         self.check()?;
         let inner = Arc::clone(&self.inner);
+        back_pointers::keep_certain_of(&inner, &mut self.ops).await?;
         let id = inner.txn_ids.fetch_add(1, Ordering::Relaxed);
         let mut sending = Sending::begin(&inner.main, id, self.meta.clone(), self.tid)?;
         sending.send(&self.ops).await?;

@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use super::Inner;
 use super::errors::{meant, unexpected};
 use super::link::{Asked, Handler, Link, closed};
-use crate::storage::{Answer, Fault, History, Result, StorageError};
+use crate::storage::{Answer, Fault, History, RESTART_SERVER, Result, StorageError};
 use crate::wire::{Call, Expected, IteratedRecord, Reply, WireError};
 use crate::zodb::{HistoryRecord, HistoryTxn, RecordData, Tid, TidRange, TxnMeta};
 
@@ -116,6 +116,12 @@ async fn start(link: &Link, range: TidRange) -> Result<i64> {
     }
     match link.call(call()).await? {
         Reply::Iterator(iterator) => Ok(iterator),
+        // What nobody is writing is what somebody has left: the server cuts it off when it is started.
+        Reply::Error(error) if is_unlucky(&error) => Err(Fault::Unreachable(format!(
+            "the end of the server's file cannot be read, as where its disk was full in the middle of a \
+             transaction; {RESTART_SERVER}"
+        ))
+        .into()),
         other => Err(unexpected(other, "`iterator_start`")),
     }
 }
@@ -129,7 +135,9 @@ fn is_unlucky(error: &WireError) -> bool {
         WireError::Answer(Answer::Other { class, text }) => {
             class == "builtins.AttributeError" && text.contains("_scan_foreward")
         }
-        WireError::Value(text) => text.contains("find last transaction"),
+        WireError::Value(text) => {
+            text.contains("find last transaction") || text.contains("unpack requires a buffer")
+        }
         _ => false,
     }
 }

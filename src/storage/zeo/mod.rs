@@ -36,6 +36,7 @@ use crate::task::{Stop, Tasks};
 use crate::wire::{Call, Info, Push, Reply, WireError};
 use crate::zodb::{Answer, Oid, Tid};
 
+mod back_pointers;
 mod blobs;
 mod calls;
 mod commit;

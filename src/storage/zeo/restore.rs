@@ -24,7 +24,7 @@
 //! There is no restoring of blobs over ZEO: such a record is stored as a client does it, on top of the
 //! revision that is current then. It loses its back-pointer, where it has one, not its data.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -32,28 +32,29 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::timeout;
 
-use super::Inner;
 use super::errors::{failed, unexpected};
 use super::ledger::Ledger;
 use super::link::{Handler, closed};
 use super::sending::{Granted, Sending, VoteAsked, must_be_later, not_empty};
+use super::{Inner, back_pointers};
 use crate::storage::{Answer, Fault, Result, StorageError};
 use crate::wire::{Call, Reply, WireError};
 use crate::zodb::{Blob, HistoryRecord, HistoryTxn, Oid, Op, RecordData, Tid};
 
-pub(super) async fn restore(inner: &Arc<Inner>, batch: Vec<HistoryTxn>) -> Result<()> {
+pub(super) async fn restore(inner: &Arc<Inner>, mut batch: Vec<HistoryTxn>) -> Result<()> {
     inner.heard.alive()?;
     if inner.capabilities.read_only {
         return Err(Answer::ReadOnly.into());
     }
     let last = inner.heard.ledger.last();
     check(&batch, last)?;
+    let place = inner.place().await?;
+    back_pointers::keep_certain(inner, &mut batch).await?;
     let mut run = Run {
         inner,
-        place: Arc::new(inner.place().await?),
+        place: Arc::new(place),
         id: inner.txn_ids.fetch_add(1, Ordering::Relaxed),
         written: BTreeMap::new(),
-        sent: BTreeSet::new(),
     };
     let (mut voted, mut last) = (None, last);
     for txn in batch {
@@ -90,8 +91,6 @@ struct Run<'a> {
     id: i64,
     /// Which transaction of the batch wrote an object last; for blobs.
     written: BTreeMap<Oid, Tid>,
-    /// The transactions of the batch that were sent.
-    sent: BTreeSet<Tid>,
 }
 
 /// The server holds its lock for it, and can finish it.
@@ -169,12 +168,7 @@ impl Run<'_> {
                 _ => ops.push(restored(record, tid)),
             }
         }
-        sending.follows(records.iter().filter_map(|record| match record.data {
-            RecordData::Back { tid, .. } if self.sent.contains(&tid) => Some(tid),
-            _ => None,
-        }));
         sending.send(&ops).await?;
-        self.sent.insert(tid);
         for record in &records {
             self.written.insert(record.oid, tid);
         }

@@ -10,7 +10,6 @@
 //! Python's server writes what it logged in order, and then the blobs, the last first. So blobs are
 //! sent last, and in reverse.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,13 +20,12 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::errors::{meant, unexpected};
-use super::iterate::Headers;
 use super::link::{Asked, Flight, Handler, Link, closed};
 use super::occupation::{Occupied, grace};
 use crate::pickle::Value;
 use crate::storage::{Answer, Fault, Result};
 use crate::wire::{Call, Expected, Reply, TxnId, WireError};
-use crate::zodb::{Blob, Conflict, Oid, Op, Payload, Tid, TidRange, TxnMeta};
+use crate::zodb::{Blob, Conflict, Oid, Op, Payload, Tid, TxnMeta};
 
 /// The size of a blob's pieces; Python's.
 const CHUNK: usize = 59_000;
@@ -50,9 +48,6 @@ pub(super) struct Sending {
     /// What a call of the transaction failed with first.
     problem: Arc<Mutex<Option<WireError>>>,
     bytes: u64,
-    /// Transactions that the server will have when this one is voted, and whether it has others that
-    /// were asked for.
-    known: BTreeMap<Tid, bool>,
 }
 
 /// Where the answers to a vote will be.
@@ -87,29 +82,11 @@ impl Sending {
             occupied: None,
             problem: Arc::default(),
             bytes: 0,
-            known: BTreeMap::new(),
         };
         let call = Call::TpcBegin { txn, meta, tid };
         sending.checked(&mut link.quiet_flight()?, call)?;
         sending.open = true;
         Ok(sending)
-    }
-
-    /// The server will have these when this one is voted.
-    pub(super) fn follows(&mut self, tids: impl Iterator<Item = Tid>) {
-        self.known.extend(tids.map(|tid| (tid, true)));
-    }
-
-    /// Whether a back-pointer may name this transaction. Python's storage refuses one that names a
-    /// transaction which it does not have, although its own comment calls it a hint.
-    async fn has(&mut self, tid: Tid) -> Result<bool> {
-        if let Some(known) = self.known.get(&tid) {
-            return Ok(*known);
-        }
-        let mut headers = Headers::begin(&self.link, TidRange::only(tid)).await?;
-        let has = headers.next(1).await?.is_some();
-        self.known.insert(tid, has);
-        Ok(has)
     }
 
     /// Queues a call whose failure is found at the vote.
@@ -168,10 +145,7 @@ impl Sending {
                     Some(data) => Some(self.read(data).await?),
                     None => None,
                 },
-                previous: match previous {
-                    Some(previous) if self.has(*previous).await? => Some(*previous),
-                    _ => None,
-                },
+                previous: *previous,
                 txn,
             },
             Op::Delete { oid, serial } => Call::DeleteObject {

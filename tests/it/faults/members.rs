@@ -6,13 +6,7 @@ use crate::harness::instance::PATIENCE;
 use crate::harness::python;
 use crate::harness::{Lab, LabSetup, until_ok};
 
-const THREE: LabSetup = LabSetup {
-    servers: 3,
-    files: 0,
-    msgpack: false,
-    blobs: true,
-    settings: "",
-};
+const THREE: LabSetup = LabSetup::THREE;
 
 /// What a member is when the daemon starts.
 #[derive(Debug, Clone, Copy)]

@@ -1,16 +1,12 @@
 //! Packing an array of ZEO servers, and what goes wrong meanwhile.
 
 use crate::harness::instance::PATIENCE;
+use crate::harness::lab::assert_unnoticed;
 use crate::harness::proxy::{Deed, Moment};
+use crate::harness::python::Workers;
 use crate::harness::{Lab, LabSetup, until_ok};
 
-const TWO: LabSetup = LabSetup {
-    servers: 2,
-    files: 0,
-    msgpack: false,
-    blobs: true,
-    settings: "",
-};
+const TWO: LabSetup = LabSetup::TWO;
 
 /// To a moment before the array was: every member walks all of its objects and removes nothing, so that
 /// histories can be compared.
@@ -41,6 +37,34 @@ fn packed_to_now_all_members_forget_the_same() {
     // Nothing is committed between the packs of the members, so that what they keep is the same.
     lab.instance.run(&["pack"]).ok();
     lab.instance.wait_optimal();
+    lab.compare_current();
+}
+
+/// What is left of a packed history is copied as it is.
+#[test]
+fn an_emptied_member_is_filled_from_one_that_was_packed() {
+    let mut lab = Lab::started(TWO);
+    let mut workers = lab.workers_of(2, "blob,undo,cold");
+    workers.wait_for_more(6);
+    workers.end();
+    lab.instance.run(&["pack"]).ok();
+    let mut workers = Workers::join(
+        &lab.instance.address,
+        &lab.instance.beside(""),
+        2,
+        2,
+        &["--mix", "blob,undo,cold", "--pause", "0.05"],
+    );
+    workers.wait_for_more(3);
+    lab.servers[0].stop();
+    lab.servers[0].empty();
+    lab.instance.wait_member("zeo1", "degraded");
+    workers.wait_for_more(3);
+    lab.servers[0].start();
+    lab.hurry("zeo1");
+    lab.instance.wait_optimal();
+    workers.wait_for_more(2);
+    assert_unnoticed(&workers.end());
     lab.compare_current();
 }
 

@@ -4,48 +4,57 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Fault;
 use crate::harness::instance::PATIENCE;
 use crate::harness::proxy::{Deed, Moment};
+use crate::harness::python::Python;
 use crate::harness::{Lab, LabSetup, until, until_ok};
 
 use Moment::{Asked, Passed};
 
-const THREE: LabSetup = LabSetup {
-    servers: 3,
-    files: 0,
-    msgpack: false,
-    blobs: true,
-    settings: "auto_recover: true",
-};
+const THREE: LabSetup = LabSetup::THREE;
 
-/// A recovery of `zeo1` that is struck, with the members whose proxies are to strike; then another that
-/// ends well.
-fn strike(setup: LabSetup, struck: &[usize], deed: Deed, stages: &[(&str, Moment)]) {
-    let lab = Lab::started(setup);
-    let mut workers = lab.workers(2);
+type Stage = (Fault, &'static str, Moment);
+
+/// The same fault at these stages.
+fn each(fault: Fault, stages: &[(&'static str, Moment)]) -> Vec<Stage> {
+    let stage = |(words, moment): &(&'static str, Moment)| (fault, *words, *moment);
+    stages.iter().map(stage).collect()
+}
+
+/// A recovery of `zeo1` that is struck, with the members that may be struck; then another that ends well.
+fn strike(setup: LabSetup, struck: &[usize], stages: &[Stage]) {
+    let mut lab = Lab::started(setup);
+    // No client iterates: it would fall into the recovery's trap.
+    let mut workers = lab.workers_of(2, "blob,undo");
     workers.wait_for_more(2);
-    for (words, moment) in stages {
-        eprintln!("{deed:?} {words}");
+    for (fault, words, moment) in stages {
+        eprintln!("{fault:?} {words}");
         lab.instance.run(&["disable", "zeo1", "--yes"]).ok();
         workers.wait_for_more(8);
         // One of them: the recovery goes on with the other at once.
         let only_one = Arc::default();
         for index in struck {
-            lab.proxies[*index].set_trap_of(*moment, deed, &only_one);
+            lab.proxies[*index].set_trap_of(*moment, fault.deed(), &only_one);
         }
         lab.instance.run(&["recover", "zeo1", "--detach"]).ok();
-        let any = || struck.iter().any(|index| lab.proxies[*index].has_sprung());
-        until(&format!("{moment:?}"), Duration::from_secs(90), any);
+        let sprung = |lab: &Lab| {
+            let mut sprung = struck.iter();
+            sprung
+                .find(|index| lab.proxies[**index].has_sprung())
+                .copied()
+        };
+        until(&format!("{moment:?}"), Duration::from_secs(90), || {
+            sprung(&lab).is_some()
+        });
+        let victim = sprung(&lab).expect("it has sprung");
         // Those that it did not strike are left alone.
-        for index in struck {
-            if !lab.proxies[*index].has_sprung() {
-                lab.proxies[*index].mend();
-            }
-        }
-        workers.wait_for_more(2);
-        for index in struck {
+        for index in struck.iter().filter(|index| **index != victim) {
             lab.proxies[*index].mend();
         }
+        fault.strikes(&mut lab, victim);
+        workers.wait_for_more(2);
+        fault.ends(&mut lab, victim);
         until_ok("a recovery that ends well", PATIENCE * 2, || {
             if lab.instance.member("zeo1")["state"] == "optimal" {
                 return Ok(());
@@ -83,22 +92,74 @@ const SOURCE: &[(&str, Moment)] = &[
 
 #[test]
 fn a_recovery_whose_target_hangs_up_is_continued() {
-    strike(THREE, &[0], Deed::Cut, TARGET);
+    strike(THREE, &[0], &each(Fault::Link(Deed::Cut), TARGET));
 }
 
 #[test]
 fn a_recovery_whose_target_stops_answering_is_continued() {
-    strike(THREE, &[0], Deed::Stall, TARGET);
+    strike(THREE, &[0], &each(Fault::Link(Deed::Stall), TARGET));
 }
 
 #[test]
 fn a_recovery_whose_source_hangs_up_goes_on_with_another() {
-    strike(THREE, &[1, 2], Deed::Cut, SOURCE);
+    strike(THREE, &[1, 2], &each(Fault::Link(Deed::Cut), SOURCE));
 }
 
 #[test]
 fn a_recovery_whose_source_stops_answering_goes_on_with_another() {
-    strike(THREE, &[1, 2], Deed::Stall, SOURCE);
+    strike(THREE, &[1, 2], &each(Fault::Link(Deed::Stall), SOURCE));
+}
+
+const IN_ITS_HISTORY: &str = "in its history";
+
+#[test]
+fn a_recovery_whose_target_is_killed_stopped_or_talks_nonsense_is_continued() {
+    const STAGES: &[Stage] = &[
+        (Fault::Killed, "in a vote", Passed("vote")),
+        (Fault::Killed, "in a finish", Passed("tpc_finish")),
+        (Fault::Frozen, "in a vote", Passed("vote")),
+        (Fault::Link(Deed::Garbage), "in a record", Asked("restorea")),
+        (
+            Fault::Link(Deed::Corrupt),
+            "in a finish",
+            Passed("tpc_finish"),
+        ),
+    ];
+    strike(THREE, &[0], STAGES);
+}
+
+#[test]
+fn a_recovery_whose_source_is_killed_stopped_or_talks_nonsense_goes_on_with_another() {
+    const STAGES: &[Stage] = &[
+        (Fault::Killed, IN_ITS_HISTORY, Asked("iterator_next")),
+        (Fault::Killed, "in a blob", Asked("sendBlob")),
+        (Fault::Frozen, IN_ITS_HISTORY, Asked("iterator_record_next")),
+        (
+            Fault::Link(Deed::Garbage),
+            IN_ITS_HISTORY,
+            Asked("iterator_next"),
+        ),
+        (
+            Fault::Link(Deed::Corrupt),
+            IN_ITS_HISTORY,
+            Passed("iterator_record_next"),
+        ),
+    ];
+    strike(THREE, &[1, 2], STAGES);
+}
+
+/// The only source, and the only target: one recovery after the other between two servers of ZEO 5.
+#[test]
+fn a_recovery_between_servers_of_zeo_5_is_continued() {
+    const STAGES: &[Stage] = &[
+        (Fault::Killed, "in a finish", Passed("tpc_finish")),
+        (Fault::Link(Deed::Cut), "in a record", Asked("restorea")),
+    ];
+    let setup = LabSetup {
+        python: Python::Zeo5,
+        ..LabSetup::TWO
+    };
+    strike(setup, &[0], STAGES);
 }
 
 /// The source is the only optimal member besides a file.

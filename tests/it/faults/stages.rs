@@ -5,23 +5,13 @@
 
 use std::time::Duration;
 
+use super::Fault;
 use crate::harness::lab::MEMBER_TIMEOUT;
-use crate::harness::proxy::{Deed, Moment};
+use crate::harness::proxy::{Deed, Exception, Moment};
+use crate::harness::python::Python;
 use crate::harness::{Lab, LabSetup, until_ok};
 
 const PATIENCE: Duration = Duration::from_secs(90);
-
-/// What strikes the first member, which is also the one that is read from: a small database is read from
-/// one member while that is not busy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    /// On the way to it.
-    Link(Deed),
-    /// The process is gone.
-    Killed,
-    /// The process is stopped: it accepts, and never answers.
-    Frozen,
-}
 
 use Moment::{Answered, Asked, Passed};
 
@@ -39,44 +29,27 @@ const STAGES: &[(&str, Moment)] = &[
     ("in a blob", Asked("storeBlobChunk")),
 ];
 
+/// The first member is struck, which is also the one that is read from: a small database is read from one
+/// member while that is not busy.
 fn strike(setup: LabSetup, fault: Fault, stages: &[(&str, Moment)]) {
     let mut lab = Lab::started(setup);
     let mut workers = lab.workers(3);
     workers.wait_for_more(2);
     for (number, (words, moment)) in stages.iter().enumerate() {
         eprintln!("{fault:?} {words}");
-        let deed = match fault {
-            Fault::Link(deed) => deed,
-            Fault::Killed | Fault::Frozen => Deed::Stall,
-        };
         let before = lab.faults("zeo1");
-        lab.proxies[0].set_trap(*moment, deed);
+        lab.proxies[0].set_trap(*moment, fault.deed());
         lab.proxies[0].wait_sprung(PATIENCE);
-        match fault {
-            Fault::Link(_) => {}
-            Fault::Killed => {
-                lab.servers[0].kill9();
-                lab.proxies[0].cut();
-            }
-            Fault::Frozen => {
-                lab.servers[0].freeze();
-                lab.proxies[0].mend();
-            }
-        }
+        fault.strikes(&mut lab, 0);
         workers.wait_for_more(2);
         let member = lab.wait_noticed("zeo1", before);
         assert!(
             member["state"] == "optimal" || member["reason"].is_string(),
             "{fault:?} {words}: no reason: {member:#}"
         );
-        match fault {
-            Fault::Link(_) => {}
-            Fault::Killed => lab.servers[0].start(),
-            Fault::Frozen => lab.servers[0].thaw(),
-        }
-        lab.proxies[0].mend();
+        fault.ends(&mut lab, 0);
         workers.wait_for_more(1);
-        if number >= 2 || fault == Fault::Link(Deed::UnknownException) {
+        if number >= 2 || fault == Fault::Link(Deed::Error(Exception::UNKNOWN)) {
             // It comes back by itself, but who fails again and again waits longer every time; and who
             // votes differently from the others waits for an operator.
             lab.hurry("zeo1");
@@ -128,10 +101,20 @@ fn a_member_that_is_stopped_while_a_client_iterates_is_taken_out_and_recovered()
 #[test]
 fn a_member_that_speaks_msgpack_is_taken_out_and_recovered() {
     let setup = LabSetup {
-        msgpack: true,
+        msgpack: 2,
         ..LabSetup::default()
     };
     strike(setup, Fault::Link(Deed::Cut), &STAGES[1..7]);
+}
+
+/// The same with servers of ZEO 5.
+#[test]
+fn a_server_of_zeo_5_is_taken_out_and_recovered() {
+    let setup = LabSetup {
+        python: Python::Zeo5,
+        ..LabSetup::default()
+    };
+    strike(setup, Fault::Killed, &STAGES[3..]);
 }
 
 /// A file and a ZEO server in one array.
@@ -181,7 +164,7 @@ fn a_member_with_exceptions_that_nobody_knows_is_taken_out_and_recovered() {
     };
     strike(
         setup,
-        Fault::Link(Deed::UnknownException),
+        Fault::Link(Deed::Error(Exception::UNKNOWN)),
         &[
             ("in the vote", Asked("vote")),
             ("in the finish", Asked("tpc_finish")),

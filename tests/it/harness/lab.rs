@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::instance::PATIENCE;
 use super::proxy::Proxy;
-use super::python::{self, Totals, Workers};
+use super::python::{self, Python, Totals, Workers};
 use super::zeo_server::{ZeoServer, ZeoSetup};
 use super::{Instance, until_ok};
 
@@ -18,22 +18,45 @@ use super::{Instance, until_ok};
 pub(crate) struct LabSetup {
     pub(crate) servers: usize,
     pub(crate) files: usize,
-    /// What the servers announce; what the daemon announces is always `Z5`.
-    pub(crate) msgpack: bool,
+    /// What the servers run on.
+    pub(crate) python: Python,
+    /// How many of the servers announce `M5`, the last ones; the others and the daemon announce `Z5`.
+    pub(crate) msgpack: usize,
     pub(crate) blobs: bool,
     /// Settings of the array, each a line.
     pub(crate) settings: &'static str,
 }
 
+impl LabSetup {
+    /// Two servers that keep blobs.
+    pub(crate) const TWO: Self = LabSetup {
+        servers: 2,
+        files: 0,
+        python: Python::Zeo6,
+        msgpack: 0,
+        blobs: true,
+        settings: "",
+    };
+    pub(crate) const THREE: Self = LabSetup {
+        servers: 3,
+        ..Self::TWO
+    };
+
+    /// How the server with this index is set up.
+    pub(crate) fn server(&self, index: usize) -> ZeoSetup {
+        ZeoSetup {
+            python: self.python,
+            msgpack: index + self.msgpack >= self.servers,
+            clients_resolve: self.files > 0,
+            blobs: self.blobs,
+            blobs_are_shared: self.settings.contains("everything"),
+        }
+    }
+}
+
 impl Default for LabSetup {
     fn default() -> Self {
-        LabSetup {
-            servers: 2,
-            files: 0,
-            msgpack: false,
-            blobs: true,
-            settings: "",
-        }
+        Self::TWO
     }
 }
 
@@ -65,15 +88,12 @@ impl Lab {
 
     /// The same, in a folder in which something was prepared.
     pub(crate) fn on(instance: Instance, setup: LabSetup) -> Self {
-        let server_setup = ZeoSetup {
-            msgpack: setup.msgpack,
-            clients_resolve: setup.files > 0,
-            blobs: setup.blobs,
-            blobs_are_shared: setup.settings.contains("everything"),
-        };
         let folder = instance.beside("");
-        let mut servers: Vec<ZeoServer> = (1..=setup.servers)
-            .map(|number| ZeoServer::new(&folder, &format!("zeo{number}"), server_setup))
+        let mut servers: Vec<ZeoServer> = (0..setup.servers)
+            .map(|index| {
+                let name = format!("zeo{}", index + 1);
+                ZeoServer::new(&folder, &name, setup.server(index))
+            })
             .collect();
         // Servers that share a folder of blobs clean it up when they start, and trip over each other.
         let one_by_one = setup.settings.contains("everything");
@@ -235,8 +255,10 @@ impl Lab {
     #[track_caller]
     pub(crate) fn finish_tolerant(mut self, mut workers: Workers) -> Value {
         self.instance.wait_optimal();
-        workers.end();
-        self.compare(&workers.logs())
+        let totals = workers.end();
+        let found = self.compare(&workers.logs());
+        totals.assert_exact(&found);
+        found
     }
 
     /// Ends everything; then every object must be the same in all members, whatever each has kept of
@@ -244,6 +266,13 @@ impl Lab {
     #[track_caller]
     pub(crate) fn compare_current(&mut self) -> Value {
         self.compare_with(&[], &["--current"])
+    }
+
+    /// Ends everything; then all members must hold the same data in all transactions, by a back-pointer or
+    /// not.
+    #[track_caller]
+    pub(crate) fn compare_data(&mut self) -> Value {
+        self.compare_with(&[], &["--no-pointers"])
     }
 
     /// Ends everything; then all members must be the same.
@@ -268,6 +297,12 @@ impl Lab {
         let mut more = more.to_vec();
         if self.setup.blobs {
             more.push("--blobs");
+        }
+        // Files keep an extension as their client pickled it; servers pickle it anew, each in the same way
+        // where they were told the same.
+        let alike = [0, self.setup.servers].contains(&self.setup.msgpack);
+        if self.setup.files == 0 && alike {
+            more.push("--extension-bytes");
         }
         python::verify_with(&self.copies(), logs, &more)
     }

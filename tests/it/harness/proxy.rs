@@ -44,8 +44,30 @@ pub(crate) enum Deed {
     Corrupt,
     /// A message that says it is four gigabytes long.
     Oversize,
-    /// The call is answered with an exception that nobody knows.
-    UnknownException,
+    /// The call is answered with this exception in the place of the server, which never hears of it.
+    Error(Exception),
+}
+
+/// A Python exception: its class, and what it was made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Exception {
+    class: &'static str,
+    number: Option<u8>,
+    text: &'static str,
+}
+
+impl Exception {
+    pub(crate) const UNKNOWN: Self = Exception {
+        class: "made.up.Trouble",
+        number: None,
+        text: "nobody knows what this is",
+    };
+    /// What the operating system says where a disk is full.
+    pub(crate) const NO_SPACE: Self = Exception {
+        class: "builtins.OSError",
+        number: Some(28),
+        text: "No space left on device",
+    };
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -308,7 +330,7 @@ impl Link {
         self.wait_until_open();
         match self.deed_before(payload) {
             None => {}
-            Some(Deed::UnknownException) => return self.answer_unknown(payload),
+            Some(Deed::Error(exception)) => return self.answer(payload, exception),
             Some(deed) => {
                 self.does(deed);
                 // A stall ends some day, and then the message goes on.
@@ -387,15 +409,17 @@ impl Link {
             Deed::Garbage => tell(&[0, 0, 0, 6, 0xc1, 0xff, 0xfe, 0x00, 0x13, 0x37]),
             Deed::Corrupt => state.corrupt_next = true,
             Deed::Oversize => tell(&[0xff, 0xff, 0xff, 0xff, 0x80, 3]),
-            Deed::UnknownException => {}
+            Deed::Error(_) => {}
         }
     }
 
-    /// Answers in the place of the server, which never hears of the call.
-    fn answer_unknown(&mut self, payload: &[u8]) -> Option<()> {
+    fn answer(&mut self, payload: &[u8], exception: Exception) -> Option<()> {
         let id = id(payload)?;
-        let class = "made.up.Trouble";
-        let why = "nobody knows what this is";
+        let Exception {
+            class,
+            number,
+            text: why,
+        } = exception;
         let answer = if is_msgpack(payload) {
             let mut out = vec![0x94, 0xd3];
             out.extend(id.to_be_bytes());
@@ -403,15 +427,18 @@ impl Link {
             text(".reply", &mut out);
             out.push(0x92);
             text(class, &mut out);
-            out.push(0x91);
+            out.push(0x91 + u8::from(number.is_some()));
+            out.extend(number);
             text(why, &mut out);
             out
         } else {
+            let number = number.map(|number| Say::Int(i64::from(number)));
+            let arguments = number.into_iter().chain([Say::Text(why)]).collect();
             pickle(&Say::Tuple(vec![
                 Say::Int(id),
                 Say::Int(2),
                 Say::Text(".reply"),
-                Say::Tuple(vec![Say::Text(class), Say::Tuple(vec![Say::Text(why)])]),
+                Say::Tuple(vec![Say::Text(class), Say::Tuple(arguments)]),
             ]))
         };
         let length = u32::try_from(answer.len()).ok()?;

@@ -1,6 +1,7 @@
 //! Real Python with released ZODB and ZEO: the scripts of `tests/python`.
 //!
-//! The interpreter is `$ZEORAID_PYTHON`, or that of the environment which `tests/run` makes.
+//! The interpreter is `$ZEORAID_PYTHON`, or that of the environment which `tests/run` makes; for servers of
+//! ZEO 5, `$ZEORAID_PYTHON_ZEO5` or that of the other environment.
 
 use std::fs::File;
 use std::io::Read;
@@ -16,11 +17,23 @@ use super::wait::{until, until_ok};
 /// For one script that does one thing.
 const PATIENCE: Duration = Duration::from_mins(4);
 
-pub(crate) fn interpreter() -> PathBuf {
+/// Which releases of ZODB and ZEO: those of `requirements.txt`, or of `requirements-zeo5.txt`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Python {
+    #[default]
+    Zeo6,
+    Zeo5,
+}
+
+fn interpreter(python: Python) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = match std::env::var_os("ZEORAID_PYTHON") {
+    let (variable, folder) = match python {
+        Python::Zeo6 => ("ZEORAID_PYTHON", ".venv"),
+        Python::Zeo5 => ("ZEORAID_PYTHON_ZEO5", ".venv-zeo5"),
+    };
+    let python = match std::env::var_os(variable) {
         Some(python) => PathBuf::from(python),
-        None => root.join(".venv/bin/python"),
+        None => root.join(folder).join("bin/python"),
     };
     assert!(
         python.exists(),
@@ -33,7 +46,11 @@ pub(crate) fn interpreter() -> PathBuf {
 
 /// A program of that environment: `repozo`, `zeo-nagios`.
 pub(crate) fn program(name: &str) -> Command {
-    let mut command = Command::new(interpreter().with_file_name(name));
+    program_with(Python::Zeo6, name)
+}
+
+pub(crate) fn program_with(python: Python, name: &str) -> Command {
+    let mut command = Command::new(interpreter(python).with_file_name(name));
     command.env("TZ", "UTC").env("PYTHONWARNINGS", "ignore");
     command
 }
@@ -156,8 +173,28 @@ fn read(path: &Path) -> String {
 }
 
 /// Clients that commit and read until they are told to end: `worker.py`.
-pub(crate) struct Workers {
-    scripts: Vec<(Script, PathBuf)>,
+pub(crate) struct Workers(Vec<Worker>);
+
+struct Worker {
+    script: Script,
+    args: Vec<String>,
+    log: PathBuf,
+}
+
+impl Worker {
+    fn start(args: Vec<String>, log: PathBuf) -> Self {
+        let all: Vec<&str> = args.iter().map(String::as_str).collect();
+        Worker {
+            script: Script::spawn("worker.py", &all),
+            args,
+            log,
+        }
+    }
+
+    #[track_caller]
+    fn end(&mut self) {
+        self.script.end(PATIENCE).ok();
+    }
 }
 
 impl Workers {
@@ -173,7 +210,8 @@ impl Workers {
         Self::join(address, folder, 0, count, more)
     }
 
-    /// Starts so many more, where the ground is laid, the first of them with this number.
+    /// Starts so many more, where the ground is laid, the first of them with this number. `{}` in an
+    /// argument is the worker's name.
     pub(crate) fn join(
         address: &str,
         folder: &Path,
@@ -183,28 +221,41 @@ impl Workers {
     ) -> Self {
         let seed = fastrand::u32(..);
         eprintln!("workers: seed {seed}");
-        let scripts = (first..first + count).map(|number| {
+        let workers = (first..first + count).map(|number| {
             let log = folder.join(format!("w{number}.log"));
             let name = format!("w{number}");
             let seed = format!("{}", u64::from(seed) + number);
             let mut args = vec!["run", address, "--name", &name, "--seed", &seed, "--log"];
             args.push(log.to_str().expect("a plain path"));
             args.extend(more);
-            (Script::spawn("worker.py", &args), log)
+            let args = args.iter().map(|arg| arg.replace("{}", &name)).collect();
+            Worker::start(args, log)
         });
-        Workers {
-            scripts: scripts.collect(),
-        }
+        Workers(workers.collect())
+    }
+
+    /// These and those.
+    pub(crate) fn and(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
+    }
+
+    /// Ends one and starts it again, with what it has on disk.
+    #[track_caller]
+    pub(crate) fn restart(&mut self, index: usize) {
+        let worker = &mut self.0[index];
+        worker.end();
+        *worker = Worker::start(worker.args.clone(), worker.log.clone());
     }
 
     pub(crate) fn logs(&self) -> Vec<PathBuf> {
-        self.scripts.iter().map(|(_, log)| log.clone()).collect()
+        self.0.iter().map(|worker| worker.log.clone()).collect()
     }
 
     /// How many commits each was told are done.
     pub(crate) fn acknowledged(&self) -> Vec<usize> {
-        let count = |log: &PathBuf| read(log).matches("\"ack\"").count();
-        self.scripts.iter().map(|(_, log)| count(log)).collect()
+        let count = |worker: &Worker| read(&worker.log).matches("\"ack\"").count();
+        self.0.iter().map(count).collect()
     }
 
     /// Waits until every one has committed so many times more. A worker that ended is a failure.
@@ -223,7 +274,7 @@ impl Workers {
 
     #[track_caller]
     pub(crate) fn check_alive(&mut self) {
-        for (script, log) in &mut self.scripts {
+        for Worker { script, log, .. } in &mut self.0 {
             let errors = read(script.stderr.path());
             assert!(
                 script.runs(),
@@ -237,23 +288,29 @@ impl Workers {
     /// Ends them all; none may have failed. Adds up what they say.
     #[track_caller]
     pub(crate) fn end(&mut self) -> Totals {
-        for (script, _) in &mut self.scripts {
-            script.ask_to_end();
+        for worker in &mut self.0 {
+            worker.script.ask_to_end();
         }
         let mut totals = Totals::default();
-        for (script, log) in &mut self.scripts {
-            script.end(PATIENCE).ok();
-            let lines = read(log);
-            let last = lines.lines().last().expect("a worker says how it ended");
-            let last: Value = serde_json::from_str(last).expect("lines of JSON");
+        for worker in &mut self.0 {
+            worker.end();
+            let text = read(&worker.log);
+            let lines = text
+                .lines()
+                .map(|line| -> Value { serde_json::from_str(line).expect("lines of JSON") });
+            let lines: Vec<Value> = lines.collect();
+            let last = lines.last().expect("a worker says how it ended");
             assert_eq!(last["kind"], "end", "{last}");
-            let number = |name: &str| last[name].as_u64().expect("a count");
-            totals.commits += number("commits");
-            totals.conflicts += number("conflicts");
-            totals.resolved += number("resolved");
-            totals.errors += number("errors");
-            let longest = Duration::from_millis(number("longest_ms"));
-            totals.longest_wait = totals.longest_wait.max(longest);
+            // One for each time that it was started.
+            for end in lines.iter().filter(|line| line["kind"] == "end") {
+                let number = |name: &str| end[name].as_u64().expect("a count");
+                totals.commits += number("commits");
+                totals.conflicts += number("conflicts");
+                totals.resolved += number("resolved");
+                totals.errors += number("errors");
+                let longest = Duration::from_millis(number("longest_ms"));
+                totals.longest_wait = totals.longest_wait.max(longest);
+            }
         }
         totals
     }
@@ -268,6 +325,18 @@ pub(crate) struct Totals {
     pub(crate) errors: u64,
     /// For anything that one of them wanted.
     pub(crate) longest_wait: Duration,
+}
+
+impl Totals {
+    /// That the members hold what was acknowledged, what was found after its acknowledgement was lost, and
+    /// nothing else.
+    #[track_caller]
+    pub(crate) fn assert_exact(&self, found: &Value) {
+        let number = |name: &str| found[name].as_u64().unwrap_or(0);
+        assert_eq!(number("acknowledged"), self.commits, "{found} {self:?}");
+        let known = self.commits + number("found");
+        assert_eq!(number("committed"), known, "{found} {self:?}");
+    }
 }
 
 /// Python's `FileStorage` reads the members, compares them, and finds what the workers were told.

@@ -1,6 +1,8 @@
 //! A ZEO server as others run it: Python's `runzeo` over a `FileStorage`, in a process of its own.
 
 use std::fs::{self, File};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -9,8 +11,9 @@ use rustix::process::Signal;
 
 use super::instance::signal;
 use super::ports::free_port;
+use super::python::{self, Python};
+use super::until_ok;
 use super::wait::pause;
-use super::{python, until_ok};
 
 /// How a server is set up.
 #[derive(Debug, Clone, Copy, Default)]
@@ -19,6 +22,7 @@ use super::{python, until_ok};
     reason = "each is a setting of its own"
 )]
 pub(crate) struct ZeoSetup {
+    pub(crate) python: Python,
     /// Announces `M5`, else `Z5`.
     pub(crate) msgpack: bool,
     /// Leaves conflicts to its clients, as it must beside files.
@@ -33,7 +37,8 @@ pub(crate) struct ZeoServer {
     pub(crate) name: String,
     folder: PathBuf,
     blobs: PathBuf,
-    port: u16,
+    address: String,
+    python: Python,
     child: Option<Child>,
 }
 
@@ -46,6 +51,12 @@ const TERM_AGAIN: Duration = Duration::from_secs(5);
 impl ZeoServer {
     /// Set up in a folder of its own, which is made; not started.
     pub(crate) fn new(folder: &Path, name: &str, setup: ZeoSetup) -> Self {
+        let address = format!("127.0.0.1:{}", free_port());
+        Self::at(folder, name, address, setup)
+    }
+
+    /// The same, which listens there: `HOST:PORT`, `[IPV6]:PORT`, or a path.
+    pub(crate) fn at(folder: &Path, name: &str, address: String, setup: ZeoSetup) -> Self {
         let blobs = if setup.blobs_are_shared {
             folder.join("shared")
         } else {
@@ -57,7 +68,8 @@ impl ZeoServer {
             name: name.to_owned(),
             folder,
             blobs,
-            port: free_port(),
+            address,
+            python: setup.python,
             child: None,
         };
         server.set_up(setup);
@@ -80,11 +92,22 @@ impl ZeoServer {
             setup.clients_resolve,
             self.data().display()
         );
-        fs::write(self.folder.join("zeo.conf"), text).expect("writing zeo.conf");
+        fs::write(self.config(), text).expect("writing zeo.conf");
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.join("zeo.conf")
+    }
+
+    /// Puts lines into the section `<zeo>` of its `zeo.conf`; they count when it is started.
+    pub(crate) fn configure(&self, lines: &str) {
+        let text = fs::read_to_string(self.config()).expect("it was written");
+        let text = text.replacen("</zeo>", &format!("{lines}</zeo>"), 1);
+        fs::write(self.config(), text).expect("writing zeo.conf");
     }
 
     pub(crate) fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.address.clone()
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -107,9 +130,9 @@ impl ZeoServer {
             .append(true)
             .open(self.folder.join("log"))
             .expect("a file for the log");
-        let child = python::program("runzeo")
+        let child = python::program_with(self.python, "runzeo")
             .arg("-C")
-            .arg(self.folder.join("zeo.conf"))
+            .arg(self.config())
             .env("PYTHONFAULTHANDLER", "1")
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file can be shared"))
@@ -133,7 +156,11 @@ impl ZeoServer {
             if let Ok(Some(status)) = child.try_wait() {
                 panic!("{} ended ({status}):\n{}", self.name, self.log());
             }
-            std::net::TcpStream::connect(&address).map(drop)
+            if address.starts_with('/') {
+                UnixStream::connect(&address).map(drop)
+            } else {
+                TcpStream::connect(&address).map(drop)
+            }
         });
     }
 

@@ -532,6 +532,47 @@ mod undo {
         assert_eq!(texts(&copied), texts(&history));
     }
 
+    /// Before ZODB 6.0.1 the first record of an object counts, which is not the one that is meant.
+    #[tokio::test]
+    async fn what_points_back_to_one_of_several_records_is_copied_as_its_data() {
+        let record = |data| HistoryRecord {
+            oid: Oid(1),
+            data,
+            blob: None,
+        };
+        let data = |bytes: &[u8]| record(RecordData::Data(payload(bytes)));
+        let back = |tid, bytes: &[u8]| {
+            record(RecordData::Back {
+                tid: Tid(tid),
+                data: payload(bytes),
+            })
+        };
+        let txn = |tid, records| HistoryTxn {
+            records,
+            ..txn(tid, 0)
+        };
+        let history = vec![
+            txn(10, vec![data(b"a")]),
+            txn(20, vec![data(b"b")]),
+            // Undone twice, and undone twice to the same.
+            txn(30, vec![back(20, b"b"), back(10, b"a")]),
+            txn(40, vec![back(10, b"a"), back(10, b"a")]),
+            txn(50, vec![back(30, b"a")]),
+            txn(60, vec![back(40, b"a")]),
+        ];
+        let mut expected = history.clone();
+        expected[4].records = vec![data(b"a")];
+        for size in [1, 3, 6] {
+            let copy = Server::start(json!({}));
+            let copy = open(&copy).await;
+            for batch in history.chunks(size) {
+                copy.restore(batch.to_vec()).await.unwrap();
+            }
+            let copied = transactions(&copy, TidRange::ALL).await;
+            assert_eq!(texts(&copied), texts(&expected), "{size} at once");
+        }
+    }
+
     #[tokio::test]
     async fn what_python_could_not_read_is_looked_for_all_the_same() {
         let server = Server::start(json!({}));
