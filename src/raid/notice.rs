@@ -91,6 +91,11 @@ pub enum Notice {
     Forced {
         reason: String,
     },
+    /// The start policy was met without these, and what they hold may be newer.
+    StartedWithout {
+        policy: &'static str,
+        members: Vec<String>,
+    },
 }
 
 /// Where notices go besides the log. It must be quick and must not ask the array anything: it is called
@@ -128,6 +133,7 @@ impl Notice {
             Notice::TransactionTimedOut { .. } => "transaction-timed-out",
             Notice::RecordFailed { .. } => "record-failed",
             Notice::Forced { .. } => "forced",
+            Notice::StartedWithout { .. } => "started-without",
         }
     }
 
@@ -161,7 +167,8 @@ impl Notice {
             | Notice::SetAside { .. }
             | Notice::BlobsMissing { .. }
             | Notice::TransactionTimedOut { .. }
-            | Notice::Forced { .. } => Severity::Warning,
+            | Notice::Forced { .. }
+            | Notice::StartedWithout { .. } => Severity::Warning,
             Notice::PackDone { left_out, .. } if !left_out.is_empty() => Severity::Warning,
             _ => Severity::Info,
         }
@@ -253,6 +260,14 @@ impl fmt::Display for Notice {
                 write!(f, "the membership record could not be written: {reason}")
             }
             Notice::Forced { reason } => write!(f, "started by force although {reason}"),
+            Notice::StartedWithout { policy, members } => {
+                write!(
+                    f,
+                    "started by the policy `{policy}` without {}: transactions that only they hold are \
+                     missing, and what is committed from now on makes them diverge",
+                    members.join(", ")
+                )
+            }
         }
     }
 }

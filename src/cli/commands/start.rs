@@ -1,11 +1,13 @@
 //! `start`: puts the daemon into the background, and tells the truth: it returns when it serves, or
 //! says why not, with the last lines of the log.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
 use clap::Args;
+use futures_util::StreamExt as _;
 use tokio::time::Instant;
 
 use super::details::DetailsView;
@@ -127,7 +129,39 @@ pub(super) async fn start(
         "the daemon {state}: {}; pid={pid}",
         addresses.join(", ")
     ));
+    if status.ready {
+        warn_of_the_start(&client, &status, context).await;
+    }
     Ok(Exit::Done)
+}
+
+/// How long the daemon may take to tell what has happened already.
+const TELLING: Duration = Duration::from_secs(1);
+
+/// Says what the start policy allowed at a risk. That is among the daemon's first events; its arrays serve
+/// since a later one.
+async fn warn_of_the_start(client: &AdminClient, status: &Status, context: &Context) {
+    let mut starting: BTreeSet<&str> = status.arrays.iter().map(|it| it.name.as_str()).collect();
+    let told = async {
+        let Ok(mut events) = client.events(Some(0)).await else {
+            return;
+        };
+        while let Some(Ok(event)) = events.next().await {
+            let array = event.array.as_deref().unwrap_or_default();
+            if event.kind == "started-without" {
+                let (array, message) = (escape(array), escape(&event.message));
+                context.printer.warning(&format!("{array}: {message}"));
+            }
+            if event.kind == "serving" {
+                starting.remove(array);
+            }
+            if starting.is_empty() {
+                return;
+            }
+        }
+    };
+    // One that serves read-only from the start says so otherwise: then that was all.
+    drop(tokio::time::timeout(TELLING, told).await);
 }
 
 /// A daemon that was killed a moment ago resets connections until the system has closed its socket:

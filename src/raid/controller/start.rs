@@ -242,6 +242,7 @@ impl Controller {
             let reason = "the start policy was not met".to_owned();
             self.notice(Notice::Forced { reason });
         }
+        self.warn_of_the_absent(&found);
         // It was asked for this start, not for those that may follow.
         self.rules.force = false;
         self.needs_suspects = false;
@@ -251,7 +252,7 @@ impl Controller {
             .flat_map(Membership::in_sync)
             .map(str::to_owned)
             .collect();
-        self.take_places(&found, by_record, now);
+        let left_out = self.take_places(&found, by_record, now);
         self.head = head;
         self.gaps = true;
         for (id, compared) in &found {
@@ -271,6 +272,14 @@ impl Controller {
             .is_some_and(|record| record.members.keys().eq(self.names_in_order().iter()));
         if before != after || !same_members {
             self.change_membership(now);
+        }
+        for (member, reason) in left_out {
+            let epoch = self.epoch;
+            self.notice(Notice::MemberDegraded {
+                member,
+                reason,
+                epoch,
+            });
         }
         self.recorded = None;
         self.start_epoch = self.epoch;
@@ -417,10 +426,46 @@ impl Controller {
         }
     }
 
+    /// The policies `majority` and `newest` start from what is there. Where that is not of the last in-sync
+    /// set, as far as there is a record of one, whoever is away may hold more.
+    fn warn_of_the_absent(&mut self, found: &[(MemberId, Compared)]) {
+        let policy = match self.rules.start_policy {
+            // Every member is there, or the record says who holds everything.
+            StartPolicy::InSync => return,
+            StartPolicy::Majority => "majority",
+            StartPolicy::Newest => "newest",
+        };
+        let holds_everything = self.recorded.is_some() && self.members[&found[0].0].is_in_sync();
+        // By force is said otherwise; and what other daemons acknowledged more than half of the members hold.
+        if self.rules.force || self.is_coop() || holds_everything {
+            return;
+        }
+        let was_compared = |id: &MemberId| {
+            let mut compared = found.iter();
+            compared.any(|(other, it)| other == id && !matches!(it, Compared::Unknown(_)))
+        };
+        let away = self.members.iter().filter(|(id, member)| {
+            // Since an operator disabled it, it was not written to.
+            !was_compared(id) && !member.out().is_some_and(|out| out.needs_operator)
+        });
+        let members: Vec<String> = away.map(|(_, member)| member.name.clone()).collect();
+        if !members.is_empty() {
+            self.notice(Notice::StartedWithout { policy, members });
+        }
+    }
+
     /// Gives every member its standing, now that the newest is known. `by_record` says that the
     /// newest is of the last in-sync set: then it holds all that was acknowledged, and what only
     /// another member of that set holds was not.
-    fn take_places(&mut self, found: &[(MemberId, Compared)], by_record: bool, now: Now) {
+    ///
+    /// Gives those that might have served and do not, with the reasons.
+    fn take_places(
+        &mut self,
+        found: &[(MemberId, Compared)],
+        by_record: bool,
+        now: Now,
+    ) -> Vec<(String, String)> {
+        let mut left_out = Vec::new();
         let ids: Vec<MemberId> = self.members.keys().copied().collect();
         for id in ids {
             let compared = found.iter().find(|(other, _)| *other == id).map(|(_, c)| c);
@@ -450,6 +495,11 @@ impl Controller {
                 },
                 Some(Compared::Unknown(_)) | None => continue,
             };
+            if let State::Degraded(out) = &next
+                && (was_in_sync || self.recorded.is_none())
+            {
+                left_out.push((member.name.clone(), out.reason.clone()));
+            }
             if next != member.standing {
                 member.stand(next, now.wall);
             }
@@ -457,5 +507,6 @@ impl Controller {
                 self.reopen(id, why);
             }
         }
+        left_out
     }
 }

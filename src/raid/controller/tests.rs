@@ -681,3 +681,39 @@ fn what_is_waited_for_says_whom_and_why() {
     };
     assert_eq!(waits_for, "b (no route to host), c (being opened)");
 }
+
+/// Only b is there, and is level with itself.
+fn start_from_b(start_policy: StartPolicy, recorded: Option<Membership>) -> Fed {
+    let rules = Rules {
+        start_policy,
+        ..rules()
+    };
+    let mut fed = Fed::new(rules, recorded);
+    fed.open(B, Tid(5));
+    for member in [A, C] {
+        let fault = closed();
+        fed.feed(Event::OpenFailed { member, fault }).ok();
+    }
+    let found = vec![(B, Compared::Level)];
+    fed.feed(Event::Assembled { found, head: None }).ok();
+    fed
+}
+
+#[test]
+fn a_start_without_everybody_warns_unless_the_record_says_who_holds_everything() {
+    let mut fed = start_from_b(StartPolicy::Newest, None);
+    assert!(fed.said().starts_with("member-opened, started-without"));
+
+    let all_in_sync = Fed::serving().record;
+    let mut fed = start_from_b(StartPolicy::Newest, all_in_sync);
+    let said = fed.said();
+    assert_eq!(said, "member-opened, member-degraded, member-degraded");
+
+    let mut without_b = Fed::serving();
+    without_b.lose(B);
+    let mut fed = start_from_b(StartPolicy::Newest, without_b.record);
+    assert!(fed.said().contains("started-without"));
+
+    let mut fed = start_from_b(StartPolicy::InSync, Fed::serving().record);
+    assert!(!fed.said().contains("started-without"));
+}

@@ -255,15 +255,21 @@ impl Sending {
     /// Waits for the vote's outcome: for the commit lock no longer than `lock_timeout`.
     pub(super) async fn granted(
         &mut self,
-        asked: VoteAsked,
+        mut asked: VoteAsked,
         lock_timeout: Duration,
     ) -> Result<Granted> {
         let patience = lock_timeout + self.grace();
         let Ok(answer) = timeout(patience, asked.vote).await else {
-            return Err(Fault::LockHeld {
-                after: lock_timeout,
-            }
-            .into());
+            let after = lock_timeout;
+            // The question behind the vote is answered at once, whoever holds the lock.
+            let fault = match asked.last.try_recv() {
+                Ok(_) => Fault::LockHeld { after },
+                Err(_) => Fault::Timeout {
+                    what: "`vote`",
+                    after,
+                },
+            };
+            return Err(fault.into());
         };
         self.vote = None;
         self.occupied = None;

@@ -517,6 +517,21 @@ async fn a_vote_that_gets_no_lock_is_given_up_and_the_next_is_good() {
     soon(commit(&storage, &[(1, Tid::ZERO, b"a")])).await;
 }
 
+/// Who does not answer the question behind the vote either is told otherwise: the lock is not what is wrong.
+#[tokio::test]
+async fn a_vote_to_a_server_that_says_nothing_at_all_is_not_told_as_a_held_lock() {
+    let mut voted = false;
+    let peer = Peer::start(move |_, call| {
+        voted |= matches!(call, Call::Vote { .. });
+        if voted { Does::Nothing } else { Does::Usual }
+    })
+    .await;
+    let storage = peer.open().await;
+    let txn = begin(&storage, vec![store(1, Tid::ZERO, b"a")]).await;
+    let fault = fault(soon(txn.vote()).await);
+    assert!(matches!(fault, Fault::Timeout { .. }), "{fault}");
+}
+
 #[tokio::test]
 async fn a_vote_waits_for_the_announcement_of_what_the_server_has() {
     let foreign = || Push::InvalidateTransaction {
