@@ -9,6 +9,7 @@ use crate::harness::{Instance, Lab, LabSetup, until, until_ok, wait};
 const COOP: LabSetup = LabSetup {
     servers: 3,
     files: 0,
+    files_first: false,
     msgpack: false,
     blobs: false,
     settings: "cluster_mode: coop\nlock_timeout: 15s",

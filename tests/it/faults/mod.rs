@@ -4,7 +4,14 @@
 mod blobs;
 mod coop;
 mod disk;
+mod fault;
+mod files;
+mod gone;
+mod held;
+mod idle;
 mod members;
 mod packing;
+mod policies;
 mod recovery;
 mod stages;
+mod swaps;

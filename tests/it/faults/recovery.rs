@@ -13,27 +13,28 @@ use Moment::{Asked, Passed};
 const THREE: LabSetup = LabSetup {
     servers: 3,
     files: 0,
+    files_first: false,
     msgpack: false,
     blobs: true,
     settings: "auto_recover: true",
 };
 
-/// A recovery of `zeo1` that is struck, with the members whose proxies are to strike; then another that
+/// A recovery of this member that is struck, with the servers whose proxies are to strike; then another that
 /// ends well.
-fn strike(setup: LabSetup, struck: &[usize], deed: Deed, stages: &[(&str, Moment)]) {
+fn strike(setup: LabSetup, target: &str, struck: &[usize], deed: Deed, stages: &[(&str, Moment)]) {
     let lab = Lab::started(setup);
     let mut workers = lab.workers(2);
     workers.wait_for_more(2);
     for (words, moment) in stages {
         eprintln!("{deed:?} {words}");
-        lab.instance.run(&["disable", "zeo1", "--yes"]).ok();
+        lab.instance.run(&["disable", target, "--yes"]).ok();
         workers.wait_for_more(8);
         // One of them: the recovery goes on with the other at once.
         let only_one = Arc::default();
         for index in struck {
             lab.proxies[*index].set_trap_of(*moment, deed, &only_one);
         }
-        lab.instance.run(&["recover", "zeo1", "--detach"]).ok();
+        lab.instance.run(&["recover", target, "--detach"]).ok();
         let any = || struck.iter().any(|index| lab.proxies[*index].has_sprung());
         until(&format!("{moment:?}"), Duration::from_secs(90), any);
         // Those that it did not strike are left alone.
@@ -47,19 +48,19 @@ fn strike(setup: LabSetup, struck: &[usize], deed: Deed, stages: &[(&str, Moment
             lab.proxies[*index].mend();
         }
         until_ok("a recovery that ends well", PATIENCE * 2, || {
-            if lab.instance.member("zeo1")["state"] == "optimal" {
+            if lab.instance.member(target)["state"] == "optimal" {
                 return Ok(());
             }
-            let run = lab.instance.run(&["recover", "zeo1"]);
+            let run = lab.instance.run(&["recover", target]);
             if run.code == 0 {
                 Ok(())
             } else {
                 Err(run.to_string())
             }
         });
-        for name in ["zeo2", "zeo3"].iter().take(setup.servers - 1) {
-            if lab.instance.member(name)["state"] != "optimal" {
-                lab.hurry(name);
+        for server in &lab.servers {
+            if lab.instance.member(&server.name)["state"] != "optimal" {
+                lab.hurry(&server.name);
             }
         }
         lab.instance.wait_optimal();
@@ -83,22 +84,42 @@ const SOURCE: &[(&str, Moment)] = &[
 
 #[test]
 fn a_recovery_whose_target_hangs_up_is_continued() {
-    strike(THREE, &[0], Deed::Cut, TARGET);
+    strike(THREE, "zeo1", &[0], Deed::Cut, TARGET);
 }
 
 #[test]
 fn a_recovery_whose_target_stops_answering_is_continued() {
-    strike(THREE, &[0], Deed::Stall, TARGET);
+    strike(THREE, "zeo1", &[0], Deed::Stall, TARGET);
 }
 
 #[test]
 fn a_recovery_whose_source_hangs_up_goes_on_with_another() {
-    strike(THREE, &[1, 2], Deed::Cut, SOURCE);
+    strike(THREE, "zeo1", &[1, 2], Deed::Cut, SOURCE);
 }
 
 #[test]
 fn a_recovery_whose_source_stops_answering_goes_on_with_another() {
-    strike(THREE, &[1, 2], Deed::Stall, SOURCE);
+    strike(THREE, "zeo1", &[1, 2], Deed::Stall, SOURCE);
+}
+
+#[test]
+fn a_recovery_of_the_only_server_beside_a_file_is_continued() {
+    let setup = LabSetup {
+        servers: 1,
+        files: 1,
+        ..THREE
+    };
+    strike(setup, "zeo1", &[0], Deed::Stall, &TARGET[1..]);
+}
+
+#[test]
+fn a_recovery_of_a_file_whose_source_hangs_up_goes_on_with_another() {
+    let setup = LabSetup {
+        servers: 2,
+        files: 1,
+        ..THREE
+    };
+    strike(setup, "file1", &[0, 1], Deed::Cut, &SOURCE[1..]);
 }
 
 /// The source is the only optimal member besides a file.
