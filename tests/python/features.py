@@ -580,6 +580,13 @@ def plain_visit(address):
         print("visits", conn.root()["visits"])
 
 
+@feature
+def visited(address):
+    """Prints how often `plain_visit` was done, and changes nothing."""
+    with database(address) as db, connection(db) as conn:
+        print("visits", conn.root()["visits"])
+
+
 def until(holds, seconds=20):
     end = time.time() + seconds
     while not holds():

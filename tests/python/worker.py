@@ -13,6 +13,7 @@ snapshot the shared counter must be the sum of the clients' own: a read that mix
 """
 import argparse
 import base64
+import contextlib
 import json
 import os
 import random
@@ -32,15 +33,57 @@ import ZODB
 import common
 
 
+class Watch:
+    """How long the daemon was waited for: the longest of all operations, and what to do with a long one."""
+
+    def __init__(self, tell):
+        self.tell = tell
+        self.longest = 0
+
+    @contextlib.contextmanager
+    def __call__(self, what):
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            seconds = time.monotonic() - began
+            if seconds > max(self.longest, 1):
+                self.tell("wait", operation=what, ms=int(seconds * 1000))
+            self.longest = max(self.longest, seconds)
+
+
+def watched(name):
+    def method(self, *args, **kw):
+        with self.watch(name):
+            return getattr(super(WatchedStorage, self), name)(*args, **kw)
+
+    return method
+
+
 class WatchedStorage(ClientStorage):
-    """Counts the conflicts that it resolved, and keeps what it was told when a commit was done."""
+    """Counts the conflicts that it resolved, keeps what it was told when a commit was done, and watches
+    how long that takes which waits for the daemon."""
 
     resolved = 0
     acknowledged = None
+    watch = None
+
+    for each in ("history", "lastTransaction", "loadBefore", "loadBlob", "new_oid", "pack", "tpc_vote", "undoInfo"):
+        locals()[each] = watched(each)
 
     def tpc_finish(self, *args, **kw):
-        self.acknowledged = super().tpc_finish(*args, **kw)
+        with self.watch("tpc_finish"):
+            self.acknowledged = super().tpc_finish(*args, **kw)
         return self.acknowledged
+
+    def iterator(self, *args, **kw):
+        transactions = super().iterator(*args, **kw)
+        while True:
+            with self.watch("iterator"):
+                txn = next(transactions, None)
+            if txn is None:
+                return
+            yield txn
 
     def tryToResolveConflict(self, *args, **kw):
         data = super().tryToResolveConflict(*args, **kw)
@@ -79,12 +122,14 @@ class Worker:
         self.stop = threading.Event()
         self.counts = {"commits": 0, "conflicts": 0, "reads": 0, "errors": 0}
         self.mix = set(filter(None, args.mix.split(",")))
-        self.longest = 0
+        self.watch = Watch(self.log)
+        self.longest_commit = 0
         self.pause = args.pause
         options = {"cache": args.cache} if args.cache else {}
         if "blob" in self.mix:
             options["blob_dir"] = args.blob_dir or os.path.join(os.path.dirname(args.log), self.name + ".blobs")
             options["shared_blob_dir"] = bool(args.blob_dir)
+        WatchedStorage.watch = self.watch
         self.storage = WatchedStorage(common.parse_address(args.address), wait_timeout=60, **options)
         self.db = ZODB.DB(self.storage)
         self.manager = transaction.TransactionManager()
@@ -98,11 +143,11 @@ class Worker:
         self.log_file.write(json.dumps({"kind": kind, **fields}) + "\n")
 
     def run(self):
-        number = None
+        number = began = None
         doubtful = False
         while number is None or doubtful or not self.stop.is_set():
             conn = None
-            began = time.monotonic()
+            began = began or time.monotonic()
             try:
                 conn = self.db.open(transaction_manager=self.manager)
                 if number is None or doubtful:
@@ -130,26 +175,23 @@ class Worker:
                 self.counts["commits"] += 1
                 self.log("ack", number=number, tid=tid)
                 number += 1
+                self.longest_commit = max(self.longest_commit, time.monotonic() - began)
+                began = None
                 self.stop.wait(self.pause)
                 if self.mix and self.random.random() < 0.5:
                     self.something_else(conn)
             finally:
-                self.waited(time.monotonic() - began)
                 if conn is not None:
                     self.quietly(self.manager.abort)
                     self.quietly(conn.close)
-        self.log("end", resolved=self.storage.resolved, longest_ms=int(self.longest * 1000), **self.counts)
+        longest = {"longest_operation_ms": self.watch.longest, "longest_commit_ms": self.longest_commit}
+        longest = {name: int(seconds * 1000) for name, seconds in longest.items()}
+        self.log("end", resolved=self.storage.resolved, **longest, **self.counts)
         self.db.close()
-
-    def waited(self, seconds):
-        if seconds > max(self.longest, 1):
-            self.log("wait", ms=int(seconds * 1000))
-        self.longest = max(self.longest, seconds)
 
     def something_else(self, conn):
         """What clients do besides: each leaves the database as it was, but for transactions of other names."""
         what = self.random.choice(sorted(self.mix))
-        began = time.monotonic()
         try:
             self.manager.abort()
             getattr(self, "do_" + what)(conn)
@@ -161,8 +203,6 @@ class Worker:
             if not self.tolerant:
                 raise
             self.quietly(self.manager.abort)
-        finally:
-            self.waited(time.monotonic() - began)
 
     def note(self, text):
         txn = self.manager.get()
@@ -210,7 +250,9 @@ class Worker:
         if last not in seen or seen != sorted(set(seen)):
             raise Torn(f"the end of the history is {[tid.hex() for tid in seen]}, and the last {last.hex()}")
         self.storage.history(conn.root()["workers"][self.name]._p_oid, 5)
-        self.storage.undoInfo(0, -5)
+        if "undo" in self.mix:
+            # Refused while an array is packed, as undoing is.
+            self.storage.undoInfo(0, -5)
 
     def do_cold(self, conn):
         """Reads as one who has just come: from the server, not from a cache."""

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Fault;
+use super::fault::Fault;
 use crate::harness::instance::PATIENCE;
 use crate::harness::proxy::{Deed, Moment};
 use crate::harness::python::Python;
@@ -22,22 +22,23 @@ fn each(fault: Fault, stages: &[(&'static str, Moment)]) -> Vec<Stage> {
     stages.iter().map(stage).collect()
 }
 
-/// A recovery of `zeo1` that is struck, with the members that may be struck; then another that ends well.
-fn strike(setup: LabSetup, struck: &[usize], stages: &[Stage]) {
+/// A recovery of this member that is struck, with the servers whose proxies are to strike; then another that
+/// ends well.
+fn strike(setup: LabSetup, target: &str, struck: &[usize], stages: &[Stage]) {
     let mut lab = Lab::started(setup);
     // No client iterates: it would fall into the recovery's trap.
     let mut workers = lab.workers_of(2, "blob,undo");
     workers.wait_for_more(2);
     for (fault, words, moment) in stages {
         eprintln!("{fault:?} {words}");
-        lab.instance.run(&["disable", "zeo1", "--yes"]).ok();
+        lab.instance.run(&["disable", target, "--yes"]).ok();
         workers.wait_for_more(8);
         // One of them: the recovery goes on with the other at once.
         let only_one = Arc::default();
         for index in struck {
-            lab.proxies[*index].set_trap_of(*moment, fault.deed(), &only_one);
+            lab.proxies[*index].set_trap_of(*moment, fault.trap(), &only_one);
         }
-        lab.instance.run(&["recover", "zeo1", "--detach"]).ok();
+        lab.instance.run(&["recover", target, "--detach"]).ok();
         let sprung = |lab: &Lab| {
             let mut sprung = struck.iter();
             sprung
@@ -52,23 +53,23 @@ fn strike(setup: LabSetup, struck: &[usize], stages: &[Stage]) {
         for index in struck.iter().filter(|index| **index != victim) {
             lab.proxies[*index].mend();
         }
-        fault.strikes(&mut lab, victim);
+        fault.after_the_trap(&mut lab, victim);
         workers.wait_for_more(2);
-        fault.ends(&mut lab, victim);
+        fault.mend(&mut lab, victim);
         until_ok("a recovery that ends well", PATIENCE * 2, || {
-            if lab.instance.member("zeo1")["state"] == "optimal" {
+            if lab.instance.member(target)["state"] == "optimal" {
                 return Ok(());
             }
-            let run = lab.instance.run(&["recover", "zeo1"]);
+            let run = lab.instance.run(&["recover", target]);
             if run.code == 0 {
                 Ok(())
             } else {
                 Err(run.to_string())
             }
         });
-        for name in ["zeo2", "zeo3"].iter().take(setup.servers - 1) {
-            if lab.instance.member(name)["state"] != "optimal" {
-                lab.hurry(name);
+        for server in &lab.servers {
+            if lab.instance.member(&server.name)["state"] != "optimal" {
+                lab.hurry(&server.name);
             }
         }
         lab.instance.wait_optimal();
@@ -92,22 +93,32 @@ const SOURCE: &[(&str, Moment)] = &[
 
 #[test]
 fn a_recovery_whose_target_hangs_up_is_continued() {
-    strike(THREE, &[0], &each(Fault::Link(Deed::Cut), TARGET));
+    strike(THREE, "zeo1", &[0], &each(Fault::Link(Deed::Cut), TARGET));
 }
 
 #[test]
 fn a_recovery_whose_target_stops_answering_is_continued() {
-    strike(THREE, &[0], &each(Fault::Link(Deed::Stall), TARGET));
+    strike(THREE, "zeo1", &[0], &each(Fault::Link(Deed::Stall), TARGET));
 }
 
 #[test]
 fn a_recovery_whose_source_hangs_up_goes_on_with_another() {
-    strike(THREE, &[1, 2], &each(Fault::Link(Deed::Cut), SOURCE));
+    strike(
+        THREE,
+        "zeo1",
+        &[1, 2],
+        &each(Fault::Link(Deed::Cut), SOURCE),
+    );
 }
 
 #[test]
 fn a_recovery_whose_source_stops_answering_goes_on_with_another() {
-    strike(THREE, &[1, 2], &each(Fault::Link(Deed::Stall), SOURCE));
+    strike(
+        THREE,
+        "zeo1",
+        &[1, 2],
+        &each(Fault::Link(Deed::Stall), SOURCE),
+    );
 }
 
 const IN_ITS_HISTORY: &str = "in its history";
@@ -125,7 +136,7 @@ fn a_recovery_whose_target_is_killed_stopped_or_talks_nonsense_is_continued() {
             Passed("tpc_finish"),
         ),
     ];
-    strike(THREE, &[0], STAGES);
+    strike(THREE, "zeo1", &[0], STAGES);
 }
 
 #[test]
@@ -145,7 +156,7 @@ fn a_recovery_whose_source_is_killed_stopped_or_talks_nonsense_goes_on_with_anot
             Passed("iterator_record_next"),
         ),
     ];
-    strike(THREE, &[1, 2], STAGES);
+    strike(THREE, "zeo1", &[1, 2], STAGES);
 }
 
 /// The only source, and the only target: one recovery after the other between two servers of ZEO 5.
@@ -159,7 +170,29 @@ fn a_recovery_between_servers_of_zeo_5_is_continued() {
         python: Python::Zeo5,
         ..LabSetup::TWO
     };
-    strike(setup, &[0], STAGES);
+    strike(setup, "zeo1", &[0], STAGES);
+}
+
+#[test]
+fn a_recovery_of_the_only_server_beside_a_file_is_continued() {
+    let setup = LabSetup {
+        servers: 1,
+        files: 1,
+        ..THREE
+    };
+    let stages = each(Fault::Link(Deed::Stall), &TARGET[1..]);
+    strike(setup, "zeo1", &[0], &stages);
+}
+
+#[test]
+fn a_recovery_of_a_file_whose_source_hangs_up_goes_on_with_another() {
+    let setup = LabSetup {
+        servers: 2,
+        files: 1,
+        ..THREE
+    };
+    let stages = each(Fault::Link(Deed::Cut), &SOURCE[1..]);
+    strike(setup, "file1", &[0, 1], &stages);
 }
 
 /// The source is the only optimal member besides a file.

@@ -40,12 +40,15 @@ pub(crate) enum Deed {
     Stall,
     /// A message of bytes that are none.
     Garbage,
-    /// The bytes of the next message to the daemon are changed.
+    /// The bytes of the next message to the daemon on this connection are changed.
     Corrupt,
     /// A message that says it is four gigabytes long.
     Oversize,
     /// The call is answered with this exception in the place of the server, which never hears of it.
     Error(Exception),
+    /// This one answer is kept back for so long, or until the proxy is mended; everything else passes.
+    /// Only at [`Moment::Answered`].
+    Hold(Duration),
 }
 
 /// A Python exception: its class, and what it was made with.
@@ -82,8 +85,8 @@ enum Mode {
 struct Trap {
     moment: Moment,
     deed: Deed,
-    /// The id of the call whose answer is awaited, in [`Moment::Answered`].
-    awaited: Option<i64>,
+    /// The connection and the id of the call whose answer is awaited, in [`Moment::Answered`].
+    awaited: Option<(u64, i64)>,
     /// Shared by the traps of which only one is to spring.
     only_one: Arc<AtomicBool>,
 }
@@ -92,8 +95,12 @@ struct State {
     mode: Mode,
     trap: Option<Trap>,
     sprung: bool,
-    corrupt_next: bool,
+    /// The connection that it is on.
+    corrupt_next: Option<u64>,
     links: Vec<(TcpStream, TcpStream)>,
+    linked: u64,
+    /// How often it was mended.
+    mended: u64,
 }
 
 struct Shared {
@@ -126,8 +133,10 @@ impl Proxy {
                 mode: Mode::Pass,
                 trap: None,
                 sprung: false,
-                corrupt_next: false,
+                corrupt_next: None,
                 links: Vec::new(),
+                linked: 0,
+                mended: 0,
             }),
             changed: Condvar::new(),
             ended: AtomicBool::new(false),
@@ -180,6 +189,18 @@ impl Proxy {
         self.shared.changed.notify_all();
     }
 
+    /// Does this now, to every connection. For what does not need a message to happen to.
+    pub(crate) fn strike(&self, deed: Deed) {
+        let mut state = self.shared.state.lock();
+        let State { links, .. } = &mut *state;
+        for (daemon, _) in links.iter() {
+            // It may be closed already.
+            drop(deed.words().map(|words| (&*daemon).write_all(words)));
+        }
+        state.does(deed, 0);
+        self.shared.changed.notify_all();
+    }
+
     /// Makes the way longer by so much.
     pub(crate) fn slow_down(&self, by: Duration) {
         self.shared.state.lock().mode = Mode::Slow(by);
@@ -190,8 +211,21 @@ impl Proxy {
         let mut state = self.shared.state.lock();
         state.mode = Mode::Pass;
         state.trap = None;
-        state.corrupt_next = false;
+        state.corrupt_next = None;
+        state.mended += 1;
         self.shared.changed.notify_all();
+    }
+}
+
+impl Deed {
+    /// What is said to the daemon that no server says.
+    fn words(self) -> Option<&'static [u8]> {
+        match self {
+            Deed::CutInMessage => Some(&[0, 0, 4, 0, 0x80, 3, b'(']),
+            Deed::Garbage => Some(&[0, 0, 0, 6, 0xc1, 0xff, 0xfe, 0x00, 0x13, 0x37]),
+            Deed::Oversize => Some(&[0xff, 0xff, 0xff, 0xff, 0x80, 3]),
+            _ => None,
+        }
     }
 }
 
@@ -213,6 +247,19 @@ impl Drop for Proxy {
 }
 
 impl State {
+    /// What changes, where it happens on this connection.
+    fn does(&mut self, deed: Deed, number: u64) {
+        match deed {
+            Deed::Cut | Deed::CutInMessage => {
+                self.mode = Mode::Refuse;
+                self.close_all();
+            }
+            Deed::Stall => self.mode = Mode::Stall,
+            Deed::Corrupt => self.corrupt_next = Some(number),
+            Deed::Garbage | Deed::Oversize | Deed::Error(_) | Deed::Hold(_) => {}
+        }
+    }
+
     fn close_all(&mut self) {
         for (one, other) in self.links.drain(..) {
             close(&one, &other);
@@ -251,15 +298,19 @@ fn link(daemon: TcpStream, server: TcpStream, shared: &Arc<Shared>) {
         drop(stream.set_nodelay(true));
     }
     let share = |stream: &TcpStream| stream.try_clone().expect("a socket can be shared");
-    shared
-        .state
-        .lock()
-        .links
-        .push((share(&daemon), share(&server)));
+    let number = {
+        let mut state = shared.state.lock();
+        state.links.push((share(&daemon), share(&server)));
+        state.linked += 1;
+        state.linked
+    };
+    let telling = Arc::new(Mutex::new(()));
     for way in [Way::ToServer, Way::ToDaemon] {
         let mut one = Link {
             shared: Arc::clone(shared),
             way,
+            number,
+            telling: Arc::clone(&telling),
             daemon: share(&daemon),
             server: share(&server),
         };
@@ -275,6 +326,10 @@ const AT_ONCE: Duration = Duration::from_millis(1);
 struct Link {
     shared: Arc<Shared>,
     way: Way,
+    /// Which connection it is of.
+    number: u64,
+    /// Held by who writes to the daemon, while he does.
+    telling: Arc<Mutex<()>>,
     daemon: TcpStream,
     server: TcpStream,
 }
@@ -316,13 +371,15 @@ impl Link {
     }
 
     fn send(&mut self, payload: &[u8]) -> Option<()> {
-        let to = match self.way {
-            Way::ToServer => &mut self.server,
-            Way::ToDaemon => &mut self.daemon,
-        };
-        let length = u32::try_from(payload.len()).ok()?;
-        to.write_all(&length.to_be_bytes()).ok()?;
-        to.write_all(payload).ok()
+        match self.way {
+            Way::ToServer => write_frame(&self.server, payload),
+            Way::ToDaemon => self.tell(payload),
+        }
+    }
+
+    fn tell(&self, payload: &[u8]) -> Option<()> {
+        let _telling = self.telling.lock();
+        write_frame(&self.daemon, payload)
     }
 
     /// None where the connection is over.
@@ -331,14 +388,23 @@ impl Link {
         match self.deed_before(payload) {
             None => {}
             Some(Deed::Error(exception)) => return self.answer(payload, exception),
+            Some(Deed::Hold(time)) => {
+                self.hold(payload, time);
+                return Some(());
+            }
             Some(deed) => {
                 self.does(deed);
                 // A stall ends some day, and then the message goes on.
                 self.wait_until_open();
             }
         }
-        let corrupt =
-            self.way == Way::ToDaemon && std::mem::take(&mut self.shared.state.lock().corrupt_next);
+        let corrupt = self.way == Way::ToDaemon && {
+            let mut state = self.shared.state.lock();
+            state
+                .corrupt_next
+                .take_if(|on| *on == self.number)
+                .is_some()
+        };
         if corrupt {
             let flipped: Vec<u8> = payload.iter().map(|byte| byte ^ 0x55).collect();
             self.send(&flipped)?;
@@ -367,6 +433,12 @@ impl Link {
                 let deed = trap.deed;
                 state.spring().then_some(deed)
             }
+            Moment::Answered(_)
+                if matches!(trap.deed, Deed::Hold(_)) && self.answers(trap, payload) =>
+            {
+                let deed = trap.deed;
+                state.spring().then_some(deed)
+            }
             _ => None,
         }
     }
@@ -378,42 +450,57 @@ impl Link {
             (Moment::Passed(method), Way::ToServer) => names(payload, method),
             (Moment::Answered(method), Way::ToServer) => {
                 if names(payload, method) {
-                    trap.awaited = id(payload);
+                    trap.awaited = id(payload).map(|id| (self.number, id));
                 }
                 false
             }
-            (Moment::Answered(_), Way::ToDaemon) => {
-                trap.awaited.is_some() && names(payload, ".reply") && id(payload) == trap.awaited
-            }
+            (Moment::Answered(_), Way::ToDaemon) => self.answers(trap, payload),
             _ => false,
         };
         let deed = trap.deed;
         (now && state.spring()).then_some(deed)
     }
 
-    fn does(&mut self, deed: Deed) {
-        let mut state = self.shared.state.lock();
-        // To the daemon, whichever way the message went.
-        let mut tell = |bytes: &[u8]| drop(self.daemon.write_all(bytes));
-        match deed {
-            Deed::Cut => {
-                state.mode = Mode::Refuse;
-                state.close_all();
-            }
-            Deed::CutInMessage => {
-                tell(&[0, 0, 4, 0, 0x80, 3, b'(']);
-                state.mode = Mode::Refuse;
-                state.close_all();
-            }
-            Deed::Stall => state.mode = Mode::Stall,
-            Deed::Garbage => tell(&[0, 0, 0, 6, 0xc1, 0xff, 0xfe, 0x00, 0x13, 0x37]),
-            Deed::Corrupt => state.corrupt_next = true,
-            Deed::Oversize => tell(&[0xff, 0xff, 0xff, 0xff, 0x80, 3]),
-            Deed::Error(_) => {}
-        }
+    /// Whether this is the answer that a trap waits for.
+    fn answers(&self, trap: &Trap, payload: &[u8]) -> bool {
+        self.way == Way::ToDaemon
+            && names(payload, ".reply")
+            && trap.awaited.is_some()
+            && trap.awaited == id(payload).map(|id| (self.number, id))
     }
 
-    fn answer(&mut self, payload: &[u8], exception: Exception) -> Option<()> {
+    fn does(&self, deed: Deed) {
+        // To the daemon, whichever way the message went.
+        if let Some(words) = deed.words() {
+            let _telling = self.telling.lock();
+            drop((&self.daemon).write_all(words));
+        }
+        self.shared.state.lock().does(deed, self.number);
+    }
+
+    /// Passes a message on later, and others before it.
+    fn hold(&self, payload: &[u8], time: Duration) {
+        let payload = payload.to_owned();
+        let (shared, telling) = (Arc::clone(&self.shared), Arc::clone(&self.telling));
+        let daemon = self.daemon.try_clone().expect("a socket can be shared");
+        std::thread::spawn(move || {
+            let end = Instant::now() + time;
+            {
+                let mut state = shared.state.lock();
+                let mended = state.mended;
+                while state.mended == mended && !shared.ended.load(Ordering::SeqCst) {
+                    if shared.changed.wait_until(&mut state, end).timed_out() {
+                        break;
+                    }
+                }
+            }
+            let _telling = telling.lock();
+            write_frame(&daemon, &payload);
+        });
+    }
+
+    /// Answers in the place of the server, which never hears of the call.
+    fn answer(&self, payload: &[u8], exception: Exception) -> Option<()> {
         let id = id(payload)?;
         let Exception {
             class,
@@ -441,10 +528,14 @@ impl Link {
                 Say::Tuple(vec![Say::Text(class), Say::Tuple(arguments)]),
             ]))
         };
-        let length = u32::try_from(answer.len()).ok()?;
-        self.daemon.write_all(&length.to_be_bytes()).ok()?;
-        self.daemon.write_all(&answer).ok()
+        self.tell(&answer)
     }
+}
+
+fn write_frame(mut to: &TcpStream, payload: &[u8]) -> Option<()> {
+    let length = u32::try_from(payload.len()).ok()?;
+    to.write_all(&length.to_be_bytes()).ok()?;
+    to.write_all(payload).ok()
 }
 
 impl State {

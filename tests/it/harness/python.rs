@@ -4,7 +4,7 @@
 //! ZEO 5, `$ZEORAID_PYTHON_ZEO5` or that of the other environment.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -102,6 +102,12 @@ impl Script {
         }
     }
 
+    /// Gives it a line to read.
+    pub(crate) fn tell(&mut self, line: &str) {
+        let stdin = self.child.stdin.as_mut().expect("it was not asked to end");
+        writeln!(stdin, "{line}").expect("it reads");
+    }
+
     /// Closes its standard input, which tells it to come to an end.
     pub(crate) fn ask_to_end(&mut self) {
         self.child.stdin = None;
@@ -118,6 +124,10 @@ impl Script {
     /// What it printed up to now.
     pub(crate) fn printed(&self) -> String {
         read(self.stdout.path())
+    }
+
+    fn ended(&self) -> String {
+        format!("{} ended:\n{}", self.what, read(self.stderr.path()))
     }
 
     /// Waits until it has printed this.
@@ -161,6 +171,76 @@ impl Drop for Script {
         // It may have ended already; then both are errors that say so.
         drop(self.child.kill());
         drop(self.child.wait());
+    }
+}
+
+/// A client that does what it is told, step by step: `talk.py`.
+pub(crate) struct Talk {
+    script: Script,
+    told: usize,
+}
+
+/// How something went that a [`Talk`] was told.
+#[derive(Debug)]
+pub(crate) struct Done {
+    /// `ok`, or the name of an exception.
+    pub(crate) outcome: String,
+    pub(crate) took: Duration,
+}
+
+impl Talk {
+    /// Connects. A call without a connection fails after this long.
+    #[track_caller]
+    pub(crate) fn start(address: &str, wait: Duration) -> Self {
+        let wait = wait.as_secs_f64().to_string();
+        let mut script = Script::spawn("talk.py", &[address, &wait]);
+        script.wait_printed("ready");
+        Talk { script, told: 0 }
+    }
+
+    /// Does it, and waits until it is done.
+    #[track_caller]
+    pub(crate) fn ask(&mut self, what: &str) -> Done {
+        self.told += 1;
+        self.script.tell(what);
+        let begin = format!("{} {what} ", self.told);
+        let deadline = PATIENCE;
+        let rest = until_ok(&format!("`{what}` to be done"), deadline, || {
+            let printed = self.script.printed();
+            let mut lines = printed
+                .split_inclusive('\n')
+                .filter(|line| line.ends_with('\n'));
+            let line = lines.find_map(|line| line.strip_prefix(&begin));
+            assert!(
+                line.is_some() || self.script.runs(),
+                "{}",
+                self.script.ended()
+            );
+            line.map(str::to_owned).ok_or(printed)
+        });
+        let (outcome, seconds) = rest.trim().split_once(' ').expect("two words");
+        Done {
+            outcome: outcome.to_owned(),
+            took: Duration::from_secs_f64(seconds.parse().expect("seconds")),
+        }
+    }
+
+    /// The same, and it must go well.
+    #[track_caller]
+    pub(crate) fn does(&mut self, what: &str) -> Duration {
+        let done = self.ask(what);
+        assert_eq!(
+            done.outcome,
+            "ok",
+            "{what}: {}",
+            read(self.script.stderr.path())
+        );
+        done.took
+    }
+
+    #[track_caller]
+    pub(crate) fn end(mut self) {
+        self.script.end(PATIENCE).ok();
     }
 }
 
@@ -308,8 +388,10 @@ impl Workers {
                 totals.conflicts += number("conflicts");
                 totals.resolved += number("resolved");
                 totals.errors += number("errors");
-                let longest = Duration::from_millis(number("longest_ms"));
-                totals.longest_wait = totals.longest_wait.max(longest);
+                let time = |name: &str| Duration::from_millis(number(name));
+                let longest = totals.longest_operation.max(time("longest_operation_ms"));
+                totals.longest_operation = longest;
+                totals.longest_commit = totals.longest_commit.max(time("longest_commit_ms"));
             }
         }
         totals
@@ -323,8 +405,10 @@ pub(crate) struct Totals {
     pub(crate) conflicts: u64,
     pub(crate) resolved: u64,
     pub(crate) errors: u64,
-    /// For anything that one of them wanted.
-    pub(crate) longest_wait: Duration,
+    /// For one thing that a client asked of the daemon: a load, a vote, a finish, …
+    pub(crate) longest_operation: Duration,
+    /// For a commit, from its beginning until it was acknowledged, however often it was tried.
+    pub(crate) longest_commit: Duration,
 }
 
 impl Totals {
