@@ -646,7 +646,7 @@ impl Job {
                 .note("clients wait while the last transactions are copied");
             at = self.copy(source, target, rest, Some(until)).await?;
             let whole =
-                at == head || (!is_past(Some(until)) && self.was_packed(source, head).await?);
+                at >= head || (!is_past(Some(until)) && self.was_packed(source, head).await?);
             if !whole {
                 // It took too long: clients go on, and so does the copy.
                 lock.release();
@@ -656,7 +656,7 @@ impl Job {
             self.work.note("joining the in-sync set");
             let last_tid = self.within(target.last_tid(), Halt::Target).await?;
             // It holds all that the source holds.
-            let last_tid = if last_tid == at { head } else { last_tid };
+            let last_tid = if at < head { head } else { last_tid };
             let event = Event::TargetLevel {
                 commit,
                 member: self.member,
