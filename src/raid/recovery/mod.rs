@@ -35,7 +35,7 @@ use super::report::Strategy;
 use super::runner::{CatchUp, Core, Runner, as_fault};
 use super::view::Reader;
 use crate::job::{Amount, Cancelled, JobHandle, Rate, Work};
-use crate::storage::{Answer, Fault, SetAside, Storage, StorageError};
+use crate::storage::{Answer, Fault, RESTART_SERVER, SetAside, Storage, StorageError};
 use crate::zodb::{HistoryTxn, Tid, TidRange};
 
 pub(super) use analyse::analyse;
@@ -373,7 +373,7 @@ impl Job {
             if let Some(storage) = storage {
                 return Ok(storage);
             }
-            if let Some(Fault::Damaged(reason)) = fault {
+            if let Some(Fault::Damaged(reason)) = &fault {
                 if self.strategy != Strategy::Rebuild || set_aside {
                     return Err(Halt::Stuck {
                         reason: format!("it is damaged: {reason}; it has to be rebuilt"),
@@ -386,11 +386,19 @@ impl Job {
                 self.note_set_aside(self.set_aside(ask).await?);
                 continue;
             }
+            let why = fault.map(|fault| fault.to_string());
+            // Its operator has to do something first.
+            if let Some(why) = &why
+                && why.ends_with(RESTART_SERVER)
+            {
+                return Err(Halt::Failed(why.clone()));
+            }
             tokio::select! {
                 () = self.work.stop().requested() => return Err(Halt::Cancelled),
                 changed = tokio::time::timeout_at(deadline, links.changed()) => {
                     if !matches!(changed, Ok(Ok(()))) {
-                        return Err(Halt::Failed("the member did not open in time".into()));
+                        let late = || "the member did not open in time".to_owned();
+                        return Err(Halt::Failed(why.unwrap_or_else(late)));
                     }
                 }
             }
