@@ -258,6 +258,40 @@ async fn what_a_daemon_left_half_finished_is_finished_by_the_other() {
     assert_eq!(one.array.newest_tid().await.unwrap(), next);
 }
 
+/// What that finishes may be seen on the target before it is on the source, which is no divergence; and while
+/// the end is copied under the lock the head stands still, and the target is past it.
+#[tokio::test(start_paused = true)]
+async fn a_member_that_the_other_daemon_goes_on_writing_to_is_let_in() {
+    let servers = three();
+    let (one, other) = two_daemons(&servers).await;
+    add_until_done(&one.array, Oid(1)).await;
+    for daemon in [&one, &other] {
+        daemon.array.disable("c").unwrap();
+    }
+    add_until_done(&one.array, Oid(1)).await;
+    let optimal = async |daemon: &Daemon| {
+        while daemon.array.report().state != ArrayState::Optimal {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    one.array.recover("c", Strategy::Missing, None).unwrap();
+    optimal(&one).await;
+    other.writer.is_slow.store(true, Ordering::SeqCst);
+    other.array.recover("c", Strategy::Missing, None).unwrap();
+    let writes = async {
+        loop {
+            add_until_done(&one.array, Oid(1)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let joins = tokio::time::timeout(Duration::from_mins(1), optimal(&other));
+    let joined = tokio::select! {
+        () = writes => unreachable!("it writes for ever"),
+        joined = joins => joined,
+    };
+    assert!(joined.is_ok(), "{:#?}", other.array.report());
+}
+
 /// A server tells of the blobs of a restored transaction, and of nothing else that it wrote.
 #[tokio::test(start_paused = true)]
 async fn of_a_restored_transaction_with_a_blob_clients_are_told_all() {

@@ -31,6 +31,8 @@ pub(super) struct Server {
 #[derive(Clone, Default)]
 pub(super) struct Writer {
     pub(super) is_dead: Arc<AtomicBool>,
+    /// It takes a while until it hears what a server's last transaction is.
+    pub(super) is_slow: Arc<AtomicBool>,
 }
 
 impl Writer {
@@ -181,6 +183,9 @@ impl Storage for Handle {
 
     async fn last_tid(&self) -> Result<Tid> {
         elsewhere().await;
+        if self.0.writer.is_slow.load(Ordering::SeqCst) {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
         self.0.usable()?;
         self.0.server.inner().last_tid().await
     }

@@ -17,8 +17,12 @@ use crate::zodb::{HistoryRecord, HistoryTxn, Oid, RecordData, Tid, TidRange, Txn
 
 /// How many of the transactions that only the target holds are named.
 const NAMED: usize = 100;
-/// How often a copy that its own task is about to close is tried.
+/// How often a copy that its own task is about to close is tried, and one that seems to have diverged.
 const AGAIN: Duration = Duration::from_millis(50);
+/// What has come to one member should have come to the other within it.
+const MOMENT: Duration = Duration::from_millis(500);
+/// How often what others write is waited for.
+const LOOKS: u32 = 8;
 
 /// How a copy's history relates to a better one's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,7 +200,56 @@ async fn open(runner: &Arc<Runner>, id: MemberId) -> Result<(Arc<dyn Storage>, b
 }
 
 /// How `target` relates to `source`, of which everything up to `head` is acknowledged.
+///
+/// Another daemon that writes to both finishes a transaction on both at the same time, and may be seen when
+/// it has come to the target alone. So nobody has diverged whose next transaction the source holds a
+/// moment later.
 pub(in crate::raid) async fn relate(
+    source: &dyn Storage,
+    target: &dyn Storage,
+    head: Tid,
+) -> Result<Relation, Broken> {
+    let mut looks = 1;
+    loop {
+        let relation = relation(source, target, head).await?;
+        let Relation::Diverged { common } = relation else {
+            return Ok(relation);
+        };
+        if is_settled(source, target, common).await? {
+            return Ok(relation);
+        }
+        if looks == LOOKS {
+            // Whoever goes on from there is told by the target that it is further.
+            return Ok(Relation::Behind { common });
+        }
+        looks += 1;
+    }
+}
+
+/// Whether what follows on the target stays on it alone.
+async fn is_settled(
+    source: &dyn Storage,
+    target: &dyn Storage,
+    common: Option<Tid>,
+) -> Result<bool, Broken> {
+    let after = TidRange::after(common.unwrap_or(Tid::ZERO));
+    let mut own = target.iterate(after).await.of_target()?;
+    let Some(next) = own.next().await.of_target()? else {
+        return Ok(false);
+    };
+    let until = tokio::time::Instant::now() + MOMENT;
+    loop {
+        if is_common(source, target, next.tid).await? {
+            return Ok(false);
+        }
+        if tokio::time::Instant::now() >= until {
+            return Ok(true);
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+async fn relation(
     source: &dyn Storage,
     target: &dyn Storage,
     head: Tid,
