@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::instance::Run;
-use super::wait::{until, until_ok};
+use super::wait::until_ok;
 
 /// For one script that does one thing.
 const PATIENCE: Duration = Duration::from_mins(4);
@@ -342,13 +342,19 @@ impl Workers {
     #[track_caller]
     pub(crate) fn wait_for_more(&mut self, more: usize) {
         let before = self.acknowledged();
-        until("the clients to go on committing", PATIENCE, || {
+        until_ok("the clients to go on committing", PATIENCE, || {
             self.check_alive();
             let now = self.acknowledged();
-            before
-                .iter()
-                .zip(now)
-                .all(|(before, now)| now >= before + more)
+            let mut each = before.iter().zip(&now);
+            if each.all(|(before, now)| *now >= before + more) {
+                return Ok(());
+            }
+            let last = |worker: &Worker| {
+                let log = read(&worker.log);
+                log.lines().last().unwrap_or_default().to_owned()
+            };
+            let last: Vec<String> = self.0.iter().map(last).collect();
+            Err(format!("{before:?} were {now:?}: {last:#?}"))
         });
     }
 
