@@ -26,6 +26,7 @@ from BTrees.Length import Length
 from BTrees.OOBTree import OOBTree
 from persistent.mapping import PersistentMapping
 from ZEO.ClientStorage import ClientStorage
+from ZEO.Exceptions import ClientDisconnected
 from ZODB.blob import Blob
 from ZODB.POSException import ConflictError, ReadConflictError
 import ZODB
@@ -130,10 +131,25 @@ class Worker:
             options["blob_dir"] = args.blob_dir or os.path.join(os.path.dirname(args.log), self.name + ".blobs")
             options["shared_blob_dir"] = bool(args.blob_dir)
         WatchedStorage.watch = self.watch
-        self.storage = WatchedStorage(common.parse_address(args.address), wait_timeout=60, **options)
-        self.db = ZODB.DB(self.storage)
+        self.connect(common.parse_address(args.address), options)
         self.manager = transaction.TransactionManager()
         threading.Thread(target=self.wait_for_end, daemon=True).start()
+
+    def connect(self, address, options):
+        """A client that is coming gives up where its first daemon dies while it verifies its cache."""
+        while True:
+            storage = None
+            try:
+                storage = WatchedStorage(address, wait_timeout=60, **options)
+                self.storage, self.db = storage, ZODB.DB(storage)
+                return
+            except ClientDisconnected as error:
+                if storage is not None:
+                    storage.close()
+                if not self.tolerant:
+                    raise
+                self.log("error", doing="connect", error=type(error).__name__, text=str(error)[:300])
+                time.sleep(0.05)
 
     def wait_for_end(self):
         sys.stdin.read()
@@ -145,6 +161,7 @@ class Worker:
     def run(self):
         number = began = None
         doubtful = False
+        in_a_row = 0
         while number is None or doubtful or not self.stop.is_set():
             conn = None
             began = began or time.monotonic()
@@ -158,6 +175,10 @@ class Worker:
             except ConflictError as error:
                 if not isinstance(error, ReadConflictError):
                     self.counts["conflicts"] += 1
+                in_a_row += 1
+                if in_a_row % 50 == 0:
+                    # As of one whose cache is stale for good.
+                    self.log("conflict", number=number, in_a_row=in_a_row, text=str(error)[:300])
                 self.manager.abort()
                 # Perhaps with this very commit, which was looked for before a lost daemon had ended it.
                 doubtful = self.tolerant and number is not None
@@ -173,6 +194,7 @@ class Worker:
                 time.sleep(0.05)
             else:
                 self.counts["commits"] += 1
+                in_a_row = 0
                 self.log("ack", number=number, tid=tid)
                 number += 1
                 self.longest_commit = max(self.longest_commit, time.monotonic() - began)
