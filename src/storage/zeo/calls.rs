@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::errors::unexpected;
+use super::errors::{is_closed, unexpected};
 use super::link::{Link, closed};
 use super::{Inner, ZeoStorage, commit, describe, iterate, measure, restore};
 use crate::pickle::{Value, extension};
@@ -252,7 +252,7 @@ impl Storage for ZeoStorage {
                     }));
                 }
                 // Python's index has nothing from there on.
-                Reply::Error(WireError::Value(_)) => return Ok(None),
+                Reply::Error(WireError::Value(text)) if !is_closed(&text) => return Ok(None),
                 // An object whose creation was undone, or that was deleted. Python stumbles over it.
                 Reply::Error(WireError::Answer(Answer::NoSuchObject(gone)))
                     if gone.0 >= next.map_or(0, |next| next.0) && gone.0 < u64::MAX =>

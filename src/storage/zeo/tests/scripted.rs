@@ -1020,3 +1020,25 @@ async fn what_is_committed_while_the_undo_log_is_read_hides_nothing_and_shows_no
     let tids: Vec<_> = found.iter().map(|txn| txn.tid.0).collect();
     assert_eq!(tids, (1..=300).rev().collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn a_server_whose_file_is_closed_is_the_operators() {
+    for said in ["closed", "I/O operation on closed file"] {
+        let peer = Peer::start(move |_, call| match call {
+            Call::LoadBefore { .. } | Call::RecordIternext { .. } | Call::Vote { .. } => {
+                Does::Answers(Reply::Error(WireError::Value(said.to_owned())))
+            }
+            _ => Does::Usual,
+        })
+        .await;
+        let storage = peer.open().await;
+        let loaded = fault(soon(storage.load_before(Oid(1), Tid::MAX)).await);
+        assert!(matches!(loaded, Fault::Poisoned(_)), "{loaded}");
+        // It is not the end of the walk.
+        let walked = fault(soon(storage.record_from(Oid(0))).await);
+        assert!(matches!(walked, Fault::Poisoned(_)), "{walked}");
+        let txn = begin(&storage, vec![store(1, Tid::ZERO, b"a")]).await;
+        let voted = fault(soon(txn.vote()).await);
+        assert!(matches!(voted, Fault::Poisoned(_)), "{voted}");
+    }
+}
