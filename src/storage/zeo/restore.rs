@@ -74,13 +74,15 @@ pub(super) async fn restore(inner: &Arc<Inner>, batch: Vec<HistoryTxn>) -> Resul
 
 /// Whether the server holds this transaction, or a later one.
 async fn holds_any(inner: &Arc<Inner>, from: Tid) -> Result<bool> {
-    let link = inner.reader().await?;
     let range = TidRange {
         first: from,
         last: Tid::MAX,
     };
-    let mut headers = Headers::begin(&link, range).await?;
-    Ok(headers.next(1).await?.is_some())
+    let first = inner.over_reader(|link| async move {
+        let mut headers = Headers::begin(&link, range).await?;
+        headers.next(1).await
+    });
+    Ok(first.await?.is_some())
 }
 
 /// What can be seen without asking.
