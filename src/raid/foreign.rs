@@ -325,17 +325,20 @@ impl Runner {
             .into_iter()
             .max();
         let newest = newest.unwrap_or_default();
-        let limit = self.options.member_timeout * 2;
-        let mut heads = self.publisher.subscribe();
-        let reached = async {
-            while self.publisher.head() < newest {
-                if heads.next().await.is_err() {
-                    break;
+        // Nearly always it is: nobody subscribes for that.
+        if self.publisher.head() < newest {
+            let mut heads = self.publisher.subscribe();
+            let reached = async {
+                while self.publisher.head() < newest {
+                    if heads.next().await.is_err() {
+                        break;
+                    }
                 }
-            }
-        };
-        // What is left half finished is made level or dropped within that time.
-        drop(tokio::time::timeout(limit, reached).await);
+            };
+            // What is left half finished is made level or dropped within that time.
+            let limit = self.options.member_timeout * 2;
+            drop(tokio::time::timeout(limit, reached).await);
+        }
         let view = self.view();
         if view.serving.can_read() {
             Ok(view.head)

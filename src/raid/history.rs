@@ -40,17 +40,16 @@ impl History for ArrayHistory {
             if self.range.first > self.range.last {
                 return Ok(None);
             }
-            let (reader, opened) = match self.open.take() {
-                Some((reader, history)) => (reader, Ok(history)),
-                None => {
-                    let view = runner.view();
-                    let Some(reader) = unasked(&view, &asked) else {
-                        return Err(runner.unanswered(doubted, &view));
-                    };
-                    let opening = reader.storage.iterate(self.range);
-                    let opened = runner.while_it_answers(&*reader.storage, WHAT, opening);
-                    (reader.clone(), opened.await)
-                }
+            let (reader, opened) = if let Some((reader, history)) = self.open.take() {
+                (reader, Ok(history))
+            } else {
+                let view = runner.view();
+                let Some(reader) = unasked(&view, &asked) else {
+                    return Err(runner.unanswered(doubted, &view));
+                };
+                let opening = reader.storage.iterate(self.range);
+                let opened = runner.while_it_answers(&*reader.storage, WHAT, opening);
+                (reader.clone(), opened.await)
             };
             asked.push(reader.generation);
             let next = match opened {

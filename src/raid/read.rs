@@ -190,7 +190,7 @@ impl Runner {
                 return Err(fault);
             }
             Fault::Damaged(_) | Fault::Io { .. } => {
-                doubted.unreadable.push((reader.clone(), fault))
+                doubted.unreadable.push((reader.clone(), fault));
             }
             fault => self.lost(reader.member, reader.generation, fault),
         }

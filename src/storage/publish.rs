@@ -138,12 +138,22 @@ impl Publisher {
     #[must_use]
     pub fn subscribe(&self) -> Invalidations {
         let (sender, queue) = mpsc::channel(Self::QUEUE);
-        self.subscribers.lock().push(sender);
+        let mut subscribers = self.subscribers.lock();
+        // Where nothing is published, nobody else notices who has left.
+        subscribers.retain(|queue| !queue.is_closed());
+        subscribers.push(sender);
+        drop(subscribers);
         Invalidations {
             queue,
             early: None,
             head: Arc::clone(&self.head),
         }
+    }
+
+    /// How many queues there are.
+    #[cfg(test)]
+    pub(crate) fn subscribers(&self) -> usize {
+        self.subscribers.lock().len()
     }
 
     /// Puts a transaction into every queue and raises the head to it. The caller keeps TID order.
@@ -197,6 +207,19 @@ mod tests {
         assert_eq!(lazy.next().await, Err(CutOff));
         assert_eq!(lazy.try_next(), Err(CutOff));
         assert_eq!(diligent.try_next(), Ok(None));
+    }
+
+    #[tokio::test]
+    async fn who_has_left_takes_no_room_where_nothing_is_published() {
+        let publisher = Publisher::new();
+        let mut stays = publisher.subscribe();
+        for _ in 0..100 {
+            drop(publisher.subscribe());
+        }
+        let kept = publisher.subscribers.lock().len();
+        assert!(kept <= 2, "{kept}");
+        publisher.publish(&committed(1));
+        assert_eq!(stays.try_next(), Ok(Some(committed(1))));
     }
 
     #[tokio::test]

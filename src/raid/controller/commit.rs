@@ -176,14 +176,14 @@ impl Controller {
             return self.lose(member, out, now);
         }
         waits.remove(&member);
-        if !matches!(ballot, Ballot::Ready { .. })
-            && commit
-                .votes
-                .values()
-                .any(|other| other.agrees_with(&ballot))
-        {
-            // Two of them say the same no: the others need not be asked.
-            commit.line.clear();
+        if !matches!(ballot, Ballot::Ready { .. }) {
+            let others = commit.votes.values();
+            let same = 1 + others.filter(|it| it.agrees_with(&ballot)).count();
+            let all = commit.votes.len() + 1 + commit.line.len();
+            if same * 2 > all {
+                // More than half of all say the same no: whatever the others would say, it stays so.
+                commit.line.clear();
+            }
         }
         commit.votes.insert(member, ballot);
         if self.lock_taken(id, member, after, now) {

@@ -55,11 +55,15 @@ fn closed() -> Fault {
 
 impl Fed {
     fn new(rules: Rules, recorded: Option<Membership>) -> Fed {
+        Fed::of(&["a", "b", "c"], rules, recorded)
+    }
+
+    fn of(names: &[&str], rules: Rules, recorded: Option<Membership>) -> Fed {
         let now = Now {
             monotonic: Instant::now(),
             wall: Timestamp::UNIX_EPOCH,
         };
-        let members = ["a", "b", "c"].map(configured).to_vec();
+        let members = names.iter().copied().map(configured).collect();
         let mut controller = Controller::new(rules, members, recorded, now);
         controller.take_effects();
         Fed {
@@ -73,11 +77,17 @@ impl Fed {
 
     /// All members are open and level, and the record says so.
     fn serving() -> Fed {
-        let mut fed = Fed::new(rules(), None);
-        for member in [A, B, C] {
-            fed.open(member, Tid(5));
+        Fed::serving_from(&["a", "b", "c"], rules())
+    }
+
+    fn serving_from(names: &[&str], rules: Rules) -> Fed {
+        let mut fed = Fed::of(names, rules, None);
+        let members: Vec<_> = fed.controller.members.keys().copied().collect();
+        for member in &members {
+            fed.open(*member, Tid(5));
         }
-        let found = [A, B, C].map(|member| (member, Compared::Level)).to_vec();
+        let level = |member| (member, Compared::Level);
+        let found = members.into_iter().map(level).collect();
         fed.feed(Event::Assembled { found, head: None }).ok();
         assert_ne!(
             fed.controller.serving,
@@ -333,6 +343,37 @@ fn ballots_are_counted() {
         assert_eq!(fed.said(), expected, "{ballots:?}");
         assert_eq!(fed.controller.in_sync_count(), in_sync, "{ballots:?}");
     }
+}
+
+#[test]
+fn in_a_line_of_voters_the_rest_is_asked_while_it_can_change_the_outcome() {
+    let check = |ballots: &[Ballot], expected: &str, in_sync: usize| {
+        let rules = Rules {
+            cluster_mode: ClusterMode::Coop,
+            ..rules()
+        };
+        let mut fed = Fed::serving_from(&["a", "b", "c", "d", "e"], rules);
+        fed.vote(1);
+        for (member, ballot) in (0..).map(MemberId).zip(ballots) {
+            assert_eq!(fed.said(), format!("vote {}", member.0), "{ballots:?}");
+            fed.ballot(1, member, ballot.clone());
+        }
+        assert_eq!(fed.said(), expected, "{ballots:?}");
+        assert_eq!(fed.controller.in_sync_count(), in_sync, "{ballots:?}");
+    };
+    let (yes, no) = (ready, || no("x"));
+    check(
+        &[yes(), no(), no(), yes(), yes()],
+        "disagreement, voted, member-degraded, member-degraded",
+        3,
+    );
+    // Three of five are enough.
+    check(
+        &[yes(), no(), no(), no()],
+        "disagreement, abort, no, member-degraded",
+        4,
+    );
+    check(&[no(), no(), no()], "abort, no", 5);
 }
 
 #[test]

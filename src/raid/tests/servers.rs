@@ -132,3 +132,17 @@ async fn what_no_reader_can_tell_apart_is_the_same() {
     rig.array.recover("c", Strategy::Verify, None).unwrap();
     rig.optimal().await;
 }
+
+#[tokio::test]
+async fn who_is_asked_again_and_again_how_far_it_is_keeps_nothing_of_it() {
+    let rig = Rig::of(MemoryOpener::like_a_server, |options| {
+        options.cluster_mode = ClusterMode::Coop;
+    })
+    .await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    let before = rig.array.0.publisher.subscribers();
+    for _ in 0..100 {
+        assert_eq!(rig.array.newest_tid().await.unwrap(), first);
+    }
+    assert_eq!(rig.array.0.publisher.subscribers(), before);
+}

@@ -73,7 +73,18 @@ impl Fetching {
 }
 
 impl Line {
+    /// Over a new connection, once, where the one that there was ended before it was asked, or in the
+    /// middle.
     async fn fetch(&self, oid: Oid, serial: Tid) -> Result<Blob> {
+        match self.fetch_once(oid, serial).await {
+            Err(StorageError::Fault(Fault::Closed(_))) if self.way.heard.alive().is_ok() => {
+                self.fetch_once(oid, serial).await
+            }
+            done => done,
+        }
+    }
+
+    async fn fetch_once(&self, oid: Oid, serial: Tid) -> Result<Blob> {
         let turn = Arc::clone(&self.turn).acquire_owned().await;
         let turn = turn.map_err(|_| closed("it has ended"))?;
         let (link, listener) = self.link().await?;

@@ -1,5 +1,6 @@
 //! The storage's calls, one by one, as calls of ZEO.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::errors::unexpected;
+use super::errors::{is_closed, unexpected};
 use super::link::{Link, closed};
 use super::{Inner, ZeoStorage, commit, describe, iterate, measure, restore};
 use crate::pickle::{Value, extension};
@@ -56,9 +57,27 @@ impl Inner {
         self.main.call(call).await
     }
 
-    /// A connection for something that stays on it, or that takes long: the main one only where there is
-    /// no other to be had. What goes wrong on that one costs the server's commit lock.
-    pub(super) async fn reader(&self) -> Result<Arc<Link>, Fault> {
+    /// Asks over a connection for what stays on it, or takes long; and once more over another one where it
+    /// ended meanwhile. One that was not used for long may end between being picked and being asked, and
+    /// the server is well.
+    ///
+    /// What must not be asked twice says whether it was asked, and waits for the answer elsewhere.
+    pub(super) async fn over_reader<T, F>(&self, ask: impl Fn(Arc<Link>) -> F + Send) -> Result<T>
+    where
+        F: Future<Output = Result<T>> + Send,
+        T: Send,
+    {
+        match ask(self.reader().await?).await {
+            Err(StorageError::Fault(Fault::Closed(_))) if self.heard.alive().is_ok() => {
+                ask(self.reader().await?).await
+            }
+            done => done,
+        }
+    }
+
+    /// The main connection only where there is no other to be had: what goes wrong on that one costs the
+    /// server's commit lock.
+    async fn reader(&self) -> Result<Arc<Link>, Fault> {
         self.heard.alive()?;
         let link = self.readers.get().await;
         self.heard.alive()?;
@@ -76,14 +95,19 @@ impl Inner {
         };
         // As long as it takes, because the server goes through all that come before: the connection's pulse
         // tells whether it is there.
-        let link = self.reader().await?;
-        let answer = link.ask(call, Expected::Value).await?;
-        let page = match answer.await {
-            Ok(Ok(Reply::Value(Value::List(page) | Value::Tuple(page)))) => page,
-            Ok(Ok(Reply::Value(Value::None))) => Vec::new(),
-            Ok(Ok(other)) => return Err(unexpected(other, "`undoInfo`")),
-            Ok(Err(fault)) => return Err(fault.into()),
-            Err(_) => return Err(closed("it has ended").into()),
+        let reply = self.over_reader(|link| {
+            let call = call.clone();
+            async move {
+                let answer = link.ask(call, Expected::Value).await?;
+                Ok(answer
+                    .await
+                    .unwrap_or_else(|_| Err(closed("it has ended")))?)
+            }
+        });
+        let page = match reply.await? {
+            Reply::Value(Value::List(page) | Value::Tuple(page)) => page,
+            Reply::Value(Value::None) => Vec::new(),
+            other => return Err(unexpected(other, "`undoInfo`")),
         };
         let page: Vec<Undoable> = page.iter().map(undoable).collect::<Result<_>>()?;
         let bytes = page
@@ -258,7 +282,7 @@ impl Storage for ZeoStorage {
                     }));
                 }
                 // Python's index has nothing from there on.
-                Reply::Error(WireError::Value(_)) => return Ok(None),
+                Reply::Error(WireError::Value(text)) if !is_closed(&text) => return Ok(None),
                 // An object whose creation was undone, or that was deleted. Python stumbles over it.
                 Reply::Error(WireError::Answer(Answer::NoSuchObject(gone)))
                     if gone.0 >= next.map_or(0, |next| next.0) && gone.0 < u64::MAX =>
@@ -361,10 +385,14 @@ impl Storage for ZeoStorage {
     }
 
     async fn pack(&self, time: f64) -> Result<()> {
-        let link = self.0.reader().await?;
-        let call = Call::Pack { time, wait: true };
+        // Asked again only where it was not sent: a server that has it refuses a second one, and the first
+        // goes on without us.
+        let asked = self.0.over_reader(|link| async move {
+            let call = Call::Pack { time, wait: true };
+            link.ask(call, Expected::None).await
+        });
         // As long as it takes: the connection's pulse tells whether the server is there.
-        let answer = link.ask(call, Expected::None).await?;
+        let answer = asked.await?;
         match answer.await {
             Ok(Ok(Reply::None)) => Ok(()),
             Ok(Ok(other)) => Err(unexpected(other, "`pack`")),

@@ -80,7 +80,7 @@ pub(super) fn unexpected(reply: Reply, what: &str) -> StorageError {
 
 /// What Python says of a file that is not open any more, in the words of `io` and of `FileStorage`'s pool
 /// of files. A `FileStorage` closes itself after a finish that failed, and its server goes on answering.
-fn is_closed(text: &str) -> bool {
+pub(super) fn is_closed(text: &str) -> bool {
     let text = text.trim_end_matches('.');
     text == "closed" || text.ends_with(" closed file")
 }

@@ -169,7 +169,7 @@ impl Iteration {
         let run = if range.first > range.last || range.last.is_zero() {
             None
         } else {
-            Some(Run::begin(inner.reader().await?, range).await?)
+            Some(inner.over_reader(|link| Run::begin(link, range)).await?)
         };
         Ok(Iteration {
             inner: Arc::clone(inner),
@@ -205,8 +205,9 @@ impl History for Iteration {
                     }
                     self.tries -= 1;
                     self.inner.heard.alive()?;
-                    let link = self.inner.reader().await?;
-                    self.run = Some(Run::begin(link, self.rest).await?);
+                    let rest = self.rest;
+                    let run = self.inner.over_reader(|link| Run::begin(link, rest));
+                    self.run = Some(run.await?);
                 }
             }
         }

@@ -54,16 +54,19 @@ async fn tids_through(inner: &Arc<Inner>, mut end: Tid, count: usize) -> Result<
             first: Tid(end.0.saturating_sub(span)),
             last: end,
         };
-        let link = inner.reader().await?;
-        let mut headers = Headers::begin(&link, range).await?;
-        let mut window = VecDeque::new();
-        while let Some((tid, _)) = headers.next(AHEAD).await? {
-            if window.len() == count - found.len() {
-                window.pop_front();
+        let missing = count - found.len();
+        let newest = inner.over_reader(|link| async move {
+            let mut headers = Headers::begin(&link, range).await?;
+            let mut window = VecDeque::new();
+            while let Some((tid, _)) = headers.next(AHEAD).await? {
+                if window.len() == missing {
+                    window.pop_front();
+                }
+                window.push_back(tid);
             }
-            window.push_back(tid);
-        }
-        found.extend(window.into_iter().rev());
+            Ok(window)
+        });
+        found.extend(newest.await?.into_iter().rev());
         if found.len() >= count || range.first.is_zero() {
             return Ok(found);
         }
@@ -102,18 +105,20 @@ pub(super) async fn measure_after(inner: &Arc<Inner>, after: Tid) -> Result<Exte
         first: weighed_to.next(),
         last,
     };
-    let mut transactions = weighed.transactions;
-    let link = inner.reader().await?;
-    let mut headers = Headers::begin(&link, rest).await?;
-    while let Some((tid, _)) = headers.next(AHEAD).await? {
-        at = tid;
-        transactions += 1;
-        if transactions >= COUNTED {
-            let (span, seen) = (last.0 - after.0, (at.0 - after.0).max(1));
-            transactions = (transactions as f64 * (span as f64 / seen as f64)) as u64;
-            break;
+    let counted = inner.over_reader(|link| async move {
+        let mut headers = Headers::begin(&link, rest).await?;
+        let mut transactions = weighed.transactions;
+        while let Some((at, _)) = headers.next(AHEAD).await? {
+            transactions += 1;
+            if transactions >= COUNTED {
+                let (span, seen) = (last.0 - after.0, (at.0 - after.0).max(1));
+                transactions = (transactions as f64 * (span as f64 / seen as f64)) as u64;
+                break;
+            }
         }
-    }
+        Ok(transactions)
+    });
+    let transactions = counted.await?;
     let average = weighed.bytes as f64 / weighed.transactions as f64;
     Ok(Extent {
         transactions,

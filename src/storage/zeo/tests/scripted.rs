@@ -17,10 +17,12 @@ use crate::storage::{Answer, Committed, Fault, Opener, Storage, StorageError};
 use crate::task::Tasks;
 use crate::wire::connection::{Reader, Writer};
 use crate::wire::{
-    Call, Dialect, FromClient, Info, LoadedRecord, Push, Reply, Request, UndoLine, WireError,
-    handshake,
+    Call, Dialect, Expected, FromClient, Info, LoadedRecord, Push, Reply, Request, UndoLine,
+    WireError, handshake,
 };
-use crate::zodb::{Blob, HistoryRecord, HistoryTxn, Oid, Op, Payload, RecordData, Tid, TxnMeta};
+use crate::zodb::{
+    Blob, HistoryRecord, HistoryTxn, Oid, Op, Payload, RecordData, Tid, TidRange, TxnMeta,
+};
 
 /// What the peer does at a call.
 enum Does {
@@ -1063,4 +1065,137 @@ async fn what_is_committed_while_the_undo_log_is_read_hides_nothing_and_shows_no
     let found = storage.undo_info(0, 1000, &named("wanted")).await.unwrap();
     let tids: Vec<_> = found.iter().map(|txn| txn.tid.0).collect();
     assert_eq!(tids, (1..=300).rev().collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_server_whose_file_is_closed_is_the_operators() {
+    for said in ["closed", "I/O operation on closed file"] {
+        let peer = Peer::start(move |_, call| match call {
+            Call::LoadBefore { .. } | Call::RecordIternext { .. } | Call::Vote { .. } => {
+                Does::Answers(Reply::Error(WireError::Value(said.to_owned())))
+            }
+            _ => Does::Usual,
+        })
+        .await;
+        let storage = peer.open().await;
+        let loaded = fault(soon(storage.load_before(Oid(1), Tid::MAX)).await);
+        assert!(matches!(loaded, Fault::Poisoned(_)), "{loaded}");
+        // It is not the end of the walk.
+        let walked = fault(soon(storage.record_from(Oid(0))).await);
+        assert!(matches!(walked, Fault::Poisoned(_)), "{walked}");
+        let txn = begin(&storage, vec![store(1, Tid::ZERO, b"a")]).await;
+        let voted = fault(soon(txn.vote()).await);
+        assert!(matches!(voted, Fault::Poisoned(_)), "{voted}");
+    }
+}
+
+/// Hangs up once at such a call on a connection for reading.
+async fn hangs_up_once(at: fn(&Call) -> bool) -> (Peer, ZeoStorage) {
+    let mut left = 1;
+    let peer = Peer::start(move |number, call| {
+        if at(call) && number > 0 && left > 0 {
+            left -= 1;
+            return Does::HangsUp;
+        }
+        match call {
+            Call::UndoInfo { .. } => Does::Answers(Reply::UndoLog(vec![])),
+            Call::IteratorStart { .. } => Does::Answers(Reply::Iterator(1)),
+            Call::IteratorNext { .. } => Does::Answers(Reply::Transaction(None)),
+            _ => Does::Usual,
+        }
+    })
+    .await;
+    let options = ZeoOptions {
+        read_connections: 1,
+        ..peer.options.clone()
+    };
+    let storage = ZeoStorage::open(options).await.unwrap();
+    commit(&storage, &[(1, Tid::ZERO, b"a")]).await;
+    (peer, storage)
+}
+
+#[tokio::test]
+async fn a_connection_for_reading_that_ends_is_no_failure_of_the_server() {
+    let start = |call: &Call| matches!(call, Call::IteratorStart { .. });
+    let undo = |call: &Call| matches!(call, Call::UndoInfo { .. });
+    let (peer, storage) = hangs_up_once(undo).await;
+    assert_eq!(
+        soon(storage.undo_info(0, -1, &Value::None)).await.unwrap(),
+        []
+    );
+    assert_eq!(peer.count(undo), 2);
+    let (_peer, storage) = hangs_up_once(start).await;
+    let mut history = soon(storage.iterate(TidRange::ALL)).await.unwrap();
+    assert!(soon(history.next()).await.unwrap().is_none());
+    let (_peer, storage) = hangs_up_once(start).await;
+    assert_eq!(
+        soon(storage.tids_before(Tid::MAX, 3)).await.unwrap(),
+        vec![]
+    );
+    let (_peer, storage) = hangs_up_once(|call| matches!(call, Call::IteratorNext { .. })).await;
+    assert_eq!(
+        soon(storage.measure_after(Tid::ZERO))
+            .await
+            .unwrap()
+            .transactions,
+        0
+    );
+    assert!(storage.last_tid().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_pack_is_asked_again_only_where_it_was_not_sent() {
+    let pack = |call: &Call| matches!(call, Call::Pack { .. });
+    let (peer, storage) = hangs_up_once(pack).await;
+    // It may be going on.
+    let fault = fault(soon(storage.pack(1.0)).await);
+    assert!(matches!(fault, Fault::Closed(_)), "{fault}");
+    assert_eq!(peer.count(pack), 1);
+    assert!(storage.last_tid().await.is_ok());
+    // One that was idle for long ends between being picked and being asked.
+    let idle = std::sync::atomic::AtomicBool::new(true);
+    let asked = storage.0.over_reader(|link| {
+        if idle.swap(false, std::sync::atomic::Ordering::Relaxed) {
+            link.fail(Fault::Closed("it was not used for long".to_owned()));
+        }
+        async move {
+            let call = Call::Pack {
+                time: 1.0,
+                wait: true,
+            };
+            link.ask(call, Expected::None).await
+        }
+    });
+    let answer = soon(asked).await.unwrap();
+    assert_eq!(soon(answer).await.unwrap().unwrap(), Reply::None);
+    assert_eq!(peer.count(pack), 2);
+}
+
+#[tokio::test]
+async fn a_blob_is_fetched_again_where_its_connection_ends() {
+    let mut left = 1;
+    let peer = Peer::start(move |_, call| match call {
+        Call::SendBlob { .. } if left > 0 => {
+            left -= 1;
+            Does::HangsUp
+        }
+        Call::SendBlob { oid, serial } => {
+            let (oid, serial) = (*oid, *serial);
+            let chunk = Bytes::from_static(b"x");
+            Does::Says(
+                Duration::ZERO,
+                vec![
+                    Say::Push(Push::ReceiveBlobStart { oid, serial }),
+                    Say::Push(Push::ReceiveBlobChunk { oid, serial, chunk }),
+                    Say::Push(Push::ReceiveBlobStop { oid, serial }),
+                    Say::Answer,
+                ],
+            )
+        }
+        _ => Does::Usual,
+    })
+    .await;
+    let storage = peer.open().await;
+    let blob = soon(storage.load_blob(Oid(1), Tid(1))).await.unwrap();
+    assert_eq!(blob.len(), 1);
 }
