@@ -182,6 +182,7 @@ impl Controller {
         self.phase = Phase::Assembling;
         let members = open.into_iter().map(|(_, id)| id).collect();
         self.assemble(members);
+        self.say_what_is_waited_for();
     }
 
     fn assemble(&mut self, members: Vec<MemberId>) {

@@ -721,6 +721,13 @@ fn what_is_waited_for_says_whom_and_why() {
         panic!("{:?}", fed.controller.serving)
     };
     assert_eq!(waits_for, "b (no route to host), c (being opened)");
+    for member in [B, C] {
+        fed.open(member, Tid(5));
+    }
+    let Serving::Starting { waits_for } = &fed.controller.serving else {
+        panic!("{:?}", fed.controller.serving)
+    };
+    assert_eq!(waits_for, "the comparison of the members");
 }
 
 /// Only b is there, and is level with itself.

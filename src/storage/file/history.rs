@@ -74,9 +74,7 @@ impl Walk {
             return Ok(self.end);
         }
         let mut window = Window::new(&*self.disk, 16 * 1024, self.end);
-        let oldest = window
-            .txn_header(FIRST)
-            .map_err(|error| self.fault(error))?;
+        let oldest = self.txn_at(&mut window, FIRST)?;
         if first <= oldest.tid {
             return Ok(FIRST);
         }
@@ -99,13 +97,23 @@ impl Walk {
         let mut window = Window::new(&*self.disk, 16 * 1024, self.end);
         let mut at = FIRST;
         while at < self.end {
-            let header = window.txn_header(at).map_err(|error| self.fault(error))?;
+            let header = self.txn_at(&mut window, at)?;
             if header.tid >= first {
                 return Ok(at);
             }
             at += header.whole_len();
         }
         Ok(self.end)
+    }
+
+    /// What is no transaction is damage, and says nothing about what is not there.
+    fn txn_at(&self, window: &mut Window<'_>, at: u64) -> Result<TxnHeader, Fault> {
+        let header = window.txn_header(at).map_err(|error| self.fault(error))?;
+        if header.is_plausible() && header.whole_len() <= self.end - at {
+            return Ok(header);
+        }
+        let what = format_args!("there is no transaction at {at}");
+        Err(self.engine.damaged(what))
     }
 
     /// The transactions from the end on backwards: where each begins, and its header.

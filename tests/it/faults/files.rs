@@ -5,7 +5,8 @@ use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 
 use crate::harness::disk::SmallDisk;
-use crate::harness::{Instance, Lab, LabSetup};
+use crate::harness::instance::PATIENCE;
+use crate::harness::{Instance, Lab, LabSetup, until_ok};
 
 /// Files before the server, so that they are read from; and nothing is read from a cache.
 const SETUP: LabSetup = LabSetup {
@@ -65,12 +66,22 @@ fn a_file_that_fails_beside_a_server_is_taken_out_and_recovered() {
     drop(file);
     lab.wait_taken_out("file1", mark, &["damaged"]);
     workers.wait_for_more(2);
-    let member = lab.instance.member("file1");
-    eprintln!("{member:#}");
-    lab.instance
-        .run(&["recover", "file1", "--rebuild", "--yes"])
-        .ok();
+    // It may be tried by itself at this moment.
+    until_ok("the rebuilding of a damaged file", PATIENCE, || {
+        let run = lab
+            .instance
+            .run(&["recover", "file1", "--rebuild", "--yes"]);
+        (run.code == 0).then_some(()).ok_or(run)
+    });
     lab.instance.wait_optimal();
+    let set_aside = fs::read_dir(&folder)
+        .expect("the folder is there")
+        .any(|entry| {
+            let path = entry.expect("it can be read").path();
+            let bytes = fs::read(path).unwrap_or_default();
+            bytes.get(4..3004) == Some(&[0xee; 3000])
+        });
+    assert!(set_aside, "the damaged copy is gone");
     workers.wait_for_more(1);
     lab.finish(workers);
     drop(disk);

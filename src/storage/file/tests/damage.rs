@@ -1,8 +1,9 @@
 //! Files that are not as they should be: damaged, torn, of something else, in use.
 
 use super::*;
-use crate::storage::Fault;
 use crate::storage::suite::{begin, commit, ready, store, transactions};
+use crate::storage::{Fault, StorageError};
+use crate::zodb::Op;
 
 /// A file with five transactions of one object each, closed: its bytes, and where each transaction
 /// begins.
@@ -221,6 +222,34 @@ async fn damage_within_a_record_is_a_fault_of_the_load() {
     let fault = answer.err().and_then(|error| error.fault().cloned());
     assert!(matches!(fault, Some(Fault::Damaged(_))), "{fault:?}");
     assert!(storage.load_before(Oid(1), Tid::MAX).await.is_ok());
+}
+
+#[tokio::test]
+async fn damage_before_a_transaction_is_no_answer_about_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for damaged in 0..2 {
+        let (mut bytes, begins) = five(&folder).await;
+        let storage = open(&folder).await;
+        let mut tids = storage.tids_before(Tid::MAX, 5).await.unwrap();
+        tids.reverse();
+        let at = begins[damaged];
+        bytes[at..at + 23].fill(0xee);
+        std::fs::write(data_fs(&folder), &bytes).unwrap();
+        // The second is looked for from the beginning; the last, where the first is whole, from the end.
+        for wanted in [tids[1], tids[4]] {
+            let undo = Op::Undo { tid: wanted };
+            let undone = begin(&*storage, vec![undo]).await.vote().await;
+            let found = damaged == 1 && wanted == tids[4];
+            match undone {
+                Ok(_) if found => {}
+                Err(StorageError::Fault(Fault::Damaged(_))) if !found => {}
+                other => panic!("{damaged} {wanted}: {:?}", other.err()),
+            }
+        }
+        storage.close().await;
+        std::fs::remove_file(data_fs(&folder)).unwrap();
+        std::fs::remove_file(beside(&data_fs(&folder), ".index")).unwrap();
+    }
 }
 
 #[tokio::test]
