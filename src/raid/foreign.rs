@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::controller::{Event, Generation, MemberId, Now};
 use super::recovery::is_blob;
@@ -18,6 +19,10 @@ use crate::zodb::{HistoryTxn, Oid, Tid, TidRange};
 const TRIES: u32 = 8;
 /// Of what was told of a transaction, so many objects are looked at.
 const LOOKED_AT: usize = 4;
+/// How often a member is asked again for a transaction that it was said to hold: a server tells of one before
+/// every connection to it can read it, the more so one of several processes over one database.
+const ASKED_AGAIN: u32 = 10;
+const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// What is copied at once.
 const BATCH_BYTES: u64 = 4 << 20;
 const BATCH_TRANSACTIONS: usize = 256;
@@ -140,15 +145,25 @@ impl Runner {
                 last: tid,
             };
             let what = "a question for the objects of a transaction";
-            let asking = written_in(&*storage, range);
-            let fault = match runner.while_it_answers(&*storage, what, asking).await {
-                Ok((last, oids)) if last == tid => {
-                    let oids = oids.into_iter().collect();
-                    runner.feed(Event::Inquired { tid, oids }).ok();
-                    return;
+            let mut again = 0;
+            let fault = loop {
+                let asking = written_in(&*storage, range);
+                match runner.while_it_answers(&*storage, what, asking).await {
+                    Ok((last, oids)) if last == tid => {
+                        let oids = oids.into_iter().collect();
+                        runner.feed(Event::Inquired { tid, oids }).ok();
+                        return;
+                    }
+                    Ok(_) if again < ASKED_AGAIN => {
+                        again += 1;
+                        tokio::time::sleep(ASKED_AGAIN_AFTER).await;
+                    }
+                    Ok(_) => {
+                        let text = format!("does not give transaction {tid} that it told of");
+                        break Fault::Damaged(text);
+                    }
+                    Err(error) => break as_fault(error),
                 }
-                Ok(_) => Fault::Damaged(format!("does not give transaction {tid} that it told of")),
-                Err(error) => as_fault(error),
             };
             runner.lost(member, generation, fault);
         });
