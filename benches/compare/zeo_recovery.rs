@@ -132,9 +132,10 @@ fn opener(side: &Side) -> ZeoOpener {
 async fn recover(folder: &Path, source: &Side, target: &Side) -> anyhow::Result<Duration> {
     let folder = tempfile::tempdir_in(folder)?;
     let members = vec![spec("source", source), spec("target", target)];
-    // As in the daemon: with a thread for each processor.
+    // As in the daemon: one thread, where all members are ZEO servers.
     let recovering = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
             .enable_all()
             .build()?;
         runtime.block_on(recover_by_array(folder.path(), members))

@@ -62,6 +62,8 @@ pub struct Limits {
     pub connections: usize,
     /// The size of one message of a client, in bytes.
     pub frame: u64,
+    /// Threads that serve, at least one; not counted are those that wait for disks.
+    pub threads: usize,
 }
 
 /// Where the admin protocol is served.

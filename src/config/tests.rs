@@ -33,7 +33,7 @@ listen: [127.0.0.1:8100, "unix:var/zeo.sock", "[::1]:8100"]
 encoding: M5
 read_only: yes
 transaction_timeout: 90s
-limits: {connections: 10, frame: 1GiB}
+limits: {connections: 10, frame: 1GiB, threads: 3}
 admin:
   socket: /run/zeoraid.sock
   address: 127.0.0.1:8101
@@ -78,6 +78,8 @@ fn a_small_configuration_is_completed_by_defaults() {
     assert_eq!(array.member_timeout, Duration::from_secs(30));
     assert_eq!(array.recovery_rate, Rate::default());
     assert_eq!(array.record, Path::new("/i/var/main.membership.json"));
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    assert_eq!(config.limits.threads, processors);
     let MemberStorage::File { file, blob_dir } = &array.members[0].storage else {
         panic!("a file")
     };
@@ -100,6 +102,7 @@ fn everything_can_be_said() {
     assert_eq!(config.encoding, Encoding::M5);
     assert!(config.read_only);
     assert_eq!(config.limits.frame, 1 << 30);
+    assert_eq!(config.limits.threads, 3);
     assert_eq!(config.admin.address, Some(("127.0.0.1".into(), 8101)));
     let main = config.array("main").unwrap();
     assert!(
@@ -233,12 +236,16 @@ fn each_kind_of_mistake_has_its_words() {
         ("transaction_timeout: soon", "no duration"),
         ("limits: {frame: 1kB}", "too small; at least 1MiB"),
         ("limits: {connections: many}", "not a whole number"),
+        ("limits: {threads: 0}", "too small; at least 1"),
         ("limits: 5", "limits must have keys and values"),
         (
             "limits: {conections: 5}",
             "limits knows no `conections`; did you mean `connections`?",
         ),
-        ("limits: {sausage: 5}", "known are connections, frame"),
+        (
+            "limits: {sausage: 5}",
+            "known are connections, frame, threads",
+        ),
         ("listen: []", "no client could connect"),
         ("listen: localhost", "has no port; write `localhost:8100`"),
         ("listen: '::1:8100'", "brackets are missing"),
@@ -409,6 +416,7 @@ fn members_can_be_zeo_servers() {
     assert_eq!(array.cluster_mode, ClusterMode::Coop);
     assert_eq!(array.lock_timeout, Duration::from_secs(20));
     assert_eq!(config.warnings(), [], "nothing to say of this");
+    assert_eq!(config.limits.threads, 1, "no file is read here");
     let value = |key: &str| {
         let found = config.explain().iter().find(|setting| setting.key == key);
         found.map(|setting| setting.value.clone())

@@ -52,6 +52,7 @@ pub fn run(config: Config, start: Start) -> Result<(), DaemonError> {
     make_folder(&config.spool.folder)?;
     raise_file_limit(config.limits.connections);
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.limits.threads)
         .enable_all()
         .thread_name("zeoraid")
         .build()

@@ -645,7 +645,7 @@ mod tests {
         -- stdout
         --- a/etc/zeoraid.yaml
         +++ b/etc/zeoraid.yaml
-        @@ -55,6 +55,8 @@
+        @@ -56,6 +56,8 @@
                  file: var/copy1/Data.fs
                copy2:
                  file: var/copy2/Data.fs
@@ -811,7 +811,7 @@ mod tests {
         -- stdout
         --- a/etc/zeoraid.yaml
         +++ b/etc/zeoraid.yaml
-        @@ -116,7 +116,7 @@
+        @@ -117,7 +117,7 @@
          
          log:
            file: var/log/zeoraid.log
@@ -885,7 +885,7 @@ mod tests {
          
          # A client that holds the commit lock longer than this loses its connection.
          # transaction_timeout: 1m
-        @@ -116,7 +116,7 @@
+        @@ -117,7 +117,7 @@
          
          log:
            file: var/log/zeoraid.log
@@ -984,7 +984,7 @@ mod tests {
             write `127.0.0.1:8100` for clients on this machine, `0.0.0.0:8100` for all
         etc/zeoraid.yaml:15:1: the configuration knows no `encodng`
             did you mean `encoding`?
-        etc/zeoraid.yaml:119:10: log.level: `loud` is not known
+        etc/zeoraid.yaml:120:10: log.level: `loud` is not known
             one of error, warn, info, debug, trace
         3 mistakes
         "#);
@@ -1011,7 +1011,7 @@ mod tests {
             },
             {
               "file": "etc/zeoraid.yaml",
-              "line": 119,
+              "line": 120,
               "column": 10,
               "what": "log.level: `loud` is not known",
               "mend": "one of error, warn, info, debug, trace"
@@ -1026,7 +1026,7 @@ mod tests {
         error: the configuration has 3 mistakes
           etc/zeoraid.yaml:11:9: listen: `8100` is only a port; write `127.0.0.1:8100` for clients on this machine, `0.0.0.0:8100` for all
           etc/zeoraid.yaml:15:1: the configuration knows no `encodng`; did you mean `encoding`?
-          etc/zeoraid.yaml:119:10: log.level: `loud` is not known; one of error, warn, info, debug, trace
+          etc/zeoraid.yaml:120:10: log.level: `loud` is not known; one of error, warn, info, debug, trace
         Next: zeoraidctl check-config
         "#);
         insta::assert_snapshot!(place.init("--set members=3"), @r#"

@@ -1,9 +1,11 @@
 //! One connection to a ZEO server: calls go out, replies come back, matched by id.
 //!
-//! Three tasks belong to a connection: one reads frames, one writes what is queued, one watches that
-//! the other end is alive ([`super::pulse`]). Whoever calls encodes into the queue himself, under a
-//! lock that is never held across an await, so that a call is queued when the function returns: the
-//! order of the calls is the order of the messages.
+//! Three tasks belong to a connection: one reads frames, one writes what the socket does not take at once,
+//! one watches that the other end is alive ([`super::pulse`]). Whoever calls encodes into the queue himself,
+//! under a lock that is never held across an await, so that a call is queued when the function returns: the
+//! order of the calls is the order of the messages. A short queue he also gives to the socket himself: to
+//! wake a task for that takes longer than to write, and often another processor. Where the socket is full,
+//! or much is queued, the writer takes over, and has the socket until the queue is empty.
 //!
 //! Replies and pushes are handled strictly in the order of their frames, by the reader: what a
 //! [`Handler`] does at a reply has happened before the next frame is looked at. The commit relies on it.
@@ -14,7 +16,9 @@
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -43,6 +47,9 @@ const QUEUE: usize = 1 << 20;
 /// What is queued quietly is written without being asked for when there is so much of it, in bytes.
 const QUIET: usize = 64 << 10;
 
+/// As much as this is given to the socket by whoever calls, under the lock, in bytes.
+const AT_ONCE: usize = 64 << 10;
+
 /// How many pieces one system call is given.
 const SLICES: usize = 64;
 
@@ -66,7 +73,7 @@ pub(super) struct Link {
     listener: Arc<dyn Listener>,
     pub(super) traffic: Traffic,
     pub(super) occupation: Arc<Occupation>,
-    /// Something is queued.
+    /// Something is queued that the writer has to write.
     queued: Notify,
     /// The queue has become short.
     written: Notify,
@@ -78,6 +85,12 @@ pub(super) struct Link {
 
 struct Out {
     queue: Output,
+    /// With the writer while it writes. INVARIANT: what is in the queue comes after what the writer has.
+    io: Option<WriteHalf>,
+    /// The socket (TLS has a buffer of its own) has taken all, and has yet to pass it on.
+    unflushed: bool,
+    /// What the socket said to somebody else than the writer.
+    broken: Option<std::io::Error>,
     pending: BTreeMap<i64, Pending>,
     next: i64,
     closed: Option<Fault>,
@@ -124,6 +137,9 @@ impl Link {
         let link = Arc::new(Link {
             out: Mutex::new(Out {
                 queue: Output::new(),
+                io: Some(writer),
+                unflushed: false,
+                broken: None,
                 pending: BTreeMap::new(),
                 next: 1,
                 closed: None,
@@ -146,7 +162,7 @@ impl Link {
             idle: manner.idle,
         };
         tasks.spawn(format!("reader of {name}"), Arc::clone(&link).read(reader));
-        tasks.spawn(format!("writer of {name}"), Arc::clone(&link).write(writer));
+        tasks.spawn(format!("writer of {name}"), Arc::clone(&link).write());
         tasks.spawn(format!("pulse of {name}"), watch(Arc::clone(&link), rhythm));
         link
     }
@@ -199,7 +215,15 @@ impl Link {
 
     /// Writes what is queued.
     pub(super) fn hurry(&self) {
-        self.queued.notify_one();
+        self.send(&mut self.out.lock());
+    }
+
+    /// Gives what is queued to the socket, or has the writer do it.
+    fn send(&self, out: &mut Out) {
+        // The writer looks into the queue again before it lays the socket down.
+        if out.io.is_some() && !out.try_write(&self.traffic) {
+            self.queued.notify_one();
+        }
     }
 
     /// Asks and waits for the answer, no longer than a call may take. Dropping it drops the answer.
@@ -259,7 +283,7 @@ impl Link {
                 Ok(Ok(answer)) => return answer,
                 Ok(Err(_)) => return Err(self.ended().unwrap_or_else(|| closed("it has ended"))),
                 Err(_) => {
-                    let unsent = self.out.lock().queue.pending() > 0;
+                    let unsent = self.out.lock().is_unsent();
                     let flows = self.traffic.last_progress(unsent) + self.patience;
                     let until = flows.max(self.occupation.deadline(since, self.patience));
                     if until <= Instant::now() {
@@ -373,7 +397,8 @@ impl Link {
         }
     }
 
-    async fn write(self: Arc<Self>, mut io: WriteHalf) {
+    async fn write(self: Arc<Self>) {
+        let mut io = None;
         // The writing may be dropped: the connection has ended then.
         tokio::select! {
             error = self.write_queue(&mut io) => {
@@ -381,22 +406,91 @@ impl Link {
             }
             () = self.stop.requested() => {}
         }
+        let Some(mut io) = io.or_else(|| self.out.lock().io.take()) else {
+            return;
+        };
         // A courtesy to TLS, which tells an end from a cut; nobody waits for it.
         drop(tokio::time::timeout(Duration::from_secs(1), io.shutdown()).await);
     }
 
-    async fn write_queue(&self, io: &mut WriteHalf) -> std::io::Error {
+    /// Writes what others could not; `hand` has the socket meanwhile.
+    async fn write_queue(&self, hand: &mut Option<WriteHalf>) -> std::io::Error {
         let mut batch = Output::new();
         loop {
-            std::mem::swap(&mut batch, &mut self.out.lock().queue);
-            if batch.is_empty() {
-                // A call that is queued after the look into the queue leaves a permit here.
-                self.queued.notified().await;
-                continue;
+            {
+                let mut out = self.out.lock();
+                if let Some(error) = out.broken.take() {
+                    return error;
+                }
+                std::mem::swap(&mut batch, &mut out.queue);
+                let unflushed = std::mem::take(&mut out.unflushed);
+                if batch.is_empty() && !unflushed {
+                    if hand.is_some() {
+                        out.io = hand.take();
+                    }
+                } else if hand.is_none() {
+                    *hand = out.io.take();
+                }
             }
             self.written.notify_waiters();
+            let Some(io) = hand else {
+                // Who queues something after the look into the queue leaves a permit here.
+                self.queued.notified().await;
+                continue;
+            };
             if let Err(error) = write_all(io, &mut batch, &self.traffic).await {
                 return error;
+            }
+        }
+    }
+}
+
+impl Out {
+    /// Whether something was not given to the socket.
+    fn is_unsent(&self) -> bool {
+        self.io.is_none() || !self.queue.is_empty()
+    }
+
+    /// Gives the socket what it takes now. False where something is left to the writer.
+    fn try_write(&mut self, traffic: &Traffic) -> bool {
+        let Some(io) = &mut self.io else {
+            return false;
+        };
+        if self.queue.pending() > AT_ONCE {
+            return false;
+        }
+        // The writer asks again, and is woken in its turn.
+        let mut context = Context::from_waker(Waker::noop());
+        let mut io = Pin::new(io);
+        while !self.queue.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let filled = self.queue.slices(&mut slices);
+            let polled = io
+                .as_mut()
+                .poll_write_vectored(&mut context, &slices[..filled]);
+            let written = match polled {
+                Poll::Ready(Ok(0)) => Err(std::io::ErrorKind::WriteZero.into()),
+                Poll::Ready(written) => written,
+                Poll::Pending => return false,
+            };
+            match written {
+                Ok(written) => self.queue.advance(written),
+                Err(error) => {
+                    self.broken = Some(error);
+                    return false;
+                }
+            }
+            traffic.wrote();
+        }
+        match io.poll_flush(&mut context) {
+            Poll::Ready(Ok(())) => true,
+            Poll::Ready(Err(error)) => {
+                self.broken = Some(error);
+                false
+            }
+            Poll::Pending => {
+                self.unflushed = true;
+                false
             }
         }
     }
@@ -487,7 +581,7 @@ impl Flight<'_> {
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
         if !self.quiet || self.out.queue.pending() >= QUIET {
-            self.link.hurry();
+            self.link.send(&mut self.out);
         }
     }
 }
