@@ -216,6 +216,10 @@ impl Listener for OnBlobs {
     fn lost(&self, _fault: &Fault) {
         *self.sink.lock() = None;
     }
+
+    fn why(&self) -> Option<Fault> {
+        self.heard.alive().err()
+    }
 }
 
 fn unasked(oid: Oid) -> Fault {

@@ -64,6 +64,9 @@ pub(super) trait Listener: Send + Sync + 'static {
 
     /// Called once, after every outstanding call was told.
     fn lost(&self, fault: &Fault);
+
+    /// Why every connection to the server ends, where it is not this one alone.
+    fn why(&self) -> Option<Fault>;
 }
 
 /// One connection.
@@ -338,7 +341,10 @@ impl Link {
         // The reading may be dropped: the connection has ended then.
         let fault = tokio::select! {
             fault = self.read_frames(&mut reader) => fault,
-            () = self.stop.requested() => closed("it was closed"),
+            // What is said of the server is said of every call that it does not answer.
+            () = self.stop.requested() => {
+                self.listener.why().unwrap_or_else(|| closed("it was closed"))
+            }
         };
         self.fail(fault);
     }

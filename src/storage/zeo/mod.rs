@@ -176,6 +176,10 @@ impl Listener for OnMain {
     fn lost(&self, fault: &Fault) {
         self.0.end(fault);
     }
+
+    fn why(&self) -> Option<Fault> {
+        self.0.alive().err()
+    }
 }
 
 /// Listens on the other connections: they hear nothing new, but sizes.
@@ -189,6 +193,10 @@ impl Listener for OnOther {
     }
 
     fn lost(&self, _fault: &Fault) {}
+
+    fn why(&self) -> Option<Fault> {
+        self.0.alive().err()
+    }
 }
 
 fn size(ledger: &Ledger, push: &Push) {
