@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tracing::warn;
 
+use super::contention::Contention;
 use super::lane::prepare_uploads;
 use super::listener::{self, ListenError, Listening};
 use super::options::{Listen, ServerOptions};
@@ -57,6 +58,7 @@ pub struct Served {
     uploads: Option<PathBuf>,
     pub(super) shared_blobs: Option<Arc<BlobDirectory>>,
     pub(super) packing: Arc<Packing>,
+    pub(super) contention: Arc<Contention>,
 }
 
 impl Served {
@@ -75,6 +77,7 @@ impl Served {
             uploads: None,
             shared_blobs: None,
             packing: Packing::new(),
+            contention: Contention::new(),
         }
     }
 
