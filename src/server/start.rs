@@ -81,6 +81,22 @@ impl Served {
         }
     }
 
+    /// The same storage under another name: what is counted, packed and contended is one.
+    #[must_use]
+    pub fn also_as(&self, name: impl Into<String>) -> Self {
+        Served {
+            name: name.into(),
+            storage: Arc::clone(&self.storage),
+            serving: self.serving.clone(),
+            stats: Arc::clone(&self.stats),
+            zeo_admin: self.zeo_admin,
+            uploads: self.uploads.clone(),
+            shared_blobs: self.shared_blobs.clone(),
+            packing: Arc::clone(&self.packing),
+            contention: Arc::clone(&self.contention),
+        }
+    }
+
     /// Where blobs lie that clients upload, until their transaction ends: best on the disk on which they
     /// are kept. The folder is made when the server starts, and uploads of an earlier one are removed
     /// from it; so nobody else may upload into it. The default is the system's folder for temporary

@@ -69,10 +69,9 @@ fn a_zope_site_notices_nothing_of_members_that_come_and_go() {
     lab.instance.wait_optimal();
     visitors.go_on(1);
 
-    // The site is packed from the browser, by the Zope of which the editors know nothing.
-    python::run("zope_site.py", &["pack", &second.url()]).ok();
-    visitors.go_on(1);
     visitors.script.end(PATIENCE).ok();
+    // The site is packed from the browser. (Editors who undo would be told that they cannot meanwhile.)
+    python::run("zope_site.py", &["pack", &second.url()]).ok();
     for zope in [&first, &second] {
         assert_eq!(zope.disconnections(), Vec::<String>::new());
     }
