@@ -105,18 +105,17 @@ impl Contention {
 }
 
 impl Inner {
-    /// What keeps this client from its turn: nothing, or places of which the first to lapse does so then (where
-    /// that is known).
-    fn before(&self, own: Option<u64>, written: &Written, now: Instant) -> Option<Option<Instant>> {
+    /// Until when to wait for a client's turn, and `end` at most: until the first place that keeps it from it
+    /// lapses. Nothing where its turn has come.
+    fn wait(&self, own: Option<u64>, written: &Written, end: Instant) -> Option<Instant> {
+        let now = Instant::now();
         let before = self.places.range(..own.unwrap_or(u64::MAX));
         before
             .filter(|(_, place)| place.until.is_none_or(|until| until > now))
             .filter(|(_, place)| place.objects.iter().any(|oid| written.0.contains(oid)))
-            .map(|(_, place)| place.until)
-            .reduce(|one, other| match (one, other) {
-                (Some(one), Some(other)) => Some(one.min(other)),
-                (known, None) | (None, known) => known,
-            })
+            .map(|(_, place)| place.until.map_or(end, |until| until.min(end)))
+            .min()
+            .filter(|until| *until > now)
     }
 }
 
@@ -136,13 +135,8 @@ impl Contender {
         let mut changed = self.contention.changed.subscribe();
         loop {
             changed.mark_unchanged();
-            let now = Instant::now();
-            let before = (self.contention).with(|inner| inner.before(own, written, now));
-            let Some(lapses) = before else { return };
-            if now >= end {
-                return;
-            }
-            let until = lapses.map_or(end, |lapses| lapses.min(end));
+            let wait = (self.contention).with(|inner| inner.wait(own, written, end));
+            let Some(until) = wait else { return };
             // Whether something changed or the time has come: it looks again. The sender is never gone, as
             // `self` holds it.
             drop(timeout_at(until, changed.changed()).await);

@@ -1,4 +1,4 @@
-//! `zodbconvert`, which RelStorage ships: databases go into the array and out of it.
+//! `zodbconvert`, which `RelStorage` ships: databases go into the array and out of it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("a plain path")
 }
 
-/// A storage, as a section of ZConfig; `{}` is where it is.
+/// A storage, as a section of `ZConfig`.
 enum Storage<'a> {
     File(&'a Path),
     /// With blobs: in the folder `blobs` beside the file.
@@ -19,7 +19,7 @@ enum Storage<'a> {
     Array(&'a Instance),
     /// With a cache of blobs.
     ArrayWithBlobs(&'a Instance),
-    /// RelStorage over SQLite, which keeps histories and blobs in this folder.
+    /// `RelStorage` over `SQLite`, which keeps histories and blobs in this folder.
     Sqlite(&'a Path),
 }
 
