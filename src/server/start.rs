@@ -48,6 +48,7 @@ impl Serving {
 }
 
 /// A storage that is served under a name.
+#[derive(Clone)]
 pub struct Served {
     pub(super) name: String,
     pub(super) storage: Arc<dyn Storage>,
@@ -86,14 +87,7 @@ impl Served {
     pub fn also_as(&self, name: impl Into<String>) -> Self {
         Served {
             name: name.into(),
-            storage: Arc::clone(&self.storage),
-            serving: self.serving.clone(),
-            stats: Arc::clone(&self.stats),
-            zeo_admin: self.zeo_admin,
-            uploads: self.uploads.clone(),
-            shared_blobs: self.shared_blobs.clone(),
-            packing: Arc::clone(&self.packing),
-            contention: Arc::clone(&self.contention),
+            ..self.clone()
         }
     }
 
