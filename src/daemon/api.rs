@@ -141,11 +141,12 @@ impl Daemon {
 
     fn details(&self, running: &Running) -> ArrayDetails {
         let server = self.server();
-        let clients = running.names().filter_map(|name| server?.counters(name));
+        // Who asks for it by another name is among these.
+        let counters = server.and_then(|server| server.counters(&running.name));
         let addresses = server.map(Server::listening).unwrap_or_default();
         let around = Surroundings {
             addresses: addresses.iter().map(ToString::to_string).collect(),
-            clients: clients.map(|counters| counters.clients).sum(),
+            clients: counters.map_or(0, |counters| counters.clients),
             auto_recover: self.auto_recover(running),
             one_of_many: self.arrays().len() > 1,
         };

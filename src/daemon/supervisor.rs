@@ -37,12 +37,6 @@ impl Running {
     pub(super) fn answers_to(&self, name: &str) -> bool {
         self.name == name || self.aliases.iter().any(|alias| alias == name)
     }
-
-    /// Every name under which it is served.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        let aliases = self.aliases.iter().map(String::as_str);
-        std::iter::once(self.name.as_str()).chain(aliases)
-    }
 }
 
 /// Starts an array: its members are being opened when this returns.
@@ -84,16 +78,17 @@ pub(super) async fn start_server(
             Some(shared) => Some(open_shared_blobs(&running.name, &shared.folder).await?),
             None => None,
         };
-        for name in running.names() {
-            let storage = Arc::new(running.array.clone());
-            let mut one = Served::new(name, storage, serving.clone())
-                .with_zeo_admin(zeo_admin)
-                .with_uploads(uploads(config, &running.name));
-            if let Some(directory) = &shared_blobs {
-                one = one.with_shared_blobs(Arc::clone(directory));
-            }
-            served.push(one);
+        let storage = Arc::new(running.array.clone());
+        let mut one = Served::new(&running.name, storage, serving)
+            .with_zeo_admin(zeo_admin)
+            .with_uploads(uploads(config, &running.name));
+        if let Some(directory) = shared_blobs {
+            one = one.with_shared_blobs(directory);
         }
+        for alias in &running.aliases {
+            served.push(one.also_as(alias));
+        }
+        served.push(one);
     }
     let addresses = config.listen.iter().map(listen).collect();
     Ok(Server::start(server_options(config), addresses, served).await?)

@@ -34,6 +34,7 @@ pub(super) use blobs::BlobRecord;
 use blobs::Blobs;
 pub(super) use upload::prepare as prepare_uploads;
 
+use super::contention::{Contender, Written};
 use super::ended::Ended;
 use super::start::Serving;
 use super::stats::{Counted, Granted, Stats};
@@ -41,7 +42,7 @@ use crate::storage::{
     BlobDirectory, Fault, Finishing, Storage, StorageError, Transaction, TxnToken, Vote, Voted,
 };
 use crate::wire::{MessageId, Reply, TxnId, WireError};
-use crate::zodb::{Answer, Conflict, Op, Payload, Tid, TxnMeta};
+use crate::zodb::{Answer, Conflict, Oid, Op, Payload, Tid, TxnMeta};
 
 /// What a call of a transaction costs in memory beside its data, roughly, in bytes.
 const CALL_SIZE: usize = 128;
@@ -109,6 +110,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) uploads: &'a Path,
     /// Where clients put the files of blobs themselves.
     pub(super) shared_blobs: Option<&'a Arc<BlobDirectory>>,
+    /// The client among those that write the same objects.
+    pub(super) contender: Arc<Contender>,
 }
 
 /// The calls of one client's transactions.
@@ -133,6 +136,9 @@ struct Open {
     token: TxnToken,
     work: Work,
     blobs: Box<Blobs>,
+    written: Written,
+    /// The conflicts that the client was told of, to resolve them.
+    told: Vec<Oid>,
     counted: Counted,
 }
 
@@ -333,7 +339,12 @@ impl<'a> Lane<'a> {
             self.around.stats.aborts.fetch_add(1, Relaxed);
             self.client_since = None;
             // Dropping it aborts it.
-            self.state = State::Idle;
+            if let State::Open(open) = std::mem::replace(&mut self.state, State::Idle)
+                && !open.told.is_empty()
+            {
+                // It could not resolve them, and tries again, as when it had been refused.
+                self.around.contender.lost(open.told);
+            }
         }
         id.map(|id| LaneEvent::Reply(id, Reply::None))
     }
@@ -468,6 +479,8 @@ async fn begin(
         token,
         work,
         blobs: Box::default(),
+        written: Written::default(),
+        told: Vec::new(),
         counted: around.stats.active.count(),
     };
     (State::Open(open), METHOD, Ok(Reply::None))
@@ -479,6 +492,9 @@ async fn store(state: State, txn: &TxnId, op: Op) -> Outcome {
         State::Open(open) if open.id == *txn => open,
         state => return (state, method, Err(wrong("a call for no open transaction"))),
     };
+    if let Some(oid) = op.writes() {
+        open.written.add(oid);
+    }
     if let Work::Sound(transaction) = &mut open.work
         && let Err(error) = transaction.store(open.blobs.complete(op)).await
     {
@@ -523,6 +539,8 @@ async fn vote(around: &Surroundings<'_>, state: State, txn: &TxnId) -> Outcome {
         token,
         work,
         mut blobs,
+        written,
+        told,
         counted,
     } = open;
     let transaction = match work {
@@ -530,11 +548,23 @@ async fn vote(around: &Surroundings<'_>, state: State, txn: &TxnId) -> Outcome {
         Work::Poisoned(error) => return (State::Idle, METHOD, Err(Failed::Error(error))),
     };
     let waiting = around.stats.waiting.count();
+    // Who was told of conflicts still holds the commit lock: it is its turn.
+    if told.is_empty() {
+        around.contender.turn(&written).await;
+    }
     let outcome = transaction.vote().await;
     if let Some(committed) = in_the_way(&outcome) {
         can_be_read(around.storage, committed).await;
     }
     drop(waiting);
+    match &outcome {
+        // Whether it has lost is seen by whether it aborts.
+        Ok(Vote::Conflicts(..)) => {}
+        Err(StorageError::Answer(Answer::Conflict(one) | Answer::ReadConflict(one))) => {
+            around.contender.lost([one.oid]);
+        }
+        _ => around.contender.done(),
+    }
     match outcome {
         Ok(Vote::Ready(voted)) => {
             let resolved = voted.resolved().to_vec();
@@ -549,6 +579,7 @@ async fn vote(around: &Surroundings<'_>, state: State, txn: &TxnId) -> Outcome {
         }
         Ok(Vote::Conflicts(transaction, conflicts)) => {
             around.stats.conflicts.fetch_add(1, Relaxed);
+            let told: Vec<Oid> = conflicts.iter().map(|conflict| conflict.oid).collect();
             match for_the_client(blobs.conflicts(conflicts)).await {
                 Ok(conflicts) => {
                     let open = Open {
@@ -556,12 +587,17 @@ async fn vote(around: &Surroundings<'_>, state: State, txn: &TxnId) -> Outcome {
                         token,
                         work: Work::Sound(transaction),
                         blobs,
+                        written,
+                        told,
                         counted,
                     };
                     let reply = Reply::Conflicts(conflicts);
                     (State::Open(open), METHOD, Ok(reply))
                 }
-                Err(error) => (State::Idle, METHOD, Err(Failed::Error(error))),
+                Err(error) => {
+                    around.contender.lost(told);
+                    (State::Idle, METHOD, Err(Failed::Error(error)))
+                }
             }
         }
         Err(error) => {

@@ -5,12 +5,13 @@
 //! and passes on replies and invalidations ([`session`]). Three parts of a session have rules of their
 //! own: what leaves in which order ([`outbox`], invariant 6), the calls of a transaction, which keep
 //! their order ([`lane`]), and the others, which may overtake each other ([`reads`], [`iterators`], and the
-//! blobs that are sent in pieces, [`sending`]). What each method begins is in [`methods`].
+//! blobs that are sent in pieces, [`sending`]). Who has lost a conflict comes next ([`contention`]). What each method begins is in [`methods`].
 //!
 //! It does not know of members, of the configuration, or of the admin protocol's transport; the
 //! original `ZEORaid`'s extension methods are answered through [`AdminApi`](crate::admin::api::AdminApi)
 //! ([`extension`]).
 
+mod contention;
 mod ended;
 mod extension;
 mod iterators;

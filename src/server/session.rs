@@ -136,6 +136,7 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
                 read_only,
                 uploads,
                 shared_blobs: served.shared_blobs.as_ref(),
+                contender: served.contention.contender(),
             }),
             reads: FuturesUnordered::new(),
             iterators: Iterators::new(shared.options.iterators),

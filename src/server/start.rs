@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tracing::warn;
 
+use super::contention::Contention;
 use super::lane::prepare_uploads;
 use super::listener::{self, ListenError, Listening};
 use super::options::{Listen, ServerOptions};
@@ -47,6 +48,7 @@ impl Serving {
 }
 
 /// A storage that is served under a name.
+#[derive(Clone)]
 pub struct Served {
     pub(super) name: String,
     pub(super) storage: Arc<dyn Storage>,
@@ -57,6 +59,7 @@ pub struct Served {
     uploads: Option<PathBuf>,
     pub(super) shared_blobs: Option<Arc<BlobDirectory>>,
     pub(super) packing: Arc<Packing>,
+    pub(super) contention: Arc<Contention>,
 }
 
 impl Served {
@@ -75,6 +78,16 @@ impl Served {
             uploads: None,
             shared_blobs: None,
             packing: Packing::new(),
+            contention: Contention::new(),
+        }
+    }
+
+    /// The same storage under another name: what is counted, packed and contended is one.
+    #[must_use]
+    pub fn also_as(&self, name: impl Into<String>) -> Self {
+        Served {
+            name: name.into(),
+            ..self.clone()
         }
     }
 

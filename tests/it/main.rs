@@ -10,6 +10,7 @@
 #[macro_use]
 mod tool;
 
+mod apps;
 mod bad_input;
 mod crash;
 mod faults;

@@ -49,6 +49,7 @@ features! {
     old_revisions_are_loaded = "revisions";
     a_read_only_client_sees_and_does_not_write = "read_only";
     read_current_fails_where_it_was_changed = "read_current";
+    read_current_counts_beside_resolved_conflicts = "read_current_beside_conflicts";
     conflicts_are_resolved_or_told_in_full = "conflicts";
     commits_are_seen_in_order_by_other_processes = "order";
     metadata_comes_back_as_given = "metadata";
@@ -99,9 +100,11 @@ blob_features! {
     aborted_blobs_leave_nothing = "blob_features.py" "blob_aborts" false;
     half_an_upload_goes_with_its_transaction = "blob_features.py" "half_uploads" false;
     calls_are_answered_while_blobs_are_sent = "blob_features.py" "blobs_beside_loads" false;
+    blobs_are_in_conflict_or_go_with_what_is_resolved = "blob_features.py" "blob_conflicts" false;
     undo_brings_back_the_file_of_a_blob = "blob_features.py" "blob_undo" false;
     blobs_in_a_shared_directory_are_found_there = "blob_features.py" "blobs" true;
     aborted_blobs_leave_nothing_in_a_shared_directory = "blob_features.py" "blob_aborts" true;
+    shared_blobs_are_in_conflict_or_go_with_what_is_resolved = "blob_features.py" "blob_conflicts" true;
     undo_brings_back_the_file_in_a_shared_directory = "blob_features.py" "blob_undo" true;
     a_pack_keeps_what_is_current_and_reached = "undo_features.py" "pack" false;
 }
@@ -109,6 +112,7 @@ blob_features! {
 features! {
     "undo_features.py":
     changes_undos_and_creations_are_undone = "undo";
+    an_undo_is_in_conflict_with_what_came_between = "undo_conflicts";
     the_undo_log_is_told_in_pages_and_filtered = "undo_log";
     objects_are_deleted = "delete_object";
     given_tids_are_kept = "given_tids";

@@ -36,6 +36,7 @@ const FEATURES: &[&[&str]] = &[
     &["revisions"],
     &["read_only"],
     &["read_current"],
+    &["read_current_beside_conflicts"],
     &["conflicts"],
     &["order"],
     &["metadata"],
@@ -49,6 +50,7 @@ const FEATURES: &[&[&str]] = &[
 
 const UNDO: &[&[&str]] = &[
     &["undo"],
+    &["undo_conflicts"],
     &["undo_log"],
     &["undo_chains"],
     &["delete_object"],
@@ -61,6 +63,7 @@ const UNDO: &[&[&str]] = &[
 const BLOBS: &[&[&str]] = &[
     &["blobs"],
     &["blob_aborts"],
+    &["blob_conflicts"],
     &["half_uploads"],
     &["blobs_beside_loads"],
     &["blob_undo"],
@@ -84,6 +87,26 @@ lists! {
     servers_of_zeo_5_have_all_features = Zeo5 "features.py" FEATURES;
     servers_of_zeo_5_undo_pack_and_delete = Zeo5 "undo_features.py" UNDO;
     servers_of_zeo_5_keep_blobs = Zeo5 "blob_features.py" BLOBS;
+}
+
+/// A file and servers that leave conflicts to the clients: what a client resolves goes to both kinds, with its blobs.
+#[test]
+fn a_file_and_servers_keep_blobs_beside_what_clients_resolve() {
+    let mut lab = Lab::started(LabSetup {
+        files: 1,
+        ..LabSetup::TWO
+    });
+    let address = lab.instance.address.clone();
+    python::run("blob_features.py", &["blob_conflicts", &address]).ok();
+    python::run("features.py", &["read_current_beside_conflicts", &address]).ok();
+    lab.instance.run(&["status"]).ok().prints("optimal");
+    for member in ["zeo1", "file1"] {
+        lab.instance.run(&["disable", member, "--yes"]).ok();
+        let args = ["recover", member, "--verify", "--yes"];
+        lab.instance.run(&args).ok();
+        lab.instance.wait_optimal();
+    }
+    lab.compare_in_any_order();
 }
 
 /// A client's cache is judged by a queue that a daemon which has just started fills from the members' history.

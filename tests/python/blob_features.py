@@ -6,15 +6,16 @@ import tempfile
 import threading
 import time
 
+from BTrees.Length import Length
 from persistent.mapping import PersistentMapping
 from ZODB.blob import Blob
 from ZODB.Connection import TransactionMetaData
 from ZODB.interfaces import IBlobStorage
-from ZODB.POSException import ConflictError, POSKeyError
+from ZODB.POSException import ConflictError, POSKeyError, ReadConflictError
 from ZODB.utils import load_current, p64
 
 from common import connection, database
-from features import FEATURES, feature, raises, until
+from features import FEATURES, feature, raises, relies, until
 
 
 @contextlib.contextmanager
@@ -127,6 +128,61 @@ def blob_aborts(address, *options):
         caught_up(db, db2)
         one.sync()
         assert read(one.root()["blob"]) == b"two"
+        assert db.storage._connection_generation == db2.storage._connection_generation == 1
+
+
+@feature
+def blob_conflicts(address, *options):
+    """Blobs beside what can be resolved: a blob that nobody else changed goes with it, one that somebody changed
+    is a ConflictError, and so is one that was relied on; what was uploaded for nothing is forgotten."""
+    with blob_clients(address, *options) as (db, db2), connection(db) as one:
+        one.root()["blob"], one.root()["count"] = Blob(b"first"), Length()
+        one.root()["other"] = Blob(b"other")
+        one.transaction_manager.commit()
+        caught_up(db2, db)
+        with connection(db2) as two:
+            total = 0
+            for size in (10, 59_001, 1_000_000):
+                for ending in ("resolved", "conflict", "relied on"):
+                    written = content(ending, size)
+                    two.sync()
+                    assert two.root()["count"]() == total
+                    before = revision(two.root()["blob"]), read(two.root()["blob"])
+                    with two.root()["blob"].open("w") as file:
+                        file.write(written)
+                    two.root()["count"].change(1)
+                    if ending == "relied on":
+                        relies(two, "other")
+
+                    one.sync()
+                    one.root()["count"].change(10)
+                    if ending == "conflict":
+                        with one.root()["blob"].open("w") as file:
+                            file.write(b"in the way")
+                    elif ending == "relied on":
+                        with one.root()["other"].open("w") as file:
+                            file.write(b"changed %d" % size)
+                    one.transaction_manager.commit()
+                    total += 10
+                    if ending == "resolved":
+                        two.transaction_manager.commit()
+                        total += 1
+                        expected = written
+                    else:
+                        kind, name = (ReadConflictError, "other") if ending == "relied on" else (ConflictError, "blob")
+                        error = raises(kind, two.transaction_manager.commit)
+                        assert error.oid == two.root()[name]._p_oid, (ending, vars(error))
+                        two.transaction_manager.abort()
+                        expected = b"in the way" if ending == "conflict" else before[1]
+                    caught_up(db, db2)
+                    caught_up(db2, db)
+                    for conn in (one, two):
+                        conn.sync()
+                        assert read(conn.root()["blob"]) == expected, (ending, size)
+                        assert conn.root()["count"]() == total, (ending, size)
+                    # Whatever came of it, the revision before it is what it was.
+                    with open(db.storage.loadBlob(*before[0]), "rb") as file:
+                        assert file.read() == before[1], (ending, size)
         assert db.storage._connection_generation == db2.storage._connection_generation == 1
 
 

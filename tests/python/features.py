@@ -12,6 +12,7 @@ import time
 
 import transaction
 import ZODB
+from BTrees.Length import Length
 from BTrees.OOBTree import OOBTree
 from persistent.mapping import PersistentMapping
 from ZEO.Exceptions import ClientDisconnected, ServerException
@@ -241,6 +242,50 @@ def read_current(address):
         assert error.oid == one.root()["relied on"]._p_oid, error
         one.transaction_manager.abort()
         assert one.root()["written"]["value"] == 2
+
+
+def relies(conn, name):
+    # A ghost has no serial, and relying on it means nothing.
+    conn.root()[name]._p_activate()
+    conn.readCurrent(conn.root()[name])
+
+
+@feature
+def read_current_beside_conflicts(address):
+    """What is relied on counts also where everything that is written can be resolved; and it is the server that
+    says so, though the client has heard nothing."""
+    with database(address) as db, database(address) as db2:
+        with connection(db) as one:
+            root = one.root()
+            root["count"], root["relied on"] = Length(), PersistentMapping(value=0)
+            one.transaction_manager.commit()
+            until(lambda: db2.storage.lastTransaction() == db.storage.lastTransaction())
+            with connection(db2) as two:
+                for turn in range(1, 4):
+                    two.sync()
+                    two.root()["count"]()
+                    relies(two, "relied on")
+                    two.root()["count"].change(1)
+                    # Resolved, since only the count has changed meanwhile.
+                    one.root()["count"].change(10)
+                    one.transaction_manager.commit()
+                    two.transaction_manager.commit()
+                    until(lambda: (one.sync(), one.root()["count"]() == 11 * turn)[1])
+
+                    until(lambda: (two.sync(), two.root()["count"]() == 11 * turn)[1])
+                    relies(two, "relied on")
+                    two.root()["count"].change(1)
+                    read = two.root()["relied on"]._p_serial
+                    one.root()["count"].change(0)
+                    one.root()["relied on"]["value"] = turn
+                    one.transaction_manager.commit()
+                    error = raises(ReadConflictError, two.transaction_manager.commit)
+                    assert error.oid == two.root()["relied on"]._p_oid, vars(error)
+                    assert error.serials == (one.root()["relied on"]._p_serial, read), vars(error)
+                    two.transaction_manager.abort()
+                    until(lambda: (two.sync(), two.root()["relied on"]["value"] == turn)[1])
+                    assert two.root()["count"]() == 11 * turn
+        assert db.storage._connection_generation == db2.storage._connection_generation == 1
 
 
 @feature

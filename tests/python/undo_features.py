@@ -10,7 +10,7 @@ from ZEO.Exceptions import ServerException
 from ZODB.blob import Blob
 from ZODB.Connection import TransactionMetaData
 from ZODB.interfaces import IExternalGC
-from ZODB.POSException import ConflictError, MultipleUndoErrors, POSKeyError, UndoError
+from ZODB.POSException import ConflictError, MultipleUndoErrors, POSKeyError, ReadConflictError, UndoError
 from ZODB.utils import load_current, p64, u64, z64
 
 from blob_features import blob_clients, caught_up, note, read
@@ -133,6 +133,76 @@ def undo_chains_check(address):
             values.append(past.root()["chained"]["value"])
             past.close()
         assert values[:13] == [0, 1, 2, 3, 1, 3, 1, 3, 3, 3, 1, 4, 1], values
+
+
+@feature
+def undo_conflicts(address):
+    """An undo is judged when it is voted on: what others did since it was asked for is in its way."""
+    with database(address) as db, database(address) as db2, connection(db) as one, connection(db2) as two:
+        manager = one.transaction_manager
+        one.root()["thing"], one.root()["other"] = PersistentMapping(value=0), PersistentMapping(value=0)
+        note(manager, "start")
+        one.root()["thing"]["value"] = 1
+        note(manager, "first")
+        one.root()["other"]["value"] = 1
+        note(manager, "other")
+        thing = one.root()["thing"]._p_oid
+
+        def newest(description):
+            lines = db.undoInfo(0, 100)
+            return next(line["id"] for line in lines if text(line["description"]) == description)
+
+        def begun(storage, description):
+            txn = TransactionMetaData(description=f"undo {description}")
+            storage.tpc_begin(txn)
+            storage.undo(newest(description), txn)
+            return txn
+
+        # Somebody changes it between.
+        txn = begun(db.storage, "first")
+        caught_up(db2, db)
+        two.sync()
+        two.root()["thing"]["value"] = 2
+        note(two.transaction_manager, "second")
+        error = raises(UndoError, db.storage.tpc_vote, txn)
+        assert isinstance(error, MultipleUndoErrors), repr(error)
+        assert [oid for oid, reason in error._errs] == [thing], error._errs
+        db.storage.tpc_abort(txn)
+        # Two undo the same: whoever is later has nothing to undo any more.
+        caught_up(db, db2)
+        txn, txn2 = begun(db.storage, "second"), begun(db2.storage, "second")
+        assert list(db.storage.tpc_vote(txn) or ()) == [thing]
+        db.storage.tpc_finish(txn)
+        error = raises(UndoError, db2.storage.tpc_vote, txn2)
+        assert [oid for oid, reason in error._errs] == [thing], error._errs
+        db2.storage.tpc_abort(txn2)
+        # What is undone is a conflict for whoever has read it before.
+        caught_up(db2, db)
+        two.sync()
+        assert two.root()["thing"]["value"] == 1
+        two.root()["thing"]["value"] = 3
+        one.sync()
+        db.undo(newest("first"), manager.get())
+        note(manager, "undo first")
+        error = raises(ConflictError, two.transaction_manager.commit)
+        assert error.oid == thing, vars(error)
+        two.transaction_manager.abort()
+        # And for whoever relies on it.
+        caught_up(db2, db)
+        two.sync()
+        assert two.root()["thing"]["value"] == 0
+        two.readCurrent(two.root()["thing"])
+        two.root()["other"]["value"] = 5
+        one.sync()
+        db.undo(newest("undo first"), manager.get())
+        note(manager, "undo undo first")
+        error = raises(ConflictError, two.transaction_manager.commit)
+        assert isinstance(error, ReadConflictError) and error.oid == thing, repr(error)
+        two.transaction_manager.abort()
+        caught_up(db2, db)
+        two.sync()
+        assert (two.root()["thing"]["value"], two.root()["other"]["value"]) == (1, 1)
+        assert db.storage._connection_generation == db2.storage._connection_generation == 1
 
 
 def undo_raw(storage, trans_id):

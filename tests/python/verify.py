@@ -1,6 +1,7 @@
 """Reads the members of a stopped array with Python's own FileStorage, and compares.
 
     verify.py MEMBER... [--log FILE...] [--blobs] [--extension-bytes] [--no-pointers]
+        [--any-order]
 
 Every member must hold the same transactions, metadata and records. With the logs of `worker.py`, every
 acknowledged commit must be in there once, under the TID that the client was given, and the counters must
@@ -34,12 +35,19 @@ def main():
     parser.add_argument("--blobs", action="store_true")
     parser.add_argument("--extension-bytes", action="store_true", help="extensions are pickled alike, too")
     parser.add_argument("--no-pointers", action="store_true", help="a back-pointer is as good as its data")
+    parser.add_argument("--any-order", action="store_true", help="of the records of one transaction")
     args = parser.parse_args()
     same = {"extension_bytes": args.extension_bytes, "pointers": not args.no_pointers}
 
+    def history(storage):
+        txns = list(common.transactions(storage, **same))
+        for txn in txns if args.any_order else ():
+            txn["records"].sort()
+        return txns
+
     copies = {}
     for path in args.members:
-        read = current if args.current else lambda storage: list(common.transactions(storage, **same))
+        read = current if args.current else history
         with_storage(path, lambda storage: copies.__setitem__(path, read(storage)))
     if args.blobs:
         blobs = {path: blobs_of(path) for path in args.members}

@@ -1,6 +1,7 @@
 //! The calls of a transaction: their order, their answers, and how they end.
 
 use super::*;
+use crate::server::contention::Contention;
 use crate::server::ended::Ended;
 use crate::server::lane::{Lane, LaneCall, LaneEvent, Surroundings, What};
 use crate::server::stats::Stats;
@@ -39,6 +40,52 @@ async fn a_conflict_is_resolved_by_the_client_and_voted_again() {
     assert_eq!(client.load(1).await.data.as_ref(), b"2");
     assert_eq!(client.load(2).await.tid, third);
     assert_eq!(house.counters().conflicts, 1);
+}
+
+/// Whoever has won knows what is there now, and would always be back first.
+#[tokio::test]
+async fn who_has_lost_a_conflict_comes_before_who_has_won() {
+    let storage = MemoryStorage::new("test");
+    let first = commit(&storage, &[(1, Tid::ZERO, b"0")]).await;
+    let house = House::of(storage.clone());
+    let mut winner = house.client().await;
+    let mut loser = house.client().await;
+    let Reply::Tid(second) = commit_by(&mut winner, 1, first).await else {
+        panic!("not finished");
+    };
+    loser.begin(2).await;
+    loser.store(2, 1, first, b"lost").await;
+    let reply = loser.call(vote(2)).await;
+    assert!(matches!(reply, Reply::Conflicts(_)), "{reply:?}");
+    // It is none that can be resolved.
+    assert_eq!(loser.call(abort(2)).await, Reply::None);
+
+    winner.begin(3).await;
+    winner.store(3, 1, second, b"won again").await;
+    let waiting = winner.ask(vote(3)).await;
+    until("the winner waits", || house.counters().waiting == 1).await;
+    let Reply::Tid(third) = commit_by(&mut loser, 4, second).await else {
+        panic!("not finished");
+    };
+    let reply = winner.hear_until(&waiting).await.1;
+    let Reply::Conflicts(conflicts) = reply else {
+        panic!("{reply:?}");
+    };
+    assert_eq!(conflicts[0].committed, third);
+    // Nobody else tries: it is nobody else's turn.
+    assert_eq!(winner.call(abort(3)).await, Reply::None);
+    assert!(matches!(
+        commit_by(&mut winner, 5, third).await,
+        Reply::Tid(_)
+    ));
+}
+
+/// Writes object 1, and says what was answered to `tpc_finish`.
+async fn commit_by(client: &mut Client, number: i64, serial: Tid) -> Reply {
+    client.begin(number).await;
+    client.store(number, 1, serial, b"data").await;
+    assert_eq!(client.call(vote(number)).await, Reply::Voted(vec![]));
+    client.call(finish(number)).await
 }
 
 #[tokio::test]
@@ -295,6 +342,7 @@ async fn who_begins_where_nothing_is_served_is_sent_elsewhere_and_not_told_to_re
             read_only: false,
             uploads: std::path::Path::new("none"),
             shared_blobs: None,
+            contender: Contention::new().contender(),
         });
         lane.push(LaneCall {
             id: MessageId::Int(0),

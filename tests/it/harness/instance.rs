@@ -31,7 +31,7 @@ pub(crate) struct Instance {
 }
 
 /// How the binary ended.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Run {
     pub(crate) code: i32,
     pub(crate) stdout: String,

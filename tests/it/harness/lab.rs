@@ -295,6 +295,13 @@ impl Lab {
         self.compare_with(&[], &["--no-pointers"])
     }
 
+    /// Ends everything; then all members must hold the same records in all transactions, in whatever order: a
+    /// server is sent a transaction's blobs after its other records.
+    #[track_caller]
+    pub(crate) fn compare_in_any_order(&mut self) -> Value {
+        self.compare_with(&[], &["--any-order"])
+    }
+
     /// Ends everything; then all members must be the same.
     #[track_caller]
     pub(crate) fn compare(&mut self, logs: &[PathBuf]) -> Value {

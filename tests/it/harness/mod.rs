@@ -14,6 +14,7 @@ pub(crate) mod raw;
 pub(crate) mod terminal;
 pub(crate) mod wait;
 pub(crate) mod zeo_server;
+pub(crate) mod zope;
 
 pub(crate) use instance::Instance;
 pub(crate) use lab::{Lab, LabSetup};

@@ -1,7 +1,7 @@
 //! Real Python with released ZODB and ZEO: the scripts of `tests/python`.
 //!
 //! The interpreter is `$ZEORAID_PYTHON`, or that of the environment which `tests/run` makes; for servers of
-//! ZEO 5, `$ZEORAID_PYTHON_ZEO5` or that of the other environment.
+//! ZEO 5, `$ZEORAID_PYTHON_ZEO5`, and for Zope, `$ZEORAID_PYTHON_TOOLS`, or those of the other environments.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -17,12 +17,14 @@ use super::wait::until_ok;
 /// For one script that does one thing.
 const PATIENCE: Duration = Duration::from_mins(4);
 
-/// Which releases of ZODB and ZEO: those of `requirements.txt`, or of `requirements-zeo5.txt`.
+/// Which releases of ZODB and ZEO: those of `requirements.txt`, or of `requirements-zeo5.txt`; or the former
+/// with what `requirements-tools.txt` has besides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Python {
     #[default]
     Zeo6,
     Zeo5,
+    Tools,
 }
 
 fn interpreter(python: Python) -> PathBuf {
@@ -30,6 +32,7 @@ fn interpreter(python: Python) -> PathBuf {
     let (variable, folder) = match python {
         Python::Zeo6 => ("ZEORAID_PYTHON", ".venv"),
         Python::Zeo5 => ("ZEORAID_PYTHON_ZEO5", ".venv-zeo5"),
+        Python::Tools => ("ZEORAID_PYTHON_TOOLS", ".venv-tools"),
     };
     let python = match std::env::var_os(variable) {
         Some(python) => PathBuf::from(python),

@@ -1,0 +1,338 @@
+//! Turns at objects that many clients write at the same time.
+//!
+//! ZODB's clients write first and ask afterwards: whoever read an old revision is refused, loads the new one
+//! and tries again. Whoever has just written has that revision already, and is back before those who have to
+//! load it. So on a hot object the same few clients win again and again, and others lose hundreds of times
+//! in a row (with Python's server, too), while applications give up after three. Here who has lost comes next:
+//!
+//! 1. A client that was refused for a conflict, or that aborted when it was told of one to resolve, gets a
+//!    *place*. Places have one order, that of their clients' first losses, whatever they are about: so two
+//!    clients never wait for each other.
+//! 2. A vote waits until there is no place before its client's own that is about an object which it writes.
+//!    (A client without a place is behind all of them.)
+//! 3. A place is given up when a vote of its client is granted, or fails otherwise, and when the client is
+//!    gone. Where its client does not vote again for [`PATIENCE`], it counts no more.
+//!
+//! What is not contended has no places, and waits for nothing. It is about fairness only: what may be committed is
+//! decided by the storage, and a vote that waited too long goes ahead as if there were no places.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use crate::zodb::Oid;
+
+/// How long a place is kept for a client that has been told of its conflict: for it to load what is there now,
+/// to do its work again, and to vote. Whoever loses and does not try again holds up others for so long.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// No vote waits longer for others' turns.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// When there are so many places, who loses gets none and competes as it can.
+const PLACES: usize = 256;
+
+/// So many objects are remembered of a loss, and of what a transaction writes. What writes more is not hot, but
+/// large.
+const OBJECTS: usize = 256;
+
+/// The places of one served storage.
+#[derive(Debug)]
+pub(super) struct Contention {
+    inner: Mutex<Inner>,
+    /// Counts the changes by which somebody's turn can have come.
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    next: u64,
+    places: BTreeMap<u64, Place>,
+}
+
+#[derive(Debug)]
+struct Place {
+    objects: Vec<Oid>,
+    /// Until when it counts; `None` while its client votes.
+    until: Option<Instant>,
+}
+
+/// One client of a served storage. Its place goes with it.
+#[derive(Debug)]
+pub(super) struct Contender {
+    contention: Arc<Contention>,
+    place: Mutex<Option<u64>>,
+}
+
+/// The objects that a transaction writes, as far as they are remembered.
+#[derive(Debug, Default)]
+pub(super) struct Written(Vec<Oid>);
+
+impl Written {
+    pub(super) fn add(&mut self, oid: Oid) {
+        if self.0.len() < OBJECTS {
+            self.0.push(oid);
+        }
+    }
+}
+
+impl Contention {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Contention {
+            inner: Mutex::default(),
+            changed: watch::Sender::new(0),
+        })
+    }
+
+    pub(super) fn contender(self: &Arc<Self>) -> Arc<Contender> {
+        Arc::new(Contender {
+            contention: Arc::clone(self),
+            place: Mutex::new(None),
+        })
+    }
+
+    /// Changes the places. What is done to them is whole at every point.
+    fn with<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
+        change(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn tell(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+}
+
+impl Inner {
+    /// Until when to wait for a client's turn, and `end` at most: until the first place that keeps it from it
+    /// lapses. Nothing where its turn has come.
+    fn wait(&self, own: Option<u64>, written: &Written, end: Instant) -> Option<Instant> {
+        let now = Instant::now();
+        let before = self.places.range(..own.unwrap_or(u64::MAX));
+        before
+            .filter(|(_, place)| place.until.is_none_or(|until| until > now))
+            .filter(|(_, place)| place.objects.iter().any(|oid| written.0.contains(oid)))
+            .map(|(_, place)| place.until.map_or(end, |until| until.min(end)))
+            .min()
+            .filter(|until| *until > now)
+    }
+}
+
+impl Contender {
+    /// Waits for the turn of a vote on these objects. Until it is told how the vote went
+    /// ([`lost`](Self::lost), [`done`](Self::done)), the client keeps its place.
+    pub(super) async fn turn(&self, written: &Written) {
+        let own = *self.place();
+        if let Some(own) = own {
+            self.contention.with(|inner| {
+                if let Some(place) = inner.places.get_mut(&own) {
+                    place.until = None;
+                }
+            });
+        }
+        let end = Instant::now() + LONGEST_WAIT;
+        let mut changed = self.contention.changed.subscribe();
+        loop {
+            changed.mark_unchanged();
+            let wait = (self.contention).with(|inner| inner.wait(own, written, end));
+            let Some(until) = wait else { return };
+            // Whether something changed or the time has come: it looks again. The sender is never gone, as
+            // `self` holds it.
+            drop(timeout_at(until, changed.changed()).await);
+        }
+    }
+
+    /// The vote was refused for a conflict about these objects.
+    pub(super) fn lost(&self, objects: impl IntoIterator<Item = Oid>) {
+        let mut own = self.place();
+        self.contention.with(|inner| {
+            if own.is_none() {
+                let now = Instant::now();
+                (inner.places).retain(|_, place| place.until.is_none_or(|until| until > now));
+            }
+            // One that has lapsed meanwhile may have been taken away.
+            let number = match *own {
+                Some(number) if inner.places.contains_key(&number) => number,
+                _ if inner.places.len() >= PLACES => {
+                    *own = None;
+                    return;
+                }
+                _ => {
+                    inner.next += 1;
+                    inner.next
+                }
+            };
+            *own = Some(number);
+            let place = inner.places.entry(number).or_insert(Place {
+                objects: Vec::new(),
+                until: None,
+            });
+            place.until = Some(Instant::now() + PATIENCE);
+            for oid in objects {
+                if place.objects.len() < OBJECTS && !place.objects.contains(&oid) {
+                    place.objects.push(oid);
+                }
+            }
+        });
+        self.contention.tell();
+    }
+
+    /// The vote was granted, or it failed for another reason: it is the next one's turn.
+    pub(super) fn done(&self) {
+        if let Some(own) = self.place().take() {
+            self.contention.with(|inner| inner.places.remove(&own));
+            self.contention.tell();
+        }
+    }
+
+    fn place(&self) -> std::sync::MutexGuard<'_, Option<u64>> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Contender {
+    fn drop(&mut self) {
+        self.done();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(oids: &[u64]) -> Written {
+        let mut written = Written::default();
+        for oid in oids {
+            written.add(Oid(*oid));
+        }
+        written
+    }
+
+    fn lost(client: &Contender, oids: &[u64]) {
+        client.lost(oids.iter().copied().map(Oid));
+    }
+
+    /// How long that vote has to wait for its turn, if nothing else happens.
+    async fn wait(client: &Contender, oids: &[u64]) -> Duration {
+        let start = Instant::now();
+        client.turn(&written(oids)).await;
+        start.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_where_nobody_lost() {
+        let contention = Contention::new();
+        let (one, other) = (contention.contender(), contention.contender());
+        assert_eq!(wait(&one, &[1, 2]).await, Duration::ZERO);
+        assert_eq!(wait(&other, &[1, 2]).await, Duration::ZERO);
+        one.done();
+        lost(&one, &[1]);
+        assert_eq!(wait(&other, &[2, 3]).await, Duration::ZERO);
+        assert_eq!(wait(&one, &[1]).await, Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_lost_comes_before_who_won() {
+        let contention = Contention::new();
+        let (winner, loser) = (contention.contender(), contention.contender());
+        lost(&loser, &[1]);
+        let written = written(&[1]);
+        let mut turn = std::pin::pin!(winner.turn(&written));
+        assert!(futures_util::poll!(turn.as_mut()).is_pending());
+        // It votes, and takes longer than it is waited for when it does not.
+        assert_eq!(wait(&loser, &[1]).await, Duration::ZERO);
+        tokio::time::advance(PATIENCE * 2).await;
+        assert!(futures_util::poll!(turn.as_mut()).is_pending());
+        loser.done();
+        assert!(futures_util::poll!(turn.as_mut()).is_ready());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_lost_first_comes_first_and_keeps_its_place() {
+        let contention = Contention::new();
+        let clients: Vec<_> = (0..3).map(|_| contention.contender()).collect();
+        for client in &clients {
+            lost(client, &[1]);
+        }
+        // It loses again, to whatever: it is still before the others.
+        clients[0].turn(&written(&[1])).await;
+        lost(&clients[0], &[1]);
+        let written = written(&[1]);
+        let mut turns: Vec<_> = clients[1..]
+            .iter()
+            .map(|client| Box::pin(client.turn(&written)))
+            .collect();
+        assert!(futures_util::poll!(&mut turns[0]).is_pending());
+        assert!(futures_util::poll!(&mut turns[1]).is_pending());
+        clients[0].done();
+        assert!(futures_util::poll!(&mut turns[0]).is_ready());
+        assert!(futures_util::poll!(&mut turns[1]).is_pending());
+        clients[1].done();
+        assert!(futures_util::poll!(&mut turns[1]).is_ready());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_lapses_and_goes_with_its_client() {
+        let contention = Contention::new();
+        let (winner, loser) = (contention.contender(), contention.contender());
+        lost(&loser, &[1]);
+        assert_eq!(wait(&winner, &[1]).await, PATIENCE);
+        assert_eq!(wait(&winner, &[1]).await, Duration::ZERO);
+        lost(&loser, &[1]);
+        drop(loser);
+        assert_eq!(wait(&winner, &[1]).await, Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_vote_waits_for_ever() {
+        let contention = Contention::new();
+        let (winner, loser) = (contention.contender(), contention.contender());
+        lost(&loser, &[1]);
+        // Its vote takes as long as it likes.
+        loser.turn(&written(&[1])).await;
+        assert_eq!(wait(&winner, &[1]).await, LONGEST_WAIT);
+    }
+
+    /// One waits for the other at one object, and would be waited for at another.
+    #[tokio::test(start_paused = true)]
+    async fn two_never_wait_for_each_other() {
+        let contention = Contention::new();
+        let (one, other) = (contention.contender(), contention.contender());
+        lost(&one, &[1]);
+        lost(&other, &[2]);
+        lost(&one, &[2]);
+        lost(&other, &[1]);
+        let both = written(&[1, 2]);
+        let mut second = std::pin::pin!(other.turn(&both));
+        assert!(futures_util::poll!(second.as_mut()).is_pending());
+        assert_eq!(wait(&one, &[1, 2]).await, Duration::ZERO);
+        one.done();
+        assert!(futures_util::poll!(second.as_mut()).is_ready());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_remembered_has_bounds() {
+        let contention = Contention::new();
+        let clients: Vec<_> = (0..PLACES + 10).map(|_| contention.contender()).collect();
+        for client in &clients {
+            client.lost((0..2000).map(Oid));
+        }
+        contention.with(|inner| {
+            assert_eq!(inner.places.len(), PLACES);
+            assert!(
+                inner
+                    .places
+                    .values()
+                    .all(|place| place.objects.len() <= OBJECTS)
+            );
+        });
+        let mut written = Written::default();
+        (0..2000).for_each(|oid| written.add(Oid(oid)));
+        assert_eq!(written.0.len(), OBJECTS);
+        // Those that have lapsed make room.
+        tokio::time::advance(PATIENCE * 2).await;
+        lost(&clients[PLACES], &[1]);
+        contention.with(|inner| assert_eq!(inner.places.len(), 1));
+    }
+}
