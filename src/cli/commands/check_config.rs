@@ -31,7 +31,7 @@ pub fn run(args: &CheckConfigArgs, context: &Context) -> Result<Exit, CliError> 
         Some(file) => (instance_of(file, context), Some(file.as_path())),
     };
     let (mistakes, warnings) = match config::load(&instance, file, &environment) {
-        Ok(config) => (Vec::new(), config.warnings().to_vec()),
+        Ok(config) => (config.check_certificates(), config.warnings().to_vec()),
         Err(ConfigError::Mistakes(mistakes)) => (mistakes, Vec::new()),
         Err(error @ ConfigError::Unreadable { .. }) => return Err(error.into()),
     };
