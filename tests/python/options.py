@@ -99,8 +99,6 @@ def two_arrays(address):
         load_current(one.storage, gone)
         two.storage._cache.clear()
         raises(POSKeyError, load_current, two.storage, gone)
-        names = {db.storage.getName() for db in (one, two)}
-        assert len(names) == 2 or names, names
     raises((ValueError, ServerException, ClientDisconnected), client, address, storage="three", wait_timeout=3)
 
 
@@ -127,7 +125,7 @@ def one_is_read_only(address):
 def fallback(addresses):
     """One of the servers is writable, then it is gone, then it is back."""
     storage = client(addresses, read_only_fallback=True)
-    until(lambda: not storage.isReadOnly())
+    until(lambda: not storage.isReadOnly(), 60)
     store(storage, z64, z64, b"first")
     print("written", flush=True)
     until(storage.isReadOnly, 60)

@@ -14,7 +14,8 @@ use crate::config::{self, ConfigError, Mistake};
 /// Check the configuration: every mistake at once
 ///
 /// Each with its file, line and column, and how to mend it. The exit code is 0 where there is none.
-/// What is allowed, but probably not meant, is said as well.
+/// What is allowed, but probably not meant, is said as well. Certificates and keys of addresses with TLS are
+/// looked into.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -6,12 +6,13 @@ use std::path::Path;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
 use crate::server::{Listen, ListenAddress, ListenError, Listening, Server};
 use crate::storage::memory::MemoryStorage;
+use crate::storage::suite::commit;
 use crate::tls::testing::{Flaw, Made, client as tls_client, put};
 use crate::tls::{Authenticate, ServerTls};
 
@@ -324,5 +325,66 @@ async fn an_address_whose_certificates_cannot_be_used_is_named() {
     assert!(
         text.starts_with("no TLS on 127.0.0.1:8100: could not read "),
         "{text}"
+    );
+}
+
+/// A session that flushes is woken by something that needs no answer, while the end of a reply is TLS's.
+#[tokio::test]
+async fn the_end_of_a_reply_does_not_stay_in_tls() {
+    let storage = MemoryStorage::new("test");
+    // More than the pipe takes, and less than TLS does.
+    let data = vec![7; 30_000];
+    commit(&storage, &[(1, Tid::ZERO, &data)]).await;
+    let house = House::of(storage);
+    let folder = tempfile::tempdir().unwrap();
+    let (shows, known) = (
+        Made::plain("zeo.example", Flaw::None),
+        Made::plain("client", Flaw::None),
+    );
+    let files = ServerTls {
+        certificate: put(folder.path(), "server.pem", &shows.certificate),
+        key: Some(put(folder.path(), "server.key", &shows.key)),
+        authenticate: Authenticate::Listed(put(folder.path(), "one.pem", &known.certificate)),
+    };
+    let acceptor = TlsAcceptor::from(files.read().unwrap().config);
+    let connector = TlsConnector::from(tls_client(&shows, Some(&known)));
+    let name = ServerName::try_from("zeo.example").unwrap();
+    let (ours, theirs) = tokio::io::duplex(4096);
+    let (server, client) = tokio::join!(acceptor.accept(theirs), connector.connect(name, ours));
+    let (read, write) = tokio::io::split(server.unwrap());
+    let session = session::run(read, write, "test".to_owned(), Arc::clone(&house.shared));
+    house.shared.sessions.spawn("test", session);
+
+    let (read, write) = tokio::io::split(client.unwrap());
+    let (mut reader, mut writer) = (Reader::new(read, 1 << 20), Writer::new(write));
+    handshake::connect(&mut reader, &mut writer, None)
+        .await
+        .unwrap();
+    let register = Call::Register {
+        storage: "main".to_owned(),
+        read_only: false,
+    };
+    for (id, call) in [(1, register), (2, load(1))] {
+        if id == 2 {
+            let heard = timeout(PATIENCE, reader.next_from_server()).await;
+            assert!(matches!(heard, Ok(Ok(Some(_)))), "registered");
+        }
+        let id = MessageId::Int(id);
+        let one_way = false;
+        writer.request(&Request { id, one_way, call }).unwrap();
+        writer.flush().await.unwrap();
+    }
+    until("it is loaded", || house.counters().loads == 1).await;
+    for _ in 0..3 {
+        writer.heartbeat();
+        writer.flush().await.unwrap();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let heard = timeout(PATIENCE, reader.next_from_server()).await;
+    assert!(
+        matches!(heard, Ok(Ok(Some(FromServer::Reply(_))))),
+        "the whole reply"
     );
 }
