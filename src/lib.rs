@@ -11,5 +11,6 @@ pub mod recipe;
 pub mod server;
 pub mod storage;
 pub mod task;
+pub mod tls;
 pub mod wire;
 pub mod zodb;

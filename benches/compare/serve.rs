@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use zeoraidctl::server::{Listen, Served, Server, ServerOptions, Serving};
+use zeoraidctl::server::{ListenAddress, Served, Server, ServerOptions, Serving};
 use zeoraidctl::storage::Storage;
 use zeoraidctl::storage::file::{FileOptions, FileStorage};
 use zeoraidctl::storage::memory::MemoryStorage;
@@ -38,7 +38,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         other => anyhow::bail!("there is no storage {other:?}"),
     };
     let (_serving, watched) = watch::channel(Serving::Yes);
-    let address = Listen::Tcp {
+    let address = ListenAddress::Tcp {
         host: "127.0.0.1".to_owned(),
         port: options.port,
     };
@@ -51,7 +51,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         ..ServerOptions::default()
     };
     let storages = vec![Served::new("1", Arc::clone(&storage), watched)];
-    let server = Server::start(server_options, vec![address], storages).await?;
+    let server = Server::start(server_options, vec![address.into()], storages).await?;
     for listening in server.listening() {
         println!("{listening}");
     }

@@ -7,8 +7,9 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use super::address::{address, host_port, is_loopback, show_host_port, socket_length};
+use super::address::{host_port, is_loopback, show_host_port, socket_length};
 use super::claims::Claims;
+use super::listen::listen;
 use super::members::members;
 use super::mistake::Mistake;
 use super::model::{
@@ -16,9 +17,9 @@ use super::model::{
     LogLevel, MemberStorage, Origin, Pack, Rate, Spool, StartPolicy,
 };
 use super::read::{Entry, Node, Place, Value};
-use super::section::{Findings, Section, origin, parse_count, shown};
+use super::section::{Findings, Section, origin, parse_count};
 use super::together;
-use super::units::{format_size, parse_size};
+use super::units::{format_duration, format_size, parse_duration, parse_size};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
@@ -78,58 +79,6 @@ pub(super) fn check(root: &Node, instance: &Path, file: &Path) -> Result<Config,
         settings,
         warnings,
     })
-}
-
-fn listen(top: &mut Section<'_>, claims: &mut Claims, found: &mut Findings) -> Vec<Address> {
-    let Some(node) = top.node("listen") else {
-        let default = Address::Tcp {
-            host: "127.0.0.1".into(),
-            port: 8100,
-        };
-        found.setting("listen", default.to_string(), Origin::Default);
-        let nowhere = Place::At { line: 0, column: 0 };
-        claims.address(&default, "listen", nowhere, found);
-        return vec![default];
-    };
-    let nodes: Vec<&Node> = match &node.value {
-        Value::List(nodes) => nodes.iter().collect(),
-        _ => vec![node],
-    };
-    if nodes.is_empty() {
-        found.mistake(
-            node.place,
-            "listen is empty: no client could connect",
-            "write an address like `127.0.0.1:8100`",
-        );
-    }
-    let mut addresses = Vec::new();
-    for node in nodes {
-        let Value::Scalar(text) = &node.value else {
-            let mend = "write an address like `127.0.0.1:8100`, or a list of them";
-            found.mistake(node.place, "listen: this is no address", mend);
-            continue;
-        };
-        match address(text, &found.instance) {
-            Ok(address) => {
-                claims.address(&address, "listen", node.place, found);
-                addresses.push(address);
-            }
-            Err((what, mend)) => found.mistake(node.place, format!("listen: {what}"), mend),
-        }
-    }
-    let texts: Vec<String> = addresses
-        .iter()
-        .map(|address| show_address(address, found))
-        .collect();
-    found.setting("listen", texts.join(", "), origin(node.place));
-    addresses
-}
-
-fn show_address(address: &Address, found: &Findings) -> String {
-    match address {
-        Address::Unix(path) => format!("unix:{}", shown(&found.instance, path)),
-        address @ Address::Tcp { .. } => address.to_string(),
-    }
 }
 
 fn limits(mut section: Section<'_>, arrays: &[ArrayConfig], found: &mut Findings) -> Limits {
@@ -289,11 +238,19 @@ fn array(
     let recovery_rate = recovery_rate(section.section("recovery_rate", found), found);
     let catch_up_limit = section.duration("catch_up_limit", 2 * SECOND, 10 * MS, found);
     let cache = section.size("cache", 64 << 20, 0, found);
+    let read_only = section.flag("read_only", false, found);
     let invalidation_queue = section.count("invalidation_queue", 1000, 1, found);
+    let invalidation_age = section.optional(
+        "invalidation_age",
+        parse_duration,
+        |age| format_duration(*age),
+        found,
+    );
     let pack = Pack {
         gc: section.flag("pack_gc", true, found),
         keep_old: section.flag("pack_keep_old", true, found),
     };
+    not_here(&mut section, found);
     let zeo_admin = section.flag("zeo_admin", false, found);
     let (record, place) = section.path("record", &format!("var/{name}.membership.json"), found);
     claims.file(&record, &format!("arrays.{name}.record"), place, found);
@@ -314,11 +271,28 @@ fn array(
         recovery_rate,
         catch_up_limit,
         cache,
+        read_only,
         invalidation_queue,
+        invalidation_age: invalidation_age.map(|(age, _)| age),
         pack,
         zeo_admin,
         record,
         shared_blobs,
+    }
+}
+
+/// What is said of a ZEO server, and has no meaning here.
+fn not_here(section: &mut Section<'_>, found: &mut Findings) {
+    if let Some(node) = section.node("client_conflict_resolution") {
+        found.mistake(
+            node.place,
+            format!(
+                "{}: conflicts are always left to the clients, where their classes are (a ZEO server that is \
+                 a member has that setting in its own zeo.conf)",
+                section.key("client_conflict_resolution")
+            ),
+            "remove it",
+        );
     }
 }
 

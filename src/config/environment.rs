@@ -1,6 +1,7 @@
 //! Variables of the environment that take the place of what the file says, for containers.
 
 use super::Environment;
+use super::mistake::Mistake;
 use super::read::{Entry, Node, Place, Value};
 
 /// Each variable, and the key whose value it is. A list is separated by blanks or commas.
@@ -12,8 +13,10 @@ const VARIABLES: &[(&str, &[&str], bool)] = &[
     ("ZEORAID_LOG_FORMAT", &["log", "format"], false),
 ];
 
-/// Puts what the environment says into the tree. An empty variable is none.
-pub(super) fn overlay(root: &mut Node, environment: Environment<'_>) {
+/// Puts what the environment says into the tree. An empty variable is none. What must not be replaced
+/// like that is a mistake.
+pub(super) fn overlay(root: &mut Node, environment: Environment<'_>) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
     for (variable, path, is_list) in VARIABLES {
         let Some(text) = environment(variable).filter(|text| !text.trim().is_empty()) else {
             continue;
@@ -33,8 +36,37 @@ pub(super) fn overlay(root: &mut Node, environment: Environment<'_>) {
         } else {
             scalar(text.trim())
         };
+        if let Some((line, column)) = tls_below(root, path) {
+            mistakes.push(Mistake::at(
+                line,
+                column,
+                format!("${variable} would take the place of addresses with `tls`, and has none"),
+                format!("unset {variable}, or remove `tls` here"),
+            ));
+        }
         put(root, path, node);
     }
+    mistakes
+}
+
+/// Where `tls` is said in the list at a path.
+fn tls_below(root: &Node, path: &[&str]) -> Option<(usize, usize)> {
+    let find = |node: &Node, key: &str| -> Option<Node> {
+        let Value::Map(entries) = &node.value else {
+            return None;
+        };
+        let found = entries.iter().find(|entry| entry.key == key);
+        found.map(|entry| entry.node.clone())
+    };
+    let node = path
+        .iter()
+        .try_fold(root.clone(), |node, key| find(&node, key))?;
+    let items = match &node.value {
+        Value::List(items) => items.as_slice(),
+        _ => std::slice::from_ref(&node),
+    };
+    let tls = items.iter().find_map(|item| find(item, "tls"))?;
+    Some(tls.place.numbers())
 }
 
 /// Where something on the way is not a map, the file has a mistake which `check` reports.

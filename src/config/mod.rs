@@ -11,6 +11,7 @@ mod address;
 mod check;
 mod claims;
 mod environment;
+mod listen;
 mod members;
 mod mistake;
 mod read;
@@ -22,9 +23,9 @@ use std::path::{Path, PathBuf};
 
 pub use mistake::{ConfigError, Mistake};
 pub use model::{
-    Address, Admin, ArrayConfig, BlobSharing, ClusterMode, Config, Encoding, FailMode, Limits, Log,
-    LogFormat, LogLevel, MemberConfig, MemberStorage, MemberTls, Origin, Pack, Rate, Setting,
-    SharedBlobs, Spool, StartPolicy, ZeoServer,
+    Address, Admin, ArrayConfig, BlobSharing, ClusterMode, Config, Encoding, FailMode, Limits,
+    Listen, Log, LogFormat, LogLevel, MemberConfig, MemberStorage, MemberTls, Origin, Pack, Rate,
+    Setting, SharedBlobs, Spool, StartPolicy, ZeoServer,
 };
 pub(crate) use read::line_of;
 pub use units::{format_duration, format_size, parse_duration, parse_size};
@@ -65,24 +66,33 @@ pub fn parse(
     environment: Environment<'_>,
 ) -> Result<Config, ConfigError> {
     let instance = std::path::absolute(instance).unwrap_or_else(|_| instance.to_owned());
-    let shown: PathBuf = file.strip_prefix(&instance).unwrap_or(file).to_owned();
+    let shown = shown(&instance, file);
     let (mut root, mut mistakes) = read::read(text);
     if mistakes.is_empty() {
-        environment::overlay(&mut root, environment);
+        let replaced = environment::overlay(&mut root, environment);
         match check::check(&root, &instance, file) {
+            Ok(_) if !replaced.is_empty() => mistakes = replaced,
             Ok(mut config) => {
                 for warning in &mut config.warnings {
                     warning.file.clone_from(&shown);
                 }
                 return Ok(config);
             }
-            Err(found) => mistakes = found,
+            Err(found) => {
+                mistakes = replaced;
+                mistakes.extend(found);
+            }
         }
     }
     for mistake in &mut mistakes {
         mistake.file.clone_from(&shown);
     }
     Err(ConfigError::Mistakes(mistakes))
+}
+
+/// The name of the configuration's file in messages.
+fn shown(instance: &Path, file: &Path) -> PathBuf {
+    file.strip_prefix(instance).unwrap_or(file).to_owned()
 }
 
 fn not_utf8(file: &Path, error: &std::string::FromUtf8Error) -> ConfigError {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::mistake::Mistake;
+use crate::tls::ServerTls;
 
 /// The configuration of an instance.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,7 +18,7 @@ pub struct Config {
     /// The file that it was read from.
     pub file: PathBuf,
     /// Where ZEO clients connect. At least one, none twice.
-    pub listen: Vec<Address>,
+    pub listen: Vec<Listen>,
     /// The protocol announced to clients.
     pub encoding: Encoding,
     /// Clients may not write.
@@ -35,7 +36,17 @@ pub struct Config {
     pub(super) warnings: Vec<Mistake>,
 }
 
-/// Where to listen.
+/// Where ZEO clients connect, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    pub address: Address,
+    /// Of a Unix socket's file; none is what the process's umask leaves.
+    pub mode: Option<u32>,
+    /// Clients must speak TLS.
+    pub tls: Option<ServerTls>,
+}
+
+/// Where to listen, or to connect.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
     /// A host name or an IP address (without brackets), and a port.
@@ -97,8 +108,12 @@ pub struct ArrayConfig {
     pub catch_up_limit: Duration,
     /// Bytes of records in memory; 0 is no cache.
     pub cache: u64,
+    /// ZEO clients may neither write nor pack. (Members are recovered all the same.)
+    pub read_only: bool,
     /// How many transactions back clients can verify their caches.
     pub invalidation_queue: usize,
+    /// Beyond that, clients whose last transaction is younger than this can, too.
+    pub invalidation_age: Option<Duration>,
     /// How files are packed.
     pub pack: Pack,
     /// Whether ZEO clients may recover, disable and reload.
@@ -268,6 +283,13 @@ impl Config {
     #[must_use]
     pub fn explain(&self) -> &[Setting] {
         &self.settings
+    }
+
+    /// What is wrong with the files of certificates that are named, which are not looked into before they
+    /// are needed: whoever asks for the status need not be allowed to read them. Blocks.
+    #[must_use]
+    pub fn check_certificates(&self) -> Vec<Mistake> {
+        super::listen::check_certificates(self)
     }
 
     /// What is no mistake, but probably not meant either.

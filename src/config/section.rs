@@ -149,6 +149,12 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Where a key is written, also where nothing is written after it.
+    pub(super) fn written(&self, key: &str) -> Option<Place> {
+        let entry = self.entries.iter().find(|entry| entry.key == key)?;
+        Some(entry.place)
+    }
+
     pub(super) fn section(&mut self, key: &'static str, found: &mut Findings) -> Section<'a> {
         let node = self.node(key);
         Section::new(self.key(key), node, found)

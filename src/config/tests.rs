@@ -65,7 +65,7 @@ spool: {folder: tmp, memory: 1MiB}
 #[test]
 fn a_small_configuration_is_completed_by_defaults() {
     let config = read(SMALL).unwrap();
-    assert_eq!(config.listen[0].to_string(), "127.0.0.1:8100");
+    assert_eq!(config.listen[0].address.to_string(), "127.0.0.1:8100");
     assert_eq!(config.encoding, Encoding::Z5);
     assert_eq!(config.admin.socket, Path::new("/i/var/zeoraid.sock"));
     assert_eq!(config.pid_file, Path::new("/i/var/zeoraid.pid"));
@@ -94,7 +94,11 @@ fn a_small_configuration_is_completed_by_defaults() {
 #[test]
 fn everything_can_be_said() {
     let config = read(WHOLE).unwrap();
-    let listen: Vec<String> = config.listen.iter().map(Address::to_string).collect();
+    let listen: Vec<String> = config
+        .listen
+        .iter()
+        .map(|listen| listen.address.to_string())
+        .collect();
     assert_eq!(
         listen,
         ["127.0.0.1:8100", "unix:/i/var/zeo.sock", "[::1]:8100"]
@@ -254,7 +258,11 @@ fn each_kind_of_mistake_has_its_words() {
         ("listen: 127.0.1:8100", "`127.0.1` is no host"),
         ("listen: 127.0.0.1:81000", "`81000` is no port"),
         ("listen: /run/zeo.sock", "write `unix:/run/zeo.sock`"),
-        ("listen: {a: b}", "this is no address"),
+        ("listen: [[127.0.0.1:1]]", "this is no address"),
+        (
+            "listen: {mode: 0660}",
+            "listen.1 has no address; write `{address: 127.0.0.1:8100",
+        ),
         ("listen: [127.0.0.1:1, 127.0.0.1:1]", "there twice"),
         (
             "listen: [127.0.0.1:1, 0.0.0.0:1]",
@@ -623,4 +631,202 @@ proptest::proptest! {
             assert!(!error.mistakes().is_empty());
         }
     }
+}
+
+/// A folder with an instance's certificates, where an address has TLS.
+fn secured() -> (tempfile::TempDir, String) {
+    use crate::tls::testing::{Flaw, Made, put};
+    let folder = tempfile::tempdir().unwrap();
+    let etc = folder.path().join("etc");
+    std::fs::create_dir(&etc).unwrap();
+    let made = Made::by_openssl("zeo", Flaw::None);
+    put(&etc, "server.pem", &made.certificate);
+    put(&etc, "server.key", &made.key);
+    put(&etc, "clients.pem", &made.certificate);
+    let text = format!(
+        "listen:\n\
+         - 127.0.0.1:8100\n\
+         - address: '[::1]:8101'\n\
+         \x20 tls:\n\
+         \x20   certificate: etc/server.pem\n\
+         \x20   key: etc/server.key\n\
+         \x20   authenticate: etc/clients.pem\n\
+         - {{unix: var/zeo.sock, mode: 0660}}\n\
+         - {{address: \"unix:var/open.sock\", mode: \"777\"}}\n\
+         {SMALL}\n"
+    );
+    (folder, text)
+}
+
+fn read_in(folder: &Path, text: &str) -> Result<Config, ConfigError> {
+    parse(text, &folder.join("etc/zeoraid.yaml"), folder, &|_| None)
+}
+
+#[test]
+fn addresses_have_modes_and_tls_of_their_own() {
+    let (folder, text) = secured();
+    let config = read_in(folder.path(), &text).unwrap();
+    let modes: Vec<Option<u32>> = config.listen.iter().map(|listen| listen.mode).collect();
+    assert_eq!(modes, [None, None, Some(0o660), Some(0o777)]);
+    let at = |name: &str| folder.path().join("etc").join(name);
+    let tls = crate::tls::ServerTls {
+        certificate: at("server.pem"),
+        key: Some(at("server.key")),
+        authenticate: crate::tls::Authenticate::Listed(at("clients.pem")),
+    };
+    let found: Vec<_> = config
+        .listen
+        .iter()
+        .map(|listen| listen.tls.clone())
+        .collect();
+    assert_eq!(found, [None, Some(tls), None, None]);
+    let of = |key: &str| {
+        let setting = config.explain().iter().find(|setting| setting.key == key);
+        let setting = setting.unwrap_or_else(|| panic!("no {key}"));
+        (setting.value.as_str(), setting.origin.clone())
+    };
+    assert_eq!(
+        of("listen").0,
+        "127.0.0.1:8100, [::1]:8101 (TLS), unix:var/zeo.sock (mode 0660), unix:var/open.sock (mode 0777)"
+    );
+    assert_eq!(of("listen.2.tls.key"), ("etc/server.key", Origin::Line(6)));
+    assert_eq!(config.check_certificates(), []);
+    assert_eq!(config.warnings(), []);
+}
+
+#[test]
+fn each_mistake_with_a_listener_has_its_words() {
+    let (folder, _) = secured();
+    let tls = "certificate: etc/server.pem, key: etc/server.key, authenticate: etc/clients.pem";
+    for (listen, expected) in [
+        (
+            "{address: 127.0.0.1:1, unix: var/x.sock}",
+            "listen.1 has both `address` and `unix`",
+        ),
+        (
+            "{address: localhost}",
+            "listen.1.address: `localhost` has no port",
+        ),
+        (
+            "{address: 127.0.0.1:1, mode: 0600}",
+            "listen.1.mode is for the file of a Unix socket",
+        ),
+        ("{unix: x.sock, mode: rw}", "`rw` is no mode; octal digits"),
+        ("{unix: x.sock, mode: 0888}", "`0888` is no mode"),
+        ("{unix: x.sock, mode: 4755}", "`4755` is no mode"),
+        (
+            "{unix: x.sock, mode: 0066}",
+            "the owner himself could not connect",
+        ),
+        (
+            "{unix: x.sock, modus: 0600}",
+            "knows no `modus`; did you mean `mode`?",
+        ),
+        (
+            "{address: 127.0.0.1:1, tls: }",
+            "listen.1.tls: nothing is said of it",
+        ),
+        (
+            "{address: 127.0.0.1:1, tls: yes}",
+            "listen.1.tls must have keys and values",
+        ),
+        (
+            "{address: 127.0.0.1:1, tls: {certificate: etc/server.pem}}",
+            "listen.1.tls.authenticate is missing; add `authenticate`: a file with clients' certificates",
+        ),
+        (
+            "{address: 127.0.0.1:1, tls: {authenticate: etc/clients.pem}}",
+            "listen.1.tls.certificate is missing",
+        ),
+        (
+            "{address: 127.0.0.1:1, tls: {certificate: etc/server.pem, authenticate: etc/gone.pem}}",
+            "listen.1.tls.authenticate: etc/gone.pem does not exist",
+        ),
+        ("[127.0.0.1:1, {address: 127.0.0.1:1}]", "is there twice"),
+    ] {
+        let text = format!("listen: {listen}\n{SMALL}\n");
+        let error = read_in(folder.path(), &text).expect_err(&text);
+        let found: Vec<String> = error.mistakes().iter().map(Mistake::to_string).collect();
+        assert_eq!(found.len(), 1, "{text}\n{found:#?}");
+        assert!(found[0].contains(expected), "{}\nnot: {expected}", found[0]);
+        assert!(found[0].starts_with("etc/zeoraid.yaml:1:"), "{}", found[0]);
+    }
+    for python in ["password-function", "password_function"] {
+        let text =
+            format!("listen: {{address: 127.0.0.1:1, tls: {{{tls}, {python}: a.b}}}}\n{SMALL}");
+        let error = read_in(folder.path(), &text).unwrap_err().to_string();
+        assert!(
+            error.contains("functions of Python cannot be called here"),
+            "{error}"
+        );
+    }
+    let text = format!("listen: {{address: 127.0.0.1:1, tls: {{{tls}}}}}\n{SMALL}");
+    let signed = text.replace("authenticate: etc/clients.pem", "authenticate: SIGNED");
+    let config = read_in(folder.path(), &signed).unwrap();
+    let warning = config.warnings()[0].to_string();
+    assert!(
+        warning.contains("any authority that the system trusts"),
+        "{warning}"
+    );
+
+    let unix = text.replace("address: 127.0.0.1:1", "unix: zeo.sock");
+    let config = read_in(folder.path(), &unix).unwrap();
+    let warning = config.warnings()[0].to_string();
+    assert!(
+        warning.contains("does not speak TLS over a Unix socket"),
+        "{warning}"
+    );
+
+    // What is in the files is looked at when it is asked for, and told with the line.
+    std::fs::write(folder.path().join("etc/clients.pem"), "nobody").unwrap();
+    let config = read_in(folder.path(), &text).unwrap();
+    let mistakes = config.check_certificates();
+    let mistakes: Vec<String> = mistakes.iter().map(Mistake::to_string).collect();
+    assert_eq!(mistakes.len(), 1);
+    assert!(
+        mistakes[0].starts_with(
+            "etc/zeoraid.yaml:1:1: listen.1.tls.authenticate: there is no certificate in "
+        ),
+        "{mistakes:?}"
+    );
+}
+
+#[test]
+fn the_environment_does_not_take_tls_away() {
+    let (folder, text) = secured();
+    let ask = |name: &str| (name == "ZEORAID_LISTEN").then(|| "0.0.0.0:8100".to_owned());
+    let file = folder.path().join("etc/zeoraid.yaml");
+    let error = parse(&text, &file, folder.path(), &ask).unwrap_err();
+    assert_eq!(
+        error.mistakes()[0].to_string(),
+        "etc/zeoraid.yaml:5:5: $ZEORAID_LISTEN would take the place of addresses with `tls`, and has none; \
+         unset ZEORAID_LISTEN, or remove `tls` here"
+    );
+    parse(SMALL, &file, folder.path(), &ask).unwrap();
+}
+
+#[test]
+fn arrays_have_options_of_their_own() {
+    let text = "arrays:\n  one:\n    members: {a: {file: a.fs}}\n    read_only: true\n    invalidation_age: 1d\n\
+                \x20   pack_gc: false\n    pack_keep_old: false\n  two:\n    members: {b: {file: b.fs}}\n";
+    let config = read(text).unwrap();
+    let [one, two] = config.arrays.as_slice() else {
+        panic!("two arrays")
+    };
+    assert!(one.read_only && !two.read_only && !config.read_only);
+    let day = Duration::from_hours(24);
+    assert_eq!(
+        (one.invalidation_age, two.invalidation_age),
+        (Some(day), None)
+    );
+    let pack = |gc, keep_old| Pack { gc, keep_old };
+    assert_eq!((one.pack, two.pack), (pack(false, false), pack(true, true)));
+    check(
+        "arrays: {m: {members: {a: {file: a.fs}}, client_conflict_resolution: false}}",
+        "conflicts are always left to the clients",
+    );
+    check(
+        "arrays: {m: {members: {a: {file: a.fs}}, invalidation_age: 5}}",
+        "`5` has no unit",
+    );
 }

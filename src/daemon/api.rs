@@ -193,11 +193,20 @@ impl Daemon {
             reloaded.added.extend(added);
             reloaded.removed.extend(removed);
         }
+        let certificates = match self.server() {
+            Some(server) => Some(server.read_certificates().await.map_err(reload::unusable)?),
+            None => None,
+        };
         if dry_run {
             return Ok(reloaded);
         }
         for array in &found.members {
             self.set_members(&new, array, false)?;
+        }
+        if let Some(certificates) = certificates {
+            let addresses = certificates.put_in_force();
+            let line = |address| format!("certificates of {address}");
+            reloaded.changed.extend(addresses.into_iter().map(line));
         }
         if found.log_level {
             self.0.logging.set_level(new.log.level);

@@ -50,6 +50,9 @@ impl DaemonError {
             DaemonError::Listen(server::ListenError::InUse { address }) => Some(format!(
                 "find who listens there (`ss -ltnp`), or change {address} in `listen` of etc/zeoraid.yaml"
             )),
+            DaemonError::Listen(server::ListenError::Tls { .. }) => {
+                Some("zeoraidctl check-config".into())
+            }
             DaemonError::Listen(_) => Some("change `listen` in etc/zeoraid.yaml".into()),
             DaemonError::Admin(_) => Some("change `admin` in etc/zeoraid.yaml".into()),
             DaemonError::SharedBlobs { .. } => {

@@ -1,10 +1,11 @@
 //! What a new configuration changes in a running daemon.
 //!
-//! Members and the log level take effect; everything else is named as waiting for a restart. What is
-//! in force afterwards is the old configuration with only that changed, so that `show` tells the truth.
+//! Members and the log level take effect, and certificates are read again; everything else is named as
+//! waiting for a restart. What is in force afterwards is the old configuration with only that changed, so that `show` tells the truth.
 
 use crate::admin::api::Problem;
 use crate::config::{Config, ConfigError, Setting};
+use crate::server::ListenError;
 
 /// The differences between what is in force and what the file says.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -116,6 +117,12 @@ pub(super) fn problem(error: &ConfigError) -> Problem {
         Some(next) => problem.with_next(next),
         None => problem,
     }
+}
+
+/// Certificates that cannot be used, for who asked for a reload.
+pub(super) fn unusable(error: ListenError) -> Problem {
+    let detail = format!("{error}; nothing was changed, and the certificates in force stay");
+    Problem::failed(detail).with_next("zeoraidctl check-config")
 }
 
 fn find<'c>(config: &'c Config, key: &str) -> Option<&'c Setting> {

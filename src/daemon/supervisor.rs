@@ -18,7 +18,7 @@ use crate::job::Rate;
 use crate::raid::{
     self, Array, ArrayOptions, FileRecord, MemberSpec, Notice, NoticeSink, Severity,
 };
-use crate::server::{Listen, Served, Server, ServerOptions, Serving};
+use crate::server::{Listen, ListenAddress, Served, Server, ServerOptions, Serving};
 use crate::storage::file::{FileOpener, FileOptions};
 use crate::storage::zeo::{ZeoAddress, ZeoOpener, ZeoOptions, ZeoTls};
 use crate::storage::{BlobDirectory, Opener};
@@ -70,8 +70,10 @@ pub(super) async fn start_server(
 ) -> Result<Server, DaemonError> {
     let mut served = Vec::new();
     for running in arrays {
-        let serving = serving(running, config.read_only, tasks);
         let configured = config.array(&running.name);
+        let read_only = configured.is_some_and(|array| array.read_only);
+        let serving = serving(running, config.read_only || read_only, tasks);
+        let invalidation_age = configured.and_then(|array| array.invalidation_age);
         let zeo_admin = configured.is_some_and(|array| array.zeo_admin);
         let shared_blobs = configured.and_then(|array| array.shared_blobs.as_ref());
         let shared_blobs = match shared_blobs {
@@ -81,6 +83,8 @@ pub(super) async fn start_server(
         let storage = Arc::new(running.array.clone());
         let mut one = Served::new(&running.name, storage, serving)
             .with_zeo_admin(zeo_admin)
+            .with_read_only(read_only)
+            .with_invalidation_age(invalidation_age)
             .with_uploads(uploads(config, &running.name));
         if let Some(directory) = shared_blobs {
             one = one.with_shared_blobs(directory);
@@ -277,16 +281,20 @@ fn server_options(config: &Config) -> ServerOptions {
     }
 }
 
-fn listen(address: &Address) -> Listen {
-    match address {
-        Address::Tcp { host, port } => Listen::Tcp {
+fn listen(listen: &config::Listen) -> Listen {
+    let address = match &listen.address {
+        Address::Tcp { host, port } => ListenAddress::Tcp {
             host: host.clone(),
             port: *port,
         },
-        Address::Unix(path) => Listen::Unix {
+        Address::Unix(path) => ListenAddress::Unix {
             path: path.clone(),
-            mode: None,
+            mode: listen.mode,
         },
+    };
+    Listen {
+        address,
+        tls: listen.tls.clone(),
     }
 }
 

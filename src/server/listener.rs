@@ -7,14 +7,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::Mode;
 use rustix::net::sockopt;
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
 use tracing::{debug, info, warn};
 
-use super::options::Listen;
+use super::options::ListenAddress;
 use super::session;
 use super::start::Shared;
+use super::tls::{self, Carrier, Tls};
 use crate::task::{Backoff, Tasks};
+use crate::tls::TlsError;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -34,6 +37,8 @@ pub enum ListenError {
     NoSocket { path: PathBuf },
     #[error("could not listen on {address}: {source}")]
     Io { address: String, source: io::Error },
+    #[error("no TLS on {address}: {source}")]
+    Tls { address: String, source: TlsError },
 }
 
 impl ListenError {
@@ -78,14 +83,14 @@ enum Listener {
 }
 
 /// Binds an address: a host name may have several.
-pub(super) async fn bind(address: &Listen) -> Result<Vec<Bound>, ListenError> {
+pub(super) async fn bind(address: &ListenAddress) -> Result<Vec<Bound>, ListenError> {
     match address {
-        Listen::Tcp { host, port } => bind_tcp(address, host, *port).await,
-        Listen::Unix { path, mode } => Ok(vec![bind_unix(address, path, *mode).await?]),
+        ListenAddress::Tcp { host, port } => bind_tcp(address, host, *port).await,
+        ListenAddress::Unix { path, mode } => Ok(vec![bind_unix(address, path, *mode).await?]),
     }
 }
 
-async fn bind_tcp(shown: &Listen, host: &str, port: u16) -> Result<Vec<Bound>, ListenError> {
+async fn bind_tcp(shown: &ListenAddress, host: &str, port: u16) -> Result<Vec<Bound>, ListenError> {
     let mut bound: Vec<Bound> = Vec::new();
     // Where any port will do, all addresses of the host get the one that the first was given.
     let mut port = port;
@@ -117,7 +122,7 @@ async fn bind_tcp(shown: &Listen, host: &str, port: u16) -> Result<Vec<Bound>, L
 }
 
 /// The addresses of a host, each once. No host means all addresses of this machine.
-async fn addresses(shown: &Listen, host: &str) -> Result<Vec<IpAddr>, ListenError> {
+async fn addresses(shown: &ListenAddress, host: &str) -> Result<Vec<IpAddr>, ListenError> {
     if host.is_empty() {
         return Ok(vec![
             Ipv4Addr::UNSPECIFIED.into(),
@@ -150,7 +155,11 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-async fn bind_unix(shown: &Listen, path: &Path, mode: Option<u32>) -> Result<Bound, ListenError> {
+async fn bind_unix(
+    shown: &ListenAddress,
+    path: &Path,
+    mode: Option<u32>,
+) -> Result<Bound, ListenError> {
     let failed = |error| ListenError::io(shown, error);
     if let Ok(found) = std::fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
@@ -169,12 +178,8 @@ async fn bind_unix(shown: &Listen, path: &Path, mode: Option<u32>) -> Result<Bou
             }
         }
     }
-    let listener = UnixListener::bind(path).map_err(failed)?;
+    let listener = bind_socket(path, mode).map_err(failed)?;
     let file = SocketFile::of(path.to_owned()).map_err(failed)?;
-    if let Some(mode) = mode {
-        let permissions = std::fs::Permissions::from_mode(mode);
-        std::fs::set_permissions(path, permissions).map_err(failed)?;
-    }
     Ok(Bound {
         listening: Listening::Unix(path.to_owned()),
         listener: Listener::Unix {
@@ -182,6 +187,23 @@ async fn bind_unix(shown: &Listen, path: &Path, mode: Option<u32>) -> Result<Bou
             _file: file,
         },
     })
+}
+
+fn bind_socket(path: &Path, mode: Option<u32>) -> io::Result<UnixListener> {
+    let socket = UnixSocket::new_stream()?;
+    if let Some(mode) = mode {
+        // On Linux the file gets no more than this from the first moment on; between `bind` and `chmod`
+        // anybody could connect. Where a system does not know it, `chmod` is what there is.
+        if let Err(error) = rustix::fs::fchmod(&socket, Mode::from_raw_mode(mode)) {
+            debug!(path = %path.display(), %error, "the mode is set after binding");
+        }
+    }
+    socket.bind(path)?;
+    if let Some(mode) = mode {
+        // What the process's umask has taken away.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    }
+    socket.listen(BACKLOG)
 }
 
 /// The file of a Unix socket, removed with it, unless another has taken its place.
@@ -214,20 +236,25 @@ impl Drop for SocketFile {
 
 impl Bound {
     /// Takes connections until the listeners are stopped, in a task of its own.
-    pub(super) fn serve(self, listeners: &Tasks, shared: &Arc<Shared>) -> Listening {
+    pub(super) fn serve(
+        self,
+        tls: Option<Arc<Tls>>,
+        listeners: &Tasks,
+        shared: &Arc<Shared>,
+    ) -> Listening {
         let Bound {
             listening,
             listener,
         } = self;
         let shared = Arc::clone(shared);
         let stop = listeners.stop().clone();
-        info!(address = %listening, "listening");
+        info!(address = %listening, tls = tls.is_some(), "listening");
         let name = listening.to_string();
         let address = listening.clone();
         listeners.spawn(name, async move {
             tokio::select! {
                 // A connection that is dropped while it is accepted was not served yet.
-                () = accept_all(&listener, &address, &shared) => {}
+                () = accept_all(&listener, &address, tls.as_ref(), &shared) => {}
                 () = stop.requested() => {}
             }
         });
@@ -237,10 +264,15 @@ impl Bound {
 
 /// Takes connections. Where the system has none to give, for lack of descriptors mostly, it waits:
 /// others may end meanwhile.
-async fn accept_all(listener: &Listener, listening: &Listening, shared: &Arc<Shared>) {
+async fn accept_all(
+    listener: &Listener,
+    listening: &Listening,
+    tls: Option<&Arc<Tls>>,
+    shared: &Arc<Shared>,
+) {
     let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(2));
     loop {
-        match accept(listener, listening, shared).await {
+        match accept(listener, listening, tls, shared).await {
             Ok(()) => backoff.reset(),
             Err(error) if is_of_the_connection(&error) => debug!(%error, "not accepted"),
             Err(error) => {
@@ -266,6 +298,7 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 async fn accept(
     listener: &Listener,
     listening: &Listening,
+    tls: Option<&Arc<Tls>>,
     shared: &Arc<Shared>,
 ) -> io::Result<()> {
     match listener {
@@ -277,6 +310,10 @@ async fn accept(
             }
             if let Err(error) = prepare(&stream) {
                 debug!(%peer, %error, "could not set socket options");
+            }
+            if let Some(tls) = tls {
+                secured(Carrier::Tcp(stream), tls, peer, shared);
+                return Ok(());
             }
             let (read, write) = stream.into_split();
             let session = session::run(read, write, peer.clone(), Arc::clone(shared));
@@ -292,12 +329,21 @@ async fn accept(
             if !has_room(shared, &peer) {
                 return Ok(());
             }
+            if let Some(tls) = tls {
+                secured(Carrier::Unix(stream), tls, peer, shared);
+                return Ok(());
+            }
             let (read, write) = stream.into_split();
             let session = session::run(read, write, peer.clone(), Arc::clone(shared));
             shared.sessions.spawn(peer, session);
         }
     }
     Ok(())
+}
+
+fn secured(carrier: Carrier, tls: &Arc<Tls>, peer: String, shared: &Arc<Shared>) {
+    let session = tls::serve(carrier, Arc::clone(tls), peer.clone(), Arc::clone(shared));
+    shared.sessions.spawn(peer, session);
 }
 
 fn has_room(shared: &Shared, peer: &str) -> bool {

@@ -127,6 +127,16 @@ impl<W: AsyncWrite + Unpin + Send> Session<'_, W> {
                 self.label = Some(label);
                 self.reply(&id, one_way, &Reply::None)
             }
+            // As of a file storage that was opened for reading only.
+            Call::Pack { wait, .. } if self.served.read_only => {
+                let error = WireError::Answer(Answer::ReadOnly);
+                // Who does not wait does not hear of it, from Python's server either.
+                if wait {
+                    self.refuse(&id, one_way, "pack", error)
+                } else {
+                    self.reply(&id, one_way, &Reply::None)
+                }
+            }
             Call::Pack { time, wait } => {
                 let who = self.label.as_deref().unwrap_or(&self.peer);
                 let future = reads::pack(self.shared, self.served, who, time, wait);

@@ -5,7 +5,8 @@
 //! and passes on replies and invalidations ([`session`]). Three parts of a session have rules of their
 //! own: what leaves in which order ([`outbox`], invariant 6), the calls of a transaction, which keep
 //! their order ([`lane`]), and the others, which may overtake each other ([`reads`], [`iterators`], and the
-//! blobs that are sent in pieces, [`sending`]). Who has lost a conflict comes next ([`contention`]). What each method begins is in [`methods`].
+//! blobs that are sent in pieces, [`sending`]). Who has lost a conflict comes next ([`contention`]). What
+//! each method begins is in [`methods`]; TLS, where an address has it, in [`tls`].
 //!
 //! It does not know of members, of the configuration, or of the admin protocol's transport; the
 //! original `ZEORaid`'s extension methods are answered through [`AdminApi`](crate::admin::api::AdminApi)
@@ -18,19 +19,22 @@ mod iterators;
 mod lane;
 mod listener;
 mod methods;
+mod missed;
 mod options;
 mod outbox;
 mod packing;
 mod reads;
+mod refused;
 mod sending;
 mod session;
 mod start;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod welcome;
 
 pub use listener::{ListenError, Listening};
-pub use options::{Listen, ServerOptions};
-pub use start::{Served, Server, Serving};
+pub use options::{Listen, ListenAddress, ServerOptions};
+pub use start::{Certificates, Served, Server, Serving};
 pub use stats::Counters;

@@ -4,24 +4,38 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::tls::ServerTls;
 use crate::wire::{Dialect, frame};
 
-/// An address to listen on.
+/// An address to listen on, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Listen {
+pub struct Listen {
+    pub address: ListenAddress,
+    /// Clients must speak TLS.
+    pub tls: Option<ServerTls>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenAddress {
     /// A host name, an address, or nothing for all addresses of this machine; port 0 is any free port.
     Tcp { host: String, port: u16 },
     /// A Unix socket. The mode is what the process's umask leaves, where none is given.
     Unix { path: PathBuf, mode: Option<u32> },
 }
 
-impl fmt::Display for Listen {
+impl From<ListenAddress> for Listen {
+    fn from(address: ListenAddress) -> Self {
+        Listen { address, tls: None }
+    }
+}
+
+impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Listen::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Listen::Tcp { host, port } if host.is_empty() => write!(f, "*:{port}"),
-            Listen::Tcp { host, port } => write!(f, "{host}:{port}"),
-            Listen::Unix { path, .. } => write!(f, "unix:{}", path.display()),
+            ListenAddress::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            ListenAddress::Tcp { host, port } if host.is_empty() => write!(f, "*:{port}"),
+            ListenAddress::Tcp { host, port } => write!(f, "{host}:{port}"),
+            ListenAddress::Unix { path, .. } => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -84,7 +98,7 @@ mod tests {
 
     #[test]
     fn addresses_are_shown_as_they_are_written() {
-        let tcp = |host: &str| Listen::Tcp {
+        let tcp = |host: &str| ListenAddress::Tcp {
             host: host.to_owned(),
             port: 8100,
         };

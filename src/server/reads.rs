@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use super::ended::Ended;
 use super::extension;
 use super::iterators::Made;
+use super::missed;
 use super::packing;
 use super::sending::BlobKey;
 use super::start::{Served, Shared};
@@ -137,9 +138,8 @@ pub(super) fn ask<'a>(shared: &'a Shared, served: &'a Served, call: Call) -> Box
     match call {
         Call::LastTransaction => reply(async { Ok(Reply::Tid(storage.newest_tid().await?)) }),
         Call::GetInvalidations { since } => reply(async move {
-            let (last, oids) = storage.invalidations_since(since).await?;
-            let oids = oids.filter(|_| !last.is_zero());
-            Ok(Reply::Invalidations(oids.map(|oids| (last, oids))))
+            let missed = missed::since(storage, since, served.invalidation_age).await?;
+            Ok(Reply::Invalidations(missed))
         }),
         Call::LoadSerial { oid, serial } => {
             reply(async move { Ok(Reply::Data(storage.load_serial(oid, serial).await?)) })

@@ -34,9 +34,11 @@ use super::outbox::{Outbox, Sent};
 use super::reads::{self, About, Answered, Done, Load, LoadDone, Read, Work};
 use super::sending::{Said, Sending};
 use super::start::{Served, Serving, Shared};
+use super::tls;
 use super::welcome::{self, Registered};
 use crate::storage::Committed;
 use crate::wire::connection::{Reader, Writer};
+use crate::wire::handshake::HandshakeError;
 use crate::wire::{FromClient, MessageId, Reply, WireError};
 use crate::zodb::{Oid, Tid};
 
@@ -80,7 +82,9 @@ where
             ended
         }
     };
-    if ended.is_remarkable() {
+    if matches!(ended, Ended::Handshake(HandshakeError::Tls)) {
+        tls::tell_refused(&shared, &peer, &ended.to_string());
+    } else if ended.is_remarkable() {
         warn!(%peer, %label, reason = %ended, "client disconnected by the server");
     } else if label == peer {
         debug!(%peer, reason = %ended, "connection ended");

@@ -13,10 +13,13 @@ use super::lane::prepare_uploads;
 use super::listener::{self, ListenError, Listening};
 use super::options::{Listen, ServerOptions};
 use super::packing::Packing;
+use super::refused::Refused;
 use super::stats::{Counters, Stats};
+use super::tls::Tls;
 use crate::admin::api::AdminApi;
 use crate::storage::{BlobDirectory, Storage};
 use crate::task::{StillRunning, Tasks};
+use crate::tls::{Speaks, TlsError};
 
 /// Whether a storage can be served. Whoever serves it through a [`Server`] tells by a watch channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +58,9 @@ pub struct Served {
     pub(super) serving: watch::Receiver<Serving>,
     pub(super) stats: Arc<Stats>,
     pub(super) zeo_admin: bool,
+    /// Nobody may write to it, nor pack it.
+    pub(super) read_only: bool,
+    pub(super) invalidation_age: Option<Duration>,
     /// The folder of uploads, where one was set.
     uploads: Option<PathBuf>,
     pub(super) shared_blobs: Option<Arc<BlobDirectory>>,
@@ -75,6 +81,8 @@ impl Served {
             serving,
             stats: Arc::new(Stats::new()),
             zeo_admin: false,
+            read_only: false,
+            invalidation_age: None,
             uploads: None,
             shared_blobs: None,
             packing: Packing::new(),
@@ -119,6 +127,23 @@ impl Served {
         Served { zeo_admin, ..self }
     }
 
+    /// As a storage that was opened for reading only: clients may neither write to it nor pack it. (A
+    /// server that is read-only may be packed; that is [`Serving::ReadOnly`].)
+    #[must_use]
+    pub fn with_read_only(self, read_only: bool) -> Self {
+        Served { read_only, ..self }
+    }
+
+    /// A client whose last transaction is younger than this is told what it has missed although the
+    /// storage does not remember it: the transactions are read again. Without it, it is not.
+    #[must_use]
+    pub fn with_invalidation_age(self, invalidation_age: Option<Duration>) -> Self {
+        Served {
+            invalidation_age,
+            ..self
+        }
+    }
+
     /// The folder of uploads.
     pub(super) fn uploads(&self) -> PathBuf {
         self.uploads.clone().unwrap_or_else(std::env::temp_dir)
@@ -131,6 +156,7 @@ pub(super) struct Shared {
     pub(super) served: BTreeMap<String, Served>,
     pub(super) admin: OnceLock<Arc<dyn AdminApi>>,
     pub(super) sessions: Tasks,
+    pub(super) refused: Refused,
     /// Packs that clients have asked for.
     pub(super) packs: Tasks,
 }
@@ -140,6 +166,24 @@ pub struct Server {
     shared: Arc<Shared>,
     listeners: Tasks,
     listening: Vec<Listening>,
+    /// Of the addresses with TLS.
+    tls: Vec<(String, Arc<Tls>)>,
+}
+
+/// Certificates that were read again, and are not in force yet.
+#[must_use]
+pub struct Certificates(Vec<(String, Arc<Tls>, Speaks)>);
+
+impl Certificates {
+    /// Puts them in force, for clients that connect from now on. Gives the addresses for which something
+    /// is new.
+    pub fn put_in_force(self) -> Vec<String> {
+        let new = self
+            .0
+            .into_iter()
+            .filter_map(|(address, tls, speaks)| tls.put_in_force(speaks).then_some(address));
+        new.collect()
+    }
 }
 
 impl Server {
@@ -152,9 +196,15 @@ impl Server {
         addresses: Vec<Listen>,
         served: Vec<Served>,
     ) -> Result<Server, ListenError> {
-        let mut bound = Vec::new();
-        for address in &addresses {
-            bound.extend(listener::bind(address).await?);
+        let (mut bound, mut all_tls) = (Vec::new(), Vec::new());
+        for Listen { address, tls } in &addresses {
+            let tls = match tls {
+                Some(files) => Some(Tls::read(files).await.map_err(of(address))?),
+                None => None,
+            };
+            let of_address = listener::bind(address).await?;
+            bound.extend(of_address.into_iter().map(|bound| (bound, tls.clone())));
+            all_tls.extend(tls.map(|tls| (address.to_string(), tls)));
         }
         for uploads in served.iter().filter_map(|served| served.uploads.clone()) {
             let folder = uploads.clone();
@@ -169,12 +219,13 @@ impl Server {
         let listeners = Tasks::new("ZEO listeners");
         let listening = bound
             .into_iter()
-            .map(|bound| bound.serve(&listeners, &shared))
+            .map(|(bound, tls)| bound.serve(tls, &listeners, &shared))
             .collect();
         Ok(Server {
             shared,
             listeners,
             listening,
+            tls: all_tls,
         })
     }
 
@@ -189,6 +240,19 @@ impl Server {
     #[must_use]
     pub fn listening(&self) -> &[Listening] {
         &self.listening
+    }
+
+    /// Reads the certificates of all addresses with TLS again.
+    ///
+    /// # Errors
+    /// The first that cannot be used; what is in force stays.
+    pub async fn read_certificates(&self) -> Result<Certificates, ListenError> {
+        let mut read = Vec::new();
+        for (address, tls) in &self.tls {
+            let speaks = tls.read_again().await.map_err(of(address))?;
+            read.push((address.clone(), Arc::clone(tls), speaks));
+        }
+        Ok(Certificates(read))
     }
 
     /// The figures of the storage served as `name`.
@@ -227,6 +291,11 @@ impl Server {
     }
 }
 
+fn of(address: &impl ToString) -> impl FnOnce(TlsError) -> ListenError {
+    let address = address.to_string();
+    move |source| ListenError::Tls { address, source }
+}
+
 impl Shared {
     pub(super) fn new(options: ServerOptions, served: Vec<Served>) -> Self {
         Shared {
@@ -237,6 +306,7 @@ impl Shared {
                 .collect(),
             admin: OnceLock::new(),
             sessions: Tasks::new("ZEO sessions"),
+            refused: Refused::default(),
             packs: Tasks::new("packs of ZEO clients"),
         }
     }

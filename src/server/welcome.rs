@@ -141,7 +141,8 @@ async fn admit<'a>(
     if let Some(why) = now.refusal() {
         return Err(Ended::NotServing(why.to_owned()));
     }
-    let writable = now == Serving::Yes && !served.storage.capabilities().read_only;
+    let is_read_only = served.read_only || served.storage.capabilities().read_only;
+    let writable = now == Serving::Yes && !is_read_only;
     if !read_only && !writable {
         return Ok(Err(WireError::Answer(Answer::ReadOnly)));
     }

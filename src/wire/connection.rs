@@ -128,6 +128,8 @@ pub struct Writer<W> {
     io: W,
     output: Output,
     dialect: Dialect,
+    /// Something was written and not flushed: what is written to may keep bytes of its own, as TLS does.
+    unflushed: bool,
 }
 
 impl<W> Writer<W> {
@@ -136,6 +138,7 @@ impl<W> Writer<W> {
             io,
             output: Output::new(),
             dialect: Dialect::Pickle,
+            unflushed: false,
         }
     }
 
@@ -176,9 +179,10 @@ impl<W> Writer<W> {
         debug_assert!(ended.is_ok(), "raw frames are small");
     }
 
-    /// Bytes that are queued and not written yet.
+    /// Bytes that are queued and not written yet; one for those that [`flush`](Self::flush) has still to
+    /// push on.
     pub fn pending(&self) -> usize {
-        self.output.pending()
+        self.output.pending() + usize::from(self.unflushed)
     }
 
     /// What is written to, for those who write otherwise once the handshake is over. What is still
@@ -196,7 +200,8 @@ impl<W> Writer<W> {
 impl<W: AsyncWrite + Unpin> Writer<W> {
     /// Writes all that is queued.
     ///
-    /// Cancel safe: what was not written stays queued, and messages are never torn.
+    /// Cancel safe: what was not written stays queued, messages are never torn, and [`pending`](Self::pending)
+    /// says that there is something left to do.
     pub async fn flush(&mut self) -> io::Result<()> {
         while !self.output.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES];
@@ -206,8 +211,13 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
                 return Err(io::ErrorKind::WriteZero.into());
             }
             self.output.advance(written);
+            self.unflushed = true;
         }
-        self.io.flush().await
+        if self.unflushed {
+            self.io.flush().await?;
+            self.unflushed = false;
+        }
+        Ok(())
     }
 
     /// Writes all that is queued and ends this direction.

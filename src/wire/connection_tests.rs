@@ -321,3 +321,79 @@ async fn a_flush_that_is_dropped_tears_no_message() {
     }
     assert_eq!(io.taken, expected);
 }
+
+/// Takes everything at once, as TLS does, and has it on its way only when it was flushed to the end.
+struct Keeping {
+    kept: usize,
+    flushed: bool,
+}
+
+impl AsyncWrite for Keeping {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.kept += bytes.len();
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.flushed {
+            return Poll::Pending;
+        }
+        self.kept = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn what_was_taken_and_not_flushed_is_not_forgotten() {
+    let mut io = Keeping {
+        kept: 0,
+        flushed: false,
+    };
+    let mut writer = Writer::new(&mut io);
+    writer.raw(b"hello");
+    assert_eq!(writer.pending(), 9);
+    // Dropped in the middle, as by a session that something else has come to.
+    let mut context = Context::from_waker(std::task::Waker::noop());
+    assert!(
+        Box::pin(writer.flush())
+            .as_mut()
+            .poll(&mut context)
+            .is_pending()
+    );
+    assert_eq!(writer.pending(), 1, "something is left to do");
+    let mut io = writer.into_inner();
+    io.flushed = true;
+    assert_eq!(io.kept, 9);
+    let mut writer = Writer::new(&mut io);
+    writer.raw(b"hello");
+    writer.flush().await.expect("it is flushed");
+    assert_eq!(writer.pending(), 0);
+    assert_eq!(io.kept, 0);
+}
+
+#[tokio::test]
+async fn who_speaks_tls_is_told_apart_from_who_speaks_nonsense() {
+    for (said, is_tls) in [
+        (&b"\x16\x03\x01\x02\x00\x01"[..], true),
+        (b"\x16\x03\x03\x00\xff", true),
+        (b"GET / HTTP/1.1\r\n", false),
+    ] {
+        let ((mut reader, mut writer), (_client_reader, client_writer)) = ends(100);
+        client_writer
+            .into_inner()
+            .write_all(said)
+            .await
+            .expect("there is room");
+        let choice = handshake::accept(&mut reader, &mut writer, Dialect::Pickle).await;
+        let found = matches!(choice, Err(HandshakeError::Tls));
+        assert_eq!(found, is_tls, "{choice:?}");
+    }
+}

@@ -32,6 +32,9 @@ pub enum HandshakeError {
     Closed,
     #[error("not a protocol that is spoken here: {0:?}")]
     Unknown(String),
+    /// Read as a frame's length, the beginning of TLS is far beyond every limit.
+    #[error("the other side speaks TLS, which is not spoken at this address")]
+    Tls,
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error("could not write: {0}")]
@@ -147,9 +150,20 @@ async fn first_frame<R: AsyncRead + Unpin>(
 ) -> Result<Bytes, HandshakeError> {
     let limit = reader.limit();
     reader.set_limit(FIRST_FRAME_LIMIT.min(limit));
-    let frame = reader.next_frame().await?.ok_or(HandshakeError::Closed)?;
+    let frame = match reader.next_frame().await {
+        Ok(frame) => frame.ok_or(HandshakeError::Closed)?,
+        Err(ReadError::TooLarge(frame)) if is_tls(frame.announced) => {
+            return Err(HandshakeError::Tls);
+        }
+        Err(error) => return Err(error.into()),
+    };
     reader.set_limit(limit);
     Ok(frame)
+}
+
+/// Whether the first four bytes are those of TLS: a handshake (22), of version 3.x, and a length.
+fn is_tls(announced: usize) -> bool {
+    announced >> 16 == 0x1603
 }
 
 fn parse(version: &[u8]) -> Result<Dialect, HandshakeError> {

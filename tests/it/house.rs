@@ -11,6 +11,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("pickle", &[]),
     ("task", &[]),
     ("durable", &[]),
+    ("tls", &[]),
     ("job", &["task"]),
     ("wire", &["zodb", "pickle"]),
     (
@@ -21,6 +22,7 @@ const DOORS: &[(&str, &[&str])] = &[
             "wire",
             "job",
             "task",
+            "tls",
             "durable",
             "storage::file",
             "storage::memory",
@@ -32,9 +34,18 @@ const DOORS: &[(&str, &[&str])] = &[
     // application's, and what it may be is decided where transactions begin.
     (
         "server",
-        &["zodb", "wire", "storage", "admin::api", "task", "pickle"],
+        &[
+            "zodb",
+            "wire",
+            "storage",
+            "admin::api",
+            "task",
+            "tls",
+            "pickle",
+        ],
     ),
-    ("config", &["zodb"]),
+    // The plan has no door from `config` to `tls`: what a listener's files are is said there once.
+    ("config", &["zodb", "tls"]),
     ("recipe", &["zodb", "config", "durable"]),
     ("admin", &["zodb", "job", "task"]),
     (

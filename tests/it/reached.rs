@@ -3,14 +3,9 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
-
-use rcgen::{
-    BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose::CrlSign,
-    KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign,
-};
 
 use crate::harness::Instance;
+use crate::harness::certificates::self_signed;
 use crate::harness::ports::free_port;
 use crate::harness::python::{self, Workers};
 use crate::harness::zeo_server::{ZeoServer, ZeoSetup};
@@ -81,8 +76,12 @@ fn a_server_is_reached_through_a_unix_socket() {
 #[test]
 fn a_server_is_reached_over_tls_with_certificates_on_both_sides() {
     let instance = Instance::new();
-    let (theirs, their_key) = certificate(&instance.beside(""), "zeo.example");
-    let (ours, our_key) = certificate(&instance.beside(""), "zeoraid.example");
+    let made = |name: &str| {
+        let (certificate, key) = self_signed(&instance.beside(""), name);
+        (certificate.display().to_string(), key.display().to_string())
+    };
+    let (theirs, their_key) = made("zeo.example");
+    let (ours, our_key) = made("zeoraid.example");
     let server = server_at(&instance, format!("127.0.0.1:{}", free_port()));
     server.configure(&format!(
         "  <ssl>\n    certificate {theirs}\n    key {their_key}\n    authenticate {ours}\n  </ssl>\n"
@@ -93,23 +92,4 @@ fn a_server_is_reached_over_tls_with_certificates_on_both_sides() {
          \"{our_key}\", server_name: zeo.example}}}}"
     );
     serves(&instance, server, &member);
-}
-
-/// Signed by itself, as `openssl req -x509` makes one, with its key.
-fn certificate(folder: &Path, name: &str) -> (String, String) {
-    let key = KeyPair::generate().expect("a key");
-    let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.use_authority_key_identifier_extension = true;
-    params.key_usages = vec![DigitalSignature, KeyCertSign, CrlSign];
-    let certificate = params.self_signed(&key).expect("a certificate");
-    let put = |ending: &str, text: String| {
-        let path = folder.join(format!("{name}.{ending}"));
-        fs::write(&path, text).expect("writing a file");
-        path.display().to_string()
-    };
-    (
-        put("pem", certificate.pem()),
-        put("key", key.serialize_pem()),
-    )
 }

@@ -1,6 +1,8 @@
 """What every script here needs: addresses as they are written, clients, and transactions as plain values."""
 import contextlib
 import hashlib
+import os
+import ssl
 
 import transaction
 import ZODB
@@ -18,8 +20,29 @@ def parse_address(text):
     return host.strip("[]"), int(port)
 
 
+def secured_by(address):
+    """Of `tls=FOLDER/NAME;ADDRESS`, the files of who shows the certificate NAME in that folder; `nobody` shows
+    none. `NAME:SERVER` trusts another than the certificate `server`."""
+    shown, address = address.removeprefix("tls=").split(";", 1)
+    folder, name = os.path.split(shown)
+    name, _, server = name.partition(":")
+    files = {
+        "certificate": os.path.join(folder, name + ".pem"),
+        "key": os.path.join(folder, name + ".key"),
+        "authenticate": os.path.join(folder, (server or "server") + ".pem"),
+        "name": server or "server",
+    }
+    return files, address
+
+
 def client(address, **options):
     options.setdefault("wait_timeout", 60)
+    if address.startswith("tls="):
+        files, address = secured_by(address)
+        context = ssl.create_default_context(cafile=files["authenticate"])
+        if os.path.exists(files["certificate"]):
+            context.load_cert_chain(files["certificate"], files["key"])
+        options.update(ssl=context, ssl_server_hostname=files["name"])
     return ClientStorage(parse_address(address), **options)
 
 

@@ -626,6 +626,17 @@ def plain_visit(address):
 
 
 @feature
+def idle_visits(address):
+    """The same, by a client that has been there for a while: when its standard input is closed."""
+    with database(address) as db, connection(db) as conn:
+        print("ready", flush=True)
+        sys.stdin.read()
+        conn.sync()
+        conn.root()["visits"] = conn.root().get("visits", 0) + 1
+        conn.transaction_manager.commit()
+
+
+@feature
 def visited(address):
     """Prints how often `plain_visit` was done, and changes nothing."""
     with database(address) as db, connection(db) as conn:

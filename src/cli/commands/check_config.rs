@@ -14,7 +14,8 @@ use crate::config::{self, ConfigError, Mistake};
 /// Check the configuration: every mistake at once
 ///
 /// Each with its file, line and column, and how to mend it. The exit code is 0 where there is none.
-/// What is allowed, but probably not meant, is said as well.
+/// What is allowed, but probably not meant, is said as well. Certificates and keys of addresses with TLS are
+/// looked into.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -31,7 +32,7 @@ pub fn run(args: &CheckConfigArgs, context: &Context) -> Result<Exit, CliError> 
         Some(file) => (instance_of(file, context), Some(file.as_path())),
     };
     let (mistakes, warnings) = match config::load(&instance, file, &environment) {
-        Ok(config) => (Vec::new(), config.warnings().to_vec()),
+        Ok(config) => (config.check_certificates(), config.warnings().to_vec()),
         Err(ConfigError::Mistakes(mistakes)) => (mistakes, Vec::new()),
         Err(error @ ConfigError::Unreadable { .. }) => return Err(error.into()),
     };

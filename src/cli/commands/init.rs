@@ -645,7 +645,7 @@ mod tests {
         -- stdout
         --- a/etc/zeoraid.yaml
         +++ b/etc/zeoraid.yaml
-        @@ -56,6 +56,8 @@
+        @@ -65,6 +65,8 @@
                  file: var/copy1/Data.fs
                copy2:
                  file: var/copy2/Data.fs
@@ -811,7 +811,7 @@ mod tests {
         -- stdout
         --- a/etc/zeoraid.yaml
         +++ b/etc/zeoraid.yaml
-        @@ -117,7 +117,7 @@
+        @@ -131,7 +131,7 @@
          
          log:
            file: var/log/zeoraid.log
@@ -831,7 +831,7 @@ mod tests {
         let file = place.path().join("etc/zeoraid.yaml");
         let edited = place
             .read("etc/zeoraid.yaml")
-            .replace("# read_only", "read_only");
+            .replace("\n# read_only", "\nread_only");
         std::fs::write(&file, &edited).unwrap();
         insta::assert_snapshot!(place.init(""), @r#"
         exit 0
@@ -876,16 +876,16 @@ mod tests {
           unchanged  etc/zope-client.conf
         --- a/etc/zeoraid.yaml
         +++ b/etc/zeoraid.yaml
-        @@ -15,7 +15,7 @@
+        @@ -24,7 +24,7 @@
          encoding: Z5
          
-         # Clients may not write.
+         # Clients may not write. (For one array alone, and as a storage that is read-only: there.)
         -read_only: false
         +# read_only: false
          
          # A client that holds the commit lock longer than this loses its connection.
          # transaction_timeout: 1m
-        @@ -117,7 +117,7 @@
+        @@ -131,7 +131,7 @@
          
          log:
            file: var/log/zeoraid.log
@@ -980,11 +980,11 @@ mod tests {
         insta::assert_snapshot!(place.run("check-config -C HERE", []).0, @r#"
         exit 1
         -- stdout
-        etc/zeoraid.yaml:11:9: listen: `8100` is only a port
+        etc/zeoraid.yaml:20:9: listen: `8100` is only a port
             write `127.0.0.1:8100` for clients on this machine, `0.0.0.0:8100` for all
-        etc/zeoraid.yaml:15:1: the configuration knows no `encodng`
+        etc/zeoraid.yaml:24:1: the configuration knows no `encodng`
             did you mean `encoding`?
-        etc/zeoraid.yaml:120:10: log.level: `loud` is not known
+        etc/zeoraid.yaml:134:10: log.level: `loud` is not known
             one of error, warn, info, debug, trace
         3 mistakes
         "#);
@@ -997,21 +997,21 @@ mod tests {
           "mistakes": [
             {
               "file": "etc/zeoraid.yaml",
-              "line": 11,
+              "line": 20,
               "column": 9,
               "what": "listen: `8100` is only a port",
               "mend": "write `127.0.0.1:8100` for clients on this machine, `0.0.0.0:8100` for all"
             },
             {
               "file": "etc/zeoraid.yaml",
-              "line": 15,
+              "line": 24,
               "column": 1,
               "what": "the configuration knows no `encodng`",
               "mend": "did you mean `encoding`?"
             },
             {
               "file": "etc/zeoraid.yaml",
-              "line": 120,
+              "line": 134,
               "column": 10,
               "what": "log.level: `loud` is not known",
               "mend": "one of error, warn, info, debug, trace"
@@ -1024,9 +1024,9 @@ mod tests {
         exit 1
         -- stderr
         error: the configuration has 3 mistakes
-          etc/zeoraid.yaml:11:9: listen: `8100` is only a port; write `127.0.0.1:8100` for clients on this machine, `0.0.0.0:8100` for all
-          etc/zeoraid.yaml:15:1: the configuration knows no `encodng`; did you mean `encoding`?
-          etc/zeoraid.yaml:120:10: log.level: `loud` is not known; one of error, warn, info, debug, trace
+          etc/zeoraid.yaml:20:9: listen: `8100` is only a port; write `127.0.0.1:8100` for clients on this machine, `0.0.0.0:8100` for all
+          etc/zeoraid.yaml:24:1: the configuration knows no `encodng`; did you mean `encoding`?
+          etc/zeoraid.yaml:134:10: log.level: `loud` is not known; one of error, warn, info, debug, trace
         Next: zeoraidctl check-config
         "#);
         insta::assert_snapshot!(place.init("--set members=3"), @r#"

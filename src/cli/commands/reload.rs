@@ -12,7 +12,8 @@ use crate::cli::output::{Paint, Screen, View, escape};
 /// Read the configuration again
 ///
 /// Adds members (degraded, to be recovered) and removes members while clients go on. What would leave
-/// no complete copy, or has mistakes, is refused, and nothing is changed.
+/// no complete copy, or has mistakes, is refused, and nothing is changed. The certificates of addresses with
+/// TLS are read again; who is connected stays.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

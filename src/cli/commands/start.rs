@@ -124,7 +124,8 @@ pub(super) async fn start(
     } else {
         "runs, and does not serve yet"
     };
-    let addresses: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
+    let listen = config.listen.iter();
+    let addresses: Vec<_> = listen.map(|listen| listen.address.to_string()).collect();
     context.printer.success(&format!(
         "the daemon {state}: {}; pid={pid}",
         addresses.join(", ")

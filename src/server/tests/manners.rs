@@ -377,3 +377,29 @@ async fn an_extension_that_no_server_reads_goes_no_further() {
     }
     other.commit(1, Tid::ZERO, b"data").await;
 }
+
+#[tokio::test]
+async fn a_read_only_storage_is_neither_written_nor_packed() {
+    let storage = MemoryStorage::new("test");
+    let first = commit(&storage, &[(1, Tid::ZERO, b"a")]).await;
+    let house = House::changed(storage, ServerOptions::default(), |served| {
+        served.with_read_only(true)
+    });
+    let refused = || Reply::Error(WireError::Answer(Answer::ReadOnly));
+    for dialect in [Dialect::Pickle, Dialect::Msgpack] {
+        let mut client = house.connect(dialect).await;
+        assert_eq!(client.register("main", false).await, refused());
+        // The same connection may do without writing.
+        assert_eq!(client.register("main", true).await, Reply::Tid(first));
+        assert_eq!(&client.load(1).await.data[..], b"a");
+        assert_eq!(client.call(Call::NewOids { count: 1 }).await, refused());
+        let pack = |wait| Call::Pack { time: 1e9, wait };
+        assert_eq!(client.call(pack(true)).await, refused());
+        assert_eq!(client.call(pack(false)).await, Reply::None);
+        // `tpc_begin` is not answered; its error comes with the vote.
+        client.begin(1).await;
+        client.store(1, 1, first, b"b").await;
+        assert_eq!(client.call(vote(1)).await, refused());
+        assert_eq!(&client.load(1).await.data[..], b"a");
+    }
+}

@@ -5,7 +5,6 @@
 //! the [`Verifier`] accepts a certificate that is listed byte by byte, and of all others asks for a
 //! chain to one that is listed. Of a listed one the dates are not looked at: its operator put it there.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -18,8 +17,7 @@ use tokio_rustls::rustls::client::{verify_server_cert_signed_by_trust_anchor, ve
 use tokio_rustls::rustls::crypto::{
     CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature,
 };
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
@@ -27,6 +25,7 @@ use tokio_rustls::rustls::{
 
 use super::options::{ZeoAddress, ZeoTls};
 use crate::storage::Fault;
+use crate::tls::files::{self, TlsError, Trusted};
 
 /// Speaks TLS on a connection.
 pub(super) async fn secure<S>(
@@ -39,7 +38,8 @@ where
 {
     let of = wanted.clone();
     let config = tokio::task::spawn_blocking(move || config(&of)).await;
-    let config = config.map_err(|_| Fault::Unreachable("reading certificates failed".into()))??;
+    let config = config.map_err(|_| Fault::Unreachable("reading certificates failed".into()))?;
+    let config = config.map_err(|error| Fault::Unreachable(error.to_string()))?;
     let name = server_name(wanted, address)?;
     let connector = TlsConnector::from(Arc::new(config));
     connector
@@ -58,108 +58,49 @@ fn server_name(wanted: &ZeoTls, address: &ZeoAddress) -> Result<ServerName<'stat
         .map_err(|_| Fault::Unreachable(format!("`{name}` cannot be the name of a TLS server")))
 }
 
-fn config(wanted: &ZeoTls) -> Result<ClientConfig, Fault> {
+fn config(wanted: &ZeoTls) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(ring::default_provider());
+    let trusted = match &wanted.authenticate {
+        None => Trusted::system(),
+        Some(path) => Trusted::listed(path)?,
+    };
     let verifier = Verifier {
-        listed: listed(wanted.authenticate.as_deref())?,
+        roots: trusted.roots(),
+        listed: trusted.certificates,
         provider: Arc::clone(&provider),
         check_hostname: wanted.check_hostname,
     };
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| Fault::Unreachable(format!("cannot speak TLS: {error}")))?
+        .map_err(TlsError::Library)?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
     let Some(certificate) = &wanted.certificate else {
         return Ok(builder.with_no_client_auth());
     };
-    let chain = certificates(certificate)?;
+    let chain = files::certificates(certificate)?;
     let key_file = wanted.key.as_ref().unwrap_or(certificate);
-    let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| {
-        Fault::Unreachable(format!(
-            "there is no private key without a password in {}: {error}; name its file with `key`",
-            key_file.display()
-        ))
-    })?;
-    builder.with_client_auth_cert(chain, key).map_err(|error| {
-        Fault::Unreachable(format!(
-            "the key in {} does not go with the certificate in {}: {error}",
-            key_file.display(),
-            certificate.display()
-        ))
-    })
-}
-
-/// The certificates that are trusted.
-struct Listed {
-    certificates: Vec<CertificateDer<'static>>,
-    roots: RootCertStore,
-}
-
-fn listed(authenticate: Option<&Path>) -> Result<Listed, Fault> {
-    let certificates = match authenticate {
-        None => rustls_native_certs::load_native_certs().certs,
-        Some(folder) if folder.is_dir() => in_folder(folder)?,
-        Some(file) => certificates(file)?,
-    };
-    let mut roots = RootCertStore::empty();
-    // One that webpki cannot take as an authority may still be the server's own.
-    roots.add_parsable_certificates(certificates.iter().cloned());
-    Ok(Listed {
-        certificates,
-        roots,
-    })
-}
-
-/// All certificates of a folder's files, as of OpenSSL's folders of authorities.
-fn in_folder(folder: &Path) -> Result<Vec<CertificateDer<'static>>, Fault> {
-    let unreadable =
-        |error: std::io::Error| Fault::io(format!("reading {}", folder.display()), error);
-    let mut all = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
-        let path: PathBuf = entry.map_err(unreadable)?.path();
-        // Folders hold other things too.
-        if path.is_file() {
-            all.extend(certificates(&path).unwrap_or_default());
-        }
-    }
-    if all.is_empty() {
-        return Err(Fault::Unreachable(format!(
-            "there is no certificate in the files of {}; put the server's, or its authority's, there",
-            folder.display()
-        )));
-    }
-    Ok(all)
-}
-
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Fault> {
-    let bytes = std::fs::read(file)
-        .map_err(|error| Fault::io(format!("reading the certificate {}", file.display()), error))?;
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    match all {
-        Ok(all) if !all.is_empty() => Ok(all),
-        Ok(_) => Err(Fault::Unreachable(format!(
-            "there is no certificate in {}; a file with `BEGIN CERTIFICATE` (PEM) is expected",
-            file.display()
-        ))),
-        Err(error) => Err(Fault::Unreachable(format!(
-            "the certificates in {} cannot be read: {error}",
-            file.display()
-        ))),
-    }
+    let key = files::private_key(key_file)?;
+    builder
+        .with_client_auth_cert(chain, key)
+        .map_err(|why| TlsError::Mismatch {
+            key: key_file.clone(),
+            certificate: certificate.clone(),
+            why,
+        })
 }
 
 /// Decides whether a server is the one that is meant.
 struct Verifier {
-    listed: Listed,
+    listed: Vec<CertificateDer<'static>>,
+    roots: RootCertStore,
     provider: Arc<CryptoProvider>,
     check_hostname: bool,
 }
 
 impl std::fmt::Debug for Verifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let listed = self.listed.certificates.len();
-        write!(f, "Verifier({listed} certificates)")
+        write!(f, "Verifier({} certificates)", self.listed.len())
     }
 }
 
@@ -173,15 +114,10 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let parsed = ParsedCertificate::try_from(certificate)?;
-        if !self
-            .listed
-            .certificates
-            .iter()
-            .any(|one| one == certificate)
-        {
+        if !self.listed.iter().any(|one| one == certificate) {
             verify_server_cert_signed_by_trust_anchor(
                 &parsed,
-                &self.listed.roots,
+                &self.roots,
                 intermediates,
                 now,
                 self.provider.signature_verification_algorithms.all,

@@ -4,6 +4,7 @@
 //! Nothing here knows what is tested. Everything that is started is ended when its owner is dropped,
 //! and every wait has a deadline that says what it waited for.
 
+pub(crate) mod certificates;
 pub(crate) mod disk;
 pub(crate) mod instance;
 pub(crate) mod lab;

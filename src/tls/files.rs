@@ -1,0 +1,227 @@
+//! Reading certificates and private keys, in PEM, as OpenSSL's tools write them.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer,
+};
+use tokio_rustls::rustls::{Error, RootCertStore};
+
+/// Why certificates or a key cannot be used. Each names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("could not read {}: {source}", .path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("there is no certificate in {}; a file with `BEGIN CERTIFICATE` (PEM) is expected", .path.display())]
+    NoCertificate { path: PathBuf },
+    #[error("the certificates in {} cannot be read: {why}", .path.display())]
+    BadCertificates { path: PathBuf, why: String },
+    #[error(
+        "there is no certificate in the files of {}; put those of the other end, or of its authority, there",
+        .path.display()
+    )]
+    EmptyFolder { path: PathBuf },
+    #[error("there is no private key in {}; name its file with `key`", .path.display())]
+    NoKey { path: PathBuf },
+    #[error("the private key in {} cannot be read: {why}", .path.display())]
+    BadKey { path: PathBuf, why: String },
+    #[error(
+        "the private key in {0} has a password, and nobody is there to give it; write it without one into \
+         a file that only the daemon may read: `openssl pkey -in {0} -out NEW`",
+        .path.display()
+    )]
+    KeyWithPassword { path: PathBuf },
+    #[error(
+        "the private key in {0} is open to everybody on this machine (mode {mode:04o}); `chmod o-rwx {0}`",
+        .path.display()
+    )]
+    KeyForEverybody { path: PathBuf, mode: u32 },
+    #[error("the key in {} does not go with the certificate in {}: {why}", .key.display(), .certificate.display())]
+    Mismatch {
+        key: PathBuf,
+        certificate: PathBuf,
+        why: Error,
+    },
+    #[error("nobody can be judged by the certificates in {}: {why}", .path.display())]
+    Useless { path: PathBuf, why: String },
+    #[error("cannot speak TLS: {0}")]
+    Library(#[source] Error),
+}
+
+impl TlsError {
+    /// The file, or the folder, that has to be mended.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            TlsError::Unreadable { path, .. }
+            | TlsError::NoCertificate { path }
+            | TlsError::BadCertificates { path, .. }
+            | TlsError::EmptyFolder { path }
+            | TlsError::NoKey { path }
+            | TlsError::BadKey { path, .. }
+            | TlsError::KeyWithPassword { path }
+            | TlsError::KeyForEverybody { path, .. }
+            | TlsError::Useless { path, .. }
+            | TlsError::Mismatch { key: path, .. } => Some(path),
+            TlsError::Library(_) => None,
+        }
+    }
+}
+
+/// What the other end's certificate is judged by.
+#[derive(Debug, Default)]
+pub struct Trusted {
+    pub certificates: Vec<CertificateDer<'static>>,
+    /// What their authorities have taken back.
+    pub revoked: Vec<CertificateRevocationListDer<'static>>,
+}
+
+impl Trusted {
+    /// What the system trusts.
+    #[must_use]
+    pub fn system() -> Self {
+        Trusted {
+            certificates: rustls_native_certs::load_native_certs().certs,
+            revoked: Vec::new(),
+        }
+    }
+
+    /// A file of certificates, or a folder of such files, as of OpenSSL's authorities.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn listed(path: &Path) -> Result<Self, TlsError> {
+        if path.is_dir() {
+            return Self::in_folder(path);
+        }
+        let bytes = read(path)?;
+        Ok(Trusted {
+            certificates: certificates_in(path, &bytes)?,
+            revoked: revoked_in(path, &bytes)?,
+        })
+    }
+
+    fn in_folder(folder: &Path) -> Result<Self, TlsError> {
+        let unreadable = |source| TlsError::Unreadable {
+            path: folder.to_owned(),
+            source,
+        };
+        let mut paths = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+            paths.push(entry.map_err(unreadable)?.path());
+        }
+        // The same folder is always read the same way.
+        paths.sort();
+        let mut all = Trusted::default();
+        for path in paths.iter().filter(|path| path.is_file()) {
+            // Folders hold other things too.
+            let Ok(bytes) = read(path) else { continue };
+            let certificates = certificates_in(path, &bytes).unwrap_or_default();
+            all.certificates.extend(certificates);
+            // But whom an authority has taken back must not come in because a list was not understood.
+            all.revoked.extend(revoked_in(path, &bytes)?);
+        }
+        if all.certificates.is_empty() {
+            let path = folder.to_owned();
+            return Err(TlsError::EmptyFolder { path });
+        }
+        Ok(all)
+    }
+
+    /// As authorities. One that cannot be taken as an authority may still be the other end's own.
+    #[must_use]
+    pub fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(self.certificates.iter().cloned());
+        roots
+    }
+}
+
+/// The certificates of a file, in its order.
+///
+/// # Errors
+/// Where there is none.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    certificates_in(path, &read(path)?)
+}
+
+fn certificates_in(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
+    let path = path.to_owned();
+    match all {
+        Ok(all) if !all.is_empty() => Ok(all),
+        Ok(_) => Err(TlsError::NoCertificate { path }),
+        Err(error) => Err(TlsError::BadCertificates {
+            path,
+            why: error.to_string(),
+        }),
+    }
+}
+
+fn revoked_in(
+    path: &Path,
+    bytes: &[u8],
+) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let all: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(bytes).collect();
+    all.map_err(|error| TlsError::BadCertificates {
+        path: path.to_owned(),
+        why: error.to_string(),
+    })
+}
+
+/// The private key of a file.
+///
+/// # Errors
+/// Where there is none without a password.
+pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let bytes = read(path)?;
+    let path = path.to_owned();
+    // PKCS #8, and the older form of a line below the first.
+    let has_password = [
+        &b"BEGIN ENCRYPTED PRIVATE KEY"[..],
+        b"Proc-Type: 4,ENCRYPTED",
+    ]
+    .iter()
+    .any(|mark| bytes.windows(mark.len()).any(|part| part == *mark));
+    if has_password {
+        return Err(TlsError::KeyWithPassword { path });
+    }
+    match PrivateKeyDer::pem_slice_iter(&bytes).next() {
+        Some(Ok(key)) => Ok(key),
+        Some(Err(error)) => Err(TlsError::BadKey {
+            path,
+            why: error.to_string(),
+        }),
+        None => Err(TlsError::NoKey { path }),
+    }
+}
+
+/// That a private key is not open to everybody. To its group it may be: a system has groups for that.
+///
+/// # Errors
+/// Where it is.
+pub fn is_private(path: &Path) -> Result<(), TlsError> {
+    let metadata = std::fs::metadata(path).map_err(|source| TlsError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    let of_others = mode & 0o007;
+    if of_others == 0 {
+        return Ok(());
+    }
+    Err(TlsError::KeyForEverybody {
+        path: path.to_owned(),
+        mode,
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|source| TlsError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })
+}

@@ -1,0 +1,18 @@
+//! Certificates and keys, as the `<ssl>` sections of ZEO name them: read from files, and judged.
+//!
+//! [`files`] is what both ends need. [`server`] is a listening end, which shows a certificate and judges
+//! those of its clients by [`clients`]. The connecting end is `storage::zeo`'s, which reads its files here.
+//!
+//! It does not know of sockets, of the protocol, or of the configuration.
+
+mod clients;
+pub mod files;
+mod server;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use clients::why_refused;
+pub use files::TlsError;
+pub use server::{Authenticate, ServerTls, Speaks};

@@ -1,0 +1,149 @@
+//! Certificates for tests, as operators make them, and a client's end.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rcgen::KeyUsagePurpose::{CrlSign, DigitalSignature, KeyCertSign};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber,
+    date_time_ymd,
+};
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+/// A certificate and its key.
+pub(crate) struct Made {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+}
+
+/// How one is out of the ordinary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    None,
+    Expired,
+    /// Good for servers alone.
+    ForServers,
+}
+
+fn params(name: &str, flaw: Flaw) -> CertificateParams {
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![DigitalSignature];
+    match flaw {
+        Flaw::None => {}
+        Flaw::Expired => {
+            params.not_before = date_time_ymd(2001, 1, 1);
+            params.not_after = date_time_ymd(2002, 1, 1);
+        }
+        Flaw::ForServers => {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        }
+    }
+    params
+}
+
+fn authority_params(name: &str, flaw: Flaw) -> CertificateParams {
+    let mut params = params(name, flaw);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![DigitalSignature, KeyCertSign, CrlSign];
+    params
+}
+
+impl Made {
+    /// Signed by itself, and an authority as well: what `openssl req -x509` makes.
+    pub(crate) fn by_openssl(name: &str, flaw: Flaw) -> Made {
+        Made::self_signed(authority_params(name, flaw))
+    }
+
+    /// Signed by itself, and no authority.
+    pub(crate) fn plain(name: &str, flaw: Flaw) -> Made {
+        Made::self_signed(params(name, flaw))
+    }
+
+    fn self_signed(params: CertificateParams) -> Made {
+        let key = KeyPair::generate().unwrap();
+        Made {
+            certificate: params.self_signed(&key).unwrap().pem(),
+            key: key.serialize_pem(),
+        }
+    }
+}
+
+/// Who signs others' certificates.
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    pub(crate) fn new(name: &str) -> Authority {
+        let params = authority_params(name, Flaw::None);
+        let key = KeyPair::generate().unwrap();
+        Authority(CertifiedIssuer::self_signed(params, key).unwrap())
+    }
+
+    pub(crate) fn certificate(&self) -> String {
+        self.0.pem()
+    }
+
+    pub(crate) fn issue(&self, name: &str, serial: u64, flaw: Flaw) -> Made {
+        let key = KeyPair::generate().unwrap();
+        let mut params = params(name, flaw);
+        params.serial_number = Some(SerialNumber::from(serial));
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        Made {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        }
+    }
+
+    /// The list of those that it has taken back.
+    pub(crate) fn takes_back(&self, serial: u64) -> String {
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(2100, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![RevokedCertParams {
+                serial_number: SerialNumber::from(serial),
+                revocation_time: date_time_ymd(2020, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            }],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.0).unwrap().pem().unwrap()
+    }
+}
+
+/// Writes a file that only its owner may read.
+pub(crate) fn put(folder: &Path, name: &str, text: &str) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    path
+}
+
+/// A client that trusts this server, and shows that.
+pub(crate) fn client(server: &Made, shows: Option<&Made>) -> Arc<ClientConfig> {
+    let certificate =
+        |made: &Made| CertificateDer::from_pem_slice(made.certificate.as_bytes()).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate(server)).unwrap();
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    Arc::new(match shows {
+        None => builder.with_no_client_auth(),
+        Some(made) => {
+            let key = PrivateKeyDer::from_pem_slice(made.key.as_bytes()).unwrap();
+            builder
+                .with_client_auth_cert(vec![certificate(made)], key)
+                .unwrap()
+        }
+    })
+}
