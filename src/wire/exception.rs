@@ -97,12 +97,16 @@ fn with_text<S: Sink>(sink: &mut S, class: &str, text: &str) {
 fn encode_conflict<S: Sink>(sink: &mut S, class: &str, text: &str, conflict: Option<&Conflict>) {
     sink.text(class);
     sink.dict(4);
+    let message = conflict.and_then(|conflict| conflict.message.as_deref());
     sink.text("message");
-    sink.text(text);
+    sink.text(message.unwrap_or(text));
     sink.text("oid");
     sink.some_oid(conflict.map(|conflict| conflict.oid));
     sink.text("class_name");
-    sink.none();
+    match conflict.and_then(|conflict| conflict.class_name.as_deref()) {
+        Some(name) => sink.text(name),
+        None => sink.none(),
+    }
     sink.text("serials");
     match conflict {
         Some(conflict) => {
@@ -212,11 +216,11 @@ fn conflict(arguments: &Value) -> Option<Conflict> {
             .and_then(|serials| eight(serials.get(index)?, "serial").ok())
             .map_or(Tid::ZERO, Tid::from_bytes)
     };
+    let text = |name: &str| arguments.get(name)?.as_text().map(str::to_owned);
     Some(Conflict {
-        oid: Oid::from_bytes(oid),
-        committed: serial(0),
-        read: serial(1),
-        data: None,
+        class_name: text("class_name"),
+        message: text("message"),
+        ..Conflict::new(Oid::from_bytes(oid), serial(0), serial(1))
     })
 }
 

@@ -114,12 +114,7 @@ mod tests {
 
     #[test]
     fn what_is_the_clients_and_what_the_operators() {
-        let conflict = || Conflict {
-            oid: Oid(1),
-            committed: Tid(2),
-            read: Tid(1),
-            data: None,
-        };
+        let conflict = || Conflict::new(Oid(1), Tid(2), Tid(1));
         let other = |class: &str, text: &str| {
             WireError::Answer(Answer::Other {
                 class: class.to_owned(),
