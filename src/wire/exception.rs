@@ -14,6 +14,7 @@ use crate::pickle::Value;
 use crate::zodb::{Answer, Conflict, Oid, Tid};
 
 const KEY_ERROR: &str = "builtins.KeyError";
+const TYPE_ERROR: &str = "builtins.TypeError";
 const VALUE_ERROR: &str = "builtins.ValueError";
 const NOT_IMPLEMENTED: &str = "builtins.NotImplementedError";
 const POS_KEY_ERROR: &str = "ZODB.POSException.POSKeyError";
@@ -39,6 +40,7 @@ pub(super) fn encode<S: Sink>(error: &WireError, sink: &mut S) {
             sink.tuple_end(1);
         }
         WireError::Value(text) => with_text(sink, VALUE_ERROR, text),
+        WireError::Type(text) => with_text(sink, TYPE_ERROR, text),
         WireError::NotImplemented(text) => with_text(sink, NOT_IMPLEMENTED, text),
         WireError::Storage(text) => with_text(sink, STORAGE, text),
     }
@@ -177,6 +179,7 @@ fn known(class: &str, arguments: &Value) -> Option<WireError> {
         VALUE_ERROR | "exceptions.ValueError" => {
             return Some(WireError::Value(describe(arguments)));
         }
+        TYPE_ERROR => return Some(WireError::Type(describe(arguments))),
         NOT_IMPLEMENTED => return Some(WireError::NotImplemented(describe(arguments))),
         STORAGE => return Some(WireError::Storage(describe(arguments))),
         POS_KEY_ERROR => {

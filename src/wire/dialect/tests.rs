@@ -329,6 +329,7 @@ fn error() -> impl Strategy<Value = WireError> {
         4 => answer.prop_map(WireError::Answer),
         1 => value().prop_map(WireError::Key),
         1 => ".*".prop_map(WireError::Value),
+        1 => ".*".prop_map(WireError::Type),
         1 => ".*".prop_map(WireError::NotImplemented),
         1 => ".*".prop_map(WireError::Storage),
     ]
