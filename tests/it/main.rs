@@ -19,6 +19,7 @@ mod listeners;
 mod main_job;
 mod reached;
 mod screens;
+mod suites;
 mod takeover;
 mod zeo;
 mod zeo_members;
