@@ -292,10 +292,12 @@ class Array:
             if not alike and not packed:
                 for txn in held:
                     txn["records"].sort()
-            copies.append((name, held))
-        for other in copies[1:]:
+            copies.append((name, held, {} if packed else verify.blobs_of(f"{home}/Data.fs")))
+        name, held, blobs = copies[0]
+        for other, its, its_blobs in copies[1:]:
             try:
-                verify.compare(*copies[0], *other)
+                verify.compare(name, held, other, its)
+                verify.compare_blobs(name, blobs, other, its_blobs)
             except SystemExit as error:
                 raise AssertionError(f"the members differ: {error}") from None
 
