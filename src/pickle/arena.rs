@@ -64,6 +64,10 @@ pub(super) enum Known {
     Bytes,
     Set,
     FrozenSet,
+    /// `dict`, `list`, `tuple`: by these, instances of their subclasses may say what they hold.
+    Dict,
+    List,
+    Tuple,
     /// `object`
     Object,
     /// `copyreg._reconstructor`
@@ -85,6 +89,9 @@ impl Known {
             }
             ("builtins" | "__builtin__", "set") => Known::Set,
             ("builtins" | "__builtin__", "frozenset") => Known::FrozenSet,
+            ("builtins" | "__builtin__", "dict") => Known::Dict,
+            ("builtins" | "__builtin__", "list") => Known::List,
+            ("builtins" | "__builtin__", "tuple") => Known::Tuple,
             ("builtins" | "__builtin__", "object") => Known::Object,
             ("copyreg" | "copy_reg", "_reconstructor") => Known::Reconstructor,
             ("copyreg" | "copy_reg", "__newobj__") => Known::NewObj,

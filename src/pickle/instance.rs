@@ -34,6 +34,18 @@ impl Machine<'_> {
                 let items = self.iterable(&arguments)?;
                 self.frozen_set(items)
             }
+            Known::Dict => {
+                let entries = self.entries(&arguments)?;
+                self.arena.add(Node::Dict(entries))
+            }
+            Known::List => {
+                let items = self.iterable(&arguments)?;
+                self.arena.add(Node::List(items))
+            }
+            Known::Tuple => {
+                let items = self.iterable(&arguments)?;
+                self.arena.add(Node::Tuple(items))
+            }
             Known::NewObj => {
                 let (class, arguments) = arguments.split_first().ok_or(Problem::Stack)?;
                 self.new_object(*class, arguments.to_vec())
@@ -62,7 +74,12 @@ impl Machine<'_> {
         };
         match self.arena.known(index) {
             Known::Prefix => self.object(index, arguments),
-            Known::Bytes | Known::Set | Known::FrozenSet => self.call(class, arguments),
+            Known::Bytes
+            | Known::Set
+            | Known::FrozenSet
+            | Known::Dict
+            | Known::List
+            | Known::Tuple => self.call(class, arguments),
             Known::Other => {
                 let Slot::Global(new) = self.arena.add_global("copyreg", "__newobj__")? else {
                     return Err(Problem::Stack);
@@ -134,6 +151,30 @@ impl Machine<'_> {
         };
         self.count(items.len())?;
         Ok(items)
+    }
+
+    /// What `dict` makes of its argument: the entries of a dictionary, or of a sequence of pairs.
+    fn entries(&mut self, arguments: &[Slot]) -> Result<Vec<(Slot, Slot)>, Problem> {
+        if let [container] = *arguments
+            && let Some(Node::Dict(entries)) = self.arena.node(container)
+        {
+            let entries = entries.clone();
+            self.count(2 * entries.len())?;
+            return Ok(entries);
+        }
+        let items = self.iterable(arguments)?;
+        self.count(items.len())?;
+        let mut entries = Vec::with_capacity(items.len());
+        for item in items {
+            match self.arena.node(item) {
+                Some(Node::Tuple(pair) | Node::List(pair)) => match pair[..] {
+                    [key, value] => entries.push((key, value)),
+                    _ => return Err(Problem::Stack),
+                },
+                _ => return Err(Problem::Stack),
+            }
+        }
+        Ok(entries)
     }
 
     pub(super) fn named_global(&mut self) -> Result<Slot, Problem> {

@@ -313,6 +313,52 @@ fn an_extension_of_a_stranger_is_one_that_every_server_reads() {
     assert_eq!(extension::of_stranger(&Value::None), Ok(Bytes::new()));
 }
 
+/// Subclasses of `dict` may say that they are made by `dict`, and so on. Python's server makes plain ones of
+/// these, and so they are here.
+#[test]
+fn what_is_made_by_dict_list_and_tuple_is_plain() {
+    let cases: [(&[u8], Value); 8] = [
+        (b"c__builtin__\ndict\n)R", Value::Dict(vec![])),
+        (
+            b"cbuiltins\ndict\nX\x01\0\0\0aK\x01\x86\x85\x85R",
+            Value::Dict(vec![(text("a"), Value::Int(1))]),
+        ),
+        // From another dictionary, and from a list of lists; and with an entry set later.
+        (
+            b"cbuiltins\ndict\n}X\x01\0\0\0aK\x01s\x85RX\x01\0\0\0bK\x02s",
+            Value::Dict(vec![(text("a"), Value::Int(1)), (text("b"), Value::Int(2))]),
+        ),
+        (
+            b"cbuiltins\ndict\n](](K\x01K\x02ee\x85R",
+            Value::Dict(vec![(Value::Int(1), Value::Int(2))]),
+        ),
+        (b"cbuiltins\ndict\n)\x81", Value::Dict(vec![])),
+        (
+            b"cbuiltins\nlist\nK\x01\x85\x85RK\x02a",
+            Value::List(vec![Value::Int(1), Value::Int(2)]),
+        ),
+        (
+            b"c__builtin__\ntuple\n](K\x01K\x02e\x85R",
+            Value::Tuple(vec![Value::Int(1), Value::Int(2)]),
+        ),
+        (b"cbuiltins\ntuple\n)R", Value::Tuple(vec![])),
+    ];
+    for (pickle, expected) in cases {
+        let pickle = Bytes::from([b"\x80\x03", pickle, b"."].concat());
+        assert_eq!(read(&pickle, Limits::STRANGER), Ok(expected), "{pickle:?}");
+    }
+    for nonsense in [
+        b"cbuiltins\ndict\nK\x01\x85R".as_slice(),
+        b"cbuiltins\ndict\nK\x01\x85\x85R",
+        b"cbuiltins\ndict\nK\x01K\x02K\x03\x87\x85\x85R",
+        b"cbuiltins\nlist\nK\x01\x85R",
+        b"cbuiltins\nlist\n))\x86R",
+    ] {
+        let pickle = Bytes::from([b"\x80\x03", nonsense, b"."].concat());
+        assert!(read(&pickle, Limits::STRANGER).is_err(), "{pickle:?}");
+    }
+}
+
 fn list_of(value: Value) -> Value {
     Value::List(vec![value])
 }

@@ -36,6 +36,8 @@ const KEPT_BYTES: u64 = 256 << 20;
 /// Fetching one file from a member that answers otherwise may take this long.
 const LONGEST_FETCH: Duration = Duration::from_hours(1);
 
+mod pack;
+
 type Key = (Oid, Tid);
 
 /// The array's side of its blobs.
@@ -43,6 +45,8 @@ pub(super) struct Blobs {
     shared: Option<Shared>,
     /// Files that members sent. Those that members keep on this machine are not among them.
     fetched: Cache<Key, Blob, ByBytes>,
+    /// How often members were packed: what was asked for before is not kept after.
+    packed: Mutex<u64>,
     /// Who asks for a file that is on its way waits for it. An entry goes with the last who waits.
     fetching: Mutex<HashMap<Key, Arc<OnceCell<Blob>>>>,
 }
@@ -78,6 +82,7 @@ impl Blobs {
         Ok(Blobs {
             shared: shared.map(open).transpose()?,
             fetched: Cache::with_weighter(1024, KEPT_BYTES, ByBytes),
+            packed: Mutex::new(0),
             fetching: Mutex::default(),
         })
     }
@@ -106,6 +111,21 @@ impl Blobs {
                 shared.directory.root().display()
             ))
         })
+    }
+
+    /// Keeps a file that was asked for when members had been packed so often.
+    fn keep(&self, key: Key, blob: &Blob, packed: u64) {
+        let now = self.packed.lock();
+        if *now == packed {
+            self.fetched.insert(key, blob.clone());
+        }
+    }
+
+    /// Members were packed: what they have not any more is not given any more.
+    pub(super) fn forget_fetched(&self) {
+        let mut packed = self.packed.lock();
+        *packed += 1;
+        self.fetched.clear();
     }
 
     async fn shared_file(&self, oid: Oid, serial: Tid) -> Option<Blob> {
@@ -286,6 +306,7 @@ impl Runner {
         }
         let waiting = Waiting::new(&self.blobs, key);
         let fetch = || async {
+            let packed = *self.blobs.packed.lock();
             let blob = self
                 .ask_all_with(
                     Patience::WhileItAnswers(LONGEST_FETCH),
@@ -297,7 +318,7 @@ impl Runner {
                 )
                 .await?;
             if blob.is_temporary() {
-                self.blobs.fetched.insert(key, blob.clone());
+                self.blobs.keep(key, &blob, packed);
             }
             Ok(blob)
         };

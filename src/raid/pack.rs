@@ -178,7 +178,15 @@ impl Job {
             let outcome = self.pack_one(*id).await;
             self.tell(*id, outcome);
         }
-        let (packed, left_out) = self.runner.update(|core| {
+        self.runner.blobs.forget_fetched();
+        // Beyond what is there, everything is to go that members do not hold any more.
+        let may_go_on = || self.work.check().is_ok();
+        let shared = if cancelled {
+            Ok(0)
+        } else {
+            self.runner.pack_shared_blobs(self.time, may_go_on).await
+        };
+        let (packed, mut left_out) = self.runner.update(|core| {
             let Some(pack) = &mut core.pack else {
                 return Default::default();
             };
@@ -198,6 +206,9 @@ impl Job {
             }
             (packed, left_out)
         });
+        if let Err(error) = shared {
+            left_out.push(format!("the shared folder of blobs: {error}"));
+        }
         self.runner.notice(Notice::PackDone { packed, left_out });
         self.runner.feed(Event::PackEnded).ok();
     }

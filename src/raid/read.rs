@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::controller::Generation;
@@ -64,6 +65,22 @@ impl Runner {
         loaded.as_of = head;
         self.cache.put(oid, &loaded);
         Ok(Some(loaded))
+    }
+
+    /// One revision, as long as any member has it.
+    pub(super) async fn load_serial(self: &Arc<Self>, oid: Oid, serial: Tid) -> Result<Bytes> {
+        let view = self.view();
+        if serial > view.head {
+            return Err(Answer::NoSuchObject(oid).into());
+        }
+        self.ask_all(
+            &view,
+            oid,
+            "loadSerial",
+            |_: &Bytes| false,
+            move |storage| Box::pin(async move { storage.load_serial(oid, serial).await }),
+        )
+        .await
     }
 
     /// Asks one member, and the others where it fails; who failed is taken out. `near` is what

@@ -79,19 +79,7 @@ impl Storage for Array {
     }
 
     async fn load_serial(&self, oid: Oid, serial: Tid) -> Result<Bytes> {
-        let view = self.0.view();
-        if serial > view.head {
-            return Err(Answer::NoSuchObject(oid).into());
-        }
-        self.0
-            .ask_all(
-                &view,
-                oid,
-                "loadSerial",
-                |_: &Bytes| false,
-                move |storage| Box::pin(async move { storage.load_serial(oid, serial).await }),
-            )
-            .await
+        self.0.load_serial(oid, serial).await
     }
 
     async fn current_tid(&self, oid: Oid) -> Result<Tid> {

@@ -510,6 +510,9 @@ fn refuse(state: State, method: &'static str, error: WireError) -> Outcome {
     match state {
         State::Open(mut open) => {
             open.poison(error);
+            if method == "storeBlobEnd" {
+                open.blobs.end_upload();
+            }
             (State::Open(open), method, Ok(Reply::None))
         }
         state => (state, method, Err(wrong("a call for no open transaction"))),

@@ -117,6 +117,21 @@ impl<W: AsyncWrite + Unpin + Send> Session<'_, W> {
                 let error = WireError::Answer(Answer::Undo { reason, oid: None });
                 self.in_lane(id, one_way, What::Refuse("undoa", error))
             }
+            // Python's server does not look at these before the vote, and so it is the vote that fails.
+            Call::Malformed {
+                method:
+                    method @ ("storea"
+                    | "restorea"
+                    | "deleteObject"
+                    | "checkCurrentSerialInTransaction"
+                    | "storeBlobChunk"
+                    | "storeBlobEnd"
+                    | "storeBlobShared"),
+                why,
+            } => {
+                let error = reads::malformed(method, &why);
+                self.in_lane(id, one_way, What::Refuse(method, error))
+            }
 
             Call::Ping => self.reply(&id, one_way, &Reply::None),
             Call::GetInfo => {

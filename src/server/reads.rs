@@ -17,7 +17,7 @@ use super::start::{Served, Shared};
 use crate::pickle::Value;
 use crate::storage::{Fault, Loaded, Revision, Storage, StorageError, Undoable};
 use crate::wire::{Call, HistoryLine, Info, MessageId, Reply, UndoLine, WireError};
-use crate::zodb::{Answer, Blob, Oid, Tid};
+use crate::zodb::{Blob, Oid, Tid};
 
 /// How many oids a client gets at once, at most: what Python's server gives.
 const OIDS_AT_ONCE: usize = 100;
@@ -261,7 +261,7 @@ pub(super) fn info(served: &Served) -> Info {
 
 /// The arguments of a call make no sense.
 pub(super) fn malformed(method: &str, why: &str) -> WireError {
-    WireError::Answer(Answer::Invalid(format!("{method}: {why}")))
+    WireError::Type(format!("{method}: {why}"))
 }
 
 fn reply<'a>(

@@ -26,6 +26,7 @@ mod place;
 mod record;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use layout::Layout;
 pub(super) use place::{Placed, Staged};

@@ -372,12 +372,7 @@ pub(crate) async fn a_changed_revision_is_a_conflict_that_the_client_resolves(st
     let txn = begin(&**storage, ops).await;
     let token = txn.token();
     let (mut txn, found) = conflicts(txn.vote().await.unwrap());
-    let expected = Conflict {
-        oid: Oid(1),
-        committed: second,
-        read: first,
-        data: None,
-    };
+    let expected = Conflict::new(Oid(1), second, first);
     assert_eq!(found, [expected]);
     let given = found[0].data.as_ref().expect("what was stored");
     assert_eq!(&given.read().unwrap()[..], b"mine");
@@ -429,12 +424,7 @@ pub(crate) async fn a_dependency_that_changed_is_a_read_conflict(storage: &Store
         serial,
     };
     let ops = vec![check(1, first), store(2, first, b"y")];
-    let expected = Conflict {
-        oid: Oid(1),
-        committed: second,
-        read: first,
-        data: None,
-    };
+    let expected = Conflict::new(Oid(1), second, first);
     let answer = vote_error(&**storage, ops).await;
     assert_eq!(answer, Answer::ReadConflict(expected));
     let answer = vote_error(&**storage, vec![check(3, first)]).await;

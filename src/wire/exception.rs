@@ -14,6 +14,7 @@ use crate::pickle::Value;
 use crate::zodb::{Answer, Conflict, Oid, Tid};
 
 const KEY_ERROR: &str = "builtins.KeyError";
+const TYPE_ERROR: &str = "builtins.TypeError";
 const VALUE_ERROR: &str = "builtins.ValueError";
 const NOT_IMPLEMENTED: &str = "builtins.NotImplementedError";
 const POS_KEY_ERROR: &str = "ZODB.POSException.POSKeyError";
@@ -39,6 +40,7 @@ pub(super) fn encode<S: Sink>(error: &WireError, sink: &mut S) {
             sink.tuple_end(1);
         }
         WireError::Value(text) => with_text(sink, VALUE_ERROR, text),
+        WireError::Type(text) => with_text(sink, TYPE_ERROR, text),
         WireError::NotImplemented(text) => with_text(sink, NOT_IMPLEMENTED, text),
         WireError::Storage(text) => with_text(sink, STORAGE, text),
     }
@@ -97,12 +99,16 @@ fn with_text<S: Sink>(sink: &mut S, class: &str, text: &str) {
 fn encode_conflict<S: Sink>(sink: &mut S, class: &str, text: &str, conflict: Option<&Conflict>) {
     sink.text(class);
     sink.dict(4);
+    let message = conflict.and_then(|conflict| conflict.message.as_deref());
     sink.text("message");
-    sink.text(text);
+    sink.text(message.unwrap_or(text));
     sink.text("oid");
     sink.some_oid(conflict.map(|conflict| conflict.oid));
     sink.text("class_name");
-    sink.none();
+    match conflict.and_then(|conflict| conflict.class_name.as_deref()) {
+        Some(name) => sink.text(name),
+        None => sink.none(),
+    }
     sink.text("serials");
     match conflict {
         Some(conflict) => {
@@ -173,6 +179,7 @@ fn known(class: &str, arguments: &Value) -> Option<WireError> {
         VALUE_ERROR | "exceptions.ValueError" => {
             return Some(WireError::Value(describe(arguments)));
         }
+        TYPE_ERROR => return Some(WireError::Type(describe(arguments))),
         NOT_IMPLEMENTED => return Some(WireError::NotImplemented(describe(arguments))),
         STORAGE => return Some(WireError::Storage(describe(arguments))),
         POS_KEY_ERROR => {
@@ -212,11 +219,11 @@ fn conflict(arguments: &Value) -> Option<Conflict> {
             .and_then(|serials| eight(serials.get(index)?, "serial").ok())
             .map_or(Tid::ZERO, Tid::from_bytes)
     };
+    let text = |name: &str| arguments.get(name)?.as_text().map(str::to_owned);
     Some(Conflict {
-        oid: Oid::from_bytes(oid),
-        committed: serial(0),
-        read: serial(1),
-        data: None,
+        class_name: text("class_name"),
+        message: text("message"),
+        ..Conflict::new(Oid::from_bytes(oid), serial(0), serial(1))
     })
 }
 

@@ -315,6 +315,8 @@ pub enum WireError {
     Key(Value),
     /// `builtins.ValueError`.
     Value(String),
+    /// `builtins.TypeError`: arguments that the method does not take.
+    Type(String),
     /// `builtins.NotImplementedError`: the message names the method.
     NotImplemented(String),
     /// `ZODB.POSException.StorageError`: the array could not do it.

@@ -22,6 +22,8 @@ mod undo_id;
 pub use dialect::{DecodeError, Dialect, FromClient, FromServer, MsgpackError};
 pub use message::*;
 pub use output::{FrameOverflow, Output};
+pub use push::PUSHES;
 pub use reply::{Expected, RawReply};
+pub use request::METHODS;
 pub use sink::EncodeError;
 pub use undo_id::{parse_undo_id, undo_id};

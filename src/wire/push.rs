@@ -7,6 +7,15 @@ use super::message::Push;
 use super::sink::Sink;
 use crate::pickle::Value;
 
+/// What a server says unasked, by name.
+pub const PUSHES: [&str; 5] = [
+    "invalidateTransaction",
+    "info",
+    "receiveBlobStart",
+    "receiveBlobChunk",
+    "receiveBlobStop",
+];
+
 pub(super) fn encode<S: Sink>(push: &Push, sink: &mut S) {
     sink.tuple(4);
     sink.int(0);

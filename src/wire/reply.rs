@@ -192,14 +192,15 @@ fn vote(value: Value) -> items::Result<Reply> {
         let [committed, read] = serials else {
             return Err("serials is not a pair".to_owned());
         };
+        let oid = Oid::from_bytes(eight(get("oid")?, "oid")?);
+        let committed = Tid::from_bytes(eight(committed, "a serial")?);
+        let read = Tid::from_bytes(eight(read, "a serial")?);
         conflicts.push(Conflict {
-            oid: Oid::from_bytes(eight(get("oid")?, "oid")?),
-            committed: Tid::from_bytes(eight(committed, "a serial")?),
-            read: Tid::from_bytes(eight(read, "a serial")?),
             data: match get("data")? {
                 Value::Bytes(data) => Some(data.clone().into()),
                 _ => None,
             },
+            ..Conflict::new(oid, committed, read)
         });
     }
     Ok(Reply::Conflicts(conflicts))

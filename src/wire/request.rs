@@ -276,8 +276,8 @@ fn parse(method: &str, take: &mut Items) -> items::Result<Option<Call>> {
     }))
 }
 
-/// The methods that [`parse`] knows.
-const METHODS: [&str; 40] = [
+/// The methods that [`parse`] knows: those of ZEO 6 after the registration, and the original `ZEORaid`'s.
+pub const METHODS: [&str; 40] = [
     "register",
     "get_info",
     "lastTransaction",
@@ -380,10 +380,17 @@ impl RaidMethod {
     }
 }
 
-/// A serial; `None` is that of a new object.
+/// A serial; `None` is that of a new object. Some clients say the text of eight zeros for it: a server of
+/// Python's, which looks at it only where the object is known, takes that.
 fn serial(take: &mut Items) -> items::Result<Tid> {
     match take.any("the serial")? {
         Value::None => Ok(Tid::ZERO),
+        Value::Text(text) => {
+            let bytes: Option<Vec<u8>> = text.chars().map(|each| u8::try_from(each).ok()).collect();
+            let bytes = bytes.and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
+            let bytes = bytes.ok_or("the serial is a text other than of eight bytes")?;
+            Ok(Tid::from_bytes(bytes))
+        }
         value => eight(&value, "the serial").map(Tid::from_bytes),
     }
 }

@@ -17,9 +17,29 @@ pub struct Conflict {
     /// What the client wanted to store: it resolves the conflict with it. None where nothing was
     /// stored (a check of the current serial, a deletion).
     pub data: Option<Payload>,
+    /// The object's class, and what is said of the conflict, where a server that tried to resolve it has
+    /// said so.
+    pub class_name: Option<String>,
+    pub message: Option<String>,
 }
 
-/// Conflicts are equal when they say the same of the same object; the data is the client's own.
+impl Conflict {
+    /// A conflict of which nothing else is known.
+    #[must_use]
+    pub const fn new(oid: Oid, committed: Tid, read: Tid) -> Self {
+        Conflict {
+            oid,
+            committed,
+            read,
+            data: None,
+            class_name: None,
+            message: None,
+        }
+    }
+}
+
+/// Conflicts are equal when they say the same of the same object; the data is the client's own, and members
+/// of different makes put it into different words.
 impl PartialEq for Conflict {
     fn eq(&self, other: &Self) -> bool {
         (self.oid, self.committed, self.read) == (other.oid, other.committed, other.read)

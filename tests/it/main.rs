@@ -22,6 +22,7 @@ mod options;
 mod reached;
 mod screens;
 mod secure;
+mod suites;
 mod takeover;
 mod zeo;
 mod zeo_members;

@@ -112,12 +112,7 @@ mod tests {
     use crate::zodb::Tid;
 
     fn conflict(oid: u64) -> Conflict {
-        Conflict {
-            oid: Oid(oid),
-            committed: Tid(7),
-            read: Tid(5),
-            data: None,
-        }
+        Conflict::new(Oid(oid), Tid(7), Tid(5))
     }
 
     fn ready(resolved: &[u64]) -> Ballot {

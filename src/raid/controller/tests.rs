@@ -292,12 +292,7 @@ fn no(text: &str) -> Ballot {
 }
 
 fn conflict() -> Conflict {
-    Conflict {
-        oid: Oid(1),
-        committed: Tid(5),
-        read: Tid(4),
-        data: None,
-    }
+    Conflict::new(Oid(1), Tid(5), Tid(4))
 }
 
 #[test]

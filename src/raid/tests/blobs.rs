@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 
 use super::*;
 use crate::raid::blobs::Blobs;
-use crate::storage::{BlobDirectory, Capabilities, Description};
+use crate::storage::{Answer, BlobDirectory, Capabilities, Description, StorageError};
 use crate::zodb::Blob;
 
 const RECORD: &[u8] = b"\x80\x03cZODB.blob\nBlob\nq\x01.\x80\x03N.";
@@ -211,6 +211,60 @@ async fn an_undone_blob_is_in_the_shared_folder_as_well() {
         "three"
     );
     assert_eq!(held(&rig.members[0]).last().unwrap().1, "three");
+}
+
+#[tokio::test]
+async fn what_is_packed_away_leaves_the_shared_folder_too() {
+    for with_members in [false, true] {
+        let rig = Rig::with(shared(with_members)).await;
+        let first = commit_blob(&rig, 1, Tid::ZERO, "one").await;
+        let second = commit_blob(&rig, 1, first, "two").await;
+        let other = commit_blob(&rig, 2, Tid::ZERO, "other").await;
+        // Of a transaction that is on its way, or whose finish failed: no record names it.
+        let (late, lost) = (Tid::MAX, Tid(first.0 - 1));
+        let directory = folder(&rig);
+        for tid in [late, lost] {
+            directory
+                .place(Oid(1), tid, &blob(&rig.folder, "?"))
+                .unwrap();
+        }
+        let there = |oid, tid| directory.find(Oid(oid), tid).unwrap().is_some();
+
+        // To a time at which there was only the first.
+        rig.array.pack(first.seconds()).await.unwrap();
+        assert!(there(1, first) && there(1, second) && there(2, other) && there(1, late));
+        rig.array.pack(4e9).await.unwrap();
+        assert!(!there(1, first) && !there(1, lost));
+        assert!(there(1, second) && there(2, other) && there(1, late));
+        assert!(rig.array.load_blob(Oid(1), first).await.is_err());
+        assert_eq!(read(&rig, 1, second).await, "two");
+        assert!(rig.array.report().state == ArrayState::Optimal);
+    }
+}
+
+#[tokio::test]
+async fn a_blob_that_was_fetched_and_packed_away_is_given_no_more() {
+    let rig = Rig::new().await;
+    let first = commit_blob(&rig, 1, Tid::ZERO, "one").await;
+    let second = commit_blob(&rig, 1, first, "two").await;
+    assert_eq!(read(&rig, 1, first).await, "one");
+    // One that is on its way while members are packed.
+    let gate = rig.members[0].faults().hold(Moment::Pack);
+    rig.array.start_pack(4e9).unwrap();
+    gate.reached().await;
+    assert_eq!(read(&rig, 1, first).await, "one");
+    gate.release();
+    rig.until("the pack has ended", |_| {
+        let report = rig.array.pack_report();
+        report.is_some_and(|pack| pack.ended.is_some())
+    })
+    .await;
+    let gone = rig.array.load_blob(Oid(1), first).await;
+    assert!(matches!(
+        gone,
+        Err(StorageError::Answer(Answer::NoSuchObject(Oid(1))))
+    ));
+    assert_eq!(read(&rig, 1, second).await, "two");
 }
 
 #[tokio::test]

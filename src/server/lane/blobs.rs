@@ -64,6 +64,11 @@ impl Blobs {
         told
     }
 
+    /// An upload has come to an end that cannot be used.
+    pub(super) fn end_upload(&mut self) {
+        self.uploading = None;
+    }
+
     /// What is to be stored for an operation of the client. Who has resolved the conflict of a blob may
     /// store its record alone: the file that it had uploaded belongs to it.
     pub(super) fn complete(&mut self, op: Op) -> Op {

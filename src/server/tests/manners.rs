@@ -331,15 +331,119 @@ fn begin_with(extension: Value, one_way: bool) -> Vec<u8> {
         Value::None,
         Value::Text(" ".to_owned()),
     ];
+    message("tpc_begin", arguments, one_way)
+}
+
+/// A call as a message; one that wants an answer has the id 7.
+fn message(method: &str, arguments: Vec<Value>, one_way: bool) -> Vec<u8> {
     let message = write::dumps(&Value::Tuple(vec![
         Value::Int(if one_way { 0 } else { 7 }),
         Value::Bool(one_way),
-        Value::Text("tpc_begin".to_owned()),
+        Value::Text(method.to_owned()),
         Value::Tuple(arguments),
     ]));
     let mut frame = (message.len() as u32).to_be_bytes().to_vec();
     frame.extend_from_slice(&message);
     frame
+}
+
+/// Python's server looks at them when it votes, and some clients rely on it.
+#[tokio::test]
+async fn what_makes_no_sense_in_a_transaction_is_told_by_its_vote() {
+    let house = House::of(MemoryStorage::new("test"));
+    let mut client = house.client().await;
+    let bytes = |bytes: &'static [u8]| Value::Bytes(Bytes::from_static(bytes));
+    let (oid, zeros) = (|| bytes(&[0, 0, 0, 0, 0, 0, 0, 9]), || bytes(&[0; 8]));
+    let (data, txn) = (|| bytes(b"data"), || Value::Int(1));
+    let nonsense = [
+        ("storea", vec![bytes(b"short"), zeros(), data(), txn()]),
+        ("storea", vec![oid(), Value::Int(3), data(), txn()]),
+        (
+            "storea",
+            vec![oid(), Value::Text("\u{100}".repeat(8)), data(), txn()],
+        ),
+        (
+            "storea",
+            vec![oid(), zeros(), Value::Text("data".to_owned()), txn()],
+        ),
+        (
+            "restorea",
+            vec![oid(), zeros(), Value::Int(1), Value::None, txn()],
+        ),
+        ("deleteObject", vec![oid(), bytes(b"short"), txn()]),
+        (
+            "checkCurrentSerialInTransaction",
+            vec![Value::None, zeros(), txn()],
+        ),
+        ("storeBlobEnd", vec![oid(), zeros(), Value::None, txn()]),
+        (
+            "storeBlobShared",
+            vec![oid(), zeros(), data(), Value::None, txn()],
+        ),
+    ];
+    for (method, arguments) in nonsense {
+        client.begin(1).await;
+        if method == "storeBlobEnd" {
+            client.tell(Call::StoreBlobStart).await;
+        }
+        client.raw(&message(method, arguments, true)).await;
+        // Whatever comes after it.
+        client.store(1, 8, Tid::ZERO, b"data").await;
+        if method == "storeBlobEnd" {
+            client.tell(Call::StoreBlobStart).await;
+        }
+        let reply = client.call(vote(1)).await;
+        assert!(
+            matches!(&reply, Reply::Error(WireError::Type(why)) if why.starts_with(method)),
+            "{method}: {reply:?}"
+        );
+    }
+    // The same where nobody has begun: then there is no vote that could say so.
+    let malformed = || message("storea", vec![Value::None, zeros(), data(), txn()], true);
+    let mut stranger = house.client().await;
+    stranger.raw(&malformed()).await;
+    stranger.is_closed().await;
+    // What only reads is answered at once.
+    let id = MessageId::Int(7);
+    client.asked.push_back((id.clone(), Expected::None));
+    client
+        .raw(&message("getTid", vec![Value::Int(1)], false))
+        .await;
+    let (_, reply) = client.hear_until(&id).await;
+    assert!(
+        matches!(&reply, Reply::Error(WireError::Type(_))),
+        "{reply:?}"
+    );
+    client.commit(9, Tid::ZERO, b"data").await;
+}
+
+#[tokio::test]
+async fn a_serial_may_be_a_text_of_bytes() {
+    let house = House::of(MemoryStorage::new("test"));
+    let mut client = house.client().await;
+    let first = client.commit(9, Tid::ZERO, b"one").await;
+    let text = |tid: Tid| Value::Text(tid.to_bytes().map(char::from).iter().collect());
+    let store = |oid: u64, serial: Value| {
+        let bytes = |bytes: &[u8]| Value::Bytes(Bytes::copy_from_slice(bytes));
+        let arguments = vec![
+            bytes(&oid.to_be_bytes()),
+            serial,
+            bytes(b"two"),
+            Value::Int(1),
+        ];
+        message("storea", arguments, true)
+    };
+    client.begin(1).await;
+    client.raw(&store(8, text(Tid::ZERO))).await;
+    client.raw(&store(9, text(first))).await;
+    assert_eq!(client.call(vote(1)).await, Reply::Voted(vec![]));
+    assert!(matches!(client.call(finish(1)).await, Reply::Tid(_)));
+    client.begin(1).await;
+    client.raw(&store(9, text(first))).await;
+    let Reply::Conflicts(conflicts) = client.call(vote(1)).await else {
+        panic!("no conflict");
+    };
+    assert_eq!(conflicts[0].read, first);
 }
 
 #[tokio::test]
@@ -370,7 +474,7 @@ async fn an_extension_that_no_server_reads_goes_no_further() {
         client.raw(&begin_with(extension, false)).await;
         let (_, reply) = client.hear_until(&id).await;
         assert!(
-            matches!(&reply, Reply::Error(WireError::Value(why) | WireError::Answer(Answer::Invalid(why))) if why.contains("the extension")),
+            matches!(&reply, Reply::Error(WireError::Type(why)) if why.contains("the extension")),
             "{reply:?}"
         );
         assert_eq!(client.call(Call::Ping).await, Reply::None);

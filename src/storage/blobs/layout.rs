@@ -28,6 +28,22 @@ impl Layout {
         }
     }
 
+    /// Whose folder this is, below the root.
+    pub(super) fn oid_of(self, folder: &Path) -> Option<Oid> {
+        let mut names = folder.iter().map(|name| name.to_str());
+        match self {
+            Layout::Bushy => {
+                let bytes: Option<Vec<u8>> = names.map(|name| byte_of(name?)).collect();
+                Some(Oid::from_bytes(bytes?.try_into().ok()?))
+            }
+            Layout::Lawn => {
+                let digits = names.next()??.strip_prefix("0x")?;
+                names.next().is_none().then_some(())?;
+                u64::from_str_radix(digits, 16).ok().map(Oid)
+            }
+        }
+    }
+
     /// The folder of an oid, below the root.
     pub(super) fn folder(self, oid: Oid) -> PathBuf {
         match self {
@@ -39,6 +55,12 @@ impl Layout {
             Layout::Lawn => PathBuf::from(repr(oid.to_bytes())),
         }
     }
+}
+
+/// A byte of an oid, as its folder is named in the bushy layout.
+fn byte_of(name: &str) -> Option<u8> {
+    let digits = name.strip_prefix("0x")?;
+    u8::from_str_radix(digits, 16).ok()
 }
 
 /// The name of a revision's file.

@@ -189,10 +189,8 @@ fn drop_conflicts(engine: &Engine, work: &mut Work) -> Result<Vec<Conflict>> {
                     && current.tid != *serial
                 {
                     conflicts.push(Conflict {
-                        oid: *oid,
-                        committed: current.tid,
-                        read: *serial,
                         data: Some(data.clone()),
+                        ..Conflict::new(*oid, current.tid, *serial)
                     });
                     continue;
                 }
@@ -200,14 +198,15 @@ fn drop_conflicts(engine: &Engine, work: &mut Work) -> Result<Vec<Conflict>> {
             Op::Delete { oid, serial } => {
                 let current = foreseen(engine, *oid)?.ok_or(Answer::NoSuchObject(*oid))?;
                 if current.tid != *serial {
-                    return Err(Answer::Conflict(disagreement(*oid, *serial, current.tid)).into());
+                    let conflict = Conflict::new(*oid, current.tid, *serial);
+                    return Err(Answer::Conflict(conflict).into());
                 }
             }
             Op::CheckCurrent { oid, serial } => {
                 let current = foreseen(engine, *oid)?.filter(|current| !current.gone);
                 let current = current.ok_or(Answer::NoSuchObject(*oid))?;
                 if current.tid != *serial {
-                    let conflict = disagreement(*oid, *serial, current.tid);
+                    let conflict = Conflict::new(*oid, current.tid, *serial);
                     return Err(Answer::ReadConflict(conflict).into());
                 }
             }
@@ -217,15 +216,6 @@ fn drop_conflicts(engine: &Engine, work: &mut Work) -> Result<Vec<Conflict>> {
     }
     work.ops = kept;
     Ok(conflicts)
-}
-
-fn disagreement(oid: Oid, read: Tid, committed: Tid) -> Conflict {
-    Conflict {
-        oid,
-        committed,
-        read,
-        data: None,
-    }
 }
 
 /// A transaction that is written with the status of an unfinished one.

@@ -88,10 +88,8 @@ impl MemoryTransaction {
         let mut kept = Vec::with_capacity(self.ops.len());
         for op in self.ops.drain(..) {
             let conflict = |oid, read, committed, data| Conflict {
-                oid,
-                committed,
-                read,
                 data,
+                ..Conflict::new(oid, committed, read)
             };
             match &op {
                 Op::Store { oid, serial, data }

@@ -57,6 +57,7 @@ pub(super) fn meant(error: WireError, what: &str) -> StorageError {
         .into(),
         WireError::Value(text) => Answer::Invalid(text).into(),
         WireError::Key(_) => Fault::Damaged(format!("the server lost its place in {what}")).into(),
+        WireError::Type(text) => named("builtins.TypeError", text),
         WireError::NotImplemented(text) => named("builtins.NotImplementedError", text),
         WireError::Storage(text) => named("ZODB.POSException.StorageError", text),
     }
@@ -114,12 +115,7 @@ mod tests {
 
     #[test]
     fn what_is_the_clients_and_what_the_operators() {
-        let conflict = || Conflict {
-            oid: Oid(1),
-            committed: Tid(2),
-            read: Tid(1),
-            data: None,
-        };
+        let conflict = || Conflict::new(Oid(1), Tid(2), Tid(1));
         let other = |class: &str, text: &str| {
             WireError::Answer(Answer::Other {
                 class: class.to_owned(),
@@ -134,6 +130,7 @@ mod tests {
             WireError::Answer(Answer::WrongTransaction("None, 1".to_owned())),
             WireError::Answer(Answer::MultipleUndo(vec![])),
             WireError::Value("no".to_owned()),
+            WireError::Type("no".to_owned()),
             WireError::NotImplemented("undo".to_owned()),
             WireError::Storage("no".to_owned()),
             other(

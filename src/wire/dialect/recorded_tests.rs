@@ -398,12 +398,7 @@ fn our_history_and_our_undo_log_are_pythons() {
 
 #[test]
 fn errors_of_pythons_server_are_understood_and_ours_are_the_same() {
-    let conflict = || Conflict {
-        oid: OID,
-        committed: TID,
-        read: Tid(1),
-        data: None,
-    };
+    let conflict = || Conflict::new(OID, TID, Tid(1));
     let other = |class: &str, text: &str| Answer::Other {
         class: class.to_owned(),
         text: text.to_owned(),

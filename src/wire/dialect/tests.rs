@@ -217,10 +217,8 @@ fn reply() -> impl Strategy<Value = (Expected, Reply)> {
         vec((oid(), tid(), tid(), bytes()), 1..5).prop_map(|conflicts| {
             let conflicts = conflicts.into_iter();
             let conflicts = conflicts.map(|(oid, committed, read, data)| Conflict {
-                oid,
-                committed,
-                read,
                 data: Some(data.into()),
+                ..Conflict::new(oid, committed, read)
             });
             (Expected::Vote, Reply::Conflicts(conflicts.collect()))
         }),
@@ -315,12 +313,7 @@ fn reply() -> impl Strategy<Value = (Expected, Reply)> {
 
 fn error() -> impl Strategy<Value = WireError> {
     let conflict = (oid(), tid(), tid())
-        .prop_map(|(oid, committed, read)| Conflict {
-            oid,
-            committed,
-            read,
-            data: None,
-        })
+        .prop_map(|(oid, committed, read)| Conflict::new(oid, committed, read))
         .boxed();
     let answer = prop_oneof![
         oid().prop_map(Answer::NoSuchObject),
@@ -336,6 +329,7 @@ fn error() -> impl Strategy<Value = WireError> {
         4 => answer.prop_map(WireError::Answer),
         1 => value().prop_map(WireError::Key),
         1 => ".*".prop_map(WireError::Value),
+        1 => ".*".prop_map(WireError::Type),
         1 => ".*".prop_map(WireError::NotImplemented),
         1 => ".*".prop_map(WireError::Storage),
     ]
@@ -458,6 +452,31 @@ fn an_extension_wins_over_the_undo_log_and_is_left_out_where_it_makes_no_sense()
         };
         assert_eq!(lines[0].description.as_ref(), b"from the extension");
         assert_eq!(lines[1], line(Bytes::new()));
+    }
+}
+
+/// Conflicts are equal without it, but a client shows it.
+#[test]
+fn what_a_server_has_said_of_a_conflict_is_said_to_the_client() {
+    let mut conflict = Conflict::new(Oid(1), Tid(2), Tid(1));
+    conflict.class_name = Some("a.module.Class".to_owned());
+    conflict.message = Some("not like this".to_owned());
+    for dialect in [Dialect::Pickle, Dialect::Msgpack] {
+        for conflict in [conflict.clone(), Conflict::new(Oid(1), Tid(2), Tid(1))] {
+            let error = WireError::Answer(Answer::Conflict(conflict.clone()));
+            let mut output = Output::new();
+            dialect.encode_reply(&MessageId::Int(1), &Reply::Error(error), &mut output);
+            let heard = dialect.decode_from_server(frame(&output)).unwrap();
+            let FromServer::Reply(reply) = heard else {
+                panic!("not a reply: {heard:?}");
+            };
+            let Err(WireError::Answer(Answer::Conflict(heard))) = reply.outcome else {
+                panic!("not a conflict: {reply:?}");
+            };
+            assert_eq!(heard.class_name, conflict.class_name);
+            let usual = "database conflict error".to_owned();
+            assert_eq!(heard.message, Some(conflict.message.unwrap_or(usual)));
+        }
     }
 }
 
