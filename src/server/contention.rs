@@ -17,9 +17,10 @@
 //! decided by the storage, and a vote that waited too long goes ahead as if there were no places.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
@@ -94,9 +95,9 @@ impl Contention {
         })
     }
 
-    /// Changes the places. What is done to them is whole at every point.
+    /// Changes the places.
     fn with<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
-        change(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.inner.lock())
     }
 
     fn tell(&self) {
@@ -186,8 +187,8 @@ impl Contender {
         }
     }
 
-    fn place(&self) -> std::sync::MutexGuard<'_, Option<u64>> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    fn place(&self) -> MutexGuard<'_, Option<u64>> {
+        self.place.lock()
     }
 }
 
