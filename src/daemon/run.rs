@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use tokio::time::Instant;
 
 use super::api::Daemon;
@@ -14,10 +15,12 @@ use super::panics;
 use super::pid_file::PidFile;
 use super::signals::{Asked, Signals};
 use super::supervisor;
+use crate::admin::api::EventStream;
 use crate::admin::http::{self, Admin};
 use crate::admin::listen::{Socket, Tcp};
 use crate::admin::{Metrics, Token};
 use crate::config::Config;
+use crate::raid::PACK_DONE;
 use crate::task::{StillRunning, Tasks};
 
 /// How the daemon is started.
@@ -175,10 +178,31 @@ pub(super) async fn open(daemon: &Daemon, force: bool, tasks: &Tasks) -> Result<
         }
     }
     daemon.set_arrays(arrays);
+    let said = daemon.events().follow(None);
     let server = supervisor::start_server(&config, daemon.arrays(), tasks).await?;
     server.set_admin(Arc::new(daemon.clone()));
     daemon.set_server(server);
+    let (daemon, stop) = (daemon.clone(), tasks.stop().clone());
+    tasks.spawn("sizes for clients", async move {
+        tokio::select! {
+            // It may be dropped: clients are told again at the next commit.
+            () = tell_sizes(&daemon, said) => {}
+            () = stop.requested() => {}
+        }
+    });
     Ok(())
+}
+
+/// Tells clients how much an array holds whenever it was packed: they only hear of it where one of them asked for
+/// the pack.
+async fn tell_sizes(daemon: &Daemon, mut said: EventStream) {
+    while let Some(Ok(event)) = said.next().await {
+        if event.kind == PACK_DONE
+            && let (Some(server), Some(array)) = (daemon.server(), &event.array)
+        {
+            server.tell_size(array);
+        }
+    }
 }
 
 /// Does what signals ask, until one, or the admin protocol, asks to end.

@@ -36,7 +36,7 @@ mod view;
 
 pub use array::{Array, StartError};
 pub use blobs::SharedBlobsError;
-pub use notice::{Notice, NoticeSink, Severity};
+pub use notice::{Notice, NoticeSink, PACK_DONE, Severity};
 pub use options::{
     ArrayOptions, ClusterMode, FailMode, MemberSpec, SharedBlobs, Spool, StartPolicy,
 };

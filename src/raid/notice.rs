@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use crate::zodb::Tid;
 
+/// The kind of [`Notice::PackDone`], for whoever goes by it.
+pub const PACK_DONE: &str = "pack-done";
+
 /// Something that an operator may want to know. [`Display`](fmt::Display) is the sentence for people.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -126,7 +129,7 @@ impl Notice {
             Notice::RecoveryCancelled { .. } => "recovery-cancelled",
             Notice::RecoveryFailed { .. } => "recovery-failed",
             Notice::PackStarted { .. } => "pack-started",
-            Notice::PackDone { .. } => "pack-done",
+            Notice::PackDone { .. } => PACK_DONE,
             Notice::BlobsMissing { .. } => "blobs-missing",
             Notice::SetAside { .. } => "set-aside",
             Notice::Disagreement { .. } => "disagreement",

@@ -62,6 +62,16 @@ fn two_arrays_are_served_side_by_side() {
     }
 }
 
+#[test]
+fn clients_hear_what_an_operators_pack_leaves() {
+    let instance = Instance::made(&[]);
+    instance.start().ok();
+    let mut client = Script::spawn("options.py", &["resized", &instance.address]);
+    client.wait_printed("stored\n");
+    instance.run(&["pack"]).ok();
+    client.end(crate::harness::instance::PATIENCE).ok();
+}
+
 /// As against ZEO's own servers: a writable one is preferred, and taken as soon as there is one again.
 #[test]
 fn a_client_falls_back_to_a_read_only_server_and_comes_back() {

@@ -141,6 +141,18 @@ def fallback(addresses):
     storage.close()
 
 
+@feature
+def resized(address):
+    """Whoever packs, clients hear how much is left."""
+    with database(address) as db, connection(db) as conn:
+        for number in range(3):
+            conn.root()["text"] = str(number) * 100_000
+            conn.transaction_manager.commit()
+        before = db.storage.getSize()
+        print("stored", flush=True)
+        until(lambda: db.storage.getSize() < before - 150_000, 60)
+
+
 def reads(storage):
     """Whether a server answers: between two of them there is none."""
     try:
