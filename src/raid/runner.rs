@@ -29,11 +29,11 @@ use super::report::Serving;
 use super::view::{MemberStats, Published, Reader, View};
 use super::{Membership, Notice, NoticeSink, RecordStore, Severity};
 use crate::storage::{
-    Answer, Committed, Fault, Invalidations, Publisher, Result, Storage, StorageError, TxnToken,
-    Vote, Voted,
+    Answer, Committed, Fault, Invalidations, Operations, Publisher, Result, Storage, StorageError,
+    TxnToken, Vote, Voted,
 };
 use crate::task::{Stop, Tasks};
-use crate::zodb::{Oid, Op, Tid, TxnMeta};
+use crate::zodb::{Oid, Tid, TxnMeta};
 
 /// All that an array's tasks share.
 pub(super) struct Runner {
@@ -107,7 +107,7 @@ pub(super) struct Handle {
 pub(super) struct Live {
     token: TxnToken,
     meta: TxnMeta,
-    ops: Arc<[Op]>,
+    ops: Arc<Operations>,
     oids: Vec<Oid>,
     bytes: u64,
     /// Ends the votes of this round; the next one follows the same owner.
@@ -131,7 +131,7 @@ pub(super) struct Ballots {
     pub commit: CommitId,
     pub token: TxnToken,
     pub meta: TxnMeta,
-    pub ops: Arc<[Op]>,
+    pub ops: Arc<Operations>,
     pub oids: Vec<Oid>,
     pub wanted: Option<Tid>,
     pub bytes: u64,
@@ -995,7 +995,7 @@ impl Handle {
 impl Live {
     /// Whether it undoes others.
     pub(super) fn undoes(&self) -> bool {
-        self.ops.iter().any(|op| matches!(op, Op::Undo { .. }))
+        self.ops.undo()
     }
 }
 
@@ -1093,11 +1093,14 @@ impl Core {
 }
 
 /// Both phases but the second, on one member.
-async fn vote_on(storage: &dyn Storage, meta: TxnMeta, ops: &[Op], tid: Tid) -> Result<Vote> {
+async fn vote_on(
+    storage: &dyn Storage,
+    meta: TxnMeta,
+    ops: &Arc<Operations>,
+    tid: Tid,
+) -> Result<Vote> {
     let mut transaction = storage.begin(meta, Some(tid)).await?;
-    for op in ops {
-        transaction.store(op.clone()).await?;
-    }
+    transaction.store_all(ops).await?;
     transaction.vote().await
 }
 
