@@ -9,6 +9,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::blobs::Removed;
 use super::garbage::Reach;
@@ -331,8 +332,8 @@ impl Copy {
         Ok(())
     }
 
-    /// Copies what is later than the packed part, up to the end.
-    pub(super) fn rest(&mut self) -> Result<()> {
+    /// Copies what is later than the packed part, up to the end or as long as there is time.
+    pub(super) fn rest(&mut self, until: Option<Instant>) -> Result<()> {
         let Copy {
             source,
             reach,
@@ -344,7 +345,7 @@ impl Copy {
         } = self;
         let mut window = source.window();
         let mut records = Vec::new();
-        while *at < source.end {
+        while *at < source.end && until.is_none_or(|until| Instant::now() < until) {
             let begin = *at;
             let header = source.transaction(&mut window, begin)?;
             records.clear();
