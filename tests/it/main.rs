@@ -17,6 +17,7 @@ mod harness;
 mod house;
 mod listeners;
 mod main_job;
+mod packing;
 mod reached;
 mod screens;
 mod takeover;
