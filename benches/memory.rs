@@ -39,6 +39,10 @@ const MIB: u64 = 1 << 20;
 const EXPECTED: u64 = 200 * MIB;
 
 #[derive(Parser)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own"
+)]
 #[command(about = "Measures the memory of the daemon while something large passes through it")]
 struct Options {
     /// An eighth of everything.
@@ -130,6 +134,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[expect(clippy::disallowed_methods, reason = "the task is ended below")]
 async fn measure(load: Load, options: &Options) -> anyhow::Result<u64> {
     let folder = match &options.folder {
         Some(folder) => tempfile::tempdir_in(folder)?,

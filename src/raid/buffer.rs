@@ -92,7 +92,9 @@ impl Buffer {
         let mut from = 0;
         while from < self.ops.count() {
             let (some, next) = self.ops.some(from).await?;
-            some.into_iter().for_each(|(_, op)| visit(op));
+            for (_, op) in some {
+                visit(op);
+            }
             from = next;
         }
         Ok(())
@@ -221,10 +223,7 @@ impl Buffer {
                     dropped.push(number);
                 }
             }
-            let ops_there = Arc::make_mut(&mut ops);
-            dropped
-                .into_iter()
-                .for_each(|number| ops_there.drop_op(number));
+            Arc::make_mut(&mut ops).drop_ops(dropped);
             Ok((ops, bytes))
         };
         let done = tokio::task::spawn_blocking(work).await;

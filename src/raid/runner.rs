@@ -35,6 +35,10 @@ use crate::storage::{
 use crate::task::{Stop, Tasks};
 use crate::zodb::{Oid, Tid, TxnMeta};
 
+/// The queue that clients verify their caches with has so many objects at most, unless a single
+/// transaction wrote more: 8 MiB of them.
+const MOST_OBJECTS: usize = 1 << 20;
+
 /// All that an array's tasks share.
 pub(super) struct Runner {
     pub options: ArrayOptions,
@@ -600,6 +604,15 @@ impl Runner {
         let mut recent = self.recent.lock();
         if recent.len() >= self.options.invalidation_queue.max(1) {
             recent.pop_front();
+        }
+        // Small ones are bounded by their number.
+        if committed.oids.len() >= 1024 {
+            let mut objects: usize = recent.iter().map(|one| one.oids.len()).sum();
+            while objects + committed.oids.len() > MOST_OBJECTS
+                && let Some(oldest) = recent.pop_front()
+            {
+                objects -= oldest.oids.len();
+            }
         }
         recent.push_back(committed);
     }

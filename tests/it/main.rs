@@ -15,6 +15,7 @@ mod crash;
 mod faults;
 mod harness;
 mod house;
+mod large;
 mod listeners;
 mod main_job;
 mod packing;

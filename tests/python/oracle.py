@@ -49,9 +49,10 @@ class Oracle:
         storage = self.storage
         transaction = TransactionMetaData(
             bytes.fromhex(user), bytes.fromhex(description), bytes.fromhex(extension))
-        storage.tpc_begin(transaction, p64(tid), status)
         undone = []
         try:
+            # Where it fails, it has the commit lock.
+            storage.tpc_begin(transaction, p64(tid), status)
             for name, *arguments in ops:
                 found = getattr(self, 'op_' + name)(transaction, *arguments)
                 undone.extend(oid for oid in found or () if oid not in undone)

@@ -135,7 +135,7 @@ impl Transaction for FileTransaction {
             engine.usable()?;
             let conflicts = drop_conflicts(engine, &mut work)?;
             if !conflicts.is_empty() {
-                return Ok(Outcome::Conflicts(work, slot, conflicts));
+                return Ok(Outcome::Conflicts(Box::new(work), slot, conflicts));
             }
             let written = write(engine, work)?;
             Ok(Outcome::Ready(Box::new(FileVoted {
@@ -150,7 +150,7 @@ impl Transaction for FileTransaction {
             Ok(Outcome::Ready(voted)) => Ok(Vote::Ready(voted)),
             Ok(Outcome::Conflicts(work, slot, conflicts)) => {
                 let txn = FileTransaction {
-                    work,
+                    work: *work,
                     engine,
                     slot: Some(slot),
                 };
@@ -162,7 +162,7 @@ impl Transaction for FileTransaction {
 
 enum Outcome {
     Ready(Box<FileVoted>),
-    Conflicts(Work, OwnedSemaphorePermit, Vec<Conflict>),
+    Conflicts(Box<Work>, OwnedSemaphorePermit, Vec<Conflict>),
 }
 
 /// What would be current, were all finished that is being finished.
@@ -240,11 +240,10 @@ fn drop_conflicts(engine: &Engine, work: &mut Work) -> Result<Vec<Conflict>> {
         }
     }
     if !dropped.is_empty() {
-        let ops = Arc::make_mut(&mut work.ops);
-        for number in dropped {
-            ops.drop_op(number);
-            work.files.remove(&number);
+        for number in &dropped {
+            work.files.remove(number);
         }
+        Arc::make_mut(&mut work.ops).drop_ops(dropped);
     }
     Ok(conflicts)
 }

@@ -132,7 +132,7 @@ async fn pack(engine: &Arc<Engine>, packing: Packing, stop: Tid) -> Result<()> {
         };
         match engine.ask(turn).await?? {
             Turn::Swapped(swapped) => return on_a_thread(move || swapped.clean_up()).await?,
-            Turn::Behind(behind) => packer = behind,
+            Turn::Behind(behind) => packer = *behind,
         }
         engine.step("place given back");
     }
@@ -145,7 +145,7 @@ async fn pack(engine: &Arc<Engine>, packing: Packing, stop: Tid) -> Result<()> {
 enum Turn {
     Swapped(Swapped),
     /// Too much is left.
-    Behind(Packer),
+    Behind(Box<Packer>),
 }
 
 /// A new file that is being written.
@@ -212,7 +212,7 @@ impl Packer {
         engine.wait_until_settled()?;
         if self.behind() > AT_ONCE {
             let until = Instant::now() + HELD;
-            return Ok(Turn::Behind(self.catch_up(Some(until))?));
+            return Ok(Turn::Behind(Box::new(self.catch_up(Some(until))?)));
         }
         Ok(Turn::Swapped(self.swap()?))
     }

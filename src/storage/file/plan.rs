@@ -231,8 +231,7 @@ pub(super) fn drop_repeated(ops: &mut Arc<Operations>) -> Result<(), io::Error> 
         }
     }
     if !repeated.is_empty() {
-        let ops = Arc::make_mut(ops);
-        repeated.into_iter().for_each(|number| ops.drop_op(number));
+        Arc::make_mut(ops).drop_ops(repeated);
     }
     Ok(())
 }

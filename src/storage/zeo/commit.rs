@@ -173,8 +173,7 @@ impl ZeoTransaction {
             }
             from = next;
         }
-        let ops = Arc::make_mut(&mut self.ops);
-        dropped.into_iter().for_each(|number| ops.drop_op(number));
+        Arc::make_mut(&mut self.ops).drop_ops(dropped);
         Ok(conflicts)
     }
 }

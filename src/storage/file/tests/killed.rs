@@ -31,7 +31,7 @@ const KILLS: usize = 50;
 const BLOBS: u64 = 100;
 /// Objects that nobody changes.
 const OTHERS: std::ops::Range<u64> = 1000..1300;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 async fn open_in(folder: &Path) -> FileStorage {
     let options = FileOptions {

@@ -273,12 +273,12 @@ fn change() -> impl Strategy<Value = Change> {
     let going = prop_oneof![1 => 0..OBJECTS, 6 => 200..203u64];
     let stale = prop::bool::weighted(0.05);
     prop_oneof![
-        8 => (oid.clone(), stale.clone(), state())
+        8 => (oid.clone(), stale, state())
             .prop_map(|(oid, stale, state)| Change::Store { oid, stale, state }),
-        3 => (0..OBJECTS, stale.clone(), any::<bool>())
+        3 => (0..OBJECTS, stale, any::<bool>())
             .prop_map(|(oid, stale, twice)| Change::Blob { oid: 100 + oid, stale, twice }),
-        1 => (going.clone(), stale.clone()).prop_map(|(oid, stale)| Change::Delete { oid, stale }),
-        2 => (oid.clone(), stale.clone()).prop_map(|(oid, stale)| Change::Check { oid, stale }),
+        1 => (going.clone(), stale).prop_map(|(oid, stale)| Change::Delete { oid, stale }),
+        2 => (oid.clone(), stale).prop_map(|(oid, stale)| Change::Check { oid, stale }),
         6 => (0..6usize).prop_map(Change::Undo),
         1 => (oid, state(), prop::option::of(0..5usize))
             .prop_map(|(oid, state, back)| Change::Restore { oid, state, back }),
