@@ -156,7 +156,7 @@ struct Packer {
 }
 
 impl Packer {
-    /// Writes the new file up to what is finished now. None where nothing would become smaller.
+    /// Writes the new file up to what is finished now. None where nothing would change.
     fn begin(packing: Packing, stop: Tid) -> Result<Option<Self>> {
         let engine = Arc::clone(&packing.0);
         let _working = working(&engine)?;
@@ -169,9 +169,9 @@ impl Packer {
         let file = NewFile::create(&engine)?;
         engine.step("created");
         let mut copy = Copy::new(source, reach, Arc::clone(&file.disk))?;
-        let smaller = copy.packed(blobs::Removed::begin(&engine)?)?;
+        let changed = copy.packed(blobs::Removed::begin(&engine)?)?;
         engine.step("packed part copied");
-        if !smaller {
+        if !changed {
             blobs::forget_list(&engine)?;
             tracing::info!(file = %engine.paths.data.display(), "nothing can be packed");
             return Ok(None);

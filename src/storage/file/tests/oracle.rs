@@ -979,7 +979,7 @@ fn a_file_is_what_python_makes_of_the_same_history() {
         .build()
         .unwrap();
     let config = ProptestConfig {
-        cases: cases(300),
+        cases: cases(200),
         max_shrink_iters: 300,
         rng_seed: RngSeed::Fixed(seed()),
         failure_persistence: None,
@@ -1012,6 +1012,58 @@ fn a_file_is_what_python_makes_of_the_same_history() {
         "{} packings in {all} histories",
         packed.get()
     );
+}
+
+/// A large state that is pointed back to from both sides of the time: it is there twice afterwards.
+#[test]
+fn a_packed_file_may_be_longer_as_with_python() {
+    let mut oracle = Oracle::start();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .build()
+        .unwrap();
+    let store = |len| Change::Store {
+        oid: 0,
+        stale: false,
+        state: State {
+            references: vec![(1, Reference::Plain), (100, Reference::Plain)],
+            text: 1,
+            len,
+        },
+    };
+    let again = Change::Restore {
+        oid: 0,
+        state: State {
+            references: Vec::new(),
+            text: 0,
+            len: 1,
+        },
+        back: Some(3),
+    };
+    runtime.block_on(async {
+        let mut world = World::new(&mut oracle, true).await;
+        for changes in [
+            everything(),
+            vec![store(60_000)],
+            vec![store(10)],
+            vec![Change::Undo(0)],
+            Vec::new(),
+            vec![again],
+        ] {
+            world.step(&Step::Commit(changes)).await;
+            world.compare().await;
+        }
+        let before = world.file.size().bytes;
+        world.step(&Step::Pack(1)).await;
+        world.compare().await;
+        world.compare_reading().await;
+        assert_eq!(world.packed, 1);
+        assert!(world.file.size().bytes > before + 50_000);
+        world.step(&Step::Commit(vec![store(20)])).await;
+        world.step(&Step::Reopen { index: false }).await;
+        world.compare().await;
+        world.file.close().await;
+    });
 }
 
 #[test]
