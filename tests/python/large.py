@@ -1,6 +1,7 @@
 """Large things through a server, and what is too large for it.
 
-    large.py ADDRESS MIB    with an object of so many MiB; prints a JSON object: what was refused, and with which words
+    large.py ADDRESS MIB COUNT    with an object of so many MiB, and a transaction of so many objects;
+                                  prints a JSON object: what was refused, and with which words
 """
 import json
 import os
@@ -33,7 +34,8 @@ def refused(conn, **texts):
     raise AssertionError("it was taken")
 
 
-def main(address, mib):
+def main(address, mib, count):
+    count = int(count)
     record = os.urandom(int(mib) * MIB)
     with common.database(address) as db, common.connection(db) as conn:
         root = conn.root()
@@ -48,17 +50,17 @@ def main(address, mib):
             "extension": refused(conn, extension={"key": "e" * 66_000}),
         }
         root["many"] = PersistentMapping()
-        for number in range(100_000):
+        for number in range(count):
             root["many"][number] = PersistentMapping()
-        commit(conn, description="a hundred thousand")
+        commit(conn, description="a large number")
     with common.database(address) as db, common.connection(db) as conn:
         root = conn.root()
         assert root["object"]["data"] == record
         assert "texts" in root and "refused" not in root
-        assert len(root["many"]) == 100_000
-        assert root["many"][77_777] == PersistentMapping()
+        assert len(root["many"]) == count
+        assert root["many"][count - 7] == PersistentMapping()
         texts = [len(one["description"]) for one in db.undoInfo(0, -3)]
-        assert texts == [18, 65_535, 0], texts
+        assert texts == [14, 65_535, 0], texts
     print(json.dumps(words))
 
 
