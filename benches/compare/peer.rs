@@ -21,7 +21,7 @@ use crate::measure::since;
 pub(crate) struct Peer {
     pub(crate) reader: Reader<OwnedReadHalf>,
     pub(crate) writer: Writer<OwnedWriteHalf>,
-    next: i64,
+    pub(crate) next: i64,
 }
 
 /// Later than every transaction that Python's servers can make; this is what ZODB itself asks with.
@@ -93,7 +93,7 @@ impl Peer {
         }
     }
 
-    fn tell(&mut self, call: Call) -> anyhow::Result<()> {
+    pub(crate) fn tell(&mut self, call: Call) -> anyhow::Result<()> {
         let request = Request {
             id: MessageId::Int(0),
             one_way: true,

@@ -20,7 +20,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_zeoraidctl");
 pub(crate) struct Side {
     pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,
-    child: Child,
+    pub(crate) child: Child,
     /// Its members, where they are servers.
     behind: Vec<Side>,
 }
@@ -43,9 +43,14 @@ impl Side {
     pub(crate) fn runzeo_in(folder: &Path) -> anyhow::Result<Side> {
         fs::create_dir_all(folder)?;
         let address = free_address()?;
+        let conf = format!(
+            "<zeo>\n  address {address}\n</zeo>\n<filestorage 1>\n  path Data.fs\n  \
+             blob-dir blobs\n</filestorage>\n"
+        );
+        fs::write(folder.join("zeo.conf"), conf)?;
         let child = Command::new(python()?)
             .args(["-c", "from ZEO.runzeo import main; main()"])
-            .args(["-a", &address.to_string(), "-f", "Data.fs"])
+            .args(["-C", "zeo.conf"])
             .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -79,7 +84,7 @@ impl Side {
         Self::foreground(&instance, address)
     }
 
-    fn foreground(instance: &Path, address: SocketAddr) -> anyhow::Result<Side> {
+    pub(crate) fn foreground(instance: &Path, address: SocketAddr) -> anyhow::Result<Side> {
         let child = Command::new(PROGRAM)
             .arg("--instance")
             .arg(instance)
@@ -203,7 +208,7 @@ pub(crate) fn cpu_of(pid: u32) -> anyhow::Result<Duration> {
     Ok(Duration::from_millis(10 * (ticks()? + ticks()?)))
 }
 
-fn free_address() -> anyhow::Result<SocketAddr> {
+pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     Ok(listener.local_addr()?)
 }

@@ -1,22 +1,21 @@
-//! A transaction before its vote: in memory up to a limit, then in a temporary file.
+//! A transaction before its vote: in memory up to a limit, then in temporary files.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::collections::{HashMap, HashSet};
+use std::io;
 use std::sync::Arc;
 
 use super::Spool;
-use crate::storage::Fault;
-use crate::zodb::{Blob, Oid, Op, Payload, Tid};
+use crate::storage::{Fault, Operations};
+use crate::zodb::{Blob, Oid, Op, Tid};
+
+/// What an operation takes in memory beside its data, roughly, in bytes.
+const OVERHEAD: usize = 128;
 
 /// The operations of one transaction.
 pub(super) struct Buffer {
-    ops: Vec<Op>,
+    /// Those who vote on it have it too.
+    ops: Arc<Operations>,
     spool: Spool,
-    file: Option<Arc<File>>,
-    file_bytes: u64,
-    /// The first operation whose data may be in memory.
-    in_memory_from: usize,
     memory_bytes: usize,
     total_bytes: u64,
     /// The files of all blobs that were stored, also of those that conflicted: what its client stores
@@ -27,18 +26,15 @@ pub(super) struct Buffer {
 impl Buffer {
     pub(super) fn new(spool: Spool) -> Self {
         Buffer {
-            ops: Vec::new(),
+            ops: Arc::default(),
             spool,
-            file: None,
-            file_bytes: 0,
-            in_memory_from: 0,
             memory_bytes: 0,
             total_bytes: 0,
             files: HashMap::new(),
         }
     }
 
-    pub(super) fn ops(&self) -> &[Op] {
+    pub(super) fn ops(&self) -> &Arc<Operations> {
         &self.ops
     }
 
@@ -47,28 +43,61 @@ impl Buffer {
     }
 
     /// What the transaction writes, as far as that is known before the vote; each once.
-    pub(super) fn oids(&self) -> Vec<Oid> {
-        let mut oids: Vec<Oid> = self.ops.iter().filter_map(Op::writes).collect();
+    ///
+    /// # Errors
+    /// Where a temporary file cannot be read.
+    pub(super) async fn oids(&self) -> Result<Vec<Oid>, Fault> {
+        let mut oids = Vec::with_capacity(usize::try_from(self.ops.count()).unwrap_or(0));
+        self.each(|op| oids.extend(op.writes())).await?;
         oids.sort_unstable();
         oids.dedup();
-        oids
+        Ok(oids)
     }
 
     /// The transactions that it undoes.
-    pub(super) fn undone(&self) -> Vec<Tid> {
-        let undone = self.ops.iter().filter_map(|op| match op {
-            Op::Undo { tid } => Some(*tid),
-            _ => None,
-        });
-        undone.collect()
+    ///
+    /// # Errors
+    /// As for [`oids`](Self::oids).
+    pub(super) async fn undone(&self) -> Result<Vec<Tid>, Fault> {
+        let mut undone = Vec::new();
+        if self.ops.undo() {
+            self.each(|op| {
+                if let Op::Undo { tid } = op {
+                    undone.push(tid);
+                }
+            })
+            .await?;
+        }
+        Ok(undone)
     }
 
     /// The files of the blobs that it stores. Of several of one object the last one counts.
-    pub(super) fn blobs(&self) -> impl Iterator<Item = (Oid, Blob)> {
-        self.ops.iter().filter_map(|op| match op {
-            Op::StoreBlob { oid, blob, .. } => Some((*oid, blob.clone())),
-            _ => None,
-        })
+    ///
+    /// # Errors
+    /// As for [`oids`](Self::oids).
+    pub(super) async fn blobs(&self) -> Result<Vec<(Oid, Blob)>, Fault> {
+        let mut blobs = Vec::new();
+        if self.ops.have_blobs() {
+            self.each(|op| {
+                if let Op::StoreBlob { oid, blob, .. } = op {
+                    blobs.push((oid, blob));
+                }
+            })
+            .await?;
+        }
+        Ok(blobs)
+    }
+
+    async fn each(&self, mut visit: impl FnMut(Op)) -> Result<(), Fault> {
+        let mut from = 0;
+        while from < self.ops.count() {
+            let (some, next) = self.ops.some(from).await?;
+            for (_, op) in some {
+                visit(op);
+            }
+            from = next;
+        }
+        Ok(())
     }
 
     /// Adds an operation.
@@ -77,14 +106,14 @@ impl Buffer {
     /// is made of both, so that members hold one record.
     ///
     /// # Errors
-    /// Where the temporary file cannot be written.
+    /// Where the temporary files cannot be written.
     pub(super) async fn push(&mut self, op: Op) -> Result<(), Fault> {
         let Some(op) = self.merge(op)? else {
             return Ok(());
         };
-        self.memory_bytes += op.size();
+        self.memory_bytes += op.size() + OVERHEAD;
         self.total_bytes += carried(&op);
-        self.ops.push(op);
+        Arc::make_mut(&mut self.ops).push(op);
         if self.memory_bytes > self.spool.memory_bytes {
             self.spill().await
         } else {
@@ -103,27 +132,22 @@ impl Buffer {
             } => {
                 self.files.insert(oid, blob.clone());
                 // Mostly the last one. The file of a blob takes longer than looking through all.
-                for op in self.ops.iter_mut().rev() {
+                let record = self.last(|op| {
                     let Op::Store {
                         oid: other,
                         serial: read,
                         data: stored,
                     } = op
                     else {
-                        continue;
+                        return Ok(false);
                     };
-                    if *other == oid && *read == serial && same(stored, &data)? {
-                        // Its data may be in the temporary file already.
-                        let data = stored.clone();
-                        self.total_bytes += blob.len();
-                        *op = Op::StoreBlob {
-                            oid,
-                            serial,
-                            data,
-                            blob,
-                        };
-                        return Ok(None);
-                    }
+                    Ok(*other == oid && *read == serial && stored.same_as(&data)?)
+                })?;
+                if let Some((number, _)) = record {
+                    self.total_bytes += blob.len();
+                    let added = Arc::make_mut(&mut self.ops).add_blob(number, blob);
+                    added.map_err(spool_fault)?;
+                    return Ok(None);
                 }
                 Ok(Some(Op::StoreBlob {
                     oid,
@@ -133,19 +157,21 @@ impl Buffer {
                 }))
             }
             Op::Store { oid, serial, data } if self.files.contains_key(&oid) => {
-                for op in self.ops.iter().rev() {
-                    if let Op::StoreBlob {
-                        oid: other,
+                let with_file = self.last(|op| {
+                    Ok(matches!(op, Op::StoreBlob { oid: other, .. } if *other == oid))
+                })?;
+                if let Some((
+                    _,
+                    Op::StoreBlob {
                         serial: read,
                         data: stored,
                         ..
-                    } = op
-                        && *other == oid
-                    {
-                        let repeated = *read == serial && same(stored, &data)?;
-                        let store = Op::Store { oid, serial, data };
-                        return Ok((!repeated).then_some(store));
-                    }
+                    },
+                )) = with_file
+                {
+                    let same = stored.same_as(&data).map_err(spool_fault)?;
+                    let store = Op::Store { oid, serial, data };
+                    return Ok((read != serial || !same).then_some(store));
                 }
                 // The blob conflicted, and this is the record that its client resolved it to.
                 let blob = self.files[&oid].clone();
@@ -160,56 +186,74 @@ impl Buffer {
         }
     }
 
-    /// Takes out what is stored for these objects: the client stores them again, resolved.
-    pub(super) fn drop_stores(&mut self, oids: &[Oid]) {
-        let dropped = |op: &Op| matches!(op, Op::Store { oid, .. } | Op::StoreBlob { oid, .. } if oids.contains(oid));
-        let bytes: u64 = self.ops.iter().filter(|op| dropped(op)).map(carried).sum();
-        self.total_bytes -= bytes;
-        self.ops.retain(|op| !dropped(op));
-        let in_memory = |op: &Op| payload(op).is_some_and(|data| data.in_memory().is_some());
-        self.in_memory_from = self
-            .ops
-            .iter()
-            .position(in_memory)
-            .unwrap_or(self.ops.len());
-        self.memory_bytes = self.ops[self.in_memory_from..].iter().map(Op::size).sum();
+    /// The last operation of which this is true. Blocks where it is in a file; of blobs only.
+    fn last(
+        &self,
+        mut wanted: impl FnMut(&Op) -> io::Result<bool>,
+    ) -> Result<Option<(u64, Op)>, Fault> {
+        let mut failed = None;
+        let found = self.ops.rfind(|op| match wanted(op) {
+            Ok(is) => is,
+            Err(error) => {
+                failed = Some(error);
+                false
+            }
+        });
+        match failed {
+            Some(error) => Err(spool_fault(error)),
+            None => found.map_err(spool_fault),
+        }
     }
 
-    /// Moves all data that is in memory into the file.
-    async fn spill(&mut self) -> Result<(), Fault> {
-        let folder = self.spool.folder.clone();
-        let failed = |error| {
-            Fault::io(
-                format!("writing a temporary file in {}", folder.display()),
-                error,
-            )
-        };
-        let file = self.file.clone();
-        let start = self.file_bytes;
-        let tail = self.ops.split_off(self.in_memory_from);
-        let folder_there = folder.clone();
-        let write = move || -> std::io::Result<(Arc<File>, u64, Vec<Op>)> {
-            let file = match file {
-                Some(file) => file,
-                None => Arc::new(tempfile::tempfile_in(folder_there)?),
-            };
-            let (mut at, mut spilled) = (start, Vec::with_capacity(tail.len()));
-            for op in tail {
-                spilled.push(spill_one(op, &file, &mut at)?);
+    /// Takes out what is stored for these objects: the client stores them again, resolved.
+    ///
+    /// # Errors
+    /// Where a temporary file cannot be read.
+    pub(super) async fn drop_stores(&mut self, oids: &[Oid]) -> Result<(), Fault> {
+        let oids: HashSet<Oid> = oids.iter().copied().collect();
+        let mut ops = Arc::clone(&self.ops);
+        let work = move || -> io::Result<_> {
+            let (mut dropped, mut bytes) = (Vec::new(), 0);
+            let mut walk = ops.walk();
+            while let Some((number, op)) = walk.next_op()? {
+                if let Op::Store { oid, .. } | Op::StoreBlob { oid, .. } = &op
+                    && oids.contains(oid)
+                {
+                    bytes += carried(&op);
+                    dropped.push(number);
+                }
             }
-            Ok((file, at, spilled))
+            Arc::make_mut(&mut ops).drop_ops(dropped);
+            Ok((ops, bytes))
         };
-        let written = tokio::task::spawn_blocking(write).await;
-        let (file, end, spilled) = written
-            .unwrap_or_else(|ended| Err(std::io::Error::other(ended)))
-            .map_err(failed)?;
-        self.ops.extend(spilled);
-        self.in_memory_from = self.ops.len();
-        self.memory_bytes = 0;
-        self.file = Some(file);
-        self.file_bytes = end;
+        let done = tokio::task::spawn_blocking(work).await;
+        let done = done.unwrap_or_else(|ended| Err(io::Error::other(ended)));
+        let (ops, bytes) = done.map_err(spool_fault)?;
+        self.ops = ops;
+        self.total_bytes -= bytes;
         Ok(())
     }
+
+    /// Moves all that is in memory into the files.
+    async fn spill(&mut self) -> Result<(), Fault> {
+        let folder = self.spool.folder.clone();
+        let mut ops = std::mem::take(&mut self.ops);
+        let write = move || {
+            let spooled = Arc::make_mut(&mut ops).spool(&folder);
+            spooled.map(|()| ops).map_err(|error| {
+                let what = format!("writing a temporary file in {}", folder.display());
+                Fault::io(what, error)
+            })
+        };
+        let written = tokio::task::spawn_blocking(write).await;
+        self.ops = written.unwrap_or_else(|ended| Err(spool_fault(io::Error::other(ended))))?;
+        self.memory_bytes = 0;
+        Ok(())
+    }
+}
+
+fn spool_fault(error: io::Error) -> Fault {
+    Fault::io("reading or writing a temporary file", error)
 }
 
 /// What an operation is for whoever has to take it: its record, and the file of a blob, which is on the
@@ -222,44 +266,11 @@ fn carried(op: &Op) -> u64 {
     op.size() as u64 + file
 }
 
-/// Blocks where one is in the temporary file; records of blobs are small.
-fn same(one: &Payload, other: &Payload) -> Result<bool, Fault> {
-    one.same_as(other)
-        .map_err(|error| Fault::io("reading a temporary file", error))
-}
-
-fn payload(op: &Op) -> Option<&Payload> {
-    match op {
-        Op::Store { data, .. } | Op::StoreBlob { data, .. } => Some(data),
-        Op::Restore { data, .. } => data.as_ref(),
-        _ => None,
-    }
-}
-
-fn spill_one(mut op: Op, file: &Arc<File>, at: &mut u64) -> std::io::Result<Op> {
-    let (Op::Store { data, .. }
-    | Op::StoreBlob { data, .. }
-    | Op::Restore {
-        data: Some(data), ..
-    }) = &mut op
-    else {
-        return Ok(op);
-    };
-    if let Some(bytes) = data.in_memory() {
-        file.write_all_at(bytes, *at)?;
-        let len = bytes.len();
-        *data = Payload::piece(Arc::clone(file), *at, len);
-        *at += len as u64;
-    }
-    Ok(op)
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::zodb::Tid;
 
     fn store(oid: u64, byte: u8, len: usize) -> Op {
         let data = Bytes::from(vec![byte; len]).into();
@@ -268,6 +279,16 @@ mod tests {
             serial: Tid::ZERO,
             data,
         }
+    }
+
+    fn stored(buffer: &Buffer) -> Vec<(Oid, Vec<u8>)> {
+        let (mut stored, mut walk) = (Vec::new(), buffer.ops().walk());
+        while let Some((_, op)) = walk.next_op().unwrap() {
+            if let Op::Store { oid, data, .. } = op {
+                stored.push((oid, data.read().unwrap().to_vec()));
+            }
+        }
+        stored
     }
 
     #[tokio::test]
@@ -290,20 +311,19 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(buffer.bytes(), 6000);
-        assert_eq!(buffer.oids(), (0..7).map(Oid).collect::<Vec<_>>());
-        for (n, op) in buffer.ops()[..20].iter().enumerate() {
-            let data = payload(op).unwrap().read().unwrap();
+        let oids = buffer.oids().await.unwrap();
+        assert_eq!(oids, (0..7).map(Oid).collect::<Vec<_>>());
+        for (n, (_, data)) in stored(&buffer).into_iter().enumerate() {
             assert_eq!(data, vec![n as u8; 300]);
         }
-        buffer.drop_stores(&[Oid(0), Oid(3)]);
-        assert_eq!(buffer.ops().len(), 21 - 6);
+        buffer.drop_stores(&[Oid(0), Oid(3)]).await.unwrap();
+        let left = stored(&buffer);
+        assert_eq!(left.len(), 20 - 6);
+        assert!(left.iter().all(|(oid, _)| ![Oid(0), Oid(3)].contains(oid)));
         assert_eq!(buffer.bytes(), 6000 - 6 * 300);
         buffer.push(store(3, 77, 2000)).await.unwrap();
-        let data = payload(buffer.ops().last().unwrap())
-            .unwrap()
-            .read()
-            .unwrap();
-        assert_eq!(data, vec![77; 2000]);
+        let last = stored(&buffer).pop().unwrap();
+        assert_eq!(last, (Oid(3), vec![77; 2000]));
     }
 
     #[tokio::test]

@@ -29,11 +29,15 @@ use super::report::Serving;
 use super::view::{MemberStats, Published, Reader, View};
 use super::{Membership, Notice, NoticeSink, RecordStore, Severity};
 use crate::storage::{
-    Answer, Committed, Fault, Invalidations, Publisher, Result, Storage, StorageError, TxnToken,
-    Vote, Voted,
+    Answer, Committed, Fault, Invalidations, Operations, Publisher, Result, Storage, StorageError,
+    TxnToken, Vote, Voted,
 };
 use crate::task::{Stop, Tasks};
-use crate::zodb::{Oid, Op, Tid, TxnMeta};
+use crate::zodb::{Oid, Tid, TxnMeta};
+
+/// The queue that clients verify their caches with has so many objects at most, unless a single
+/// transaction wrote more: 8 MiB of them.
+const MOST_OBJECTS: usize = 1 << 20;
 
 /// All that an array's tasks share.
 pub(super) struct Runner {
@@ -107,7 +111,7 @@ pub(super) struct Handle {
 pub(super) struct Live {
     token: TxnToken,
     meta: TxnMeta,
-    ops: Arc<[Op]>,
+    ops: Arc<Operations>,
     oids: Vec<Oid>,
     bytes: u64,
     /// Ends the votes of this round; the next one follows the same owner.
@@ -131,7 +135,7 @@ pub(super) struct Ballots {
     pub commit: CommitId,
     pub token: TxnToken,
     pub meta: TxnMeta,
-    pub ops: Arc<[Op]>,
+    pub ops: Arc<Operations>,
     pub oids: Vec<Oid>,
     pub wanted: Option<Tid>,
     pub bytes: u64,
@@ -601,6 +605,15 @@ impl Runner {
         if recent.len() >= self.options.invalidation_queue.max(1) {
             recent.pop_front();
         }
+        // Small ones are bounded by their number.
+        if committed.oids.len() >= 1024 {
+            let mut objects: usize = recent.iter().map(|one| one.oids.len()).sum();
+            while objects + committed.oids.len() > MOST_OBJECTS
+                && let Some(oldest) = recent.pop_front()
+            {
+                objects -= oldest.oids.len();
+            }
+        }
         recent.push_back(committed);
     }
 
@@ -995,7 +1008,7 @@ impl Handle {
 impl Live {
     /// Whether it undoes others.
     pub(super) fn undoes(&self) -> bool {
-        self.ops.iter().any(|op| matches!(op, Op::Undo { .. }))
+        self.ops.undo()
     }
 }
 
@@ -1093,11 +1106,14 @@ impl Core {
 }
 
 /// Both phases but the second, on one member.
-async fn vote_on(storage: &dyn Storage, meta: TxnMeta, ops: &[Op], tid: Tid) -> Result<Vote> {
+async fn vote_on(
+    storage: &dyn Storage,
+    meta: TxnMeta,
+    ops: &Arc<Operations>,
+    tid: Tid,
+) -> Result<Vote> {
     let mut transaction = storage.begin(meta, Some(tid)).await?;
-    for op in ops {
-        transaction.store(op.clone()).await?;
-    }
+    transaction.store_all(ops).await?;
     transaction.vote().await
 }
 

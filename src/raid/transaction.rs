@@ -9,7 +9,7 @@ use super::buffer::Buffer;
 use super::controller::{CommitId, VoteReply};
 use super::runner::{Ballots, Runner};
 use crate::storage::{
-    Answer, Capabilities, Fault, Finishing, Result, Transaction, TxnToken, Vote, Voted,
+    Answer, Capabilities, Fault, Finishing, Operations, Result, Transaction, TxnToken, Vote, Voted,
 };
 use crate::zodb::{Blob, Oid, Op, Tid, TxnMeta};
 
@@ -71,17 +71,12 @@ impl ArrayTransaction {
     }
 
     /// What members are sent: where they find the files of blobs by themselves, records only.
-    fn for_members(&self) -> Arc<[Op]> {
-        if !self.guard.runner.blobs.with_members() {
-            return self.buffer.ops().into();
+    fn for_members(&self) -> Arc<Operations> {
+        if self.guard.runner.blobs.with_members() {
+            Arc::new(self.buffer.ops().without_files())
+        } else {
+            Arc::clone(self.buffer.ops())
         }
-        let without_file = |op: &Op| match op.clone() {
-            Op::StoreBlob {
-                oid, serial, data, ..
-            } => Op::Store { oid, serial, data },
-            op => op,
-        };
-        self.buffer.ops().iter().map(without_file).collect()
     }
 
     /// Makes the files ready that go into the shared folder, where there is one: what takes long is done
@@ -92,8 +87,8 @@ impl ArrayTransaction {
             return Ok(());
         }
         let is_staged = |oid: Oid| self.staged.iter().any(|(staged, _)| *staged == oid);
-        let new = self.buffer.blobs().filter(|(oid, _)| !is_staged(*oid));
-        let new = new.collect();
+        let mut new = self.buffer.blobs().await?;
+        new.retain(|(oid, _)| !is_staged(*oid));
         let staged = runner.blobs.stage(new).await?;
         self.staged.extend(staged);
         Ok(())
@@ -104,7 +99,7 @@ impl ArrayTransaction {
         let runner = &self.guard.runner;
         let mut files = Vec::new();
         if runner.blobs.is_shared() {
-            let undone = self.buffer.undone();
+            let undone = self.buffer.undone().await?;
             if !undone.is_empty() {
                 files = runner.undone_blobs(&undone, resolved).await?;
             }
@@ -134,13 +129,14 @@ impl Transaction for ArrayTransaction {
 
     async fn vote(mut self: Box<Self>) -> Result<Vote> {
         self.stage_blobs().await?;
+        let oids = self.buffer.oids().await?;
         self.guard.known = true;
         let reply = self.guard.runner.vote(Ballots {
             commit: self.guard.commit,
             token: self.token,
             meta: self.meta.clone(),
             ops: self.for_members(),
-            oids: self.buffer.oids(),
+            oids,
             wanted: self.wanted,
             bytes: self.buffer.bytes(),
         });
@@ -156,7 +152,7 @@ impl Transaction for ArrayTransaction {
             }
             Ok(VoteReply::Conflicts(conflicts)) => {
                 let oids: Vec<Oid> = conflicts.iter().map(|conflict| conflict.oid).collect();
-                self.buffer.drop_stores(&oids);
+                self.buffer.drop_stores(&oids).await?;
                 Ok(Vote::Conflicts(self, conflicts))
             }
             Ok(VoteReply::No(answer)) => Err(answer.into()),

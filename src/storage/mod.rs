@@ -34,6 +34,7 @@ mod extension;
 mod fault;
 pub mod file;
 pub mod memory;
+mod operations;
 mod publish;
 #[cfg(test)]
 mod python;
@@ -45,6 +46,7 @@ pub mod zeo;
 pub use blobs::{BlobDirectory, is_blob_record};
 pub use extension::same_extension;
 pub use fault::{Fault, RESTART_SERVER, StorageError};
+pub use operations::{Operations, Walk};
 pub use publish::{Committed, CutOff, Invalidations, Publisher, TxnToken};
 
 /// The result of most calls.
@@ -222,11 +224,30 @@ pub trait Transaction: Send {
     /// Adds an operation. Nothing is checked before the vote.
     async fn store(&mut self, op: Op) -> Result<()>;
 
+    /// Adds operations that were collected elsewhere. Whoever can reads them from there when they are
+    /// needed, so that they are not in memory once more.
+    async fn store_all(&mut self, ops: &Arc<Operations>) -> Result<()> {
+        store_each(self, ops).await
+    }
+
     /// Checks and prepares everything, so that only a fault can make [`Voted::finish`] fail.
     ///
     /// # Errors
     /// An answer aborts the transaction.
     async fn vote(self: Box<Self>) -> Result<Vote>;
+}
+
+/// Adds operations one after the other.
+async fn store_each<T: Transaction + ?Sized>(txn: &mut T, ops: &Arc<Operations>) -> Result<()> {
+    let mut from = 0;
+    while from < ops.count() {
+        let (some, next) = ops.some(from).await?;
+        for (_, op) in some {
+            txn.store(op).await?;
+        }
+        from = next;
+    }
+    Ok(())
 }
 
 /// The outcome of a vote that did not fail.

@@ -49,9 +49,10 @@ class Oracle:
         storage = self.storage
         transaction = TransactionMetaData(
             bytes.fromhex(user), bytes.fromhex(description), bytes.fromhex(extension))
-        storage.tpc_begin(transaction, p64(tid), status)
         undone = []
         try:
+            # Where it fails, it has the commit lock.
+            storage.tpc_begin(transaction, p64(tid), status)
             for name, *arguments in ops:
                 found = getattr(self, 'op_' + name)(transaction, *arguments)
                 undone.extend(oid for oid in found or () if oid not in undone)
@@ -92,6 +93,54 @@ class Oracle:
     def op_undo(self, transaction, tid):
         _, oids = self.storage.undo(base64.encodebytes(p64(tid)).rstrip(), transaction)
         return [u64(oid) for oid in oids]
+
+    def abort(self, tid, ops, user='', description='', extension='', status=' '):
+        """A transaction that is voted and then given up."""
+        finish, self.storage.tpc_finish = self.storage.tpc_finish, self.give_up
+        try:
+            return self.commit(tid, ops, user, description, extension, status)
+        finally:
+            self.storage.tpc_finish = finish
+
+    def give_up(self, transaction):
+        self.storage.tpc_abort(transaction)
+        self.storage._blob_tpc_abort()
+
+    def load(self, oid):
+        data, tid = self.storage.load(p64(oid))
+        return {'data': data.hex(), 'tid': u64(tid)}
+
+    def blob(self, oid):
+        _, tid = self.storage.load(p64(oid))
+        with open(self.storage.loadBlob(p64(oid), tid), 'rb') as file:
+            return file.read().decode()
+
+    def load_before(self, oid, before):
+        found = self.storage.loadBefore(p64(oid), p64(before))
+        if found is None:
+            return None
+        data, tid, end = found
+        return [data.hex(), u64(tid), None if end is None else u64(end)]
+
+    def load_serial(self, oid, serial):
+        return self.storage.loadSerial(p64(oid), p64(serial)).hex()
+
+    def get_tid(self, oid):
+        return u64(self.storage.getTid(p64(oid)))
+
+    def history(self, oid, count):
+        return [[u64(one['tid']), one['user_name'].hex(), one['description'].hex(), one['size']]
+                for one in self.storage.history(p64(oid), count)]
+
+    def next_record(self, oid):
+        oid, tid, data, following = self.storage.record_iternext(p64(oid))
+        return [u64(oid), u64(tid), data.hex(), None if following is None else u64(following)]
+
+    def between(self, first, last):
+        return [u64(transaction.tid) for transaction in self.storage.iterator(p64(first), p64(last))]
+
+    def last(self):
+        return u64(self.storage.lastTransaction())
 
     def pack(self, time):
         self.storage.pack(time, referencesf)

@@ -1,6 +1,7 @@
 //! A blob that a client uploads: a temporary file that grows chunk by chunk.
 //!
-//! Chunks are gathered, without copying them, and written many at a time on a thread for that. The
+//! Chunks are gathered, without copying them, and written many at a time on a thread for that. The disk
+//! begins with what was written while more comes, so that little is left for it when the blob is stored. The
 //! file is removed when the upload is dropped, in whatever way its client has left; when it has ended,
 //! it lives as long as its [`Blob`].
 
@@ -11,12 +12,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tempfile::{NamedTempFile, TempPath};
+use tokio::task::JoinHandle;
 
 use crate::storage::BlobDirectory;
 use crate::zodb::{Blob, Oid};
 
 /// How much is gathered before it is written.
 const WRITE_AT: usize = 1 << 20;
+
+/// After how many bytes the disk is told to begin with them.
+const SYNC_BEHIND: usize = 8 << 20;
 
 /// What the names of uploads begin and end with.
 const PREFIX: &str = "upload-";
@@ -27,6 +32,9 @@ pub(super) struct Upload {
     path: TempPath,
     waiting: Vec<Bytes>,
     waiting_bytes: usize,
+    /// Written since the disk was told last.
+    unsynced: usize,
+    syncing: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Upload {
@@ -39,6 +47,8 @@ impl Upload {
             path,
             waiting: Vec::new(),
             waiting_bytes: 0,
+            unsynced: 0,
+            syncing: None,
         })
     }
 
@@ -49,13 +59,31 @@ impl Upload {
         if self.waiting_bytes < WRITE_AT {
             return Ok(());
         }
+        self.unsynced += self.waiting_bytes;
         self.waiting_bytes = 0;
         let (file, chunks) = (Arc::clone(&self.file), std::mem::take(&mut self.waiting));
-        on_a_thread(move || write(&file, &chunks)).await
+        on_a_thread(move || write(&file, &chunks)).await?;
+        if self.unsynced >= SYNC_BEHIND && self.syncing.as_ref().is_none_or(JoinHandle::is_finished)
+        {
+            self.synced().await?;
+            self.unsynced = 0;
+            let file = Arc::clone(&self.file);
+            self.syncing = Some(tokio::task::spawn_blocking(move || file.sync_data()));
+        }
+        Ok(())
+    }
+
+    /// The system tells of a write that failed once: who was told must not forget it.
+    async fn synced(&mut self) -> io::Result<()> {
+        match self.syncing.take() {
+            Some(syncing) => syncing.await?,
+            None => Ok(()),
+        }
     }
 
     /// Ends it: all that was added is its content.
-    pub(super) async fn end(self) -> io::Result<Blob> {
+    pub(super) async fn end(mut self) -> io::Result<Blob> {
+        self.synced().await?;
         let Upload {
             file,
             path,

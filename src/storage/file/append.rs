@@ -4,7 +4,7 @@
 //! Nothing here decides when it is final.
 
 use super::disk::Disk;
-use super::format::{self, RecordHeader, TxnHeader};
+use super::format::{self, RecordHeader, TxnHeader, UNFINISHED};
 use crate::storage::{Answer, Fault};
 use crate::zodb::{Oid, Payload, Tid, TxnMeta};
 
@@ -54,12 +54,8 @@ impl Planned {
         let lens = records
             .iter()
             .map(|one| format::record_len(one.body.data_len()));
-        let header = format::head_of(&meta, tid, lens.sum()).ok_or_else(|| {
-            Answer::Invalid(
-                "the user's name, the description or the extension has more than 65535 bytes"
-                    .to_owned(),
-            )
-        })?;
+        let header = format::head_of(&meta, tid, lens.sum());
+        let header = header.ok_or_else(|| format::too_long(&meta))?;
         let planned = Planned {
             header,
             meta,
@@ -98,6 +94,12 @@ pub(super) struct Appender<'d> {
     buffer: Vec<u8>,
 }
 
+/// A transaction that is being written record by record.
+pub(super) struct Unfolding {
+    header: TxnHeader,
+    begin: u64,
+}
+
 /// Why something could not be written.
 pub(super) enum Failure {
     /// The data could not be read from where it was kept.
@@ -131,7 +133,7 @@ impl<'d> Appender<'d> {
 
     /// Writes a transaction with the given status byte.
     pub(super) fn write(&mut self, txn: &Planned, status: u8) -> Result<(), Failure> {
-        debug_assert_eq!(txn.begin, self.at + self.buffer.len() as u64);
+        debug_assert_eq!(txn.begin, self.position());
         let header = TxnHeader {
             status,
             ..txn.header
@@ -140,28 +142,82 @@ impl<'d> Appender<'d> {
             let len = usize::try_from(header.whole_len()).unwrap_or(usize::MAX);
             self.buffer.reserve(len.min(Self::STEP + Self::STEP / 4));
         }
-        header.encode(&mut self.buffer);
-        for part in [&txn.meta.user, &txn.meta.description, &txn.meta.extension] {
-            self.buffer.extend_from_slice(part);
-        }
+        self.head(&header, &txn.meta);
         for record in &txn.records {
-            let header = RecordHeader {
-                oid: record.oid,
-                tid: txn.header.tid,
-                previous: record.previous,
-                txn: txn.begin,
-                data_len: record.body.data_len(),
-            };
-            header.encode(&mut self.buffer);
-            match &record.body {
-                Body::Back(position) => self.buffer.extend_from_slice(&position.to_be_bytes()),
-                Body::Data(data) => self.data(data)?,
-            }
-            if self.buffer.len() >= Self::STEP {
-                self.flush()?;
-            }
+            self.record(&header, txn.begin, record)?;
         }
         self.buffer.extend_from_slice(&header.len.to_be_bytes());
+        self.flush_when_full()
+    }
+
+    /// Begins a transaction whose length shows when all of it is written. Until [`end`](Self::end) it is
+    /// one that is not finished, whatever of it is on the disk.
+    pub(super) fn begin(&mut self, header: TxnHeader, meta: &TxnMeta) -> Unfolding {
+        let header = TxnHeader {
+            status: UNFINISHED,
+            ..header
+        };
+        let begin = self.position();
+        self.head(&header, meta);
+        Unfolding { header, begin }
+    }
+
+    /// Adds a record to it.
+    pub(super) fn add(&mut self, txn: &Unfolding, record: &PlannedRecord) -> Result<(), Failure> {
+        self.record(&txn.header, txn.begin, record)
+    }
+
+    /// Ends it and writes everything. Where the next one begins.
+    pub(super) fn end(&mut self, txn: Unfolding) -> Result<u64, Failure> {
+        let Unfolding { mut header, begin } = txn;
+        header.len = self.position() - begin;
+        self.buffer.extend_from_slice(&header.len.to_be_bytes());
+        let mut bytes = Vec::with_capacity(TxnHeader::LEN);
+        header.encode(&mut bytes);
+        if begin < self.at {
+            self.disk.write_at(&bytes, begin).map_err(Failure::Disk)?;
+        } else {
+            let from = (begin - self.at) as usize;
+            self.buffer[from..from + TxnHeader::LEN].copy_from_slice(&bytes);
+        }
+        self.flush()?;
+        Ok(self.at)
+    }
+
+    /// Where what is added next will be.
+    pub(super) fn position(&self) -> u64 {
+        self.at + self.buffer.len() as u64
+    }
+
+    fn head(&mut self, header: &TxnHeader, meta: &TxnMeta) {
+        header.encode(&mut self.buffer);
+        for part in [&meta.user, &meta.description, &meta.extension] {
+            self.buffer.extend_from_slice(part);
+        }
+    }
+
+    fn record(
+        &mut self,
+        txn: &TxnHeader,
+        begin: u64,
+        record: &PlannedRecord,
+    ) -> Result<(), Failure> {
+        let header = RecordHeader {
+            oid: record.oid,
+            tid: txn.tid,
+            previous: record.previous,
+            txn: begin,
+            data_len: record.body.data_len(),
+        };
+        header.encode(&mut self.buffer);
+        match &record.body {
+            Body::Back(position) => self.buffer.extend_from_slice(&position.to_be_bytes()),
+            Body::Data(data) => self.data(data)?,
+        }
+        self.flush_when_full()
+    }
+
+    fn flush_when_full(&mut self) -> Result<(), Failure> {
         if self.buffer.len() >= Self::STEP {
             self.flush()?;
         }

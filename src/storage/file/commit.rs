@@ -16,21 +16,20 @@
 //! What is dropped before its finish is cut from the end of the file. It is always the last that is
 //! there: only one can be voted and not finished.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::append::{Appender, Body};
-use super::engine::{Engine, Foreseen, Pending};
-use super::format::{STATUS_AT, UNFINISHED};
+use super::engine::{Engine, Foreseen, Pending, Places};
+use super::format::STATUS_AT;
 use super::on_a_thread;
-use super::plan::{self, Asked, Plan, Ready};
+use super::plan::{self, Files, Plan, Ready, unreadable};
 use crate::storage::blobs::Placed;
 use crate::storage::{
-    Answer, Committed, Fault, Finishing, Result, StorageError, Transaction, TxnToken, Vote, Voted,
+    Answer, Committed, Fault, Finishing, Operations, Result, StorageError, Transaction, TxnToken,
+    Vote, Voted, store_each,
 };
 use crate::zodb::{Conflict, Oid, Op, Payload, Tid, TxnMeta, TxnStatus};
 
@@ -46,7 +45,8 @@ struct Work {
     token: TxnToken,
     meta: TxnMeta,
     tid: Option<Tid>,
-    ops: Vec<Asked>,
+    ops: Arc<Operations>,
+    files: Files,
 }
 
 impl FileTransaction {
@@ -59,7 +59,8 @@ impl FileTransaction {
             token: TxnToken::new(),
             meta,
             tid,
-            ops: Vec::new(),
+            ops: Arc::default(),
+            files: Files::new(),
         };
         Ok(FileTransaction {
             work,
@@ -70,15 +71,9 @@ impl FileTransaction {
 }
 
 impl Work {
-    fn has_blobs(&self) -> bool {
-        let mut ops = self.ops.iter();
-        ops.any(|asked| matches!(asked.op, Op::StoreBlob { .. }))
-    }
-
     fn make_blobs_durable(mut self, engine: &Engine) -> Result<Self> {
-        plan::drop_repeated(&mut self.ops)
-            .map_err(|error| Fault::here("reading a record to be written", error))?;
-        plan::stage(engine, &mut self.ops)?;
+        plan::drop_repeated(&mut self.ops).map_err(unreadable)?;
+        plan::stage(engine, &self.ops, &mut self.files)?;
         Ok(self)
     }
 }
@@ -103,14 +98,26 @@ impl Transaction for FileTransaction {
         if matches!(op, Op::StoreBlob { .. }) {
             self.engine.blob_directory()?;
         }
-        self.work.ops.push(Asked { op, staged: None });
+        Arc::make_mut(&mut self.work.ops).push(op);
+        Ok(())
+    }
+
+    async fn store_all(&mut self, ops: &Arc<Operations>) -> Result<()> {
+        if self.work.ops.count() > 0 {
+            return store_each(self, ops).await;
+        }
+        self.engine.usable()?;
+        if ops.have_blobs() {
+            self.engine.blob_directory()?;
+        }
+        self.work.ops = Arc::clone(ops);
         Ok(())
     }
 
     async fn vote(mut self: Box<Self>) -> Result<Vote> {
         let engine = Arc::clone(&self.engine);
         let mut work = self.work;
-        if work.has_blobs() {
+        if work.ops.have_blobs() {
             // Before others are kept waiting: it may take long.
             work = on_a_thread({
                 let engine = Arc::clone(&engine);
@@ -128,7 +135,7 @@ impl Transaction for FileTransaction {
             engine.usable()?;
             let conflicts = drop_conflicts(engine, &mut work)?;
             if !conflicts.is_empty() {
-                return Ok(Outcome::Conflicts(work, slot, conflicts));
+                return Ok(Outcome::Conflicts(Box::new(work), slot, conflicts));
             }
             let written = write(engine, work)?;
             Ok(Outcome::Ready(Box::new(FileVoted {
@@ -143,7 +150,7 @@ impl Transaction for FileTransaction {
             Ok(Outcome::Ready(voted)) => Ok(Vote::Ready(voted)),
             Ok(Outcome::Conflicts(work, slot, conflicts)) => {
                 let txn = FileTransaction {
-                    work,
+                    work: *work,
                     engine,
                     slot: Some(slot),
                 };
@@ -155,14 +162,14 @@ impl Transaction for FileTransaction {
 
 enum Outcome {
     Ready(Box<FileVoted>),
-    Conflicts(Work, OwnedSemaphorePermit, Vec<Conflict>),
+    Conflicts(Box<Work>, OwnedSemaphorePermit, Vec<Conflict>),
 }
 
 /// What would be current, were all finished that is being finished.
 pub(super) fn foreseen(engine: &Engine, oid: Oid) -> Result<Option<Foreseen>, Fault> {
     // In this order: what is taken from the tail is in the index before.
-    if let Some(foreseen) = engine.tail.lock().foreseen.get(&oid) {
-        return Ok(Some(*foreseen));
+    if let Some(foreseen) = engine.tail.lock().newest(oid) {
+        return Ok(Some(foreseen));
     }
     let Some(position) = engine.state.read().index.get(oid) else {
         return Ok(None);
@@ -175,46 +182,67 @@ pub(super) fn foreseen(engine: &Engine, oid: Oid) -> Result<Option<Foreseen>, Fa
     }))
 }
 
+/// Where the record of that is; 0 where there is none.
+pub(super) fn newest_position(engine: &Engine, oid: Oid) -> u64 {
+    if let Some(foreseen) = engine.tail.lock().newest(oid) {
+        return foreseen.position;
+    }
+    engine.state.read().index.get(oid).unwrap_or(0)
+}
+
+/// So many conflicts are told at once, and so much of their data; the others at the next vote. A client
+/// resolves all that it is told of in memory.
+const CONFLICTS: usize = 1 << 16;
+const CONFLICT_BYTES: usize = 64 << 20;
+
 /// Takes out what a client may store again, resolved. Any other disagreement is the answer.
 fn drop_conflicts(engine: &Engine, work: &mut Work) -> Result<Vec<Conflict>> {
     let mut conflicts = Vec::new();
-    let mut kept = Vec::with_capacity(work.ops.len());
-    for asked in work.ops.drain(..) {
-        match &asked.op {
+    let mut bytes = 0;
+    let mut dropped = Vec::new();
+    let mut walk = work.ops.walk();
+    while let Some((number, op)) = walk.next_op().map_err(unreadable)? {
+        match op {
             Op::Store { oid, serial, data }
             | Op::StoreBlob {
                 oid, serial, data, ..
             } => {
-                if let Some(current) = foreseen(engine, *oid)?
-                    && current.tid != *serial
+                if let Some(current) = foreseen(engine, oid)?
+                    && current.tid != serial
+                    && conflicts.len() < CONFLICTS
+                    && bytes < CONFLICT_BYTES
                 {
+                    bytes += data.len();
                     conflicts.push(Conflict {
-                        data: Some(data.clone()),
-                        ..Conflict::new(*oid, current.tid, *serial)
+                        data: Some(data),
+                        ..Conflict::new(oid, current.tid, serial)
                     });
-                    continue;
+                    dropped.push(number);
                 }
             }
             Op::Delete { oid, serial } => {
-                let current = foreseen(engine, *oid)?.ok_or(Answer::NoSuchObject(*oid))?;
-                if current.tid != *serial {
-                    let conflict = Conflict::new(*oid, current.tid, *serial);
-                    return Err(Answer::Conflict(conflict).into());
+                let current = foreseen(engine, oid)?.ok_or(Answer::NoSuchObject(oid))?;
+                if current.tid != serial {
+                    return Err(Answer::Conflict(Conflict::new(oid, current.tid, serial)).into());
                 }
             }
             Op::CheckCurrent { oid, serial } => {
-                let current = foreseen(engine, *oid)?.filter(|current| !current.gone);
-                let current = current.ok_or(Answer::NoSuchObject(*oid))?;
-                if current.tid != *serial {
-                    let conflict = Conflict::new(*oid, current.tid, *serial);
+                let current = foreseen(engine, oid)?.filter(|current| !current.gone);
+                let current = current.ok_or(Answer::NoSuchObject(oid))?;
+                if current.tid != serial {
+                    let conflict = Conflict::new(oid, current.tid, serial);
                     return Err(Answer::ReadConflict(conflict).into());
                 }
             }
             Op::Restore { .. } | Op::Undo { .. } => (),
         }
-        kept.push(asked);
     }
-    work.ops = kept;
+    if !dropped.is_empty() {
+        for number in &dropped {
+            work.files.remove(number);
+        }
+        Arc::make_mut(&mut work.ops).drop_ops(dropped);
+    }
     Ok(conflicts)
 }
 
@@ -225,8 +253,7 @@ struct Written {
     begin: u64,
     end: u64,
     status: TxnStatus,
-    /// Each object once, with its last record.
-    records: Vec<(Oid, Foreseen)>,
+    places: Arc<Places>,
     blobs: Vec<Placed>,
     undone: Vec<Oid>,
     number: u64,
@@ -243,40 +270,24 @@ fn write(engine: &Arc<Engine>, work: Work) -> Result<Written> {
     };
     must_be_later(tid, last)?;
     let status = work.meta.status;
-    let mut plan = Plan::new(engine, tid, work.meta, begin)?;
-    for asked in work.ops {
-        plan.add(asked)?;
-    }
-    let disk = Arc::clone(&plan.disk);
-    let Ready {
-        planned,
-        blobs,
-        undone,
-    } = plan.finish()?;
-    let mut appender = Appender::new(&*disk, begin);
-    let written = appender
-        .write(&planned, UNFINISHED)
-        .and_then(|()| appender.flush())
-        .map_err(|failure| failure.fault(&engine.paths.data).into())
-        .and_then(|()| plan::place(blobs, tid));
-    let blobs = match written {
-        Ok(blobs) => blobs,
+    let disk = Arc::clone(&engine.state.read().disk);
+    let plan = Plan::new(engine, &*disk, tid, &work.meta, begin, &work.ops)?;
+    let written = plan.write(&work.ops, work.files).and_then(|ready| {
+        let Ready {
+            end,
+            places,
+            blobs,
+            undone,
+        } = ready;
+        Ok((end, places, plan::place(blobs, tid)?, undone))
+    });
+    let (end, places, blobs, undone) = match written {
+        Ok(written) => written,
         Err(error) => {
             cut(engine, &error);
             return Err(error);
         }
     };
-    let mut newest = HashMap::with_capacity(planned.records.len());
-    let visible = status != TxnStatus::Undone;
-    for (record, position) in planned.positions().filter(|_| visible) {
-        let gone = matches!(record.body, Body::Back(0));
-        let foreseen = Foreseen {
-            position,
-            tid,
-            gone,
-        };
-        newest.insert(record.oid, foreseen);
-    }
     let number = {
         let mut tail = engine.tail.lock();
         tail.written += 1;
@@ -287,9 +298,9 @@ fn write(engine: &Arc<Engine>, work: Work) -> Result<Written> {
         token: work.token,
         tid,
         begin,
-        end: planned.end(),
+        end,
         status,
-        records: newest.into_iter().collect(),
+        places: Arc::new(places),
         blobs,
         undone,
         number,
@@ -352,16 +363,14 @@ impl Voted for FileVoted {
             }
             tail.end = written.end;
             tail.last = written.tid;
-            tail.foreseen.extend(written.records.iter().copied());
-            let records = written.records.iter();
-            let records = records.map(|(oid, one)| (*oid, one.position)).collect();
+            tail.foresee(written.tid, &written.places);
             tail.finishing.push_back(Pending {
                 tid: written.tid,
                 token: written.token,
                 begin: written.begin,
                 end: written.end,
                 status: written.status.to_byte(),
-                records,
+                places: written.places,
                 blobs: written.blobs,
                 number: written.number,
                 done,
@@ -460,7 +469,7 @@ impl Engine {
             let mut state = self.state.write();
             let mut last_oid = self.last_oid.lock();
             for pending in &batch {
-                let oids: Arc<[Oid]> = pending.records.iter().map(|(oid, _)| *oid).collect();
+                let oids: Arc<[Oid]> = pending.places.iter().map(|place| place.oid).collect();
                 let committed = Committed {
                     tid: pending.tid,
                     oids: Arc::clone(&oids),
@@ -468,9 +477,9 @@ impl Engine {
                 };
                 // INVARIANT 6: in every queue before any load can see it; loads wait for the state.
                 self.publisher.publish(&committed);
-                for (oid, position) in &pending.records {
-                    state.index.insert(*oid, *position);
-                    *last_oid = (*last_oid).max(*oid);
+                for place in pending.places.iter() {
+                    state.index.insert(place.oid, place.position());
+                    *last_oid = (*last_oid).max(place.oid);
                 }
                 state.recent.push(pending.tid, oids);
                 state.last = pending.tid;
@@ -479,15 +488,7 @@ impl Engine {
         }
         let mut tail = self.tail.lock();
         for pending in &batch {
-            for (oid, _) in &pending.records {
-                if tail
-                    .foreseen
-                    .get(oid)
-                    .is_some_and(|one| one.tid == pending.tid)
-                {
-                    tail.foreseen.remove(oid);
-                }
-            }
+            tail.forget(pending.tid, &pending.places);
         }
         drop(tail);
         for pending in batch {

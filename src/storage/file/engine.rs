@@ -96,8 +96,10 @@ pub(super) struct Tail {
     pub(super) end: u64,
     /// The last TID, with those that are being finished.
     pub(super) last: Tid,
-    /// The newest record of each object that is being finished.
+    /// The newest record of each object that is being finished, without those of large transactions.
     pub(super) foreseen: HashMap<Oid, Foreseen>,
+    /// The large transactions that are being finished.
+    pub(super) large: Vec<(Tid, Arc<Places>)>,
     /// In the order of the finishes.
     pub(super) finishing: VecDeque<Pending>,
     /// How many votes were written, and how many of them are durable.
@@ -106,6 +108,114 @@ pub(super) struct Tail {
     /// The thread that syncs works on finishes that it took.
     pub(super) syncing: bool,
     pub(super) stop: bool,
+}
+
+impl Tail {
+    /// From so many objects on, a transaction is looked through instead of being put into a map, which
+    /// would take four times as much.
+    const LARGE: usize = 1024;
+
+    /// A transaction is being finished.
+    pub(super) fn foresee(&mut self, tid: Tid, places: &Arc<Places>) {
+        if places.len() >= Self::LARGE {
+            self.large.push((tid, Arc::clone(places)));
+        } else {
+            let places = places.iter();
+            let foreseen = places.map(|place| (place.oid, place.foreseen(tid)));
+            self.foreseen.extend(foreseen);
+        }
+    }
+
+    /// It is finished, and in the index.
+    pub(super) fn forget(&mut self, tid: Tid, places: &Places) {
+        if places.len() >= Self::LARGE {
+            self.large.retain(|(large, _)| *large != tid);
+            return;
+        }
+        for Place { oid, .. } in places.iter() {
+            if self.foreseen.get(oid).is_some_and(|one| one.tid == tid) {
+                self.foreseen.remove(oid);
+            }
+        }
+    }
+
+    /// The newest record of an object in what is being finished.
+    pub(super) fn newest(&self, oid: Oid) -> Option<Foreseen> {
+        let mut newest = self.foreseen.get(&oid).copied();
+        for (tid, places) in &self.large {
+            if newest.is_none_or(|newest| newest.tid < *tid)
+                && let Some(place) = places.get(oid)
+            {
+                newest = Some(place.foreseen(*tid));
+            }
+        }
+        newest
+    }
+}
+
+/// Where a transaction's records are: each object once, with its last record, in the order of the oids.
+#[derive(Debug, Default)]
+pub(super) struct Places(Vec<Place>);
+
+/// Where a record is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) oid: Oid,
+    /// With [`Place::GONE`] where it says that there is no object.
+    at: u64,
+}
+
+impl Place {
+    const GONE: u64 = 1 << 63;
+
+    pub(super) fn new(oid: Oid, position: u64, gone: bool) -> Self {
+        let gone = if gone { Self::GONE } else { 0 };
+        Place {
+            oid,
+            at: position | gone,
+        }
+    }
+
+    pub(super) fn position(self) -> u64 {
+        self.at & !Self::GONE
+    }
+
+    fn foreseen(self, tid: Tid) -> Foreseen {
+        Foreseen {
+            position: self.position(),
+            tid,
+            gone: self.at & Self::GONE != 0,
+        }
+    }
+}
+
+impl Places {
+    /// Of all records of a transaction.
+    pub(super) fn of(mut all: Vec<Place>) -> Self {
+        all.sort_unstable_by_key(|place| (place.oid, place.position()));
+        all.dedup_by(|later, earlier| {
+            let same = later.oid == earlier.oid;
+            if same {
+                *earlier = *later;
+            }
+            same
+        });
+        all.shrink_to_fit();
+        Places(all)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, Place> {
+        self.0.iter()
+    }
+
+    fn get(&self, oid: Oid) -> Option<Place> {
+        let found = self.0.binary_search_by_key(&oid, |place| place.oid);
+        found.ok().map(|index| self.0[index])
+    }
 }
 
 /// The newest record of an object in what is being finished.
@@ -124,8 +234,7 @@ pub(super) struct Pending {
     /// Where the next one begins.
     pub(super) end: u64,
     pub(super) status: u8,
-    /// Each object once, with its last record.
-    pub(super) records: Vec<(Oid, u64)>,
+    pub(super) places: Arc<Places>,
     pub(super) blobs: Vec<Placed>,
     /// Which of the votes it was.
     pub(super) number: u64,

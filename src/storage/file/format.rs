@@ -33,6 +33,7 @@
 //! There are no checksums. What tells a whole transaction from a torn one is the status byte, which is
 //! `'c'` on the disk until everything else of the transaction is there for certain.
 
+use crate::storage::Answer;
 use crate::zodb::{Oid, Tid, TxnMeta, TxnStatus};
 
 /// Where the first transaction begins.
@@ -126,6 +127,22 @@ pub(super) fn head_of(meta: &TxnMeta, tid: Tid, records_len: u64) -> Option<TxnH
     };
     header.len = header.head_len() + records_len;
     Some(header)
+}
+
+/// Says which part of the metadata is too long for the format.
+pub(super) fn too_long(meta: &TxnMeta) -> Answer {
+    let parts = [
+        ("the user's name", meta.user.len()),
+        ("the description", meta.description.len()),
+        ("the extension", meta.extension.len()),
+    ];
+    let largest = usize::from(u16::MAX);
+    let long: Vec<String> = parts
+        .iter()
+        .filter(|(_, len)| *len > largest)
+        .map(|(what, len)| format!("{what} has {len} bytes"))
+        .collect();
+    Answer::Invalid(format!("{}, the limit is {largest}", long.join(" and ")))
 }
 
 /// The beginning of a record.

@@ -3,10 +3,15 @@
 //! 1. [`garbage`] reads the file up to that time and follows the references: which records stay.
 //! 2. [`copy`] writes those beside (`Data.fs.pack`), and then all transactions that came later. Clients
 //!    read and commit meanwhile. What they have committed by the end is copied, too, again and again
-//!    until little is left.
+//!    until little is left ([`ROUNDS`] times at most).
 //! 3. With the place at the end of the file, so that nobody commits, the last little is copied, made
 //!    durable, and the new file is renamed over the old one: a crash leaves one or the other. Loads that
 //!    are under way begin again; iterations go on in the file that they have open.
+//!
+//!    How long the others wait for that is bounded: where more than [`AT_ONCE`] was committed until the
+//!    place was free, it is copied for [`HELD`] and the place is given back, to those who have waited
+//!    for it first, and the packing goes back to copying beside them. So it gains on clients that write
+//!    faster than it copies; should it not have won after [`TURNS`] times, nothing is packed.
 //! 4. [`blobs`] removes the files that belonged to records which are gone.
 //!
 //! The result is what Python makes of the same file, byte by byte. Source: ZODB,
@@ -19,6 +24,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
 
@@ -38,8 +44,14 @@ use copy::Copy;
 
 /// How often what was committed meanwhile is copied before the others have to wait.
 const ROUNDS: usize = 16;
-/// So little may be left when they do.
-const LITTLE: u64 = 256 << 10;
+/// So little may be left when they do. (Tests have less of everything.)
+const LITTLE: u64 = if cfg!(test) { 16 << 10 } else { 256 << 10 };
+/// So much is copied while they wait, in bytes.
+const AT_ONCE: u64 = if cfg!(test) { 256 << 10 } else { 4 << 20 };
+/// So long it is where there is more; to the end of the transaction that is being copied then.
+const HELD: Duration = Duration::from_millis(200);
+/// How often that is done.
+const TURNS: usize = if cfg!(test) { 6 } else { 64 };
 
 /// What a crash may have left of a packing that did not come to its end.
 pub(super) fn clear_leftovers(data: &Path) -> Result<(), Fault> {
@@ -106,19 +118,34 @@ async fn pack(engine: &Arc<Engine>, packing: Packing, stop: Tid) -> Result<()> {
     let Some(mut packer) = begun else {
         return Ok(());
     };
-    for _ in 0..ROUNDS {
-        if packer.behind() <= LITTLE {
-            break;
+    for _ in 0..TURNS {
+        for _ in 0..ROUNDS {
+            if packer.behind() <= LITTLE {
+                break;
+            }
+            packer = on_a_thread(move || packer.catch_up(None)).await??;
         }
-        packer = on_a_thread(move || packer.catch_up()).await??;
+        let slot = engine.slot().await?;
+        let turn = move |_: &Arc<Engine>| {
+            let _slot = slot;
+            packer.turn()
+        };
+        match engine.ask(turn).await?? {
+            Turn::Swapped(swapped) => return on_a_thread(move || swapped.clean_up()).await?,
+            Turn::Behind(behind) => packer = *behind,
+        }
+        engine.step("place given back");
     }
-    let slot = engine.slot().await?;
-    let swap = move |_: &Arc<Engine>| {
-        let _slot = slot;
-        packer.swap()
-    };
-    let swapped = engine.ask(swap).await??;
-    on_a_thread(move || swapped.clean_up()).await?
+    Err(copy::not_packed(
+        "clients wrote faster than what they wrote could be copied",
+    ))
+}
+
+/// What came of a moment in which nobody else wrote.
+enum Turn {
+    Swapped(Swapped),
+    /// Too much is left.
+    Behind(Box<Packer>),
 }
 
 /// A new file that is being written.
@@ -129,7 +156,7 @@ struct Packer {
 }
 
 impl Packer {
-    /// Writes the new file up to what is finished now. None where nothing would become smaller.
+    /// Writes the new file up to what is finished now. None where nothing would change.
     fn begin(packing: Packing, stop: Tid) -> Result<Option<Self>> {
         let engine = Arc::clone(&packing.0);
         let _working = working(&engine)?;
@@ -142,14 +169,14 @@ impl Packer {
         let file = NewFile::create(&engine)?;
         engine.step("created");
         let mut copy = Copy::new(source, reach, Arc::clone(&file.disk))?;
-        let smaller = copy.packed(blobs::Removed::begin(&engine)?)?;
+        let changed = copy.packed(blobs::Removed::begin(&engine)?)?;
         engine.step("packed part copied");
-        if !smaller {
+        if !changed {
             blobs::forget_list(&engine)?;
             tracing::info!(file = %engine.paths.data.display(), "nothing can be packed");
             return Ok(None);
         }
-        copy.rest()?;
+        copy.rest(None)?;
         file.sync(&engine)?;
         engine.step("rest copied");
         Ok(Some(Packer {
@@ -165,22 +192,36 @@ impl Packer {
         end.saturating_sub(self.copy.end())
     }
 
-    /// Copies what was committed meanwhile.
-    fn catch_up(mut self) -> Result<Self> {
+    /// Copies what was committed meanwhile: all of it, or as much as there is time for.
+    fn catch_up(mut self, until: Option<Instant>) -> Result<Self> {
         let engine = Arc::clone(&self.packing.0);
         let _working = working(&engine)?;
         self.copy.follow(&engine)?;
-        self.copy.rest()?;
-        self.file.sync(&engine)?;
+        self.copy.rest(until)?;
+        if until.is_none() {
+            self.file.sync(&engine)?;
+            engine.step("caught up");
+        }
         Ok(self)
     }
 
-    /// Puts the new file in the place of the old one. On the thread that writes, with the slot.
-    fn swap(mut self) -> Result<Swapped> {
+    /// Puts the new file in the place of the old one, where little enough is left to be copied. On the
+    /// thread that writes, with the slot.
+    fn turn(self) -> Result<Turn> {
         let engine = Arc::clone(&self.packing.0);
         engine.wait_until_settled()?;
+        if self.behind() > AT_ONCE {
+            let until = Instant::now() + HELD;
+            return Ok(Turn::Behind(Box::new(self.catch_up(Some(until))?)));
+        }
+        Ok(Turn::Swapped(self.swap()?))
+    }
+
+    fn swap(mut self) -> Result<Swapped> {
+        let engine = Arc::clone(&self.packing.0);
+        let began = Instant::now();
         self.copy.follow(&engine)?;
-        self.copy.rest()?;
+        self.copy.rest(None)?;
         self.file.sync(&engine)?;
         engine.step("all copied");
         let index_file = engine.index_file.lock();
@@ -202,6 +243,7 @@ impl Packer {
             file = %engine.paths.data.display(),
             bytes_before = before,
             bytes_after = after,
+            held_ms = began.elapsed().as_millis(),
             "file was packed"
         );
         Ok(Swapped {

@@ -9,10 +9,14 @@ use std::sync::Arc;
 use super::index::Index;
 use crate::zodb::{Oid, Tid};
 
+/// So many objects are kept at most, unless a single transaction wrote more: 8 MiB of them.
+const MOST_OBJECTS: usize = 1 << 20;
+
 /// The last transactions, with what they wrote; so many at most.
 #[derive(Debug)]
 pub(super) struct Recent {
     transactions: VecDeque<(Tid, Arc<[Oid]>)>,
+    objects: usize,
     most: usize,
     /// Everything later than this is here.
     after: Tid,
@@ -23,6 +27,7 @@ impl Recent {
     pub(super) fn new(most: usize, after: Tid) -> Self {
         Recent {
             transactions: VecDeque::new(),
+            objects: 0,
             most,
             after,
         }
@@ -50,10 +55,13 @@ impl Recent {
     }
 
     pub(super) fn push(&mut self, tid: Tid, oids: Arc<[Oid]>) {
+        self.objects += oids.len();
         self.transactions.push_back((tid, oids));
-        if self.transactions.len() > self.most
-            && let Some((tid, _)) = self.transactions.pop_front()
+        let many = |all: &Self| all.objects > MOST_OBJECTS && all.transactions.len() > 1;
+        while (self.transactions.len() > self.most || many(self))
+            && let Some((tid, oids)) = self.transactions.pop_front()
         {
+            self.objects -= oids.len();
             self.after = tid;
         }
     }
@@ -103,5 +111,26 @@ mod tests {
         assert_eq!(since(5), Some(vec![Oid(2), Oid(3), Oid(4)]));
         assert_eq!(since(10), Some(vec![Oid(3), Oid(4)]));
         assert_eq!(since(20), Some(vec![]));
+    }
+
+    #[test]
+    fn large_transactions_are_forgotten_sooner() {
+        let mut recent = Recent::new(100, Tid(1));
+        let large: Arc<[Oid]> = (0..MOST_OBJECTS as u64 / 2).map(Oid).collect();
+        for tid in 2..=4 {
+            recent.push(Tid(tid), Arc::clone(&large));
+        }
+        assert!(recent.since(Tid(1)).is_none());
+        assert_eq!(
+            recent.since(Tid(2)).map(|oids| oids.len()),
+            Some(large.len())
+        );
+        let larger: Arc<[Oid]> = (0..=MOST_OBJECTS as u64).map(Oid).collect();
+        recent.push(Tid(5), larger);
+        assert!(recent.since(Tid(3)).is_none());
+        assert_eq!(
+            recent.since(Tid(4)).map(|oids| oids.len()),
+            Some(MOST_OBJECTS + 1)
+        );
     }
 }

@@ -5,6 +5,7 @@ use crate::storage::suite::{Fixture, storage_suite};
 
 mod crash;
 mod damage;
+mod killed;
 mod model;
 mod oracle;
 mod packing;

@@ -61,10 +61,8 @@ impl Plan<'_> {
             return Err(Answer::MultipleUndo(failures.collect()).into());
         }
         for record in records {
-            if !self.undone.contains(&record.oid) {
-                self.undone.push(record.oid);
-            }
-            self.push(record);
+            self.note_undone(record.oid);
+            self.push(record)?;
         }
         Ok(())
     }
@@ -73,7 +71,7 @@ impl Plan<'_> {
         let walk = Walk::new(self.engine)?;
         let begin = walk.position_of(tid)?;
         let header = if begin < walk.end {
-            let mut window = Window::new(&*self.disk, TxnHeader::LEN, walk.end);
+            let mut window = Window::new(self.disk, TxnHeader::LEN, walk.end);
             let header = window.txn_header(begin);
             Some(header.map_err(|error| self.engine.fault("reading", error))?)
         } else {
@@ -91,7 +89,7 @@ impl Plan<'_> {
 
     fn records_of(&self, begin: u64, header: TxnHeader) -> Result<Vec<(u64, RecordHeader)>> {
         let end = begin + header.len;
-        let mut window = Window::new(&*self.disk, 64 * 1024, end);
+        let mut window = Window::new(self.disk, 64 * 1024, end);
         let mut at = begin + header.head_len();
         let mut records = Vec::new();
         while at < end {
@@ -119,7 +117,7 @@ impl Plan<'_> {
         if newer.as_ref().map_or(current, |(_, position)| *position) != at {
             // It was changed since: by a later transaction, or in this one.
             let (position, data) = match newer {
-                Some((record, position)) => match &record.body {
+                Some((body, position)) => match body {
                     Body::Data(data) => (position, Some(data.clone())),
                     Body::Back(back) => (*back, None),
                 },

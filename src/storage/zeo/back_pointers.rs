@@ -14,12 +14,12 @@
 //! server is told a back-pointer only where that can mean nothing but the record's data. Any other record
 //! is sent as its data, which is always right; an undo of it compares data where there is no pointer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Inner;
 use super::iterate::Iteration;
-use crate::storage::{Fault, History, Result};
+use crate::storage::{Fault, History, Operations, Result};
 use crate::zodb::{HistoryTxn, Oid, Op, Payload, RecordData, Tid, TidRange};
 
 /// Takes those that are not certain out of a batch, of which nothing was sent yet.
@@ -53,30 +53,34 @@ pub(super) async fn keep_certain(inner: &Arc<Inner>, batch: &mut [HistoryTxn]) -
     Ok(())
 }
 
-/// The same of a client's transaction.
-pub(super) async fn keep_certain_of(inner: &Arc<Inner>, ops: &mut [Op]) -> Result<()> {
+/// Of a client's transaction, the numbers of those that are not certain.
+pub(super) async fn uncertain_of(
+    inner: &Arc<Inner>,
+    ops: &Arc<Operations>,
+) -> Result<HashSet<u64>> {
     let mut questions = Questions::new();
-    for (at, op) in ops.iter().enumerate() {
-        if let Op::Restore {
-            oid,
-            data: Some(data),
-            previous: Some(tid),
-            ..
-        } = op
-        {
-            questions.entry(*tid).or_default().push(Question {
-                place: (at, 0),
-                oid: *oid,
-                data: data.clone(),
-            });
+    let mut from = 0;
+    while from < ops.count() {
+        let (some, next) = ops.some(from).await?;
+        for (number, op) in some {
+            if let Op::Restore {
+                oid,
+                data: Some(data),
+                previous: Some(tid),
+                ..
+            } = op
+            {
+                questions.entry(tid).or_default().push(Question {
+                    place: (usize::try_from(number).unwrap_or(usize::MAX), 0),
+                    oid,
+                    data,
+                });
+            }
         }
+        from = next;
     }
-    for (at, _) in answered(inner, questions).await? {
-        if let Op::Restore { previous, .. } = &mut ops[at] {
-            *previous = None;
-        }
-    }
-    Ok(())
+    let uncertain = answered(inner, questions).await?;
+    Ok(uncertain.into_iter().map(|(at, _)| at as u64).collect())
 }
 
 /// Of a transaction that the server may hold.

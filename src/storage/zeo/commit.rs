@@ -8,7 +8,7 @@
 //! transaction is aborted there and sent anew, without what conflicted, at the next vote: a server that
 //! is asked to go on with it has lost the files of its blobs. The main connection stays with it.
 
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,7 +22,8 @@ use super::occupation::Occupied;
 use super::sending::{Granted, Sending, must_be_later, not_empty};
 use super::{Inner, back_pointers};
 use crate::storage::{
-    Answer, Committed, Fault, Finishing, Result, Transaction, TxnToken, Vote, Voted,
+    Answer, Committed, Fault, Finishing, Operations, Result, Transaction, TxnToken, Vote, Voted,
+    store_each,
 };
 use crate::wire::Reply;
 use crate::zodb::{Conflict, Oid, Op, Tid, TxnMeta};
@@ -41,7 +42,7 @@ pub(super) fn begin(
         token: TxnToken::new(),
         meta,
         tid,
-        ops: Vec::new(),
+        ops: Arc::default(),
         place: None,
     }))
 }
@@ -51,7 +52,7 @@ struct ZeoTransaction {
     token: TxnToken,
     meta: TxnMeta,
     tid: Option<Tid>,
-    ops: Vec<Op>,
+    ops: Arc<Operations>,
     /// Kept while a client resolves conflicts.
     place: Option<OwnedSemaphorePermit>,
 }
@@ -64,7 +65,16 @@ impl Transaction for ZeoTransaction {
 
     async fn store(&mut self, op: Op) -> Result<()> {
         self.inner.heard.alive()?;
-        self.ops.push(op);
+        Arc::make_mut(&mut self.ops).push(op);
+        Ok(())
+    }
+
+    async fn store_all(&mut self, ops: &Arc<Operations>) -> Result<()> {
+        if self.ops.count() > 0 {
+            return store_each(self, ops).await;
+        }
+        self.inner.heard.alive()?;
+        self.ops = Arc::clone(ops);
         Ok(())
     }
 
@@ -73,17 +83,17 @@ impl Transaction for ZeoTransaction {
             Some(place) => place,
             None => self.inner.place().await?,
         };
-        self.check()?;
+        let written = self.check().await?;
         let inner = Arc::clone(&self.inner);
-        back_pointers::keep_certain_of(&inner, &mut self.ops).await?;
+        let uncertain = back_pointers::uncertain_of(&inner, &self.ops).await?;
         let id = inner.txn_ids.fetch_add(1, Ordering::Relaxed);
         let mut sending = Sending::begin(&inner.main, id, self.meta.clone(), self.tid)?;
-        sending.send(&self.ops).await?;
+        sending.send_all(&self.ops, &uncertain).await?;
         let asked = sending.vote()?;
         match sending.granted(asked, inner.options.lock_timeout).await? {
             Granted::Conflicts(found) => {
                 drop(sending);
-                let conflicts = self.drop_conflicts(found);
+                let conflicts = self.drop_conflicts(found).await?;
                 self.place = Some(place);
                 Ok(Vote::Conflicts(self, conflicts))
             }
@@ -96,7 +106,7 @@ impl Transaction for ZeoTransaction {
                     must_be_later(tid, after)?;
                 }
                 Ok(Vote::Ready(Box::new(ZeoVoted {
-                    oids: self.written(&resolved),
+                    oids: all_of(written, &resolved),
                     token: self.token,
                     tid: self.tid,
                     inner,
@@ -111,53 +121,69 @@ impl Transaction for ZeoTransaction {
 }
 
 impl ZeoTransaction {
-    /// What the server must not be asked, because it would hang up or take it.
-    fn check(&self) -> Result<(), Answer> {
+    /// What the server must not be asked, because it would hang up or take it. Gives what the transaction
+    /// writes.
+    async fn check(&self) -> Result<Vec<Oid>> {
         let can = self.inner.capabilities;
         if can.read_only {
-            return Err(Answer::ReadOnly);
+            return Err(Answer::ReadOnly.into());
         }
-        for op in &self.ops {
-            match op {
-                Op::StoreBlob { .. } if !can.blobs => return Err(Answer::Unsupported("blobs")),
-                Op::Store { oid, data, .. }
-                | Op::StoreBlob { oid, data, .. }
-                | Op::Restore {
-                    oid,
-                    data: Some(data),
-                    ..
-                } => not_empty(*oid, data)?,
-                Op::Undo { .. } if !can.undo => return Err(Answer::Unsupported("undo")),
-                _ => {}
+        let mut written = Vec::new();
+        let mut from = 0;
+        while from < self.ops.count() {
+            let (some, next) = self.ops.some(from).await?;
+            for (_, op) in some {
+                match &op {
+                    Op::StoreBlob { .. } if !can.blobs => {
+                        return Err(Answer::Unsupported("blobs").into());
+                    }
+                    Op::Store { oid, data, .. }
+                    | Op::StoreBlob { oid, data, .. }
+                    | Op::Restore {
+                        oid,
+                        data: Some(data),
+                        ..
+                    } => not_empty(*oid, data)?,
+                    Op::Undo { .. } if !can.undo => return Err(Answer::Unsupported("undo").into()),
+                    _ => {}
+                }
+                written.extend(op.writes());
             }
+            from = next;
         }
-        Ok(())
+        Ok(written)
     }
 
     /// Takes out what a client is to resolve, and gives it its data.
-    fn drop_conflicts(&mut self, found: Vec<Conflict>) -> Vec<Conflict> {
+    async fn drop_conflicts(&mut self, found: Vec<Conflict>) -> Result<Vec<Conflict>> {
         let mut conflicts = found;
-        for conflict in &mut conflicts {
-            self.ops.retain(|op| match op {
-                Op::Store { oid, data, .. } | Op::StoreBlob { oid, data, .. }
-                    if *oid == conflict.oid =>
+        let places: HashMap<Oid, usize> = conflicts.iter().map(|one| one.oid).zip(0..).collect();
+        let mut dropped = Vec::new();
+        let mut from = 0;
+        while from < self.ops.count() {
+            let (some, next) = self.ops.some(from).await?;
+            for (number, op) in some {
+                if let Op::Store { oid, data, .. } | Op::StoreBlob { oid, data, .. } = op
+                    && let Some(place) = places.get(&oid)
                 {
                     // What the client gave, rather than a part of the message that it came in.
-                    conflict.data = Some(data.clone());
-                    false
+                    conflicts[*place].data = Some(data);
+                    dropped.push(number);
                 }
-                _ => true,
-            });
+            }
+            from = next;
         }
-        conflicts
+        Arc::make_mut(&mut self.ops).drop_ops(dropped);
+        Ok(conflicts)
     }
+}
 
-    /// What the transaction writes, for subscribers.
-    fn written(&self, resolved: &[Oid]) -> Arc<[Oid]> {
-        let own = self.ops.iter().filter_map(Op::writes);
-        let all: BTreeSet<Oid> = own.chain(resolved.iter().copied()).collect();
-        all.into_iter().collect()
-    }
+/// What a transaction writes, for subscribers.
+fn all_of(mut written: Vec<Oid>, resolved: &[Oid]) -> Arc<[Oid]> {
+    written.extend(resolved);
+    written.sort_unstable();
+    written.dedup();
+    written.into()
 }
 
 impl Inner {

@@ -10,6 +10,7 @@
 //! Python's server writes what it logged in order, and then the blobs, the last first. So blobs are
 //! sent last, and in reverse.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -23,7 +24,7 @@ use super::errors::{meant, unexpected};
 use super::link::{Asked, Flight, Handler, Link, closed};
 use super::occupation::{Occupied, grace};
 use crate::pickle::Value;
-use crate::storage::{Answer, Fault, Result};
+use crate::storage::{Answer, Fault, Operations, Result};
 use crate::wire::{Call, Expected, Reply, TxnId, WireError};
 use crate::zodb::{Blob, Conflict, Oid, Op, Payload, Tid, TxnMeta};
 
@@ -120,6 +121,31 @@ impl Sending {
             }
         }
         Ok(())
+    }
+
+    /// The same of a whole transaction, which may be in files. The back-pointers of these are not told.
+    pub(super) async fn send_all(
+        &mut self,
+        ops: &Arc<Operations>,
+        uncertain: &HashSet<u64>,
+    ) -> Result<()> {
+        let (mut blobs, mut from) = (Vec::new(), 0);
+        while from < ops.count() {
+            let (some, next) = ops.some(from).await?;
+            for (number, mut op) in some {
+                match &mut op {
+                    Op::StoreBlob { .. } => {
+                        blobs.push(op);
+                        continue;
+                    }
+                    Op::Restore { previous, .. } if uncertain.contains(&number) => *previous = None,
+                    _ => {}
+                }
+                self.op(&op).await?;
+            }
+            from = next;
+        }
+        self.send(&blobs).await
     }
 
     async fn op(&mut self, op: &Op) -> Result<()> {

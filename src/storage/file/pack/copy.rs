@@ -9,6 +9,8 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Instant;
 
 use super::blobs::Removed;
 use super::garbage::Reach;
@@ -189,7 +191,7 @@ pub(super) struct Copy {
     /// Up to here the old file is copied.
     at: u64,
     /// By how much what follows the packed part has moved.
-    shift: u64,
+    shift: i64,
     /// Where the old file ended when it was looked at what stays.
     looked_at: u64,
 }
@@ -225,7 +227,7 @@ impl Copy {
         self.index
     }
 
-    /// Copies what stays of the part that is packed. Whether that is less than there was.
+    /// Copies what stays of the part that is packed. Whether that is another length than there was.
     pub(super) fn packed(&mut self, mut removed: Removed) -> Result<bool> {
         let Copy {
             source,
@@ -314,8 +316,10 @@ impl Copy {
         }
         removed.finish(&source.engine)?;
         reach.forget_objects();
-        self.shift = self.at - self.out.position();
-        Ok(self.shift > 0)
+        // Backwards where it is more, as from Python: a record that pointed back has its data now, and
+        // what it pointed to may stay.
+        self.shift = self.at.cast_signed() - self.out.position().cast_signed();
+        Ok(self.shift != 0)
     }
 
     /// What is finished by now will be copied as well.
@@ -331,8 +335,8 @@ impl Copy {
         Ok(())
     }
 
-    /// Copies what is later than the packed part, up to the end.
-    pub(super) fn rest(&mut self) -> Result<()> {
+    /// Copies what is later than the packed part, up to the end or as long as there is time.
+    pub(super) fn rest(&mut self, until: Option<Instant>) -> Result<()> {
         let Copy {
             source,
             reach,
@@ -344,13 +348,13 @@ impl Copy {
         } = self;
         let mut window = source.window();
         let mut records = Vec::new();
-        while *at < source.end {
+        while *at < source.end && until.is_none_or(|until| Instant::now() < until) {
             let begin = *at;
             let header = source.transaction(&mut window, begin)?;
             records.clear();
             source.records(&mut window, begin, &header, |from, record, back| {
                 let back = if back >= reach.packed_to {
-                    back - *shift
+                    moved(back, *shift)
                 } else if back == 0 {
                     0
                 } else {
@@ -375,7 +379,7 @@ impl Copy {
             for (from, record, back) in &records {
                 out.record(&RecordHeader {
                     previous: index.get(record.oid).unwrap_or(0),
-                    txn: begin - *shift,
+                    txn: moved(begin, *shift),
                     ..*record
                 })?;
                 if record.data_len == 0 {
@@ -387,12 +391,18 @@ impl Copy {
             }
             out.write(&header.len.to_be_bytes())?;
             for (from, record, _) in &records {
-                index.insert(record.oid, from - *shift);
+                index.insert(record.oid, moved(*from, *shift));
             }
             *at += header.whole_len();
         }
-        out.flush()
+        out.flush()?;
+        Ok(out.synced()?)
     }
+}
+
+/// Where something is that was at a position and has moved towards the beginning by so much.
+fn moved(position: u64, shift: i64) -> u64 {
+    position.wrapping_sub_signed(shift)
 }
 
 pub(super) fn not_packed(why: &str) -> crate::storage::StorageError {
@@ -409,11 +419,26 @@ impl Kept {
     }
 }
 
+/// After how many bytes the disk is told to begin with them, so that little is left for it at the end.
+const SYNC_BEHIND: u64 = 32 << 20;
+
 /// Collects what is written into large steps.
 struct Output {
     disk: Arc<FileDisk>,
     at: u64,
     buffer: Vec<u8>,
+    /// Up to here the disk was told to begin.
+    told: u64,
+    syncing: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if let Err(error) = self.synced() {
+            // Nothing is put in force when it is dropped.
+            tracing::debug!(%error, "the packed file was not made durable");
+        }
+    }
 }
 
 impl Output {
@@ -422,6 +447,8 @@ impl Output {
             disk,
             at: 0,
             buffer: Vec::with_capacity(STEP + STEP / 4),
+            told: 0,
+            syncing: None,
         }
     }
 
@@ -508,7 +535,27 @@ impl Output {
         written.map_err(|error| Fault::io("writing the packed file", error))?;
         self.at += self.buffer.len() as u64;
         self.buffer.clear();
+        if self.at - self.told >= SYNC_BEHIND
+            && self.syncing.as_ref().is_none_or(JoinHandle::is_finished)
+        {
+            self.synced()?;
+            self.told = self.at;
+            let disk = Arc::clone(&self.disk);
+            let thread = std::thread::Builder::new().name("file-pack-sync".to_owned());
+            // Where it cannot be started, the disk has more to do at the end.
+            self.syncing = thread.spawn(move || disk.sync()).ok();
+        }
         Ok(())
+    }
+
+    /// Waits for the disk. The system tells of a write that failed once: who was told must not forget it.
+    fn synced(&mut self) -> Result<(), Fault> {
+        let Some(syncing) = self.syncing.take() else {
+            return Ok(());
+        };
+        let synced = syncing.join();
+        let synced = synced.unwrap_or_else(|_| Err(std::io::Error::other("a thread panicked")));
+        synced.map_err(|error| Fault::io("syncing the packed file", error))
     }
 }
 

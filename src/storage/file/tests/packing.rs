@@ -6,6 +6,7 @@
 )]
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use super::crash::copy_folder;
@@ -203,6 +204,62 @@ async fn one_packs_at_a_time_and_everybody_else_goes_on() {
     assert_eq!(count, 3);
     *storage.0.at_step.lock() = None;
     storage.close().await;
+}
+
+/// Clients that commit more than is copied at once whenever there is room for it, until the place at the
+/// end of the file was given back to them so many times.
+fn write_ahead(storage: &Arc<FileStorage>, times: usize) -> Arc<AtomicUsize> {
+    let count = Arc::new(AtomicUsize::new(0));
+    let (there, counted) = (Arc::clone(storage), Arc::clone(&count));
+    let mut given_back = 0;
+    *storage.0.at_step.lock() = Some(Box::new(move |name| {
+        given_back += usize::from(name == "place given back");
+        if ["rest copied", "caught up", "place given back"].contains(&name) && given_back < times {
+            let oid = 1000 + counted.fetch_add(1, Ordering::Relaxed) as u64;
+            let data = vec![b'x'; 300 << 10];
+            let runtime = tokio::runtime::Handle::current();
+            tokio::task::block_in_place(|| {
+                runtime.block_on(commit(&*there, &[(oid, Tid::ZERO, &data)]));
+            });
+        }
+    }));
+    count
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_writes_much_waits_a_little_at_a_time_until_all_is_copied() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = Arc::new(open_in(folder.path()).await);
+    let last = fill(&storage).await;
+    let written = write_ahead(&storage, 3);
+    storage.pack(after(last)).await.unwrap();
+    *storage.0.at_step.lock() = None;
+    // Each time after all the rounds beside them.
+    let written = written.load(Ordering::Relaxed);
+    assert!(written > 2 * 16, "{written}");
+    assert_eq!(current(&storage).await.len(), 5 + written);
+    storage.close().await;
+    let storage = open_in(folder.path()).await;
+    assert_eq!(current(&storage).await.len(), 5 + written);
+    assert!(!folder.path().join("Data.fs.pack").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn clients_that_write_faster_than_is_copied_end_the_packing() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = Arc::new(open_in(folder.path()).await);
+    let last = fill(&storage).await;
+    let written = write_ahead(&storage, usize::MAX);
+    let said = storage.pack(after(last)).await.unwrap_err().to_string();
+    assert!(said.contains("clients wrote faster"), "{said}");
+    *storage.0.at_step.lock() = None;
+    let written = written.load(Ordering::Relaxed);
+    assert_eq!(current(&storage).await.len(), 7 + written);
+    assert!(!folder.path().join("Data.fs.pack").exists());
+    storage.pack(after(last)).await.unwrap();
+    // What was written within the second until that time cannot be reached.
+    let left = current(&storage).await.len();
+    assert!((5..=5 + written).contains(&left), "{left}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
