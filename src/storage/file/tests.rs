@@ -1,5 +1,7 @@
 //! The suite over files, and what only a file can do.
 
+use std::time::Duration;
+
 use super::*;
 use crate::storage::suite::{Fixture, storage_suite};
 
@@ -32,7 +34,17 @@ fn opener(folder: &tempfile::TempDir) -> FileOpener {
 }
 
 async fn open(folder: &tempfile::TempDir) -> Arc<dyn Storage> {
-    opener(folder).open().await.unwrap()
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        match opener(folder).open().await {
+            // A process that another test starts at this moment has the lock too, until it is another
+            // program.
+            Err(Fault::InUse(_)) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            other => return other.unwrap(),
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

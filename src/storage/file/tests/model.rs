@@ -306,7 +306,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 400, ..ProptestConfig::default() })]
     #[test]
     fn a_file_answers_as_the_model_does(steps in prop::collection::vec(step(), 1..20)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let folder = tempfile::tempdir().unwrap();
             let mut world = World {

@@ -976,6 +976,7 @@ fn a_file_is_what_python_makes_of_the_same_history() {
     let packed = std::cell::Cell::new(0);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .enable_time()
         .build()
         .unwrap();
     let config = ProptestConfig {
