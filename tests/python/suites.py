@@ -247,6 +247,8 @@ def start_zeo_server(storage_conf=None, zeo_conf=None, port=None, keep=False, pa
         array.daemon_settings.append(f"transaction_timeout: {zeo_conf['transaction_timeout']}s")
     if "invalidation_queue_size" in zeo_conf:
         array.settings.append(f"invalidation_queue: {zeo_conf['invalidation_queue_size']}")
+    if "invalidation_age" in zeo_conf:
+        array.settings.append(f"invalidation_age: {zeo_conf['invalidation_age']}s")
     array.launch().wait_serving()
 
     def stop(*args):

@@ -94,11 +94,10 @@ EXCLUSIONS = [
     Exclusion("ZEODocTests.testZEO.dont_log_poskeyerrors_on_server", LOG),
     Exclusion("ZEODocTests.testZEO.client_has_newer_data_than_server",
               "puts an older file in the place of the server's, and members are elsewhere", slow=True),
-    Exclusion("ZEODocTests.testZEO.quick_close_doesnt_kill_server", "the daemon has no TLS for clients yet",
+    Exclusion("ZEODocTests.testZEO.quick_close_doesnt_kill_server", "gives Python's server TLS in a form of its own; ours is in tests/it/secure.rs",
               slow=True),
     Exclusion("ZEODocTests.testZEO.test_runzeo_msgpack_support", "chooses the encoding, which the shape has done"),
     Exclusion("ZEODocTests.protocols.test", "wants a server that speaks an older protocol"),
-    Exclusion("ZEODocTests.invalidation-age.txt", "the daemon has no invalidation age yet"),
     Exclusion("ZEODocTests.dynamic_server_ports.test", "hears events of Python's server in the same process"),
     Exclusion("ZEODocTests.zeo-fan-out.test", "puts Python's server before another"),
 ]
