@@ -9,9 +9,10 @@
 //!    *place*. Places have one order, that of their clients' first losses, whatever they are about: so two
 //!    clients never wait for each other.
 //! 2. A vote waits until there is no place before its client's own that is about an object which it writes.
-//!    (A client without a place is behind all of them.)
+//!    (A client without a place is behind all that there are when it comes.)
 //! 3. A place is given up when a vote of its client is granted, or fails otherwise, and when the client is
-//!    gone. Where its client does not vote again for [`PATIENCE`], it counts no more.
+//!    gone. Where its client does not vote again for [`PATIENCE`], it counts no more; for one that was seen to
+//!    need longer to do its work again, after twice what it needed.
 //!
 //! What is not contended has no places, and waits for nothing. It is about fairness only: what may be committed is
 //! decided by the storage, and a vote that waited too long goes ahead as if there were no places.
@@ -20,7 +21,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
@@ -30,15 +31,20 @@ use crate::zodb::Oid;
 /// to do its work again, and to vote. Whoever loses and does not try again holds up others for so long.
 const PATIENCE: Duration = Duration::from_millis(250);
 
+/// No client is waited for longer, however slow it is. Who votes again later than this has not tried again, but
+/// done something else.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(2);
+
 /// No vote waits longer for others' turns.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// When there are so many places, who loses gets none and competes as it can.
-const PLACES: usize = 256;
+const PLACES: usize = 128;
 
-/// So many objects are remembered of a loss, and of what a transaction writes. What writes more is not hot, but
-/// large.
-const OBJECTS: usize = 256;
+/// So many objects are remembered of a place, and of what a transaction writes. What writes more is not hot, but
+/// large. Every vote that waits looks through all places.
+const LOST: usize = 32;
+const WRITTEN: usize = 256;
 
 /// The places of one served storage.
 #[derive(Debug)]
@@ -65,7 +71,16 @@ struct Place {
 #[derive(Debug)]
 pub(super) struct Contender {
     contention: Arc<Contention>,
-    place: Mutex<Option<u64>>,
+    own: Mutex<Own>,
+}
+
+#[derive(Debug)]
+struct Own {
+    place: Option<u64>,
+    /// When it lost last, until it votes again.
+    lost: Option<Instant>,
+    /// How long it is waited for.
+    patience: Duration,
 }
 
 /// The objects that a transaction writes, as far as they are remembered.
@@ -74,7 +89,7 @@ pub(super) struct Written(Vec<Oid>);
 
 impl Written {
     pub(super) fn add(&mut self, oid: Oid) {
-        if self.0.len() < OBJECTS {
+        if self.0.len() < WRITTEN {
             self.0.push(oid);
         }
     }
@@ -91,7 +106,11 @@ impl Contention {
     pub(super) fn contender(self: &Arc<Self>) -> Arc<Contender> {
         Arc::new(Contender {
             contention: Arc::clone(self),
-            place: Mutex::new(None),
+            own: Mutex::new(Own {
+                place: None,
+                lost: None,
+                patience: PATIENCE,
+            }),
         })
     }
 
@@ -106,14 +125,15 @@ impl Contention {
 }
 
 impl Inner {
-    /// Until when to wait for a client's turn, and `end` at most: until the first place that keeps it from it
-    /// lapses. Nothing where its turn has come.
-    fn wait(&self, own: Option<u64>, written: &Written, end: Instant) -> Option<Instant> {
+    /// Until when to wait for a client's turn, and `end` at most: until the first place before `own` that keeps it
+    /// from it lapses. Nothing where its turn has come. `written` is sorted.
+    fn wait(&self, own: u64, written: &[Oid], end: Instant) -> Option<Instant> {
         let now = Instant::now();
-        let before = self.places.range(..own.unwrap_or(u64::MAX));
+        let is_written = |oid: &Oid| written.binary_search(oid).is_ok();
+        let before = self.places.range(..own);
         before
             .filter(|(_, place)| place.until.is_none_or(|until| until > now))
-            .filter(|(_, place)| place.objects.iter().any(|oid| written.0.contains(oid)))
+            .filter(|(_, place)| place.objects.iter().any(is_written))
             .map(|(_, place)| place.until.map_or(end, |until| until.min(end)))
             .min()
             .filter(|until| *until > now)
@@ -124,19 +144,20 @@ impl Contender {
     /// Waits for the turn of a vote on these objects. Until it is told how the vote went
     /// ([`lost`](Self::lost), [`done`](Self::done)), the client keeps its place.
     pub(super) async fn turn(&self, written: &Written) {
-        let own = *self.place();
-        if let Some(own) = own {
-            self.contention.with(|inner| {
-                if let Some(place) = inner.places.get_mut(&own) {
-                    place.until = None;
-                }
-            });
-        }
+        let mut objects = written.0.clone();
+        objects.sort_unstable();
+        let place = self.votes_again();
+        let own = self.contention.with(|inner| {
+            if let Some(place) = place.and_then(|place| inner.places.get_mut(&place)) {
+                place.until = None;
+            }
+            place.unwrap_or(inner.next + 1)
+        });
         let end = Instant::now() + LONGEST_WAIT;
         let mut changed = self.contention.changed.subscribe();
         loop {
             changed.mark_unchanged();
-            let wait = (self.contention).with(|inner| inner.wait(own, written, end));
+            let wait = (self.contention).with(|inner| inner.wait(own, &objects, end));
             let Some(until) = wait else { return };
             // Whether something changed or the time has come: it looks again. The sender is never gone, as
             // `self` holds it.
@@ -144,19 +165,34 @@ impl Contender {
         }
     }
 
+    /// Notes how long it took to try again. Gives its place.
+    fn votes_again(&self) -> Option<u64> {
+        let mut own = self.own.lock();
+        if let Some(lost) = own.lost.take() {
+            let needed = lost.elapsed();
+            own.patience = if needed > LONGEST_PATIENCE {
+                PATIENCE
+            } else {
+                (needed * 2).clamp(PATIENCE, LONGEST_PATIENCE)
+            };
+        }
+        own.place
+    }
+
     /// The vote was refused for a conflict about these objects.
     pub(super) fn lost(&self, objects: impl IntoIterator<Item = Oid>) {
-        let mut own = self.place();
+        let mut own = self.own.lock();
+        let now = Instant::now();
+        own.lost = Some(now);
         self.contention.with(|inner| {
-            if own.is_none() {
-                let now = Instant::now();
+            if own.place.is_none() {
                 (inner.places).retain(|_, place| place.until.is_none_or(|until| until > now));
             }
             // One that has lapsed meanwhile may have been taken away.
-            let number = match *own {
+            let number = match own.place {
                 Some(number) if inner.places.contains_key(&number) => number,
                 _ if inner.places.len() >= PLACES => {
-                    *own = None;
+                    own.place = None;
                     return;
                 }
                 _ => {
@@ -164,14 +200,14 @@ impl Contender {
                     inner.next
                 }
             };
-            *own = Some(number);
+            own.place = Some(number);
             let place = inner.places.entry(number).or_insert(Place {
                 objects: Vec::new(),
                 until: None,
             });
-            place.until = Some(Instant::now() + PATIENCE);
+            place.until = Some(now + own.patience);
             for oid in objects {
-                if place.objects.len() < OBJECTS && !place.objects.contains(&oid) {
+                if place.objects.len() < LOST && !place.objects.contains(&oid) {
                     place.objects.push(oid);
                 }
             }
@@ -181,14 +217,10 @@ impl Contender {
 
     /// The vote was granted, or it failed for another reason: it is the next one's turn.
     pub(super) fn done(&self) {
-        if let Some(own) = self.place().take() {
-            self.contention.with(|inner| inner.places.remove(&own));
+        if let Some(place) = self.own.lock().place.take() {
+            self.contention.with(|inner| inner.places.remove(&place));
             self.contention.tell();
         }
-    }
-
-    fn place(&self) -> MutexGuard<'_, Option<u64>> {
-        self.place.lock()
     }
 }
 
@@ -285,6 +317,38 @@ mod tests {
         assert_eq!(wait(&winner, &[1]).await, Duration::ZERO);
     }
 
+    /// A client that needs longer than others is not waited for in vain again and again.
+    #[tokio::test(start_paused = true)]
+    async fn who_needs_longer_is_waited_for_longer() {
+        let contention = Contention::new();
+        let (winner, slow) = (contention.contender(), contention.contender());
+        lost(&slow, &[1]);
+        assert_eq!(wait(&winner, &[1]).await, PATIENCE);
+        tokio::time::advance(PATIENCE).await;
+        slow.turn(&written(&[1])).await;
+        lost(&slow, &[1]);
+        assert_eq!(wait(&winner, &[1]).await, PATIENCE * 4);
+        // What comes much later is something else.
+        tokio::time::advance(LONGEST_PATIENCE * 3).await;
+        slow.turn(&written(&[1])).await;
+        lost(&slow, &[1]);
+        assert_eq!(wait(&winner, &[1]).await, PATIENCE);
+    }
+
+    /// Those who lose while it waits are behind it.
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_is_not_overtaken_by_who_loses_later() {
+        let contention = Contention::new();
+        let clients: Vec<_> = (0..3).map(|_| contention.contender()).collect();
+        lost(&clients[0], &[1]);
+        let objects = written(&[1]);
+        let mut turn = std::pin::pin!(clients[1].turn(&objects));
+        assert!(futures_util::poll!(turn.as_mut()).is_pending());
+        lost(&clients[2], &[1]);
+        clients[0].done();
+        assert!(futures_util::poll!(turn.as_mut()).is_ready());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn no_vote_waits_for_ever() {
         let contention = Contention::new();
@@ -325,12 +389,12 @@ mod tests {
                 inner
                     .places
                     .values()
-                    .all(|place| place.objects.len() <= OBJECTS)
+                    .all(|place| place.objects.len() <= LOST)
             );
         });
         let mut written = Written::default();
         (0..2000).for_each(|oid| written.add(Oid(oid)));
-        assert_eq!(written.0.len(), OBJECTS);
+        assert_eq!(written.0.len(), WRITTEN);
         // Those that have lapsed make room.
         tokio::time::advance(PATIENCE * 2).await;
         lost(&clients[PLACES], &[1]);

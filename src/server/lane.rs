@@ -548,7 +548,10 @@ async fn vote(around: &Surroundings<'_>, state: State, txn: &TxnId) -> Outcome {
     } = open;
     let transaction = match work {
         Work::Sound(transaction) => transaction,
-        Work::Poisoned(error) => return (State::Idle, METHOD, Err(Failed::Error(error))),
+        Work::Poisoned(error) => {
+            around.contender.done();
+            return (State::Idle, METHOD, Err(Failed::Error(error)));
+        }
     };
     let waiting = around.stats.waiting.count();
     // Who was told of conflicts still holds the commit lock: it is its turn.

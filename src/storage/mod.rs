@@ -30,6 +30,7 @@ pub use crate::zodb::Answer;
 use crate::zodb::{Blob, Conflict, HistoryTxn, Oid, Op, Tid, TidRange, TxnMeta};
 
 mod blobs;
+mod conflicts;
 mod extension;
 mod fault;
 pub mod file;
@@ -44,6 +45,7 @@ mod undo_search;
 pub mod zeo;
 
 pub use blobs::{BlobDirectory, is_blob_record};
+pub use conflicts::may_be_a_part;
 pub use extension::same_extension;
 pub use fault::{Fault, RESTART_SERVER, StorageError};
 pub use operations::{Operations, Walk};

@@ -4,8 +4,10 @@
 //! words: a ZEO server that does not leave conflicts to its clients answers with the first conflict, a
 //! file storage lists them all; texts differ, and so does the order of objects.
 
+use std::collections::HashSet;
+
 use super::Ballot;
-use crate::storage::Answer;
+use crate::storage::{Answer, may_be_a_part};
 use crate::zodb::{Conflict, Oid};
 
 impl Ballot {
@@ -15,9 +17,7 @@ impl Ballot {
             (Ballot::Ready { resolved: ours }, Ballot::Ready { resolved: theirs }) => {
                 sorted(ours) == sorted(theirs)
             }
-            (Ballot::Conflicts(ours), Ballot::Conflicts(theirs)) => {
-                ours.len() == theirs.len() && ours.iter().all(|conflict| theirs.contains(conflict))
-            }
+            (Ballot::Conflicts(ours), Ballot::Conflicts(theirs)) => same_conflicts(ours, theirs),
             (Ballot::Conflicts(conflicts), Ballot::No(Answer::Conflict(one)))
             | (Ballot::No(Answer::Conflict(one)), Ballot::Conflicts(conflicts)) => {
                 conflicts.iter().any(|conflict| conflict.oid == one.oid)
@@ -86,6 +86,21 @@ fn sorted(oids: &[Oid]) -> Vec<Oid> {
     oids
 }
 
+/// One may list all where the other lists as many as a client is told at once.
+fn same_conflicts(ours: &[Conflict], theirs: &[Conflict]) -> bool {
+    let (fewer, more) = if ours.len() <= theirs.len() {
+        (ours, theirs)
+    } else {
+        (theirs, ours)
+    };
+    if fewer.len() < more.len() && !may_be_a_part(fewer) {
+        return false;
+    }
+    let what = |conflict: &Conflict| (conflict.oid, conflict.committed, conflict.read);
+    let more: HashSet<_> = more.iter().map(what).collect();
+    fewer.iter().all(|conflict| more.contains(&what(conflict)))
+}
+
 /// The text of a refusal is each make's own.
 fn same_refusal(ours: &Answer, theirs: &Answer) -> bool {
     match (ours, theirs) {
@@ -140,6 +155,20 @@ mod tests {
         };
         assert!(undo("one text").agrees_with(&undo("another")));
         assert!(!undo("one text").agrees_with(&Ballot::No(Answer::ReadOnly)));
+    }
+
+    #[test]
+    fn who_lists_as_many_conflicts_as_are_told_at_once_agrees_with_who_lists_all() {
+        let conflicts = |count: u64| Ballot::Conflicts((0..count).map(conflict).collect());
+        let (part, all) = (conflicts(1 << 16), conflicts(100_000));
+        assert!(part.agrees_with(&all) && all.agrees_with(&part));
+        let others = Ballot::Conflicts((1..=1 << 16).map(conflict).collect());
+        assert!(others.agrees_with(&all));
+        assert!(!others.agrees_with(&conflicts(1 << 16)));
+        assert!(
+            !conflicts(60_000).agrees_with(&all),
+            "it would have told more"
+        );
     }
 
     #[test]

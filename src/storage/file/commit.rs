@@ -27,6 +27,7 @@ use super::format::STATUS_AT;
 use super::on_a_thread;
 use super::plan::{self, Files, Plan, Ready, unreadable};
 use crate::storage::blobs::Placed;
+use crate::storage::conflicts::is_enough;
 use crate::storage::{
     Answer, Committed, Fault, Finishing, Operations, Result, StorageError, Transaction, TxnToken,
     Vote, Voted, store_each,
@@ -190,11 +191,6 @@ pub(super) fn newest_position(engine: &Engine, oid: Oid) -> u64 {
     engine.state.read().index.get(oid).unwrap_or(0)
 }
 
-/// So many conflicts are told at once, and so much of their data; the others at the next vote. A client
-/// resolves all that it is told of in memory.
-const CONFLICTS: usize = 1 << 16;
-const CONFLICT_BYTES: usize = 64 << 20;
-
 /// Takes out what a client may store again, resolved. Any other disagreement is the answer.
 fn drop_conflicts(engine: &Engine, work: &mut Work) -> Result<Vec<Conflict>> {
     let mut conflicts = Vec::new();
@@ -209,8 +205,7 @@ fn drop_conflicts(engine: &Engine, work: &mut Work) -> Result<Vec<Conflict>> {
             } => {
                 if let Some(current) = foreseen(engine, oid)?
                     && current.tid != serial
-                    && conflicts.len() < CONFLICTS
-                    && bytes < CONFLICT_BYTES
+                    && !is_enough(conflicts.len(), bytes)
                 {
                     bytes += data.len();
                     conflicts.push(Conflict {

@@ -132,7 +132,8 @@ async fn pack(engine: &Arc<Engine>, packing: Packing, stop: Tid) -> Result<()> {
         };
         match engine.ask(turn).await?? {
             Turn::Swapped(swapped) => return on_a_thread(move || swapped.clean_up()).await?,
-            Turn::Behind(behind) => packer = *behind,
+            // What was copied in that moment is made durable beside the clients.
+            Turn::Behind(behind) => packer = on_a_thread(move || behind.sync()).await??,
         }
         engine.step("place given back");
     }
@@ -150,9 +151,10 @@ enum Turn {
 
 /// A new file that is being written.
 struct Packer {
-    packing: Packing,
     copy: Copy,
     file: NewFile,
+    /// The last to be dropped: the next packing uses the same name for its file.
+    packing: Packing,
 }
 
 impl Packer {
@@ -180,9 +182,9 @@ impl Packer {
         file.sync(&engine)?;
         engine.step("rest copied");
         Ok(Some(Packer {
-            packing,
             copy,
             file,
+            packing,
         }))
     }
 
@@ -202,6 +204,13 @@ impl Packer {
             self.file.sync(&engine)?;
             engine.step("caught up");
         }
+        Ok(self)
+    }
+
+    fn sync(self) -> Result<Self> {
+        let engine = Arc::clone(&self.packing.0);
+        let _working = working(&engine)?;
+        self.file.sync(&engine)?;
         Ok(self)
     }
 
