@@ -2,7 +2,7 @@
 
     packing.py fill FILE MIB           a database with old revisions and garbage
     packing.py client ADDRESS NAME     commits until standard input is closed; prints how long it had to wait
-    packing.py pack ADDRESS            packs to now; prints that time, and when it began and ended
+    packing.py pack ADDRESS            packs to a moment ago; prints that time, and when it began and ended
     packing.py counts FILE            what the clients have written, by the file
     packing.py expect FILE TIME        has FileStorage pack a copy of FILE beside it; prints its name
 """
@@ -68,8 +68,11 @@ def client(address, name):
 def pack(address):
     storage = common.client(address)
     began = time.time()
-    storage.pack(began, wait=True)
-    print(json.dumps({"time": began, "began": began, "ended": time.time()}))
+    # What is voted for now may have an earlier TID and be finished later: it belongs to the packed part for who packs
+    # the file afterwards, and not for who packs it now.
+    stop = began - 2
+    storage.pack(stop, wait=True)
+    print(json.dumps({"time": stop, "began": began, "ended": time.time()}))
     storage.close()
 
 
