@@ -33,6 +33,17 @@ impl Payload {
         Payload(Inner::Piece { file, offset, len })
     }
 
+    /// The same for who keeps it: what is small is copied, as it may be a part of something much larger that
+    /// would be kept with it.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        const SMALL: usize = 64 << 10;
+        match &self.0 {
+            Inner::Memory(bytes) if bytes.len() <= SMALL => Bytes::copy_from_slice(bytes).into(),
+            _ => self.clone(),
+        }
+    }
+
     #[must_use]
     pub fn len(&self) -> usize {
         match &self.0 {

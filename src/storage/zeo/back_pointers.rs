@@ -73,7 +73,7 @@ pub(super) async fn uncertain_of(
                 questions.entry(tid).or_default().push(Question {
                     place: (usize::try_from(number).unwrap_or(usize::MAX), 0),
                     oid,
-                    data,
+                    data: data.detached(),
                 });
             }
         }

@@ -167,7 +167,7 @@ impl ZeoTransaction {
                     && let Some(place) = places.get(&oid)
                 {
                     // What the client gave, rather than a part of the message that it came in.
-                    conflicts[*place].data = Some(data);
+                    conflicts[*place].data = Some(data.detached());
                     dropped.push(number);
                 }
             }

@@ -134,7 +134,8 @@ impl Sending {
             let (some, next) = ops.some(from).await?;
             for (number, mut op) in some {
                 match &mut op {
-                    Op::StoreBlob { .. } => {
+                    Op::StoreBlob { data, .. } => {
+                        *data = data.detached();
                         blobs.push(op);
                         continue;
                     }
