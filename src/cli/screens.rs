@@ -276,8 +276,8 @@ fn details_say_what_happened_since_when_what_it_means_and_what_next() {
     Array main  ✖ failed   not serving   epoch 7   since 09:12 (4 min)
       head unknown   1 204 311 objects   8.4 GiB
       14 clients   212 loads/s   9.2 commits/s   commit lock free
-      Clients are refused. Every acknowledged transaction is on the members of the
-      last in-sync set: keep their files.
+      Clients are refused: waits for members: copy1. Every acknowledged transaction
+      is on the members of the last in-sync set: keep their files.
 
       MEMBER  STATE       TYPE  WHERE              LATENCY  LAG
       copy1   ✖ degraded  file  var/copy1/Data.fs  -        1 402 tx, 31 MiB

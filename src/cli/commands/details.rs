@@ -305,11 +305,16 @@ fn meaning(array: &ArrayDetails) -> Option<String> {
         .map(|member| member.name.as_str())
         .collect();
     if !array.serving {
-        return Some(
-            "Clients are refused. Every acknowledged transaction is on the members of the last \
+        let why = array.line.split_once(": ").map_or("", |(_, why)| why);
+        let why = if why.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", escape(why))
+        };
+        return Some(format!(
+            "Clients are refused{why}. Every acknowledged transaction is on the members of the last \
              in-sync set: keep their files."
-                .to_owned(),
-        );
+        ));
     }
     match (array.state, complete.as_slice()) {
         (ArrayState::Optimal, _) => None,
