@@ -242,6 +242,159 @@ async fn what_is_packed_away_leaves_the_shared_folder_too() {
     }
 }
 
+/// Three revisions of a blob; packing to now leaves the last.
+async fn three_revisions(rig: &Rig) -> [Tid; 3] {
+    let first = commit_blob(rig, 1, Tid::ZERO, "one").await;
+    let second = commit_blob(rig, 1, first, "two").await;
+    [first, second, commit_blob(rig, 1, second, "three").await]
+}
+
+fn there(rig: &Rig, tids: [Tid; 3]) -> [bool; 3] {
+    let directory = folder(rig);
+    tids.map(|tid| directory.find(Oid(1), tid).unwrap().is_some())
+}
+
+/// Packs, and says what became of the shared folder.
+async fn pack_folder(rig: &Rig) -> PackOutcome {
+    rig.array.pack(4e9).await.unwrap();
+    let report = rig.array.pack_report().unwrap();
+    let outcome = report.shared_blobs.unwrap();
+    let heard = rig.notices.lock().last().unwrap().to_string();
+    let told = heard.contains("the shared blob folder: ");
+    assert_eq!(told, outcome != PackOutcome::Done, "{heard}");
+    outcome
+}
+
+#[tokio::test]
+async fn a_file_stays_whose_record_only_an_iteration_shows() {
+    let rig = Rig::with(shared(true)).await;
+    let tids = three_revisions(&rig).await;
+    // As a FileStorage answers for what it keeps for an undo only.
+    for member in &rig.members {
+        let faults = member.faults();
+        faults.refuse(Moment::Load, Answer::NoSuchObject(Oid(1)));
+    }
+    assert_eq!(pack_folder(&rig).await, PackOutcome::Done);
+    assert_eq!(there(&rig, tids), [false, false, true]);
+}
+
+#[tokio::test]
+async fn a_file_is_needed_as_long_as_one_member_has_its_record() {
+    let rig = Rig::with(shared(true)).await;
+    let tids = three_revisions(&rig).await;
+    let before = rig.members[2].transactions();
+    rig.array.pack(4e9).await.unwrap();
+    assert_eq!(there(&rig, tids), [false, false, true]);
+    let rest = folder(&rig);
+    for tid in &tids[..2] {
+        let again = blob(&rig.folder, "again");
+        rest.place(Oid(1), *tid, &again).unwrap();
+    }
+    // One keeps more of the past, and does not find it by its serial.
+    let gate = rig.members[2].faults().hold(Moment::Load);
+    rig.array.start_pack(4e9).unwrap();
+    gate.reached().await;
+    rig.members[2].tamper(|history| *history = before[1..].to_vec());
+    let faults = rig.members[2].faults();
+    faults.refuse(Moment::Load, Answer::NoSuchObject(Oid(1)));
+    gate.release();
+    rig.until("the pack has ended", |_| {
+        let report = rig.array.pack_report();
+        report.is_some_and(|pack| pack.ended.is_some())
+    })
+    .await;
+    assert_eq!(there(&rig, tids), [false, true, true]);
+}
+
+#[tokio::test]
+async fn the_shared_folder_is_not_packed_without_every_member() {
+    let rig = Rig::with(shared(true)).await;
+    let tids = three_revisions(&rig).await;
+    rig.array.disable("c").unwrap();
+    let outcome = pack_folder(&rig).await;
+    assert!(
+        matches!(&outcome, PackOutcome::Skipped(why) if why.starts_with("c is out")),
+        "{outcome:?}"
+    );
+    rig.array.recover("c", Strategy::Missing, None).unwrap();
+    rig.optimal().await;
+    let what = "test".to_owned();
+    let full = Fault::DiskFull { what };
+    rig.members[1].faults().fail_once(Moment::Pack, full);
+    let outcome = pack_folder(&rig).await;
+    assert_eq!(outcome, PackOutcome::Skipped("b was not packed".into()));
+    assert_eq!(there(&rig, tids), [true; 3]);
+    // The next one does it.
+    assert_eq!(pack_folder(&rig).await, PackOutcome::Done);
+    assert_eq!(there(&rig, tids), [false, false, true]);
+}
+
+#[tokio::test]
+async fn a_member_that_is_lost_while_the_shared_folder_is_packed_ends_it() {
+    for moment in [Moment::Load, Moment::Iterate] {
+        let rig = Rig::with(|options| {
+            shared(true)(options);
+            options.auto_recover = false;
+        })
+        .await;
+        let tids = three_revisions(&rig).await;
+        let lost = Fault::Closed("cable cut".into());
+        rig.members[1].faults().fail(moment, lost);
+        let outcome = pack_folder(&rig).await;
+        assert!(
+            matches!(&outcome, PackOutcome::Failed(why) if why.contains("b: ") && why.contains("cable cut")),
+            "{outcome:?}"
+        );
+        assert_eq!(there(&rig, tids), [true; 3]);
+        assert_eq!(rig.member("b").state, MemberState::Degraded);
+    }
+}
+
+#[tokio::test]
+async fn who_goes_out_before_a_file_is_removed_keeps_it() {
+    let rig = Rig::with(shared(true)).await;
+    let tids = three_revisions(&rig).await;
+    let gate = rig.members[2].faults().hold(Moment::Iterate);
+    rig.array.start_pack(4e9).unwrap();
+    gate.reached().await;
+    // It has been asked already.
+    rig.array.disable("a").unwrap();
+    gate.release();
+    rig.until("the pack has ended", |_| {
+        let report = rig.array.pack_report();
+        report.is_some_and(|pack| pack.ended.is_some())
+    })
+    .await;
+    assert_eq!(there(&rig, tids), [true; 3]);
+    let outcome = rig.array.pack_report().unwrap().shared_blobs.unwrap();
+    assert!(
+        matches!(&outcome, PackOutcome::Skipped(why) if why.starts_with("a is out")),
+        "{outcome:?}"
+    );
+}
+
+#[tokio::test]
+async fn packing_the_shared_folder_can_be_cancelled_and_that_is_said() {
+    let rig = Rig::with(shared(true)).await;
+    let tids = three_revisions(&rig).await;
+    let gate = rig.members[0].faults().hold(Moment::Iterate);
+    rig.array.start_pack(4e9).unwrap();
+    gate.reached().await;
+    rig.array.cancel_pack().unwrap();
+    gate.release();
+    rig.until("the pack has ended", |_| {
+        let report = rig.array.pack_report();
+        report.is_some_and(|pack| pack.ended.is_some())
+    })
+    .await;
+    let report = rig.array.pack_report().unwrap();
+    assert!(report.cancelled);
+    let cancelled = PackOutcome::Skipped("cancelled".into());
+    assert_eq!(report.shared_blobs, Some(cancelled));
+    // At most what was being asked for is removed after that.
+    assert!(there(&rig, tids)[..2].contains(&true));
+}
+
 #[tokio::test]
 async fn a_blob_that_was_fetched_and_packed_away_is_given_no_more() {
     let rig = Rig::new().await;
