@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 
 use super::*;
 use crate::raid::blobs::Blobs;
+use crate::storage::file::{FileOpener, FileOptions};
 use crate::storage::{Answer, BlobDirectory, Capabilities, Description, StorageError};
 use crate::zodb::Blob;
 
@@ -276,6 +277,67 @@ async fn a_file_stays_whose_record_only_an_iteration_shows() {
     }
     assert_eq!(pack_folder(&rig).await, PackOutcome::Done);
     assert_eq!(there(&rig, tids), [false, false, true]);
+}
+
+#[tokio::test]
+async fn what_an_undo_points_to_keeps_its_file_in_real_files() {
+    let place = tempfile::tempdir().unwrap();
+    let mut options = options(&place);
+    shared(false)(&mut options);
+    let member = |name: &&str| {
+        let of_member = place.path().join(name);
+        std::fs::create_dir(&of_member).unwrap();
+        let options = FileOptions {
+            blob_dir: Some(of_member.join("blobs")),
+            pack_gc: false,
+            ..FileOptions::default()
+        };
+        MemberSpec {
+            name: (*name).to_owned(),
+            opener: Arc::new(FileOpener::new(of_member.join("Data.fs"), options)),
+            fingerprint: String::new(),
+        }
+    };
+    let members = NAMES[..2].iter().map(member).collect();
+    let record = Arc::new(FileRecord::new(place.path().join("membership.json")));
+    let array = Array::start(options, members, record, Arc::new(|_| {}))
+        .await
+        .unwrap();
+    let serves = async {
+        while array.report().serving != Serving::Yes {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), serves)
+        .await
+        .unwrap();
+    let commit = async |serial, text| {
+        let ops = both(1, serial, blob(&place, text));
+        commit_ops(&array, ops).await.unwrap()
+    };
+    let undo = async |tid| {
+        let undo = vec![Op::Undo { tid }];
+        commit_ops(&array, undo).await.unwrap()
+    };
+    let zero = commit(Tid::ZERO, "zero").await;
+    let first = commit(zero, "one").await;
+    let second = commit(first, "two").await;
+    let third = undo(second).await;
+    let fourth = commit(third, "four").await;
+    array.pack(second.seconds()).await.unwrap();
+
+    let report = array.pack_report().unwrap();
+    assert_eq!(report.shared_blobs, Some(PackOutcome::Done));
+    // It is there, for the undo, and is not found by its serial any more.
+    assert!(array.load_serial(Oid(1), first).await.is_err());
+    let directory = BlobDirectory::open(place.path().join("shared")).unwrap();
+    let there = [zero, first, second, third, fourth]
+        .map(|tid| directory.find(Oid(1), tid).unwrap().is_some());
+    assert_eq!(there, [false, true, true, true, true]);
+    let undone = undo(fourth).await;
+    let file = array.load_blob(Oid(1), undone).await.unwrap();
+    assert_eq!(content(&file), "one");
+    array.shutdown(Duration::from_secs(5)).await.unwrap();
 }
 
 #[tokio::test]
