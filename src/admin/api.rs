@@ -331,7 +331,8 @@ pub struct Job {
     pub transactions_per_s: f64,
     pub bytes_per_s: f64,
     pub time_left_s: Option<u64>,
-    /// The members that it is done to, in their order.
+    /// The members that it is done to, in their order. A pack has `the shared blob folder` as the last one,
+    /// where there is such a folder.
     pub members: Vec<JobMember>,
     #[schema(value_type = String)]
     pub started: Timestamp,

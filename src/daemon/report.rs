@@ -193,8 +193,8 @@ pub(super) fn recovery(report: &RecoveryReport) -> Recovery {
 
 /// A pack as a job.
 pub(super) fn pack(array: &str, report: &PackReport) -> Job {
-    let member = |member: &PackedMember| {
-        let (state, reason) = match &member.outcome {
+    let part = |name: &str, outcome: &PackOutcome| {
+        let (state, reason) = match outcome {
             PackOutcome::Waiting => (JobMemberState::Waiting, None),
             PackOutcome::Packing => (JobMemberState::Running, None),
             PackOutcome::Done => (JobMemberState::Done, None),
@@ -202,12 +202,13 @@ pub(super) fn pack(array: &str, report: &PackReport) -> Job {
             PackOutcome::Failed(reason) => (JobMemberState::Failed, Some(reason.clone())),
         };
         JobMember {
-            name: member.name.clone(),
+            name: name.to_owned(),
             state,
             reason,
         }
     };
-    let members: Vec<JobMember> = report.members.iter().map(member).collect();
+    let member = |member: &PackedMember| part(&member.name, &member.outcome);
+    let mut members: Vec<JobMember> = report.members.iter().map(member).collect();
     let is_done = |member: &JobMember| member.state == JobMemberState::Done;
     let state = match report.ended {
         None => JobState::Running,
@@ -223,6 +224,9 @@ pub(super) fn pack(array: &str, report: &PackReport) -> Job {
         let reasons: Vec<String> = reasons.collect();
         Problem::failed(format!("no member was packed ({})", reasons.join("; ")))
     });
+    if let Some(outcome) = &report.shared_blobs {
+        members.push(part(PackReport::SHARED_BLOBS, outcome));
+    }
     let progress = &report.progress;
     Job {
         id: format!("pack-{array}-{}", report.id),

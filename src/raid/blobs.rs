@@ -38,6 +38,8 @@ const LONGEST_FETCH: Duration = Duration::from_hours(1);
 
 mod pack;
 
+pub(super) use pack::NotPacked;
+
 type Key = (Oid, Tid);
 
 /// The array's side of its blobs.
@@ -241,7 +243,7 @@ impl Drop for Placed {
         };
         let remove = move || {
             for (oid, _) in files {
-                if let Err(error) = shared.directory.remove(oid, tid) {
+                if let Err(error) = shared.directory.remove_among_others(oid, tid) {
                     tracing::warn!(%oid, %tid, %error, "the blob of an aborted transaction stays");
                 }
             }

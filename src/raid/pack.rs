@@ -13,6 +13,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Notice;
+use super::blobs::NotPacked;
 use super::controller::{Event, MemberId};
 use super::report::{PackOutcome, PackReport, PackedMember, Refused};
 use super::runner::Runner;
@@ -25,6 +26,7 @@ pub(super) struct LastPack {
     id: u64,
     time: f64,
     members: Vec<(MemberId, PackedMember)>,
+    shared_blobs: Option<PackOutcome>,
     handle: JobHandle,
     started: Timestamp,
     ended: Option<Timestamp>,
@@ -73,6 +75,7 @@ pub(super) fn start(runner: &Arc<Runner>, time: f64) -> std::result::Result<(), 
             id: core.pack.as_ref().map_or(1, |last| last.id + 1),
             time,
             members: named.clone(),
+            shared_blobs: runner.blobs.is_shared().then_some(PackOutcome::Waiting),
             handle,
             started: Timestamp::now(),
             ended: None,
@@ -110,14 +113,9 @@ pub(super) async fn run(runner: &Arc<Runner>, time: f64) -> Result<()> {
     let report = report(runner).ok_or_else(|| error("the pack was not begun".into()))?;
     let mut why = Vec::new();
     for member in &report.members {
-        match &member.outcome {
-            PackOutcome::Done => return Ok(()),
-            PackOutcome::Skipped(reason) | PackOutcome::Failed(reason) => {
-                why.push(format!("{}: {reason}", member.name));
-            }
-            PackOutcome::Waiting | PackOutcome::Packing => {
-                why.push(format!("{}: cancelled", member.name));
-            }
+        match member.outcome.why_not() {
+            None => return Ok(()),
+            Some(reason) => why.push(format!("{}: {reason}", member.name)),
         }
     }
     Err(error(format!("no member was packed ({})", why.join("; "))))
@@ -131,6 +129,7 @@ pub(super) fn report(runner: &Runner) -> Option<PackReport> {
             id: pack.id,
             time: pack.time,
             members: members.collect(),
+            shared_blobs: pack.shared_blobs.clone(),
             progress: pack.handle.progress(),
             started: pack.started,
             ended: pack.ended,
@@ -158,6 +157,17 @@ impl PackedMember {
     }
 }
 
+impl PackOutcome {
+    /// Why it is not packed, once the pack has ended.
+    fn why_not(&self) -> Option<&str> {
+        match self {
+            PackOutcome::Done => None,
+            PackOutcome::Skipped(reason) | PackOutcome::Failed(reason) => Some(reason),
+            PackOutcome::Waiting | PackOutcome::Packing => Some("cancelled"),
+        }
+    }
+}
+
 struct Job {
     runner: Arc<Runner>,
     time: f64,
@@ -179,14 +189,10 @@ impl Job {
             self.tell(*id, outcome);
         }
         self.runner.blobs.forget_fetched();
-        // Beyond what is there, everything is to go that members do not hold any more.
-        let may_go_on = || self.work.check().is_ok();
-        let shared = if cancelled {
-            Ok(0)
-        } else {
-            self.runner.pack_shared_blobs(self.time, may_go_on).await
-        };
-        let (packed, mut left_out) = self.runner.update(|core| {
+        if !cancelled {
+            cancelled = self.pack_shared_blobs().await;
+        }
+        let (packed, left_out) = self.runner.update(|core| {
             let Some(pack) = &mut core.pack else {
                 return Default::default();
             };
@@ -194,23 +200,53 @@ impl Job {
             pack.cancelled = cancelled;
             let (mut packed, mut left_out) = (Vec::new(), Vec::new());
             for (_, member) in &pack.members {
-                match &member.outcome {
-                    PackOutcome::Done => packed.push(member.name.clone()),
-                    PackOutcome::Skipped(reason) | PackOutcome::Failed(reason) => {
-                        left_out.push(format!("{}: {reason}", member.name));
-                    }
-                    PackOutcome::Waiting | PackOutcome::Packing => {
-                        left_out.push(format!("{}: cancelled", member.name));
-                    }
+                match member.outcome.why_not() {
+                    None => packed.push(member.name.clone()),
+                    Some(why) => left_out.push(format!("{}: {why}", member.name)),
                 }
+            }
+            if let Some(why) = pack.shared_blobs.as_ref().and_then(PackOutcome::why_not) {
+                left_out.push(format!("{}: {why}", PackReport::SHARED_BLOBS));
             }
             (packed, left_out)
         });
-        if let Err(error) = shared {
-            left_out.push(format!("the shared folder of blobs: {error}"));
-        }
         self.runner.notice(Notice::PackDone { packed, left_out });
         self.runner.feed(Event::PackEnded).ok();
+    }
+
+    /// Packs the folder that no member owns, and says whether that was cancelled.
+    async fn pack_shared_blobs(&mut self) -> bool {
+        let packed = self.runner.update(|core| {
+            let pack = core.pack.as_mut()?;
+            *pack.shared_blobs.as_mut()? = PackOutcome::Packing;
+            let done = |(id, member): &(MemberId, PackedMember)| {
+                (member.outcome == PackOutcome::Done).then_some(*id)
+            };
+            Some(pack.members.iter().filter_map(done).collect::<Vec<_>>())
+        });
+        let Some(packed) = packed else {
+            return false;
+        };
+        self.work.note(PackReport::SHARED_BLOBS.to_owned());
+        let may_go_on = || self.work.check().is_ok();
+        let walk = self
+            .runner
+            .pack_shared_blobs(self.time, &packed, may_go_on)
+            .await;
+        let cancelled = matches!(walk, Err(NotPacked::Cancelled));
+        let outcome = match walk {
+            Ok(_) => PackOutcome::Done,
+            Err(why @ (NotPacked::Out(_) | NotPacked::Unpacked(_) | NotPacked::Cancelled)) => {
+                PackOutcome::Skipped(why.to_string())
+            }
+            Err(why) => PackOutcome::Failed(why.to_string()),
+        };
+        self.runner.update(|core| {
+            if let Some(pack) = &mut core.pack {
+                pack.shared_blobs = Some(outcome);
+            }
+        });
+        cancelled
     }
 
     /// Transactions that undo others and were voted before this began have an end by themselves: the

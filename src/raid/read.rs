@@ -261,7 +261,8 @@ impl Runner {
         }
     }
 
-    async fn ask_one<T: Send>(
+    /// Asks this member, and nobody else.
+    pub(super) async fn ask_one<T: Send>(
         &self,
         patience: Patience,
         reader: &Reader,

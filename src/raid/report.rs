@@ -143,10 +143,18 @@ pub struct PackReport {
     /// To what it packs, in seconds since 1970.
     pub time: f64,
     pub members: Vec<PackedMember>,
+    /// What became of the folder of blobs that clients share, which no member owns; none where there is
+    /// none.
+    pub shared_blobs: Option<PackOutcome>,
     pub progress: Progress,
     pub started: Timestamp,
     pub ended: Option<Timestamp>,
     pub cancelled: bool,
+}
+
+impl PackReport {
+    /// What [`Self::shared_blobs`] is called beside the names of members.
+    pub const SHARED_BLOBS: &str = "the shared blob folder";
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

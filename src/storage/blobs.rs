@@ -132,14 +132,33 @@ impl BlobDirectory {
     /// # Errors
     /// What linking, copying or syncing gives; `UnexpectedEof` where the source is shorter than it was.
     pub fn place(&self, oid: Oid, tid: Tid, blob: &Blob) -> io::Result<()> {
+        self.place_minding(oid, tid, blob, || {})
+    }
+
+    /// As [`Self::place`]; calls `made` each time when the folder is made.
+    fn place_minding(
+        &self,
+        oid: Oid,
+        tid: Tid,
+        blob: &Blob,
+        mut made: impl FnMut(),
+    ) -> io::Result<()> {
         let (file, path) = self.own_file(blob)?;
-        {
+        // The temporary name goes with `path`, if it is still there.
+        let mut name = || {
             let _names = self.names.lock();
             let folder = self.make_folder(oid)?;
+            made();
             protect(&file, &folder)?;
-            path.persist(self.file(oid, tid))
-                .map_err(|error| error.error)?;
-        }
+            // Not `persist`, which would take the temporary name with it where this fails.
+            fs::rename(&path, self.file(oid, tid))
+        };
+        match name() {
+            // Another process that shares the folder has just removed it, since it was empty. It
+            // would not do so again at once.
+            Err(error) if error.kind() == ErrorKind::NotFound => name(),
+            named => named,
+        }?;
         sync_folder(&self.folder(oid))
     }
 
@@ -185,6 +204,7 @@ impl BlobDirectory {
     }
 
     /// Removes the file of a revision, and the folders that are empty then. It may be gone already.
+    /// Nobody else may write into this folder meanwhile.
     ///
     /// # Errors
     /// What removing the file gives.
@@ -193,12 +213,25 @@ impl BlobDirectory {
         self.remove_file(oid, tid)
     }
 
+    /// As [`Self::remove`], where other processes write into the folder too: of the folders, at most
+    /// the blob's own is removed. Those above are other blobs' as well, and somebody may have seen
+    /// one a moment ago and be about to make something in it.
+    ///
+    /// # Errors
+    /// What removing the file gives.
+    pub fn remove_among_others(&self, oid: Oid, tid: Tid) -> io::Result<()> {
+        let _names = self.names.lock();
+        if self.unlink(oid, tid)? {
+            // Not where another revision is in it; nothing depends on its being removed.
+            fs::remove_dir(self.folder(oid)).ok();
+        }
+        Ok(())
+    }
+
     /// To be called with `names` held.
     fn remove_file(&self, oid: Oid, tid: Tid) -> io::Result<()> {
-        match fs::remove_file(self.file(oid, tid)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
+        if !self.unlink(oid, tid)? {
+            return Ok(());
         }
         let folder = self.folder(oid);
         for folder in folder.ancestors() {
@@ -208,6 +241,15 @@ impl BlobDirectory {
             }
         }
         Ok(())
+    }
+
+    /// Removes a file, and says whether it was there.
+    fn unlink(&self, oid: Oid, tid: Tid) -> io::Result<bool> {
+        match fs::remove_file(self.file(oid, tid)) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes the folder of a blob, durably. To be called with `names` held.

@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 
 use super::*;
 use crate::raid::blobs::Blobs;
+use crate::storage::file::{FileOpener, FileOptions};
 use crate::storage::{Answer, BlobDirectory, Capabilities, Description, StorageError};
 use crate::zodb::Blob;
 
@@ -240,6 +241,220 @@ async fn what_is_packed_away_leaves_the_shared_folder_too() {
         assert_eq!(read(&rig, 1, second).await, "two");
         assert!(rig.array.report().state == ArrayState::Optimal);
     }
+}
+
+/// Three revisions of a blob; packing to now leaves the last.
+async fn three_revisions(rig: &Rig) -> [Tid; 3] {
+    let first = commit_blob(rig, 1, Tid::ZERO, "one").await;
+    let second = commit_blob(rig, 1, first, "two").await;
+    [first, second, commit_blob(rig, 1, second, "three").await]
+}
+
+fn there(rig: &Rig, tids: [Tid; 3]) -> [bool; 3] {
+    let directory = folder(rig);
+    tids.map(|tid| directory.find(Oid(1), tid).unwrap().is_some())
+}
+
+/// Packs, and says what became of the shared folder.
+async fn pack_folder(rig: &Rig) -> PackOutcome {
+    rig.array.pack(4e9).await.unwrap();
+    let report = rig.array.pack_report().unwrap();
+    let outcome = report.shared_blobs.unwrap();
+    let heard = rig.notices.lock().last().unwrap().to_string();
+    let told = heard.contains("the shared blob folder: ");
+    assert_eq!(told, outcome != PackOutcome::Done, "{heard}");
+    outcome
+}
+
+#[tokio::test]
+async fn a_file_stays_whose_record_only_an_iteration_shows() {
+    let rig = Rig::with(shared(true)).await;
+    let tids = three_revisions(&rig).await;
+    // As a FileStorage answers for what it keeps for an undo only.
+    for member in &rig.members {
+        let faults = member.faults();
+        faults.refuse(Moment::Load, Answer::NoSuchObject(Oid(1)));
+    }
+    assert_eq!(pack_folder(&rig).await, PackOutcome::Done);
+    assert_eq!(there(&rig, tids), [false, false, true]);
+}
+
+#[tokio::test]
+async fn what_an_undo_points_to_keeps_its_file_in_real_files() {
+    let place = tempfile::tempdir().unwrap();
+    let mut options = options(&place);
+    shared(false)(&mut options);
+    let member = |name: &&str| {
+        let of_member = place.path().join(name);
+        std::fs::create_dir(&of_member).unwrap();
+        let options = FileOptions {
+            blob_dir: Some(of_member.join("blobs")),
+            pack_gc: false,
+            ..FileOptions::default()
+        };
+        MemberSpec {
+            name: (*name).to_owned(),
+            opener: Arc::new(FileOpener::new(of_member.join("Data.fs"), options)),
+            fingerprint: String::new(),
+        }
+    };
+    let members = NAMES[..2].iter().map(member).collect();
+    let record = Arc::new(FileRecord::new(place.path().join("membership.json")));
+    let array = Array::start(options, members, record, Arc::new(|_| {}))
+        .await
+        .unwrap();
+    let serves = async {
+        while array.report().serving != Serving::Yes {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), serves)
+        .await
+        .unwrap();
+    let commit = async |serial, text| {
+        let ops = both(1, serial, blob(&place, text));
+        commit_ops(&array, ops).await.unwrap()
+    };
+    let undo = async |tid| {
+        let undo = vec![Op::Undo { tid }];
+        commit_ops(&array, undo).await.unwrap()
+    };
+    let zero = commit(Tid::ZERO, "zero").await;
+    let first = commit(zero, "one").await;
+    let second = commit(first, "two").await;
+    let third = undo(second).await;
+    let fourth = commit(third, "four").await;
+    array.pack(second.seconds()).await.unwrap();
+
+    let report = array.pack_report().unwrap();
+    assert_eq!(report.shared_blobs, Some(PackOutcome::Done));
+    // It is there, for the undo, and is not found by its serial any more.
+    assert!(array.load_serial(Oid(1), first).await.is_err());
+    let directory = BlobDirectory::open(place.path().join("shared")).unwrap();
+    let there = [zero, first, second, third, fourth]
+        .map(|tid| directory.find(Oid(1), tid).unwrap().is_some());
+    assert_eq!(there, [false, true, true, true, true]);
+    let undone = undo(fourth).await;
+    let file = array.load_blob(Oid(1), undone).await.unwrap();
+    assert_eq!(content(&file), "one");
+    array.shutdown(Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_is_needed_as_long_as_one_member_has_its_record() {
+    let rig = Rig::with(shared(true)).await;
+    let tids = three_revisions(&rig).await;
+    let before = rig.members[2].transactions();
+    rig.array.pack(4e9).await.unwrap();
+    assert_eq!(there(&rig, tids), [false, false, true]);
+    let rest = folder(&rig);
+    for tid in &tids[..2] {
+        let again = blob(&rig.folder, "again");
+        rest.place(Oid(1), *tid, &again).unwrap();
+    }
+    // One keeps more of the past, and does not find it by its serial.
+    let gate = rig.members[2].faults().hold(Moment::Load);
+    rig.array.start_pack(4e9).unwrap();
+    gate.reached().await;
+    rig.members[2].tamper(|history| *history = before[1..].to_vec());
+    let faults = rig.members[2].faults();
+    faults.refuse(Moment::Load, Answer::NoSuchObject(Oid(1)));
+    gate.release();
+    rig.until("the pack has ended", |_| {
+        let report = rig.array.pack_report();
+        report.is_some_and(|pack| pack.ended.is_some())
+    })
+    .await;
+    assert_eq!(there(&rig, tids), [false, true, true]);
+}
+
+#[tokio::test]
+async fn the_shared_folder_is_not_packed_without_every_member() {
+    let rig = Rig::with(shared(true)).await;
+    let tids = three_revisions(&rig).await;
+    rig.array.disable("c").unwrap();
+    let outcome = pack_folder(&rig).await;
+    assert!(
+        matches!(&outcome, PackOutcome::Skipped(why) if why.starts_with("c is out")),
+        "{outcome:?}"
+    );
+    rig.array.recover("c", Strategy::Missing, None).unwrap();
+    rig.optimal().await;
+    let what = "test".to_owned();
+    let full = Fault::DiskFull { what };
+    rig.members[1].faults().fail_once(Moment::Pack, full);
+    let outcome = pack_folder(&rig).await;
+    assert_eq!(outcome, PackOutcome::Skipped("b was not packed".into()));
+    assert_eq!(there(&rig, tids), [true; 3]);
+    // The next one does it.
+    assert_eq!(pack_folder(&rig).await, PackOutcome::Done);
+    assert_eq!(there(&rig, tids), [false, false, true]);
+}
+
+#[tokio::test]
+async fn a_member_that_is_lost_while_the_shared_folder_is_packed_ends_it() {
+    for moment in [Moment::Load, Moment::Iterate] {
+        let rig = Rig::with(|options| {
+            shared(true)(options);
+            options.auto_recover = false;
+        })
+        .await;
+        let tids = three_revisions(&rig).await;
+        let lost = Fault::Closed("cable cut".into());
+        rig.members[1].faults().fail(moment, lost);
+        let outcome = pack_folder(&rig).await;
+        assert!(
+            matches!(&outcome, PackOutcome::Failed(why) if why.contains("b: ") && why.contains("cable cut")),
+            "{outcome:?}"
+        );
+        assert_eq!(there(&rig, tids), [true; 3]);
+        assert_eq!(rig.member("b").state, MemberState::Degraded);
+    }
+}
+
+#[tokio::test]
+async fn who_goes_out_before_a_file_is_removed_keeps_it() {
+    let rig = Rig::with(shared(true)).await;
+    let tids = three_revisions(&rig).await;
+    let gate = rig.members[2].faults().hold(Moment::Iterate);
+    rig.array.start_pack(4e9).unwrap();
+    gate.reached().await;
+    // It has been asked already.
+    rig.array.disable("a").unwrap();
+    gate.release();
+    rig.until("the pack has ended", |_| {
+        let report = rig.array.pack_report();
+        report.is_some_and(|pack| pack.ended.is_some())
+    })
+    .await;
+    assert_eq!(there(&rig, tids), [true; 3]);
+    let outcome = rig.array.pack_report().unwrap().shared_blobs.unwrap();
+    assert!(
+        matches!(&outcome, PackOutcome::Skipped(why) if why.starts_with("a is out")),
+        "{outcome:?}"
+    );
+}
+
+#[tokio::test]
+async fn packing_the_shared_folder_can_be_cancelled_and_that_is_said() {
+    let rig = Rig::with(shared(true)).await;
+    let tids = three_revisions(&rig).await;
+    let gate = rig.members[0].faults().hold(Moment::Iterate);
+    rig.array.start_pack(4e9).unwrap();
+    gate.reached().await;
+    rig.array.cancel_pack().unwrap();
+    gate.release();
+    rig.until("the pack has ended", |_| {
+        let report = rig.array.pack_report();
+        report.is_some_and(|pack| pack.ended.is_some())
+    })
+    .await;
+    let report = rig.array.pack_report().unwrap();
+    assert!(report.cancelled);
+    let cancelled = PackOutcome::Skipped("cancelled".into());
+    assert_eq!(report.shared_blobs, Some(cancelled));
+    // At most what was being asked for is removed after that.
+    assert!(there(&rig, tids)[..2].contains(&true));
 }
 
 #[tokio::test]

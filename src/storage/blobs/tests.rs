@@ -101,6 +101,46 @@ fn what_is_removed_takes_its_empty_folders_with_it() {
 }
 
 #[test]
+fn among_others_the_folders_above_a_blob_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = open(&folder);
+    for tid in [TID, Tid(TID.0 + 1)] {
+        directory
+            .place(OID, tid, &temporary(&directory, b"x"))
+            .unwrap();
+    }
+    directory.remove_among_others(OID, TID).unwrap();
+    directory.remove_among_others(OID, TID).unwrap();
+    assert_eq!(content(&directory, OID, TID), None);
+    assert!(content(&directory, OID, Tid(TID.0 + 1)).is_some());
+    directory.remove_among_others(OID, Tid(TID.0 + 1)).unwrap();
+    assert!(!directory.folder(OID).exists());
+    assert!(directory.folder(OID).parent().unwrap().is_dir());
+}
+
+#[test]
+fn a_folder_that_another_process_removes_is_made_again_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = open(&folder);
+    let above = directory.root().join("0x00");
+    let place = |often: usize| {
+        let mut left = often;
+        directory.place_minding(OID, TID, &temporary(&directory, b"x"), || {
+            if left > 0 {
+                left -= 1;
+                fs::remove_dir_all(&above).unwrap();
+            }
+        })
+    };
+    let error = place(2).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!(content(&directory, OID, TID), None);
+    place(1).unwrap();
+    assert_eq!(content(&directory, OID, TID).unwrap(), b"x");
+    assert_eq!(fs::read_dir(directory.tmp()).unwrap().count(), 0);
+}
+
+#[test]
 fn the_names_are_those_of_python() {
     let lines = "
 import sys
