@@ -3,7 +3,7 @@
 //! It is ZEO's custom to list the clients' own certificates in `authenticate`, signed by themselves, and most
 //! of those say of themselves that they are authorities, since `openssl req -x509` makes them so. OpenSSL
 //! lets such a client in; `webpki` lets nobody in who shows an authority's certificate. So a certificate
-//! that is listed byte by byte is good while its dates are, and others need a chain to a listed one that is
+//! that is listed byte by byte is good while its dates and its purpose are, and others need a chain to a listed one that is
 //! an authority's, and is in force at that moment. Where authorities take certificates back, all need a
 //! chain: a listed one that nobody has signed could not be looked up.
 
@@ -21,9 +21,8 @@ use tokio_rustls::rustls::{
     AlertDescription, CertificateError, DigitallySignedStruct, DistinguishedName, Error,
     SignatureScheme,
 };
-use webpki::KeyUsage;
 
-use super::files::{self, Trusted};
+use super::files::{self, Purpose, Trusted};
 
 /// Judges clients.
 pub(super) struct Clients {
@@ -113,7 +112,7 @@ impl ClientCertVerifier for Clients {
     ) -> Result<ClientCertVerified, Error> {
         // That the client has the certificate's key, it proves with a signature as everybody does.
         if self.trusted.vouches_for(certificate) {
-            files::is_good(certificate, KeyUsage::client_auth(), now)?;
+            files::is_good(certificate, Purpose::Client, now)?;
             return Ok(ClientCertVerified::assertion());
         }
         let judged = match self.chains(now)? {

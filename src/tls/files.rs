@@ -13,6 +13,7 @@ use tokio_rustls::rustls::pki_types::{
 use tokio_rustls::rustls::{CertificateError, Error, OtherError, RootCertStore};
 use tracing::warn;
 use webpki::{EndEntityCert, KeyUsage};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// Why certificates or a key cannot be used. Each names the file.
 #[derive(Debug, thiserror::Error)]
@@ -162,7 +163,7 @@ impl Trusted {
     #[must_use]
     pub fn in_force(&self, now: UnixTime) -> Vec<bool> {
         let is_authority = |certificate| {
-            let says = says(certificate, KeyUsage::client_auth(), now);
+            let says = says(certificate, Purpose::Client, now);
             matches!(says, Ok(Says::Authority))
         };
         self.certificates.iter().map(is_authority).collect()
@@ -190,6 +191,13 @@ impl Trusted {
     }
 }
 
+/// What a certificate is shown for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    Client,
+    Server,
+}
+
 /// Whose a certificate is, by what it says of itself.
 enum Says {
     Authority,
@@ -198,12 +206,16 @@ enum Says {
 
 /// What a certificate says of itself; an error where it is not valid at this time, or, the other end's own,
 /// not good for this.
-fn says(certificate: &CertificateDer<'_>, usage: KeyUsage, now: UnixTime) -> Result<Says, Error> {
+fn says(certificate: &CertificateDer<'_>, purpose: Purpose, now: UnixTime) -> Result<Says, Error> {
     let unclear = |error| CertificateError::Other(OtherError(Arc::new(error)));
     let wrong = |why| Err(Error::InvalidCertificate(why));
     let parsed = match EndEntityCert::try_from(certificate) {
         Ok(parsed) => parsed,
         Err(error) => return wrong(unclear(error)),
+    };
+    let usage = match purpose {
+        Purpose::Client => KeyUsage::client_auth(),
+        Purpose::Server => KeyUsage::server_auth(),
     };
     // Where no authority is trusted nothing is good, and what is wrong is found in an order: first the
     // dates, then that it is an authority's, then what it is for, and at last that nobody has signed it.
@@ -226,10 +238,29 @@ fn says(certificate: &CertificateDer<'_>, usage: KeyUsage, now: UnixTime) -> Res
 /// Why it is not.
 pub fn is_good(
     certificate: &CertificateDer<'_>,
-    usage: KeyUsage,
+    purpose: Purpose,
     now: UnixTime,
 ) -> Result<(), Error> {
-    says(certificate, usage, now).map(drop)
+    match says(certificate, purpose, now)? {
+        // Said before it was asked what it is for.
+        Says::Authority if !is_for(certificate, purpose) => {
+            Err(Error::InvalidCertificate(CertificateError::InvalidPurpose))
+        }
+        Says::Authority | Says::OtherEnd => Ok(()),
+    }
+}
+
+/// Whether a certificate's extended key usage, where it has one, allows this.
+fn is_for(certificate: &CertificateDer<'_>, purpose: Purpose) -> bool {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+        return false;
+    };
+    match (parsed.extended_key_usage(), purpose) {
+        (Ok(None), _) => true,
+        (Ok(Some(usage)), Purpose::Client) => usage.value.client_auth,
+        (Ok(Some(usage)), Purpose::Server) => usage.value.server_auth,
+        (Err(_), _) => false,
+    }
 }
 
 fn is_file(path: &Path) -> Result<bool, TlsError> {

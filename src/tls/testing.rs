@@ -34,6 +34,8 @@ pub(crate) enum Flaw {
     UntilLater,
     /// Good for servers alone.
     ForServers,
+    /// Good for clients alone.
+    ForClients,
 }
 
 fn params(name: &str, flaw: Flaw) -> CertificateParams {
@@ -50,6 +52,9 @@ fn params(name: &str, flaw: Flaw) -> CertificateParams {
         Flaw::UntilLater => params.not_after = date_time_ymd(2090, 1, 1),
         Flaw::ForServers => {
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        }
+        Flaw::ForClients => {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         }
     }
     params

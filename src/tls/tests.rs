@@ -81,7 +81,11 @@ async fn who_is_listed_or_signed_by_who_is_comes_in_and_nobody_else() {
         Made::by_openssl("three", Flaw::Expired),
         Made::plain("four", Flaw::Expired),
     );
-    let for_servers = Made::plain("eight", Flaw::ForServers);
+    let (for_servers, for_servers_plain) = (
+        Made::by_openssl("eight", Flaw::ForServers),
+        Made::plain("nine", Flaw::ForServers),
+    );
+    let for_clients = Made::by_openssl("ten", Flaw::ForClients);
     let authority = Authority::new("an authority");
     let listed = [
         openssl.certificate.as_str(),
@@ -89,12 +93,14 @@ async fn who_is_listed_or_signed_by_who_is_comes_in_and_nobody_else() {
         &late.certificate,
         &late_plain.certificate,
         &for_servers.certificate,
+        &for_servers_plain.certificate,
+        &for_clients.certificate,
         &authority.certificate(),
         "this is no certificate",
     ];
     let house = house(&listed);
     let issued = authority.issue("five", 5, Flaw::None);
-    for good in [&openssl, &plain, &issued] {
+    for good in [&openssl, &plain, &for_clients, &issued] {
         assert_eq!(house.comes(Some(good)).await, Ok(()));
     }
 
@@ -109,6 +115,7 @@ async fn who_is_listed_or_signed_by_who_is_comes_in_and_nobody_else() {
         (Some(&late), "expired"),
         (Some(&late_plain), "expired"),
         (Some(&for_servers), "extended key usage"),
+        (Some(&for_servers_plain), "extended key usage"),
         (Some(&authority.issue("six", 6, Flaw::Expired)), "expired"),
         (
             Some(&authority.issue("seven", 7, Flaw::ForServers)),

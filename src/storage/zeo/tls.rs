@@ -1,8 +1,8 @@
 //! TLS to a ZEO server, as Python's clients and servers use it.
 //!
 //! It is ZEO's custom to list the server's own, self-signed certificate in `authenticate`, and OpenSSL
-//! accepts that. So the [`Verifier`] accepts a certificate that is listed byte by byte while its dates are
-//! good, and of all others asks for a chain to a listed one that is an authority's and in force. Where there
+//! accepts that. So the [`Verifier`] accepts a certificate that is listed byte by byte while its dates and
+//! its purpose are good, and of all others asks for a chain to a listed one that is an authority's and in force. Where there
 //! are revocation lists, all need a chain, as with our own clients (`tls::clients`).
 
 use std::sync::Arc;
@@ -22,11 +22,10 @@ use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
 };
-use webpki::KeyUsage;
 
 use super::options::{ZeoAddress, ZeoTls};
 use crate::storage::Fault;
-use crate::tls::files::{self, TlsError, Trusted};
+use crate::tls::files::{self, Purpose, TlsError, Trusted};
 
 /// Speaks TLS on a connection.
 pub(super) async fn secure<S>(
@@ -139,7 +138,7 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         if self.trusted.vouches_for(certificate) {
-            files::is_good(certificate, KeyUsage::server_auth(), now)?;
+            files::is_good(certificate, Purpose::Server, now)?;
             if self.check_hostname {
                 verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
             }

@@ -62,13 +62,16 @@ async fn a_server_is_taken_that_is_listed_or_signed_by_an_authority_that_is() {
 #[tokio::test]
 async fn a_listed_server_is_taken_while_it_is_good_and_vouches_for_nobody() {
     let folder = tempfile::tempdir().unwrap();
-    for server in [
-        Made::by_openssl(NAME, Flaw::Expired),
-        Made::plain(NAME, Flaw::Expired),
+    for (flaw, expected) in [
+        (Flaw::Expired, "Expired"),
+        (Flaw::ForClients, "InvalidPurpose"),
     ] {
-        let listed = [server.certificate.as_str()];
-        let refused = shown(folder.path(), &server, None, &listed).await.unwrap();
-        assert!(refused.to_lowercase().contains("expired"), "{refused}");
+        for server in [Made::by_openssl(NAME, flaw), Made::plain(NAME, flaw)] {
+            let listed = [server.certificate.as_str()];
+            let refused = shown(folder.path(), &server, None, &listed).await;
+            let refused = refused.unwrap();
+            assert!(refused.contains(expected), "{refused}");
+        }
     }
     for signs in [
         Authority::presumed(NAME, Flaw::None),
