@@ -1,14 +1,19 @@
-//! Reading certificates and private keys, in PEM, as OpenSSL's tools write them.
+//! Reading certificates and private keys, in PEM, as OpenSSL's tools write them; and what a certificate says
+//! of itself.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{
-    CertificateDer, CertificateRevocationListDer, PrivateKeyDer,
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime,
 };
-use tokio_rustls::rustls::{Error, RootCertStore};
+use tokio_rustls::rustls::{CertificateError, Error, OtherError, RootCertStore};
+use tracing::warn;
+use webpki::{EndEntityCert, KeyUsage};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// Why certificates or a key cannot be used. Each names the file.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +24,12 @@ pub enum TlsError {
     NoCertificate { path: PathBuf },
     #[error("the certificates in {} cannot be read: {why}", .path.display())]
     BadCertificates { path: PathBuf, why: String },
+    #[error(
+        "{0} is not in PEM, and would not be looked at; write it anew: `openssl x509 -inform der -in {0} -out \
+         NEW`, or `openssl crl` for a revocation list",
+        .path.display()
+    )]
+    NotPem { path: PathBuf },
     #[error(
         "there is no certificate in the files of {}; put those of the other end, or of its authority, there",
         .path.display()
@@ -59,6 +70,7 @@ impl TlsError {
             TlsError::Unreadable { path, .. }
             | TlsError::NoCertificate { path }
             | TlsError::BadCertificates { path, .. }
+            | TlsError::NotPem { path }
             | TlsError::EmptyFolder { path }
             | TlsError::NoKey { path }
             | TlsError::BadKey { path, .. }
@@ -116,13 +128,28 @@ impl Trusted {
         // The same folder is always read the same way.
         paths.sort();
         let mut all = Trusted::default();
-        for path in paths.iter().filter(|path| path.is_file()) {
-            // Folders hold other things too.
-            let Ok(bytes) = read(path) else { continue };
-            let certificates = certificates_in(path, &bytes).unwrap_or_default();
+        for path in &paths {
+            // Whom an authority has taken back must not come in because a list could not be read.
+            if !is_file(path)? {
+                continue;
+            }
+            let bytes = read(path)?;
+            let certificates = match certificates_in(path, &bytes) {
+                // Folders hold other things too.
+                Err(TlsError::NoCertificate { .. }) => Vec::new(),
+                certificates => certificates?,
+            };
+            let revoked = revoked_in(path, &bytes)?;
+            if certificates.is_empty() && revoked.is_empty() {
+                if is_der(&bytes) {
+                    let path = path.clone();
+                    return Err(TlsError::NotPem { path });
+                }
+                let path = path.display();
+                warn!(%path, "neither a certificate nor a revocation list is in this file");
+            }
             all.certificates.extend(certificates);
-            // But whom an authority has taken back must not come in because a list was not understood.
-            all.revoked.extend(revoked_in(path, &bytes)?);
+            all.revoked.extend(revoked);
         }
         if all.certificates.is_empty() {
             let path = folder.to_owned();
@@ -131,13 +158,123 @@ impl Trusted {
         Ok(all)
     }
 
-    /// As authorities. One that cannot be taken as an authority may still be the other end's own.
+    /// Which of the certificates are those of authorities, and valid at a time. Neither does `webpki` ask of
+    /// what it is told to trust: without this, whoever is listed could let others in, and nothing would end.
     #[must_use]
-    pub fn roots(&self) -> RootCertStore {
+    pub fn in_force(&self, now: UnixTime) -> Vec<bool> {
+        let is_authority = |certificate| {
+            let says = says(certificate, Purpose::Client, now);
+            matches!(says, Ok(Says::Authority))
+        };
+        self.certificates.iter().map(is_authority).collect()
+    }
+
+    /// The authorities that are in force.
+    #[must_use]
+    pub fn roots(&self, in_force: &[bool]) -> RootCertStore {
         let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(self.certificates.iter().cloned());
+        let with_force = self.certificates.iter().zip(in_force);
+        let authorities = with_force.filter(|(_, in_force)| **in_force);
+        roots.add_parsable_certificates(authorities.map(|(certificate, _)| certificate.clone()));
         roots
     }
+
+    /// Whether this very certificate is among them, and nobody has to be asked whether it was taken back.
+    #[must_use]
+    pub fn vouches_for(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.revoked.is_empty() && self.lists(certificate)
+    }
+
+    #[must_use]
+    pub fn lists(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.certificates.iter().any(|listed| listed == certificate)
+    }
+}
+
+/// What a certificate is shown for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    Client,
+    Server,
+}
+
+/// Whose a certificate is, by what it says of itself.
+enum Says {
+    Authority,
+    OtherEnd,
+}
+
+/// What a certificate says of itself; an error where it is not valid at this time, or, the other end's own,
+/// not good for this.
+fn says(certificate: &CertificateDer<'_>, purpose: Purpose, now: UnixTime) -> Result<Says, Error> {
+    let unclear = |error| CertificateError::Other(OtherError(Arc::new(error)));
+    let wrong = |why| Err(Error::InvalidCertificate(why));
+    let parsed = match EndEntityCert::try_from(certificate) {
+        Ok(parsed) => parsed,
+        Err(error) => return wrong(unclear(error)),
+    };
+    let usage = match purpose {
+        Purpose::Client => KeyUsage::client_auth(),
+        Purpose::Server => KeyUsage::server_auth(),
+    };
+    // Where no authority is trusted nothing is good, and what is wrong is found in an order: first the
+    // dates, then that it is an authority's, then what it is for, and at last that nobody has signed it.
+    let Err(found) = parsed.verify_for_usage(&[], &[], &[], now, usage, None, None) else {
+        return wrong(CertificateError::UnknownIssuer);
+    };
+    match found {
+        webpki::Error::CaUsedAsEndEntity => Ok(Says::Authority),
+        webpki::Error::UnknownIssuer => Ok(Says::OtherEnd),
+        webpki::Error::CertExpired { .. } => wrong(CertificateError::Expired),
+        webpki::Error::CertNotValidYet { .. } => wrong(CertificateError::NotValidYet),
+        webpki::Error::RequiredEkuNotFoundContext(_) => wrong(CertificateError::InvalidPurpose),
+        other => wrong(unclear(other)),
+    }
+}
+
+/// Whether a certificate that is listed itself is good now for what it is shown for.
+///
+/// # Errors
+/// Why it is not.
+pub fn is_good(
+    certificate: &CertificateDer<'_>,
+    purpose: Purpose,
+    now: UnixTime,
+) -> Result<(), Error> {
+    match says(certificate, purpose, now)? {
+        // Said before it was asked what it is for.
+        Says::Authority if !is_for(certificate, purpose) => {
+            Err(Error::InvalidCertificate(CertificateError::InvalidPurpose))
+        }
+        Says::Authority | Says::OtherEnd => Ok(()),
+    }
+}
+
+/// Whether a certificate's extended key usage, where it has one, allows this.
+fn is_for(certificate: &CertificateDer<'_>, purpose: Purpose) -> bool {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+        return false;
+    };
+    match (parsed.extended_key_usage(), purpose) {
+        (Ok(None), _) => true,
+        (Ok(Some(usage)), Purpose::Client) => usage.value.client_auth,
+        (Ok(Some(usage)), Purpose::Server) => usage.value.server_auth,
+        (Err(_), _) => false,
+    }
+}
+
+fn is_file(path: &Path) -> Result<bool, TlsError> {
+    let metadata = std::fs::metadata(path).map_err(|source| TlsError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(metadata.is_file())
+}
+
+/// Whether a file begins as certificates and revocation lists in DER do: a sequence of more than 127 bytes.
+/// No text begins so.
+fn is_der(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x30, 0x81..=0x84, ..])
 }
 
 /// The certificates of a file, in its order.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::server::NoServerSessionStorage;
 
 use super::clients::Clients;
 use super::files::{self, TlsError, Trusted};
@@ -23,7 +24,8 @@ pub struct ServerTls {
 /// Which clients are let in. There is always a certificate asked for, as by ZEO's servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authenticate {
-    /// Those whose certificate is in this file, or in the files of this folder, or is signed by one that is.
+    /// Those whose certificate is in this file, or in the files of this folder, or is signed by an
+    /// authority's that is.
     Listed(PathBuf),
     /// Those whose certificate is signed by an authority that the system trusts.
     System,
@@ -83,7 +85,9 @@ impl ServerTls {
                     why,
                 })?;
         // Connections of ZEO last: nobody takes an old one up, and a certificate is judged each time.
+        // Of TLS 1.3 by tickets, of 1.2 by what we would keep.
         config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Speaks {
             config: Arc::new(config),
             digest: digest.finalize().into(),

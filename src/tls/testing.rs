@@ -9,9 +9,15 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber,
     date_time_ymd,
 };
+use tokio_rustls::rustls::client::{ResolvesClientCert, WantsClientCert};
+use tokio_rustls::rustls::crypto::ring::sign::any_supported_type;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::sign::CertifiedKey;
+use tokio_rustls::rustls::{
+    ALL_VERSIONS, ClientConfig, ConfigBuilder, RootCertStore, SignatureScheme,
+    SupportedProtocolVersion,
+};
 
 /// A certificate and its key.
 pub(crate) struct Made {
@@ -24,8 +30,12 @@ pub(crate) struct Made {
 pub(crate) enum Flaw {
     None,
     Expired,
+    /// Valid until 2090.
+    UntilLater,
     /// Good for servers alone.
     ForServers,
+    /// Good for clients alone.
+    ForClients,
 }
 
 fn params(name: &str, flaw: Flaw) -> CertificateParams {
@@ -39,8 +49,12 @@ fn params(name: &str, flaw: Flaw) -> CertificateParams {
             params.not_before = date_time_ymd(2001, 1, 1);
             params.not_after = date_time_ymd(2002, 1, 1);
         }
+        Flaw::UntilLater => params.not_after = date_time_ymd(2090, 1, 1),
         Flaw::ForServers => {
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        }
+        Flaw::ForClients => {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         }
     }
     params
@@ -54,6 +68,14 @@ fn authority_params(name: &str, flaw: Flaw) -> CertificateParams {
 }
 
 impl Made {
+    pub(crate) fn der(&self) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(self.certificate.as_bytes()).unwrap()
+    }
+
+    pub(crate) fn private_key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap()
+    }
+
     /// Signed by itself, and an authority as well: what `openssl req -x509` makes.
     pub(crate) fn by_openssl(name: &str, flaw: Flaw) -> Made {
         Made::self_signed(authority_params(name, flaw))
@@ -78,7 +100,19 @@ pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
     pub(crate) fn new(name: &str) -> Authority {
-        let params = authority_params(name, Flaw::None);
+        Authority::with(name, Flaw::None)
+    }
+
+    pub(crate) fn with(name: &str, flaw: Flaw) -> Authority {
+        Authority::of(authority_params(name, flaw))
+    }
+
+    /// Who is no authority by its certificate, and signs others' nevertheless.
+    pub(crate) fn presumed(name: &str, flaw: Flaw) -> Authority {
+        Authority::of(params(name, flaw))
+    }
+
+    fn of(params: CertificateParams) -> Authority {
         let key = KeyPair::generate().unwrap();
         Authority(CertifiedIssuer::self_signed(params, key).unwrap())
     }
@@ -128,22 +162,51 @@ pub(crate) fn put(folder: &Path, name: &str, text: &str) -> PathBuf {
 
 /// A client that trusts this server, and shows that.
 pub(crate) fn client(server: &Made, shows: Option<&Made>) -> Arc<ClientConfig> {
-    let certificate =
-        |made: &Made| CertificateDer::from_pem_slice(made.certificate.as_bytes()).unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate(server)).unwrap();
-    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots);
+    let builder = trusts(server, ALL_VERSIONS);
     Arc::new(match shows {
         None => builder.with_no_client_auth(),
-        Some(made) => {
-            let key = PrivateKeyDer::from_pem_slice(made.key.as_bytes()).unwrap();
-            builder
-                .with_client_auth_cert(vec![certificate(made)], key)
-                .unwrap()
-        }
+        Some(made) => builder
+            .with_client_auth_cert(vec![made.der()], made.private_key())
+            .unwrap(),
     })
+}
+
+/// The same of one version of TLS, which shows one's certificate and signs with another's key.
+pub(crate) fn impostor(
+    server: &Made,
+    version: &'static SupportedProtocolVersion,
+    shows: &Made,
+    signs: &Made,
+) -> Arc<ClientConfig> {
+    let key = any_supported_type(&signs.private_key()).unwrap();
+    let both = Arc::new(CertifiedKey::new(vec![shows.der()], key));
+    let config = trusts(server, &[version]).with_client_cert_resolver(Arc::new(Shows(both)));
+    Arc::new(config)
+}
+
+fn trusts(
+    server: &Made,
+    versions: &[&'static SupportedProtocolVersion],
+) -> ConfigBuilder<ClientConfig, WantsClientCert> {
+    let mut roots = RootCertStore::empty();
+    roots.add(server.der()).unwrap();
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+}
+
+/// Shows what it is given, whether it goes together or not.
+#[derive(Debug)]
+struct Shows(Arc<CertifiedKey>);
+
+impl ResolvesClientCert for Shows {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }

@@ -2,10 +2,20 @@
 
 use std::path::Path;
 
-use tokio_rustls::rustls::pki_types::ServerName;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateRevocationListDer, ServerName, UnixTime};
+use tokio_rustls::rustls::server::danger::ClientCertVerifier as _;
+use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tokio_rustls::rustls::{ClientConfig, HandshakeKind};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::testing::{Authority, Flaw, Made, client, put};
+use super::clients::Clients;
+use super::files::Trusted;
+use super::testing::{Authority, Flaw, Made, client, impostor, put};
 use super::*;
 
 /// A server whose clients are judged by these texts, each in a file of a folder.
@@ -39,9 +49,13 @@ fn house(listed: &[&str]) -> House {
 impl House {
     /// A handshake; what the server finds wrong with the client.
     async fn comes(&self, shows: Option<&Made>) -> Result<(), String> {
+        self.comes_as(client(&self.server, shows)).await
+    }
+
+    async fn comes_as(&self, client: Arc<ClientConfig>) -> Result<(), String> {
         let speaks = self.tls.read().map_err(|error| error.to_string())?;
         let (ours, theirs) = tokio::io::duplex(1 << 16);
-        let connector = TlsConnector::from(client(&self.server, shows));
+        let connector = TlsConnector::from(client);
         let name = ServerName::try_from("zeo.example").unwrap();
         let acceptor = TlsAcceptor::from(speaks.config);
         // A client of TLS 1.3 is done before it is judged.
@@ -67,27 +81,31 @@ async fn who_is_listed_or_signed_by_who_is_comes_in_and_nobody_else() {
         Made::by_openssl("three", Flaw::Expired),
         Made::plain("four", Flaw::Expired),
     );
+    let (for_servers, for_servers_plain) = (
+        Made::by_openssl("eight", Flaw::ForServers),
+        Made::plain("nine", Flaw::ForServers),
+    );
+    let for_clients = Made::by_openssl("ten", Flaw::ForClients);
     let authority = Authority::new("an authority");
     let listed = [
         openssl.certificate.as_str(),
         &plain.certificate,
         &late.certificate,
         &late_plain.certificate,
+        &for_servers.certificate,
+        &for_servers_plain.certificate,
+        &for_clients.certificate,
         &authority.certificate(),
         "this is no certificate",
     ];
     let house = house(&listed);
     let issued = authority.issue("five", 5, Flaw::None);
-    for good in [&openssl, &plain, &issued] {
+    for good in [&openssl, &plain, &for_clients, &issued] {
         assert_eq!(house.comes(Some(good)).await, Ok(()));
     }
 
     let stranger = Made::by_openssl("one", Flaw::None);
     let plain_stranger = Made::plain("somebody", Flaw::None);
-    let stolen = Made {
-        certificate: openssl.certificate.clone(),
-        key: stranger.key.clone(),
-    };
     let of_another = Authority::new("an authority").issue("five", 5, Flaw::None);
     for (shows, expected) in [
         (None, "it shows no certificate"),
@@ -96,6 +114,8 @@ async fn who_is_listed_or_signed_by_who_is_comes_in_and_nobody_else() {
         (Some(&of_another), "signature"),
         (Some(&late), "expired"),
         (Some(&late_plain), "expired"),
+        (Some(&for_servers), "extended key usage"),
+        (Some(&for_servers_plain), "extended key usage"),
         (Some(&authority.issue("six", 6, Flaw::Expired)), "expired"),
         (
             Some(&authority.issue("seven", 7, Flaw::ForServers)),
@@ -106,8 +126,102 @@ async fn who_is_listed_or_signed_by_who_is_comes_in_and_nobody_else() {
         let has = refused.to_lowercase().contains(&expected.to_lowercase());
         assert!(has, "{refused}\nnot: {expected}");
     }
-    // Who has copied a listed certificate has not its key: its own end refuses already, and so would we.
-    assert!(std::panic::catch_unwind(|| client(&house.server, Some(&stolen))).is_err());
+}
+
+#[tokio::test]
+async fn who_has_copied_a_listed_certificate_does_not_come_in_without_its_key() {
+    let (own, plain) = (
+        Made::by_openssl("one", Flaw::None),
+        Made::plain("two", Flaw::None),
+    );
+    let authority = Authority::new("an authority");
+    let issued = authority.issue("three", 3, Flaw::None);
+    let house = house(&[
+        &own.certificate,
+        &plain.certificate,
+        &authority.certificate(),
+    ]);
+    let thief = Made::plain("four", Flaw::None);
+    for version in [&TLS12, &TLS13] {
+        for known in [&own, &plain, &issued] {
+            let itself = impostor(&house.server, version, known, known);
+            assert_eq!(house.comes_as(itself).await, Ok(()));
+            let copied = impostor(&house.server, version, known, &thief);
+            let refused = house.comes_as(copied).await.unwrap_err();
+            assert!(refused.to_lowercase().contains("signature"), "{refused}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_is_listed_lets_nobody_else_in_unless_it_is_an_authority_in_force() {
+    for signs in [
+        Authority::presumed("alice", Flaw::None),
+        Authority::presumed("alice", Flaw::Expired),
+        Authority::with("alice", Flaw::Expired),
+    ] {
+        let house = house(&[&signs.certificate()]);
+        let mallory = signs.issue("mallory", 1, Flaw::None);
+        let refused = house.comes(Some(&mallory)).await.unwrap_err();
+        assert!(
+            refused.contains("of an authority and in force"),
+            "{refused}"
+        );
+        // Until it is listed itself.
+        put(
+            &house.path().join("clients"),
+            "mallory.pem",
+            &mallory.certificate,
+        );
+        assert_eq!(house.comes(Some(&mallory)).await, Ok(()));
+    }
+}
+
+#[test]
+fn authorities_are_judged_again_at_each_handshake() {
+    let authority = Authority::with("an authority", Flaw::UntilLater);
+    let own = Made::by_openssl("own", Flaw::UntilLater);
+    let folder = tempfile::tempdir().unwrap();
+    let both = format!("{}{}", authority.certificate(), own.certificate);
+    let trusted = Trusted::listed(&put(folder.path(), "both.pem", &both)).unwrap();
+    let clients = Clients::new(trusted, Arc::new(ring::default_provider())).unwrap();
+    let issued = authority.issue("one", 1, Flaw::None);
+    let at = |shows: &Made, year: u64| {
+        let time = UnixTime::since_unix_epoch(Duration::from_hours((year - 1970) * 8766));
+        let judged = clients.verify_client_cert(&shows.der(), &[], time);
+        judged.map(drop).map_err(|error| why_refused(&error))
+    };
+    for client in [&issued, &own] {
+        assert_eq!(at(client, 2080), Ok(()));
+    }
+    let late = at(&issued, 2095).unwrap_err();
+    assert!(late.contains("of an authority and in force"), "{late}");
+    assert_eq!(
+        at(&own, 2095),
+        Err("its certificate has expired".to_owned())
+    );
+    // A clock may be put right.
+    assert_eq!(at(&issued, 2080), Ok(()));
+}
+
+#[tokio::test]
+async fn no_session_is_taken_up_again_without_judging_its_client() {
+    let own = Made::by_openssl("own", Flaw::None);
+    let house = house(&[&own.certificate]);
+    let speaks = house.tls.read().unwrap();
+    for version in [&TLS12, &TLS13] {
+        let client = impostor(&house.server, version, &own, &own);
+        for _ in 0..2 {
+            let (ours, theirs) = tokio::io::duplex(1 << 16);
+            let connector = TlsConnector::from(Arc::clone(&client));
+            let name = ServerName::try_from("zeo.example").unwrap();
+            let acceptor = TlsAcceptor::from(Arc::clone(&speaks.config));
+            let (came, went) = tokio::join!(acceptor.accept(ours), connector.connect(name, theirs));
+            let kind = came.unwrap().get_ref().1.handshake_kind();
+            assert_eq!(kind, Some(HandshakeKind::Full), "{version:?}");
+            drop(went.unwrap());
+        }
+    }
 }
 
 #[tokio::test]
@@ -125,12 +239,14 @@ async fn what_an_authority_has_taken_back_does_not_come_in() {
     }
     let list = authority.takes_back(2);
     let after = house(&[&certificate, &own.certificate, &list]);
+    // That it is listed itself does not help who was taken back.
+    let listed = house(&[&certificate, &good.certificate, &bad.certificate, &list]);
     // The list may be in the file of the authority as well, and then there is one file.
     let both = format!("{certificate}{list}");
     let mut in_one = house(&[]);
     let file = put(in_one.path(), "both.pem", &both);
     in_one.tls.authenticate = Authenticate::Listed(file);
-    for house in [&after, &in_one] {
+    for house in [&after, &listed, &in_one] {
         assert_eq!(house.comes(Some(&good)).await, Ok(()));
         let refused = house.comes(Some(&bad)).await.unwrap_err();
         assert!(refused.to_lowercase().contains("revoked"), "{refused}");
@@ -172,6 +288,37 @@ fn files_that_cannot_be_used_are_named_with_what_is_wrong() {
     let empty = at.join("empty");
     std::fs::create_dir(&empty).unwrap();
     put(&empty, "README", "nothing here");
+    // Folders of which one file would be left out.
+    let beside = |folder: &str, name: &str, make: &dyn Fn(&Path)| {
+        let folder = at.join(folder);
+        std::fs::create_dir(&folder).unwrap();
+        put(&folder, "good.pem", &one.certificate);
+        put(&folder, "README", "Who may come in.");
+        std::fs::create_dir(folder.join("old")).unwrap();
+        let tls = ServerTls {
+            authenticate: Authenticate::Listed(folder.clone()),
+            ..good.clone()
+        };
+        tls.read().unwrap();
+        make(&folder.join(name));
+        tls
+    };
+    let der = beside("der", "list.crl", &|path| {
+        let authority = Authority::new("an authority");
+        let list = authority.takes_back(1);
+        let list = CertificateRevocationListDer::from_pem_slice(list.as_bytes()).unwrap();
+        std::fs::write(path, list.as_ref()).unwrap();
+    });
+    // Even who may read every file cannot read this one, at its beginning.
+    let unreadable = beside("unreadable", "crl.pem", &|path| {
+        std::os::unix::fs::symlink("/proc/self/mem", path).unwrap();
+    });
+    let nowhere = beside("nowhere", "crl.pem", &|path| {
+        std::os::unix::fs::symlink("gone", path).unwrap();
+    });
+    let halves = beside("halves", "half.pem", &|path| {
+        std::fs::write(path, "-----BEGIN CERTIFICATE-----\nAAAA\n").unwrap();
+    });
     let certificate = |name: &str, text: &str| ServerTls {
         certificate: put(at, name, text),
         ..good.clone()
@@ -224,6 +371,10 @@ fn files_that_cannot_be_used_are_named_with_what_is_wrong() {
             "open.key",
             "is open to everybody on this machine (mode 0644); `chmod o-rwx",
         ),
+        (der, "der/list.crl", "openssl crl"),
+        (unreadable, "unreadable/crl.pem", "could not read"),
+        (nowhere, "nowhere/crl.pem", "could not read"),
+        (halves, "halves/half.pem", "cannot be read"),
         (listed(empty), "empty", "no certificate in the files of"),
         (listed(at.join("gone.pem")), "gone.pem", "could not read"),
     ] {

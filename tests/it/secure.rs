@@ -83,6 +83,31 @@ impl Secure {
         python::run("features.py", &["plain_visit", &address]).ok();
     }
 
+    /// This one is refused, and for this reason, of which the log has not spoken yet. (What it has spoken of
+    /// it passes over for a while.)
+    #[track_caller]
+    fn refuses(&self, name: &str, reason: &str) {
+        let lines = || {
+            let log = self.instance.log();
+            let refusals = log.lines().filter(|l| l.contains("no TLS with a client"));
+            refusals.filter(|l| l.contains(reason)).count()
+        };
+        assert_eq!(
+            lines(),
+            0,
+            "of {reason:?} already in\n{}",
+            self.instance.log()
+        );
+        is_refused(&self.shown(name, &self.tcp));
+        until_ok(&format!("a refusal for {reason:?}"), PATIENCE, || {
+            if lines() > 0 {
+                Ok(())
+            } else {
+                Err(self.instance.log())
+            }
+        });
+    }
+
     #[track_caller]
     fn log_says(&self, part: &str) {
         until_ok(&format!("the log to say {part:?}"), PATIENCE, || {
@@ -241,25 +266,26 @@ fn certificates_are_changed_while_clients_work() {
         .ended(1)
         .prints("listen.2.tls.key: the key in ");
     // The old one is in force; whoever has the new one in his list does not take it.
-    is_refused(&secure.shown("client", &secure.tcp));
+    secure.refuses("client", "does it take this server's certificate");
     fs::write(folder.join("server.key"), new).expect("writing a key");
+    let read_again = format!("certificates of {}", secure.tcp);
+    instance.run(&["reload"]).ok().prints(&read_again);
+    secure.visits("client");
 
-    // And a client less, and one more.
+    // And a client less, and one more, whose authority is not known.
     fs::remove_file(folder.join("clients/client.pem")).expect("it was there");
-    list(folder, &folder.join("stranger.pem"));
+    let (newcomer, _) = Authority::new(folder, "foreign").issue(folder, "newcomer");
+    list(folder, &newcomer);
     instance.run(&["reload", "--dry-run"]).ok();
-    is_refused(&secure.shown("stranger", &secure.tcp));
-    instance
-        .run(&["reload"])
-        .ok()
-        .prints(&format!("certificates of {}", secure.tcp));
-    secure.visits("stranger");
+    secure.refuses("newcomer", "nor signed by one that is");
+    instance.run(&["reload"]).ok().prints(&read_again);
+    secure.visits("newcomer");
     secure.visits("signed");
-    is_refused(&secure.shown("client", &secure.tcp));
+    secure.refuses("client", "is not listed itself in `authenticate`");
     // Who is there stays.
     assert!(works.runs());
     works.end(PATIENCE).ok();
-    secure.visits("stranger");
+    secure.visits("newcomer");
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! TLS to a ZEO server, as Python's clients and servers use it.
 //!
-//! Certificates that are listed by `authenticate` are authorities, and are also trusted as such: it is
-//! ZEO's custom to list the server's own, self-signed certificate there, and OpenSSL accepts that. So
-//! the [`Verifier`] accepts a certificate that is listed byte by byte, and of all others asks for a
-//! chain to one that is listed. Of a listed one the dates are not looked at: its operator put it there.
+//! It is ZEO's custom to list the server's own, self-signed certificate in `authenticate`, and OpenSSL
+//! accepts that. So the [`Verifier`] accepts a certificate that is listed byte by byte while its dates and
+//! its purpose are good, and of all others asks for a chain to a listed one that is an authority's and in force. Where there
+//! are revocation lists, all need a chain, as with our own clients (`tls::clients`).
 
 use std::sync::Arc;
 
@@ -13,19 +13,19 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
 };
-use tokio_rustls::rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use tokio_rustls::rustls::client::{WebPkiServerVerifier, verify_server_name};
 use tokio_rustls::rustls::crypto::{
     CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature,
 };
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{
-    ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
 };
 
 use super::options::{ZeoAddress, ZeoTls};
 use crate::storage::Fault;
-use crate::tls::files::{self, TlsError, Trusted};
+use crate::tls::files::{self, Purpose, TlsError, Trusted};
 
 /// Speaks TLS on a connection.
 pub(super) async fn secure<S>(
@@ -64,9 +64,28 @@ fn config(wanted: &ZeoTls) -> Result<ClientConfig, TlsError> {
         None => Trusted::system(),
         Some(path) => Trusted::listed(path)?,
     };
+    // Read for one connection: what is in force now is in force when the server shows its certificate.
+    let roots = trusted.roots(&trusted.in_force(UnixTime::now()));
+    let chains = if roots.is_empty() {
+        None
+    } else {
+        let chains =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+                .with_crls(trusted.revoked.iter().cloned())
+                .only_check_end_entity_revocation()
+                .enforce_revocation_expiration()
+                .build();
+        Some(chains.map_err(|error| TlsError::Useless {
+            path: match &wanted.authenticate {
+                Some(path) => path.clone(),
+                None => "the system's store".into(),
+            },
+            why: error.to_string(),
+        })?)
+    };
     let verifier = Verifier {
-        roots: trusted.roots(),
-        listed: trusted.certificates,
+        trusted,
+        chains,
         provider: Arc::clone(&provider),
         check_hostname: wanted.check_hostname,
     };
@@ -92,15 +111,20 @@ fn config(wanted: &ZeoTls) -> Result<ClientConfig, TlsError> {
 
 /// Decides whether a server is the one that is meant.
 struct Verifier {
-    listed: Vec<CertificateDer<'static>>,
-    roots: RootCertStore,
+    trusted: Trusted,
+    /// None where no authority is in force.
+    chains: Option<Arc<WebPkiServerVerifier>>,
     provider: Arc<CryptoProvider>,
     check_hostname: bool,
 }
 
 impl std::fmt::Debug for Verifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Verifier({} certificates)", self.listed.len())
+        write!(
+            f,
+            "Verifier({} certificates)",
+            self.trusted.certificates.len()
+        )
     }
 }
 
@@ -110,23 +134,26 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         name: &ServerName<'_>,
-        _ocsp: &[u8],
+        ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let parsed = ParsedCertificate::try_from(certificate)?;
-        if !self.listed.iter().any(|one| one == certificate) {
-            verify_server_cert_signed_by_trust_anchor(
-                &parsed,
-                &self.roots,
-                intermediates,
-                now,
-                self.provider.signature_verification_algorithms.all,
-            )?;
+        if self.trusted.vouches_for(certificate) {
+            files::is_good(certificate, Purpose::Server, now)?;
+            if self.check_hostname {
+                verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+            }
+            return Ok(ServerCertVerified::assertion());
         }
-        if self.check_hostname {
-            verify_server_name(&parsed, name)?;
+        let Some(chains) = &self.chains else {
+            return Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
+        };
+        match chains.verify_server_cert(certificate, intermediates, name, ocsp, now) {
+            // The name is looked at last, when all else was found good.
+            Err(Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) if !self.check_hostname => Ok(ServerCertVerified::assertion()),
+            judged => judged,
         }
-        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
