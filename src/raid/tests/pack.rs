@@ -84,6 +84,9 @@ async fn packing_and_recovering_exclude_each_other() {
     );
     drop(gate);
     rig.optimal().await;
+    // It holds what the others have packed away, and what came meanwhile nobody has packed.
+    rig.array.start_pack(FAR).unwrap();
+    assert_eq!(ended(&rig).await, vec![PackOutcome::Done; 3]);
     rig.same_histories();
     let undo = vec![Op::Undo { tid: third }];
     commit_ops(&rig.array, undo).await.unwrap_err();
