@@ -2,7 +2,7 @@
 
     packing.py fill FILE MIB           a database with old revisions and garbage
     packing.py client ADDRESS NAME     commits until standard input is closed; prints how long it had to wait
-    packing.py pack ADDRESS            packs to a moment ago; prints that time, and when it began and ended
+    packing.py pack ADDRESS            packs to a commit of two seconds ago; prints its time, and when it began and ended
     packing.py counts FILE            what the clients have written, by the file
     packing.py expect FILE TIME        has FileStorage pack a copy of FILE beside it; prints its name
 """
@@ -14,6 +14,7 @@ import time
 
 import ZODB
 from persistent.mapping import PersistentMapping
+from persistent.TimeStamp import TimeStamp
 from ZODB.FileStorage import FileStorage
 from ZODB.serialize import referencesf
 
@@ -67,10 +68,15 @@ def client(address, name):
 
 def pack(address):
     storage = common.client(address)
-    began = time.time()
+    # Clients have committed before that time and after it: what they replaced until then is garbage.
+    stop = TimeStamp(storage.lastTransaction()).timeTime()
     # What is voted for now may have an earlier TID and be finished later: it belongs to the packed part for who packs
-    # the file afterwards, and not for who packs it now.
-    stop = began - 2
+    # the file afterwards, and not for who packs it now. What has a TID of two seconds ago is finished.
+    deadline = time.time() + 60
+    while TimeStamp(storage.lastTransaction()).timeTime() < stop + 2:
+        assert time.time() < deadline, "the clients do not commit"
+        time.sleep(0.01)
+    began = time.time()
     storage.pack(stop, wait=True)
     print(json.dumps({"time": stop, "began": began, "ended": time.time()}))
     storage.close()
