@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Spool;
 use crate::storage::{Fault, Operations};
-use crate::zodb::{Blob, Oid, Op, Tid};
+use crate::zodb::{Blob, Oid, Op, Payload, Tid};
 
 /// What an operation takes in memory beside its data, roughly, in bytes.
 const OVERHEAD: usize = 128;
@@ -18,9 +18,20 @@ pub(super) struct Buffer {
     spool: Spool,
     memory_bytes: usize,
     total_bytes: u64,
-    /// The files of all blobs that were stored, also of those that conflicted: what its client stores
-    /// instead is a blob still.
-    files: HashMap<Oid, Blob>,
+    /// The objects that are blobs.
+    blobs: HashMap<Oid, BlobOps>,
+}
+
+/// What is stored of one blob. A client sends all files at the end, after any number of records: which
+/// record belongs to a file is not to be looked for among them.
+#[derive(Default)]
+struct BlobOps {
+    /// The number of the last record that came without its file.
+    record: Option<u64>,
+    /// The number of the last one with it.
+    with_file: Option<u64>,
+    /// The last file, also where it conflicted: what its client stores instead is a blob still.
+    file: Option<Blob>,
 }
 
 impl Buffer {
@@ -30,7 +41,7 @@ impl Buffer {
             spool,
             memory_bytes: 0,
             total_bytes: 0,
-            files: HashMap::new(),
+            blobs: HashMap::new(),
         }
     }
 
@@ -113,6 +124,16 @@ impl Buffer {
         };
         self.memory_bytes += op.size() + OVERHEAD;
         self.total_bytes += carried(&op);
+        let number = self.ops.count();
+        match &op {
+            Op::StoreBlob { oid, .. } => {
+                self.blobs.entry(*oid).or_default().with_file = Some(number);
+            }
+            Op::Store { oid, data, .. } if is_blob_record(data) => {
+                self.blobs.entry(*oid).or_default().record = Some(number);
+            }
+            _ => {}
+        }
         Arc::make_mut(&mut self.ops).push(op);
         if self.memory_bytes > self.spool.memory_bytes {
             self.spill().await
@@ -130,51 +151,43 @@ impl Buffer {
                 data,
                 blob,
             } => {
-                self.files.insert(oid, blob.clone());
-                // Mostly the last one. The file of a blob takes longer than looking through all.
-                let record = self.last(|op| {
-                    let Op::Store {
-                        oid: other,
-                        serial: read,
-                        data: stored,
-                    } = op
-                    else {
-                        return Ok(false);
-                    };
-                    Ok(*other == oid && *read == serial && stored.same_as(&data)?)
-                })?;
-                if let Some((number, _)) = record {
-                    self.total_bytes += blob.len();
-                    let added = Arc::make_mut(&mut self.ops).add_blob(number, blob);
-                    added.map_err(spool_fault)?;
-                    return Ok(None);
-                }
-                Ok(Some(Op::StoreBlob {
-                    oid,
-                    serial,
-                    data,
-                    blob,
-                }))
+                let record = self.record_of(oid, serial, &data).map_err(spool_fault)?;
+                let known = self.blobs.entry(oid).or_default();
+                known.file = Some(blob.clone());
+                let Some(number) = record else {
+                    return Ok(Some(Op::StoreBlob {
+                        oid,
+                        serial,
+                        data,
+                        blob,
+                    }));
+                };
+                known.record = None;
+                known.with_file = Some(number);
+                self.total_bytes += blob.len();
+                let added = Arc::make_mut(&mut self.ops).add_blob(number, blob);
+                added.map_err(spool_fault)?;
+                Ok(None)
             }
-            Op::Store { oid, serial, data } if self.files.contains_key(&oid) => {
-                let with_file = self.last(|op| {
-                    Ok(matches!(op, Op::StoreBlob { oid: other, .. } if *other == oid))
-                })?;
-                if let Some((
-                    _,
-                    Op::StoreBlob {
-                        serial: read,
-                        data: stored,
-                        ..
-                    },
-                )) = with_file
+            Op::Store { oid, serial, data } => {
+                let known = self.blobs.get(&oid);
+                let Some((known, blob)) =
+                    known.and_then(|known| Some((known, known.file.clone()?)))
+                else {
+                    return Ok(Some(Op::Store { oid, serial, data }));
+                };
+                let with_file = known.with_file.map(|number| self.ops.get(number));
+                if let Some(Op::StoreBlob {
+                    serial: read,
+                    data: stored,
+                    ..
+                }) = with_file.transpose().map_err(spool_fault)?.flatten()
                 {
                     let same = stored.same_as(&data).map_err(spool_fault)?;
                     let store = Op::Store { oid, serial, data };
                     return Ok((read != serial || !same).then_some(store));
                 }
                 // The blob conflicted, and this is the record that its client resolved it to.
-                let blob = self.files[&oid].clone();
                 Ok(Some(Op::StoreBlob {
                     oid,
                     serial,
@@ -186,23 +199,32 @@ impl Buffer {
         }
     }
 
-    /// The last operation of which this is true. Blocks where it is in a file; of blobs only.
-    fn last(
-        &self,
-        mut wanted: impl FnMut(&Op) -> io::Result<bool>,
-    ) -> Result<Option<(u64, Op)>, Fault> {
-        let mut failed = None;
-        let found = self.ops.rfind(|op| match wanted(op) {
-            Ok(is) => is,
-            Err(error) => {
-                failed = Some(error);
-                false
-            }
-        });
-        match failed {
-            Some(error) => Err(spool_fault(error)),
-            None => found.map_err(spool_fault),
+    /// The number of the record that this file belongs to. Reads one record where it is in a file.
+    fn record_of(&self, oid: Oid, serial: Tid, data: &Payload) -> io::Result<Option<u64>> {
+        let is_it = |op: &Op| {
+            let Op::Store {
+                oid: other,
+                serial: read,
+                data: stored,
+            } = op
+            else {
+                return Ok(false);
+            };
+            Ok(*other == oid && *read == serial && stored.same_as(data)?)
+        };
+        if !is_blob_record(data) {
+            // No blob of ZODB's. It is looked for as far as that keeps nobody waiting.
+            let found = self.ops.rfind_in_memory(is_it)?;
+            return Ok(found.map(|(number, _)| number));
         }
+        let Some(number) = self.blobs.get(&oid).and_then(|known| known.record) else {
+            return Ok(None);
+        };
+        let op = self.ops.get(number)?;
+        Ok(match op {
+            Some(op) if is_it(&op)? => Some(number),
+            _ => None,
+        })
     }
 
     /// Takes out what is stored for these objects: the client stores them again, resolved.
@@ -252,6 +274,12 @@ impl Buffer {
     }
 }
 
+/// Whether this is the record of a blob; those are in memory until they are spooled.
+fn is_blob_record(data: &Payload) -> bool {
+    data.in_memory()
+        .is_some_and(|bytes| crate::storage::is_blob_record(bytes))
+}
+
 fn spool_fault(error: io::Error) -> Fault {
     Fault::io("reading or writing a temporary file", error)
 }
@@ -271,6 +299,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::storage::suite;
 
     fn store(oid: u64, byte: u8, len: usize) -> Op {
         let data = Bytes::from(vec![byte; len]).into();
@@ -324,6 +353,57 @@ mod tests {
         buffer.push(store(3, 77, 2000)).await.unwrap();
         let last = stored(&buffer).pop().unwrap();
         assert_eq!(last, (Oid(3), vec![77; 2000]));
+    }
+
+    /// As Python's client does it: all records, and then all files.
+    #[tokio::test]
+    async fn files_find_their_records_in_memory_and_in_the_spool_and_keep_them_through_a_conflict()
+    {
+        const BLOBS: u64 = 60;
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool {
+            folder: folder.path().to_owned(),
+            memory_bytes: 5000,
+        };
+        let record: Payload = Bytes::from_static(suite::BLOB_RECORD).into();
+        let other: Payload =
+            Bytes::from_static(b"\x80\x03cZODB.blob\nBlob\nq\x00.\x80\x03J....").into();
+        let put = |oid: u64, data: &Payload| Op::Store {
+            oid: Oid(oid),
+            serial: Tid::ZERO,
+            data: data.clone(),
+        };
+        let file = |oid: u64, data: &Payload| Op::StoreBlob {
+            oid: Oid(oid),
+            serial: Tid::ZERO,
+            data: data.clone(),
+            blob: suite::blob(b"content"),
+        };
+        let mut buffer = Buffer::new(spool);
+        for oid in 0..BLOBS {
+            buffer.push(put(oid, &record)).await.unwrap();
+            buffer.push(store(1000 + oid, 1, 50)).await.unwrap();
+        }
+        for oid in 0..BLOBS {
+            buffer.push(file(oid, &record)).await.unwrap();
+        }
+        assert_eq!(buffer.ops().count(), BLOBS * 2, "nothing is there twice");
+        assert_eq!(buffer.blobs().await.unwrap().len() as u64, BLOBS);
+        assert_eq!(stored(&buffer).len() as u64, BLOBS);
+        // The record again, after its file: nothing new.
+        buffer.push(put(3, &record)).await.unwrap();
+        assert_eq!(buffer.ops().count(), BLOBS * 2);
+        // In conflict: what is stored instead, as it is or changed, is a blob still.
+        buffer.drop_stores(&[Oid(3), Oid(BLOBS - 1)]).await.unwrap();
+        assert_eq!(buffer.blobs().await.unwrap().len() as u64, BLOBS - 2);
+        buffer.push(put(3, &other)).await.unwrap();
+        buffer.push(file(BLOBS - 1, &other)).await.unwrap();
+        assert_eq!(buffer.blobs().await.unwrap().len() as u64, BLOBS);
+        // A file for another record than the one that is there belongs to no record.
+        buffer.push(put(2000, &record)).await.unwrap();
+        buffer.push(file(2000, &other)).await.unwrap();
+        assert_eq!(buffer.blobs().await.unwrap().len() as u64, BLOBS + 1);
+        assert_eq!(stored(&buffer).len() as u64, BLOBS + 1);
     }
 
     #[tokio::test]

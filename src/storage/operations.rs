@@ -158,33 +158,30 @@ impl Operations {
         Ok((ops, walk.next))
     }
 
-    /// The last one that satisfies a condition, and its number; dropped ones do not count.
+    /// The one with this number; none where it was dropped. Blocks where it is in a file.
     ///
     /// # Errors
     /// What reading the files gives.
-    pub fn rfind(&self, mut wanted: impl FnMut(&Op) -> bool) -> io::Result<Option<(u64, Op)>> {
+    pub fn get(&self, number: u64) -> io::Result<Option<Op>> {
+        let mut walk = self.walk_from(number);
+        walk.end = walk.end.min(number + 1);
+        Ok(walk.next_op()?.map(|(_, op)| op))
+    }
+
+    /// The last one in memory that satisfies a condition, and its number; dropped ones do not count.
+    ///
+    /// # Errors
+    /// What the condition gives.
+    pub fn rfind_in_memory(
+        &self,
+        wanted: impl Fn(&Op) -> io::Result<bool>,
+    ) -> io::Result<Option<(u64, Op)>> {
         let first = self.in_files();
         for (index, op) in self.memory.iter().enumerate().rev() {
             let number = first + index as u64;
-            if wanted(op) && !self.dropped.contains(&number) {
+            if !self.dropped.contains(&number) && wanted(op)? {
                 return Ok(Some((number, op.clone())));
             }
-        }
-        let mut end = first;
-        while end > 0 {
-            let begin = end.saturating_sub(ENTRIES as u64);
-            let mut walk = self.walk_from(begin);
-            walk.end = end;
-            let mut found = None;
-            while let Some((number, op)) = walk.next_op()? {
-                if wanted(&op) {
-                    found = Some((number, op));
-                }
-            }
-            if found.is_some() {
-                return Ok(found);
-            }
-            end = begin;
         }
         Ok(None)
     }
@@ -363,7 +360,7 @@ impl Walk<'_> {
     fn read(&mut self, spooled: &Spooled, number: u64) -> io::Result<Op> {
         let there = self.entries_from..self.entries_from + (self.entries.len() / ENTRY) as u64;
         if !there.contains(&number) {
-            let count = (spooled.count - number).min(ENTRIES as u64) as usize;
+            let count = (self.end.min(spooled.count) - number).min(ENTRIES as u64) as usize;
             self.entries.resize(count * ENTRY, 0);
             spooled
                 .entries
@@ -616,11 +613,15 @@ mod tests {
                 from = next;
             }
             prop_assert_eq!(together, all(&kept, false));
-            let last = |ops: &Operations| {
-                let found = ops.rfind(|op| matches!(op, Op::Delete { .. })).unwrap();
-                found.map(|(number, op)| (number, plain(&op)))
+            let each = |ops: &Operations| {
+                let get = |number| ops.get(number).unwrap().map(|op| plain(&op));
+                (0..ops.count() + 2).map(get).collect::<Vec<_>>()
             };
-            prop_assert_eq!(last(&spooled), last(&kept));
+            prop_assert_eq!(each(&spooled), each(&kept));
+            let delete = |op: &Op| Ok(matches!(op, Op::Delete { .. }));
+            let last = kept.rfind_in_memory(delete).unwrap();
+            let expected = all(&kept, false).into_iter().rfind(|(_, op)| op.starts_with("Delete"));
+            prop_assert_eq!(last.map(|(number, op)| (number, plain(&op))), expected);
         }
     }
 
@@ -667,9 +668,9 @@ mod tests {
             }
         }
         assert_eq!(all(&ops.without_files(), false).len(), 6);
-        let only_stores = |op: &Op| matches!(op, Op::Store { .. });
         assert!(ops.without_files().walk().next_op().unwrap().is_some());
-        assert_eq!(ops.rfind(only_stores).unwrap().unwrap().0, 4);
+        assert!(matches!(ops.get(3).unwrap(), Some(Op::StoreBlob { .. })));
+        assert!(matches!(ops.get(4).unwrap(), Some(Op::Store { .. })));
     }
 
     #[test]
