@@ -4,11 +4,15 @@
 //! last one, and that is younger than the *invalidation age*, the transactions in between are read, as by
 //! Python's server (`StorageServer.get_invalidations`). Else there is no answer, and the client drops its
 //! cache.
+//!
+//! After a restart of the daemon all clients return at the same moment, and each of them would have the same
+//! history read. Two at a time read; who has waited too long for that drops its cache.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
 
 use crate::storage::{Result, Storage};
 use crate::zodb::{Oid, Tid, TidRange};
@@ -16,11 +20,33 @@ use crate::zodb::{Oid, Tid, TidRange};
 /// A client that has missed more than this many objects is better off without its cache.
 const MOST: usize = 1 << 20;
 
+/// So many clients have the history read at the same time.
+const AT_ONCE: usize = 2;
+
+/// So long a client waits for its turn; it waits 30 seconds for the whole answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Reading the history of one storage for clients that missed more than it remembers.
+pub(super) struct Past {
+    /// How old a client's last transaction may be; none: the history is not read.
+    age: Option<Duration>,
+    turns: Semaphore,
+}
+
+impl Past {
+    pub(super) fn new(age: Option<Duration>) -> Self {
+        Past {
+            age,
+            turns: Semaphore::new(AT_ONCE),
+        }
+    }
+}
+
 /// The last transaction, and what was written after `since`; none where that is too long ago.
 pub(super) async fn since(
     storage: &dyn Storage,
     since: Tid,
-    age: Option<Duration>,
+    past: &Past,
 ) -> Result<Option<(Tid, Vec<Oid>)>> {
     let (last, oids) = storage.invalidations_since(since).await?;
     if last.is_zero() {
@@ -29,9 +55,15 @@ pub(super) async fn since(
     if let Some(oids) = oids {
         return Ok(Some((last, oids)));
     }
-    if !age.is_some_and(|age| is_younger(since, age, Timestamp::now())) {
+    if !past
+        .age
+        .is_some_and(|age| is_younger(since, age, Timestamp::now()))
+    {
         return Ok(None);
     }
+    let Ok(Ok(_turn)) = tokio::time::timeout(PATIENCE, past.turns.acquire()).await else {
+        return Ok(None);
+    };
     let range = TidRange {
         first: since.next(),
         last,
@@ -73,7 +105,7 @@ mod tests {
         let path = folder.path().join("Data.fs");
         let storage = FileStorage::open(&path, options).await.unwrap();
         let hour = Some(Duration::from_hours(1));
-        let ask = |tid, age| since(&storage, tid, age);
+        let ask = async |tid, age| since(&storage, tid, &Past::new(age)).await;
         assert_eq!(ask(Tid::ZERO, hour).await.unwrap(), None, "it is empty");
 
         let mut tids = Vec::new();
@@ -98,6 +130,29 @@ mod tests {
         assert_eq!(ask(Tid(tids[0].0 - 1), hour).await.unwrap(), oids(0..6));
         let long_ago = Tid::from_time(Timestamp::now() - Duration::from_hours(2));
         assert_eq!(ask(long_ago, hour).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn who_gets_no_turn_drops_its_cache_and_the_next_is_answered() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = FileOptions {
+            invalidation_queue: 1,
+            ..FileOptions::default()
+        };
+        let path = folder.path().join("Data.fs");
+        let storage = FileStorage::open(&path, options).await.unwrap();
+        let mut tids = Vec::new();
+        for oid in 0..3 {
+            tids.push(commit(&storage, &[(oid, Tid::ZERO, b"data")]).await);
+        }
+        let past = Past::new(Some(Duration::from_hours(1)));
+        let turns = past.turns.acquire_many(AT_ONCE as u32).await.unwrap();
+        tokio::time::pause();
+        assert_eq!(since(&storage, tids[0], &past).await.unwrap(), None);
+        tokio::time::resume();
+        drop(turns);
+        let told = since(&storage, tids[0], &past).await.unwrap();
+        assert_eq!(told, Some((tids[2], vec![Oid(1), Oid(2)])));
     }
 
     #[test]

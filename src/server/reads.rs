@@ -138,7 +138,7 @@ pub(super) fn ask<'a>(shared: &'a Shared, served: &'a Served, call: Call) -> Box
     match call {
         Call::LastTransaction => reply(async { Ok(Reply::Tid(storage.newest_tid().await?)) }),
         Call::GetInvalidations { since } => reply(async move {
-            let missed = missed::since(storage, since, served.invalidation_age).await?;
+            let missed = missed::since(storage, since, &served.past).await?;
             Ok(Reply::Invalidations(missed))
         }),
         Call::LoadSerial { oid, serial } => {

@@ -11,6 +11,7 @@ use tracing::warn;
 use super::contention::Contention;
 use super::lane::prepare_uploads;
 use super::listener::{self, ListenError, Listening};
+use super::missed::Past;
 use super::options::{Listen, ServerOptions};
 use super::packing::Packing;
 use super::refused::Refused;
@@ -60,7 +61,7 @@ pub struct Served {
     pub(super) zeo_admin: bool,
     /// Nobody may write to it, nor pack it.
     pub(super) read_only: bool,
-    pub(super) invalidation_age: Option<Duration>,
+    pub(super) past: Arc<Past>,
     /// The folder of uploads, where one was set.
     uploads: Option<PathBuf>,
     pub(super) shared_blobs: Option<Arc<BlobDirectory>>,
@@ -82,7 +83,7 @@ impl Served {
             stats: Arc::new(Stats::new()),
             zeo_admin: false,
             read_only: false,
-            invalidation_age: None,
+            past: Arc::new(Past::new(None)),
             uploads: None,
             shared_blobs: None,
             packing: Packing::new(),
@@ -139,7 +140,7 @@ impl Served {
     #[must_use]
     pub fn with_invalidation_age(self, invalidation_age: Option<Duration>) -> Self {
         Served {
-            invalidation_age,
+            past: Arc::new(Past::new(invalidation_age)),
             ..self
         }
     }
