@@ -118,10 +118,11 @@ impl Failure {
 }
 
 impl<'d> Appender<'d> {
-    /// Data at least this long is not copied into the buffer.
-    const LARGE: usize = 256 * 1024;
+    /// Data at least this long is not copied into the buffer. (Tests of crashes write little, and are to
+    /// reach what is written only for large transactions.)
+    const LARGE: usize = if cfg!(test) { 200 } else { 256 * 1024 };
     /// A full buffer, and the step in which data from files is copied.
-    const STEP: usize = 1024 * 1024;
+    const STEP: usize = if cfg!(test) { 512 } else { 1024 * 1024 };
 
     pub(super) fn new(disk: &'d dyn Disk, at: u64) -> Self {
         Appender {
