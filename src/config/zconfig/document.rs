@@ -85,8 +85,11 @@ impl Map {
     }
 }
 
+/// Writes where something is from.
+pub(super) type Named<'n> = &'n dyn Fn(&Place) -> String;
+
 /// The whole file: comment lines first.
-pub(super) fn render(head: &[String], map: Map) -> String {
+pub(super) fn render(head: &[String], map: Map, named: Named<'_>) -> String {
     let mut text = String::new();
     for line in head {
         text.push_str(if line.is_empty() { "#" } else { "# " });
@@ -95,13 +98,13 @@ pub(super) fn render(head: &[String], map: Map) -> String {
     }
     for entry in &map.0 {
         text.push('\n');
-        entry_lines(entry, 0, "", &mut text);
+        entry_lines(entry, 0, "", named, &mut text);
     }
     text
 }
 
 /// `before` stands in the place of the indentation where this is the first of a list's item.
-fn entry_lines(entry: &Entry, indent: usize, before: &str, text: &mut String) {
+fn entry_lines(entry: &Entry, indent: usize, before: &str, named: Named<'_>, text: &mut String) {
     let start = if before.is_empty() {
         " ".repeat(indent)
     } else {
@@ -110,32 +113,34 @@ fn entry_lines(entry: &Entry, indent: usize, before: &str, text: &mut String) {
     let Node::Plain(key) = Node::text(&entry.key) else {
         return;
     };
-    let comment = comment(&entry.from);
+    let comment = comment(&entry.from, named);
     match &entry.node {
         Node::Plain(value) => text.push_str(&format!("{start}{key}: {value}{comment}\n")),
         Node::Map(entries) => {
             text.push_str(&format!("{start}{key}:{comment}\n"));
             for entry in entries {
-                entry_lines(entry, indent + 2, "", text);
+                entry_lines(entry, indent + 2, "", named, text);
             }
         }
         Node::List(items) => {
             text.push_str(&format!("{start}{key}:{comment}\n"));
             for item in items {
-                item_lines(item, indent + 2, text);
+                item_lines(item, indent + 2, named, text);
             }
         }
     }
 }
 
-fn item_lines(item: &Item, indent: usize, text: &mut String) {
+fn item_lines(item: &Item, indent: usize, named: Named<'_>, text: &mut String) {
     let dash = format!("{}- ", " ".repeat(indent));
     match &item.node {
-        Node::Plain(value) => text.push_str(&format!("{dash}{value}{}\n", comment(&item.from))),
+        Node::Plain(value) => {
+            text.push_str(&format!("{dash}{value}{}\n", comment(&item.from, named)))
+        }
         Node::Map(entries) => {
             for (index, entry) in entries.iter().enumerate() {
                 let before = if index == 0 { dash.as_str() } else { "" };
-                entry_lines(entry, indent + 2, before, text);
+                entry_lines(entry, indent + 2, before, named, text);
             }
         }
         // No list of lists is written.
@@ -143,14 +148,11 @@ fn item_lines(item: &Item, indent: usize, text: &mut String) {
     }
 }
 
-fn comment(from: &[Place]) -> String {
+fn comment(from: &[Place], named: Named<'_>) -> String {
     if from.is_empty() {
         return String::new();
     }
-    let places: Vec<String> = from
-        .iter()
-        .map(|place| one_line(&place.to_string()))
-        .collect();
+    let places: Vec<String> = from.iter().map(|place| one_line(&named(place))).collect();
     format!("  # {}", places.join(", "))
 }
 
@@ -199,7 +201,7 @@ mod tests {
         let mut arrays = Map::default();
         arrays.text("1", "a\nb", &place(10));
         map.put("arrays", arrays.node(), &[place(10), place(11)]);
-        insta::assert_snapshot!(render(&["Made.".into(), String::new()], map), @r##"
+        insta::assert_snapshot!(render(&["Made.".into(), String::new()], map, &Place::to_string), @r##"
         # Made.
         #
 

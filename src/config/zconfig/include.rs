@@ -70,22 +70,6 @@ impl Source {
             base,
         })
     }
-
-    #[cfg(test)]
-    pub(super) fn of_text(text: &str) -> Source {
-        let lines = text.split('\n').enumerate();
-        let lines = lines.map(|(index, line)| Line {
-            file: Path::new("zeo.conf").into(),
-            number: index + 1,
-            text: Some(line.to_owned()),
-        });
-        Source {
-            file: Path::new("zeo.conf").into(),
-            folder: PathBuf::new(),
-            base: PathBuf::from("/srv/old"),
-            lines: lines.collect(),
-        }
-    }
 }
 
 /// The file that `%include` names, seen from a folder.

@@ -121,6 +121,7 @@ pub fn import(what: &Import<'_>) -> Result<Imported, ImportError> {
         }
     }
     if !mistakes.is_empty() {
+        mistakes.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
         return Err(ImportError::Mistakes(mistakes));
     }
     let converted = convert::convert(&trees, what).map_err(ImportError::Mistakes)?;
@@ -133,3 +134,6 @@ pub fn import(what: &Import<'_>) -> Result<Imported, ImportError> {
         notes: converted.notes,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,9 @@ pub enum NoteKind {
     Known,
 }
 
+/// What is said of what nobody knows.
+const UNKNOWN: &str = "not known here, and not carried over: see what it was for";
+
 /// What was found on the way.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
@@ -48,6 +51,29 @@ impl Findings {
         mend: impl Into<String>,
     ) {
         self.note(NoteKind::Known, place, what.into(), mend.into());
+    }
+
+    pub(super) fn unknown(&mut self, place: &Place, what: impl Into<String>) {
+        self.to_do(place, what, UNKNOWN);
+    }
+
+    /// Every mistake in the order of the lines; none where all is well. Beside mistakes, what nobody knows
+    /// is one as well: it may be the missing key, misspelt.
+    pub(super) fn all_mistakes(&self) -> Vec<Mistake> {
+        let mut mistakes = self.mistakes.clone();
+        if mistakes.is_empty() {
+            return mistakes;
+        }
+        for note in self.notes.iter().filter(|note| note.mend == UNKNOWN) {
+            for place in &note.places {
+                let mut mistake =
+                    Mistake::at(place.line, 1, format!("{} is not known", note.what), "");
+                mistake.file = place.file.to_path_buf();
+                mistakes.push(mistake);
+            }
+        }
+        mistakes.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+        mistakes
     }
 
     /// The same words again are the same note, of one more place.

@@ -122,11 +122,7 @@ impl<'a> Reader<'a> {
     pub(super) fn end_of_keys(self, found: &mut Findings) {
         for key in &self.section.keys {
             if !self.asked.contains(&key.name.as_str()) {
-                found.to_do(
-                    &key.place,
-                    self.said(key),
-                    "not known here, and not carried over: see what it was for",
-                );
+                found.unknown(&key.place, self.said(key));
             }
         }
     }
@@ -135,10 +131,9 @@ impl<'a> Reader<'a> {
     pub(super) fn end(self, found: &mut Findings) {
         for section in &self.section.sections {
             if !self.asked_sections.contains(&section.kind.as_str()) {
-                found.to_do(
+                found.unknown(
                     &section.place,
                     format!("{} in <{}>", section.title(), self.section.kind),
-                    "not known here, and not carried over: see what it was for",
                 );
             }
         }

@@ -65,6 +65,16 @@ impl Section {
     }
 }
 
+impl Place {
+    /// Named as in a folder, where it is below it.
+    pub(super) fn within(&self, folder: &Path) -> Place {
+        Place {
+            file: self.file.strip_prefix(folder).unwrap_or(&self.file).into(),
+            line: self.line,
+        }
+    }
+}
+
 /// `zeo.conf:12`.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

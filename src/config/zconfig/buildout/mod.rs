@@ -55,6 +55,9 @@ pub(super) fn part(
             return Err(ImportError::NoSuchPart { path, part, parts });
         }
         (None, [only]) => only.clone(),
+        (None, [_, ..]) if buildout.installed(&parts).len() == 1 => {
+            buildout.installed(&parts).remove(0)
+        }
         (None, []) => {
             let mut mistake = Mistake::at(
                 0,
@@ -66,9 +69,18 @@ pub(super) fn part(
             mistake.file = path;
             return Ok(Err(vec![mistake]));
         }
-        (None, _) => return Err(ImportError::WhichPart { path, parts }),
+        (None, _) => {
+            let parts = Some(buildout.installed(&parts))
+                .filter(|installed| !installed.is_empty())
+                .unwrap_or(parts);
+            return Err(ImportError::WhichPart { path, parts });
+        }
     };
-    let others = parts.into_iter().filter(|part| *part != name).collect();
+    let others = buildout
+        .installed(&parts)
+        .into_iter()
+        .filter(|part| *part != name)
+        .collect();
     Ok(buildout.source(&name, &path).map(|source| Part {
         name,
         source,
@@ -87,6 +99,21 @@ impl Buildout {
         let is_server =
             |name: &&String| self.ini.option(name, "zeo.conf").is_some() || self.writes_one(name);
         names.filter(is_server).cloned().collect()
+    }
+
+    /// Those that are made, and not only referred to.
+    fn installed(&self, parts: &[String]) -> Vec<String> {
+        let made = self
+            .ini
+            .option("buildout", "parts")
+            .map(ini::Value::text)
+            .unwrap_or_default();
+        let made: Vec<&str> = made.split_whitespace().collect();
+        parts
+            .iter()
+            .filter(|part| made.contains(&part.as_str()))
+            .cloned()
+            .collect()
     }
 
     /// Whether a part's recipe writes a `zeo.conf` of many options.

@@ -44,6 +44,9 @@ const REFUSED: &[(&str, &str)] = &[
     ),
 ];
 
+/// How it is said of them.
+pub(super) const REFUSAL: &str = "cannot be a member";
+
 /// Storages that are understood.
 const KNOWN: &[&str] = &[
     "filestorage",
@@ -161,7 +164,7 @@ fn member(section: &Section, paths: &Paths<'_>, found: &mut Findings) -> Option<
             let what = if kind == "raidstorage" {
                 format!("{title} inside of another")
             } else {
-                format!("{title} cannot be a member")
+                format!("{title} {REFUSAL}")
             };
             found.to_do(&section.place, what, why);
             None
@@ -389,20 +392,39 @@ fn of_files(draft: &mut ArrayDraft, found: &mut Findings) {
 }
 
 /// What concerns all that is imported.
-pub(super) fn notes_of_all(arrays: &[ArrayDraft], found: &mut Findings) {
-    for member in arrays.iter().flat_map(|array| &array.members) {
-        if member.file.is_none() {
-            found.to_do(
-                &member.shown.from,
-                "members that are ZEO servers",
-                "look into the zeo.conf of each: no `transaction-timeout` (ZEO keeps its lock when that strikes), a \
-                 `blob-dir` where there are blobs; and nobody else may write to them, the old daemon included: stop it first",
-            );
-        }
+pub(super) fn notes_of_all(
+    arrays: &[ArrayDraft],
+    resolves: Option<&(Place, &'static str)>,
+    found: &mut Findings,
+) {
+    let members = || arrays.iter().flat_map(|array| &array.members);
+    for member in members().filter(|member| member.file.is_none()) {
+        found.to_do(
+            &member.shown.from,
+            "members that are ZEO servers",
+            "look into the zeo.conf of each: no `transaction-timeout` (ZEO keeps its lock when that strikes), a \
+             `blob-dir` where there are blobs; and nobody else may write to them, the old daemon included: stop it first",
+        );
+    }
+    if let Some((place, what)) = resolves
+        && members().any(|member| member.file.is_some())
+    {
+        found.known(
+            place,
+            format!("{what}: the old server resolved conflicts itself, with the classes it had"),
+            "clients resolve them now, who have the classes anyway",
+        );
     }
 }
 
 impl ArrayDraft {
+    pub(super) fn has_member_at(&self, port: u16) -> bool {
+        let end = format!(":{port}");
+        self.members
+            .iter()
+            .any(|member| member.shown.at.ends_with(&end))
+    }
+
     /// The array as it is written. The `only` one answers to `1` without being told.
     pub(super) fn written(
         self,

@@ -13,7 +13,7 @@ mod runner;
 mod server;
 mod zeo;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::document::{Map, Node, one_line, render};
 use super::notes::{Findings, Note, NoteKind};
@@ -40,6 +40,16 @@ pub struct ImportedArray {
     pub members: Vec<ImportedMember>,
 }
 
+impl ImportedArray {
+    /// With places named as in that folder.
+    fn within(mut self, folder: &Path) -> Self {
+        for member in &mut self.members {
+            member.from = member.from.within(folder);
+        }
+        self
+    }
+}
+
 /// A member as it was understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportedMember {
@@ -53,6 +63,9 @@ pub struct ImportedMember {
     pub blob_dir: Option<String>,
     pub from: Place,
 }
+
+/// How wide comments are.
+const WIDTH: usize = 100;
 
 /// What is being put together.
 #[derive(Default)]
@@ -68,6 +81,8 @@ struct Draft {
     arrays: Vec<ArrayDraft>,
     log: Map,
     pid_file: Option<(String, Place)>,
+    /// Where it says, or does not say, that the server resolves conflicts.
+    resolves: Option<(Place, &'static str)>,
     found: Findings,
 }
 
@@ -120,11 +135,7 @@ impl Draft {
                     );
                     self.add(array);
                 }
-                _ => self.found.to_do(
-                    &section.place,
-                    section.title(),
-                    "not known here, and not carried over: see what it was for",
-                ),
+                _ => self.found.unknown(&section.place, section.title()),
             }
         }
         self.keys_of_zope(root);
@@ -200,19 +211,21 @@ impl Draft {
             nowhere,
             self.arrays.is_empty() && self.found.mistakes.is_empty(),
         ) {
-            // What was left out was said with a reason each.
-            let left: Vec<String> = self
+            // What is in the way was said with its reason.
+            let refused = self
                 .found
                 .notes
                 .iter()
-                .map(|note| format!("{} ({})", note.what, note.mend))
+                .filter(|note| note.what.ends_with(array::REFUSAL));
+            let refused: Vec<String> = refused
+                .map(|note| format!("{}: {}", note.what, note.mend))
                 .collect();
-            let what = if left.is_empty() {
+            let what = if refused.is_empty() {
                 "there is no storage in it".to_owned()
             } else {
                 format!(
                     "there is no storage in it that can be taken over: {}",
-                    left.join("; ")
+                    refused.join("; ")
                 )
             };
             self.found.mistake(
@@ -221,29 +234,48 @@ impl Draft {
                 "a <filestorage>, <zeoclient>, <clientstorage> or <raidstorage> is expected",
             );
         }
-        if !self.found.mistakes.is_empty() {
-            return Err(self.found.mistakes);
+        let mistakes = self.found.all_mistakes();
+        if !mistakes.is_empty() {
+            return Err(mistakes);
         }
         if let (Some(place), None) = (nowhere, &self.zeo) {
+            // Not where a member is: the old samples have their servers at ZEO's usual port.
+            let taken = |port: &u16| self.arrays.iter().any(|array| array.has_member_at(*port));
+            let port = (8100..u16::MAX)
+                .step_by(100)
+                .find(|port| !taken(port))
+                .unwrap_or(8100);
+            let address = format!("127.0.0.1:{port}");
             self.found.to_do(
                 place,
                 "there is no <zeo>, which would say where clients connect",
-                "127.0.0.1:8100 is taken; change `listen` where they are elsewhere",
+                format!("{address} is taken; change `listen` where they are elsewhere"),
             );
-            self.addresses.push("127.0.0.1:8100".into());
+            self.listen.push(document::Item {
+                node: Node::text(&address),
+                from: Vec::new(),
+            });
+            self.addresses.push(address);
         }
-        array::notes_of_all(&self.arrays, &mut self.found);
+        array::notes_of_all(&self.arrays, self.resolves.as_ref(), &mut self.found);
         let only = self.arrays.len() == 1;
+        let folder = nowhere
+            .and_then(|place| place.file.parent())
+            .map(Path::to_owned)
+            .unwrap_or_default();
         let mut shown = Vec::new();
         let mut arrays = Map::default();
         for draft in self.arrays {
             let from = [draft.place.clone()];
             let (name, imported, node) = draft.written(only, &self.of_arrays);
             arrays.put(&name, node, &from);
-            shown.push(imported);
+            shown.push(imported.within(&folder));
         }
         let mut notes = self.found.notes;
-        notes.sort_by_key(|note| note.kind);
+        notes.sort_by(|a, b| (a.kind, &a.places).cmp(&(b.kind, &b.places)));
+        for place in notes.iter_mut().flat_map(|note| &mut note.places) {
+            *place = place.within(&folder);
+        }
         let mut map = Map::default();
         if !self.listen.is_empty() {
             map.put("listen", Node::List(self.listen), &[]);
@@ -257,7 +289,9 @@ impl Draft {
             map.text("pid_file", path, place);
         }
         Ok(Converted {
-            text: render(&head(&files, &notes), map),
+            text: render(&head(&files, &notes), map, &|place| {
+                place.within(&folder).to_string()
+            }),
             listen: self.addresses,
             arrays: shown,
             notes,
@@ -272,7 +306,7 @@ fn head(files: &[&Place], notes: &[Note]) -> Vec<String> {
         .map(|place| one_line(&place.file.display().to_string()))
         .collect();
     let mut head = vec![
-        format!("The configuration of the daemon, made by `zeoraidctl import` from {}.", names.join(" and ")),
+        format!("Made by `zeoraidctl import` from {}.", names.join(" and ")),
         "Behind each value is where it came from; what is not here is the default, and `zeoraidctl show`".into(),
         "lists everything.".into(),
     ];
@@ -283,10 +317,28 @@ fn head(files: &[&Place], notes: &[Note]) -> Vec<String> {
             head.push("What was not carried over, or has to be looked at:".into());
         }
         let places: Vec<String> = note.places.iter().map(Place::to_string).collect();
-        head.push(one_line(&format!("- {}: {}", places.join(", "), note.what)));
-        head.push(one_line(&format!("  {}", note.mend)));
+        wrapped(
+            "- ",
+            &format!("{}: {}", places.join(", "), note.what),
+            &mut head,
+        );
+        wrapped("    ", &note.mend, &mut head);
     }
     head
+}
+
+/// A sentence in lines that can be read; those after the first are indented as far as the first.
+fn wrapped(start: &str, text: &str, lines: &mut Vec<String>) {
+    let mut line = start.to_owned();
+    for word in one_line(text).split(' ') {
+        if line.len() + word.len() > WIDTH && line.len() > start.len() {
+            lines.push(line.trim_end().to_owned());
+            line = " ".repeat(start.len());
+        }
+        line.push_str(word);
+        line.push(' ');
+    }
+    lines.push(line.trim_end().to_owned());
 }
 
 /// `key value`, for messages.

@@ -168,21 +168,14 @@ fn serving(reader: &mut Reader<'_>, draft: &mut Draft) {
             "`client-conflict-resolution true`",
             "that is how it always is here",
         ),
-        Some((false, place)) => conflicts(place, "`client-conflict-resolution false`", found),
-        None => conflicts(
-            &reader.section.place,
-            "there is no `client-conflict-resolution`",
-            found,
-        ),
+        Some((false, place)) => {
+            draft.resolves = Some((place.clone(), "`client-conflict-resolution false`"));
+        }
+        None => {
+            let place = reader.section.place.clone();
+            draft.resolves = Some((place, "there is no `client-conflict-resolution`"));
+        }
     }
-}
-
-fn conflicts(place: &Place, what: &str, found: &mut Findings) {
-    found.known(
-        place,
-        format!("{what}: the old server resolved conflicts itself, with the classes it had"),
-        "clients resolve them now, who have the classes anyway (ZEO servers that are members go on as they are)",
-    );
 }
 
 /// An address, with its TLS where it has some.
