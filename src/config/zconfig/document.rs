@@ -115,7 +115,9 @@ fn entry_lines(entry: &Entry, indent: usize, before: &str, named: Named<'_>, tex
     };
     let comment = comment(&entry.from, named);
     match &entry.node {
-        Node::Plain(value) => text.push_str(&format!("{start}{key}: {value}{comment}\n")),
+        Node::Plain(value) => {
+            text.push_str(&format!("{start}{key}: {value}{comment}\n"));
+        }
         Node::Map(entries) => {
             text.push_str(&format!("{start}{key}:{comment}\n"));
             for entry in entries {
@@ -135,7 +137,8 @@ fn item_lines(item: &Item, indent: usize, named: Named<'_>, text: &mut String) {
     let dash = format!("{}- ", " ".repeat(indent));
     match &item.node {
         Node::Plain(value) => {
-            text.push_str(&format!("{dash}{value}{}\n", comment(&item.from, named)))
+            let comment = comment(&item.from, named);
+            text.push_str(&format!("{dash}{value}{comment}\n"));
         }
         Node::Map(entries) => {
             for (index, entry) in entries.iter().enumerate() {

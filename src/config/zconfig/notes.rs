@@ -35,7 +35,7 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    pub(super) fn to_do(
+    pub(super) fn must_do(
         &mut self,
         place: &Place,
         what: impl Into<String>,
@@ -54,7 +54,7 @@ impl Findings {
     }
 
     pub(super) fn unknown(&mut self, place: &Place, what: impl Into<String>) {
-        self.to_do(place, what, UNKNOWN);
+        self.must_do(place, what, UNKNOWN);
     }
 
     /// Every mistake in the order of the lines; none where all is well. Beside mistakes, what nobody knows

@@ -110,7 +110,7 @@ impl<'a> Reader<'a> {
             for key in self.all(name) {
                 let what = self.said(key);
                 match fate {
-                    Fate::ToDo => found.to_do(&key.place, what, *why),
+                    Fate::ToDo => found.must_do(&key.place, what, *why),
                     Fate::Known => found.known(&key.place, what, *why),
                 }
             }

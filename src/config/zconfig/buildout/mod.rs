@@ -172,7 +172,7 @@ impl Buildout {
     fn written(&self, part: &str, path: &Path) -> Result<Source, Vec<Mistake>> {
         let wrong = |what: String, mend: String| {
             let mut mistake = Mistake::at(0, 0, what, mend);
-            mistake.file = path.to_owned();
+            path.clone_into(&mut mistake.file);
             Err(vec![mistake])
         };
         let own = self.ini.option(part, "zeo-conf").map(ini::Value::text);

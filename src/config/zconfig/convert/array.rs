@@ -146,7 +146,7 @@ fn member(section: &Section, paths: &Paths<'_>, found: &mut Findings) -> Option<
             file::with_blobs(section, inner, folder, found)
         }
         "zlibstorage" | "serverzlibstorage" => {
-            found.to_do(
+            found.must_do(
                 &section.place,
                 format!("{} compressed what it stored", section.title()),
                 "the daemon serves records as they are: every client must have <zlibstorage> of zc.zlibstorage around \
@@ -166,7 +166,7 @@ fn member(section: &Section, paths: &Paths<'_>, found: &mut Findings) -> Option<
             } else {
                 format!("{title} {REFUSAL}")
             };
-            found.to_do(&section.place, what, why);
+            found.must_do(&section.place, what, why);
             None
         }
     }
@@ -263,13 +263,13 @@ fn cluster_mode(
         };
         if has_file {
             draft.mode = ClusterMode::Single;
-            found.to_do(
+            found.must_do(
                 &place,
                 format!("{what}, of {}", section.title()),
                 "a file belongs to one daemon: `single` is taken, and no other daemon may use these members",
             );
         } else {
-            found.to_do(
+            found.must_do(
                 &place,
                 format!("{what}, of {}: other daemons may write to the same servers", section.title()),
                 "import the file of each other daemon into an instance of its own, and let no old one go on beside them. \
@@ -307,7 +307,7 @@ fn blobs(reader: &mut Reader<'_>, draft: &mut ArrayDraft, paths: &Paths<'_>, fou
                 .as_ref()
                 .is_some_and(|blobs| blobs.is_shared && blobs.folder == folder);
             if member.file.is_none() && !is_same {
-                found.to_do(
+                found.must_do(
                     &member.shown.from,
                     format!("{} does not say that it shares {folder}", member.shown.name),
                     "its server must have this very folder as its `blob-dir`; where servers have folders of their own, \
@@ -318,7 +318,7 @@ fn blobs(reader: &mut Reader<'_>, draft: &mut ArrayDraft, paths: &Paths<'_>, fou
         return;
     }
     if let Some((folder, key)) = folder {
-        found.to_do(
+        found.must_do(
             &key.place,
             format!("`blob-dir {folder}` in {}", reader.section.title()),
             format!(
@@ -338,7 +338,7 @@ fn blobs(reader: &mut Reader<'_>, draft: &mut ArrayDraft, paths: &Paths<'_>, fou
 fn blobs_of_client(blobs: &ClientBlobs, found: &mut Findings) {
     let what = format!("`blob-dir {}` of a member", blobs.folder);
     if blobs.is_shared {
-        found.to_do(
+        found.must_do(
             &blobs.place,
             format!("{what}, shared with its server"),
             "blobs go to a member over the protocol: that server keeps its `blob-dir`, this daemon needs none",
@@ -371,7 +371,7 @@ fn of_files(draft: &mut ArrayDraft, found: &mut Findings) {
             continue;
         };
         if draft.settings.has(ours) {
-            found.to_do(
+            found.must_do(
                 &place,
                 format!("`{theirs} {value}` of a member"),
                 "the array has its own word for it, which is taken",
@@ -380,7 +380,7 @@ fn of_files(draft: &mut ArrayDraft, found: &mut Findings) {
         }
         for (other, place) in &said[1..] {
             if *other != value {
-                found.to_do(
+                found.must_do(
                     place,
                     format!("`{theirs} {other}`, where another member has {value}"),
                     "there is one word for all members of an array: the first is taken",
@@ -399,7 +399,7 @@ pub(super) fn notes_of_all(
 ) {
     let members = || arrays.iter().flat_map(|array| &array.members);
     for member in members().filter(|member| member.file.is_none()) {
-        found.to_do(
+        found.must_do(
             &member.shown.from,
             "members that are ZEO servers",
             "look into the zeo.conf of each: no `transaction-timeout` (ZEO keeps its lock when that strikes), a \

@@ -56,13 +56,13 @@ pub(super) fn member(
         map.text("blob_dir", folder, &key.place);
     }
     match reader.value("create", boolean, found) {
-        Some((true, place)) => found.to_do(
+        Some((true, place)) => found.must_do(
             place,
             format!("`create true` in {}", section.title()),
             "emptied the file at every start; that is not done here: the data stays",
         ),
         Some((false, place)) => {
-            found.known(place, "`create false`", "that is how it always is here")
+            found.known(place, "`create false`", "that is how it always is here");
         }
         None => {}
     }
@@ -93,13 +93,13 @@ pub(super) fn member(
 /// Two that write to one file destroy it, and an empty one in its place looks like a loss.
 fn takes_over(path: &str, place: &Place, found: &mut Findings) {
     if Path::new(path).exists() {
-        found.to_do(
+        found.must_do(
             place,
             format!("{path} is the old server's file as long as that runs, and so is its address"),
             "stop the old server, and whatever starts it, before `zeoraidctl start`",
         );
     } else {
-        found.to_do(
+        found.must_do(
             place,
             format!("{path} does not exist on this machine"),
             "copy it here while the old server is stopped, or mend the path: `start` would make a new, empty database",
@@ -124,7 +124,7 @@ pub(super) fn with_blobs(
     };
     let mut inner = inner?;
     if inner.file.is_none() {
-        found.to_do(
+        found.must_do(
             &place,
             format!("`blob-dir {folder}` in {}", section.title()),
             "a ZEO server keeps its blobs itself: set `blob-dir` in its own zeo.conf, and move the folder there",

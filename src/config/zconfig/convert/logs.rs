@@ -44,7 +44,7 @@ pub(super) fn eventlog(section: &Section, paths: &Paths<'_>, found: &mut Finding
                 format!("`path {}` in <logfile>", key.value),
                 "`zeoraidctl fg` logs to standard error; in the background there is a file, var/log/zeoraid.log",
             ),
-            Some(key) if file.is_some() => found.to_do(
+            Some(key) if file.is_some() => found.must_do(
                 &key.place,
                 format!("`path {}` in a second <logfile>", key.value),
                 "there is one log file: the first is taken",
@@ -64,7 +64,7 @@ pub(super) fn eventlog(section: &Section, paths: &Paths<'_>, found: &mut Finding
     }
     for kind in ["syslog", "email-notifier", "http-logger", "win32-eventlog"] {
         for section in reader.sections(kind) {
-            found.to_do(
+            found.must_do(
                 &section.place,
                 format!("{} in <eventlog>", section.title()),
                 "the daemon logs to a file, or to standard error in the foreground; let what watches the file, or the \

@@ -157,7 +157,7 @@ impl Draft {
             let known = array.is_some();
             self.add(array);
             if known {
-                self.found.to_do(
+                self.found.must_do(
                     &storage.place,
                     format!("{} in {}", storage.title(), section.title()),
                     format!(
@@ -246,7 +246,7 @@ impl Draft {
                 .find(|port| !taken(port))
                 .unwrap_or(8100);
             let address = format!("127.0.0.1:{port}");
-            self.found.to_do(
+            self.found.must_do(
                 place,
                 "there is no <zeo>, which would say where clients connect",
                 format!("{address} is taken; change `listen` where they are elsewhere"),

@@ -21,7 +21,7 @@ const KNOWN: &[&str] = &[
 pub(super) fn note(import: &Key, found: &mut Findings) {
     let package = import.value.to_lowercase();
     if !KNOWN.contains(&package.as_str()) {
-        found.to_do(
+        found.must_do(
             &import.place,
             format!("`%import {}`", import.value),
             "this package is not known here: what its sections did is not done",

@@ -35,7 +35,7 @@ impl<'a> Paths<'a> {
             None => PathBuf::from(&key.value),
         };
         if path.is_relative() && !self.is_said {
-            found.to_do(
+            found.must_do(
                 &key.place,
                 format!("`{} {}` is a relative path", key.name, key.value),
                 format!(

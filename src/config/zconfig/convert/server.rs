@@ -106,14 +106,14 @@ pub(super) fn member(
         );
     }
     if let Some((true, place)) = reader.value("read-only", boolean, found) {
-        found.to_do(
+        found.must_do(
             place,
             format!("`read-only true` in {}", section.title()),
             "a member is written to; for clients that only read, set `read_only: true` of the array",
         );
     }
     if let Some((true, place)) = reader.value("read-only-fallback", boolean, found) {
-        found.to_do(
+        found.must_do(
             place,
             format!("`read-only-fallback true` in {}", section.title()),
             "a member is written to: it must not be a server that only reads",
@@ -172,7 +172,7 @@ fn address(
         return None;
     };
     for other in others {
-        found.to_do(
+        found.must_do(
             &other.place,
             format!("`server {}`, a further one in {}", other.value, section.title()),
             format!(

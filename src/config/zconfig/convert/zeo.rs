@@ -136,30 +136,26 @@ fn serving(reader: &mut Reader<'_>, draft: &mut Draft) {
         ),
     }
     match reader.value("invalidation-queue-size", integer, found) {
-        Some((size, place)) if size < 1 => found.to_do(
+        Some((size, place)) if size < 1 => found.must_do(
             place,
             format!("`invalidation-queue-size {size}`"),
             "at least 1 is kept here: the default of 1000 is taken (`invalidation_queue`)",
         ),
         Some((size, place)) => {
-            draft
-                .of_arrays
-                .push(("invalidation_queue", size.to_string(), place.clone()))
+            let queue = ("invalidation_queue", size.to_string(), place.clone());
+            draft.of_arrays.push(queue);
         }
+
         None => {}
     }
     if let Some((seconds, place)) = reader.value("invalidation-age", float, found) {
-        if seconds < 0.0 || seconds > 3e9 {
-            found.mistake(
-                place,
-                format!("invalidation-age: {seconds} is no age"),
-                "seconds, like 3600",
-            );
+        if (0.0..=3e9).contains(&seconds) {
+            let age = std::time::Duration::from_millis((seconds * 1000.0) as u64);
+            let age = ("invalidation_age", format_duration(age), place.clone());
+            draft.of_arrays.push(age);
         } else {
-            let age = format_duration(std::time::Duration::from_millis((seconds * 1000.0) as u64));
-            draft
-                .of_arrays
-                .push(("invalidation_age", age, place.clone()));
+            let what = format!("invalidation-age: {seconds} is no age");
+            found.mistake(place, what, "write seconds, like 3600");
         }
     }
     match reader.value("client-conflict-resolution", boolean, found) {

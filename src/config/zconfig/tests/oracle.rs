@@ -69,10 +69,10 @@ impl Oracle {
         let source = Source::read(&folder.join("zeo.conf")).unwrap();
         match parse(&source, &environment) {
             Ok(tree) => Ok(told(&tree)),
-            Err(mistakes) => Err(mistakes
-                .iter()
-                .map(|mistake| format!("{mistake}\n"))
-                .collect()),
+            Err(mistakes) => {
+                let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+                Err(lines.join("\n"))
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::config::zconfig::{Import, ImportError, Imported, NoteKind, import};
-use crate::config::{self, ClusterMode, Config};
+use crate::config::{ClusterMode, Config};
 
 fn environment(name: &str) -> Option<String> {
     (name == "HOME").then(|| "/home/zope".to_owned())
@@ -74,13 +74,6 @@ impl Old {
         self.shown(&notes.collect::<Vec<_>>().join("\n"))
     }
 
-    /// Read as the daemon reads it: nothing that is written may be wrong.
-    fn config(&self, imported: &Imported) -> Config {
-        let file = Path::new("/srv/new/etc/zeoraid.yaml");
-        config::parse(&imported.text, file, Path::new("/srv/new"), &environment)
-            .unwrap_or_else(|error| panic!("{error}\n{}", imported.text))
-    }
-
     fn mistakes(&self) -> String {
         match self.import_with(|_| {}) {
             Err(ImportError::Mistakes(mistakes)) => {
@@ -90,6 +83,13 @@ impl Old {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// Read as the daemon reads it: nothing that is written may be wrong.
+fn config(imported: &Imported) -> Config {
+    let file = Path::new("/srv/new/etc/zeoraid.yaml");
+    crate::config::parse(&imported.text, file, Path::new("/srv/new"), &environment)
+        .unwrap_or_else(|error| panic!("{error}\n{}", imported.text))
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn a_plain_server_becomes_an_array_of_one_file() {
       zeo.conf:25: `format %(message)s` in <logfile>
       zeo.conf:31: `program HERE/bin/runzeo` in <runner>
     "#);
-    old.config(&imported);
+    config(&imported);
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn a_raid_becomes_an_array_of_servers() {
       zeo.conf:17: `blob-dir /srv/cache1` of a member
     "#);
     assert!(!imported.text.contains("secret"));
-    old.config(&imported);
+    config(&imported);
 }
 
 /// The topology of the sample that the original came with: two daemons before two of three servers.
@@ -331,7 +331,7 @@ fn the_samples_of_the_originals_pages_give_the_same_topology() {
     let shape = |text: &str| {
         let old = Old::of(text);
         let imported = old.import();
-        old.config(&imported);
+        config(&imported);
         let arrays = imported.arrays.iter().map(|array| {
             let members = array.members.iter();
             let members =
@@ -424,12 +424,9 @@ fn every_arrangement_of_blobs_is_kept_or_said() {
         "blob-dir HERE\nshared-blob-dir yes",
     );
     let imported = old.import();
-    let shared = old.config(&imported).arrays[0]
-        .shared_blobs
-        .clone()
-        .unwrap();
+    let shared = config(&imported).arrays[0].shared_blobs.clone().unwrap();
     assert_eq!(shared.folder, old.0.path());
-    assert_eq!(shared.with, config::BlobSharing::Everything);
+    assert_eq!(shared.with, crate::config::BlobSharing::Everything);
     assert!(!old.notes(&imported).contains("shares"));
 
     let old = raid("blob-dir HERE\nshared-blob-dir yes", "blob-dir /elsewhere");
@@ -439,7 +436,7 @@ fn every_arrangement_of_blobs_is_kept_or_said() {
     );
     let old = raid("blob-dir HERE", "blob-dir /cache\nshared-blob-dir yes");
     let imported = old.import();
-    assert!(old.config(&imported).arrays[0].shared_blobs.is_none());
+    assert!(config(&imported).arrays[0].shared_blobs.is_none());
     assert!(
         old.notes(&imported)
             .contains("! zeo.conf:9: `blob-dir /cache` of a member, shared with its server")
@@ -516,7 +513,7 @@ instancehome /srv/zope
       zeo.conf:8: <zlibstorage main> is one copy
       zeo.conf:14: <filestorage a/b> is one copy
     "#);
-    old.config(&imported);
+    config(&imported);
 }
 
 #[test]
