@@ -150,10 +150,11 @@ fn two_daemons_of_a_buildout_serve_the_same_servers() {
     }
     first.wait_optimal();
     second.wait_optimal();
-    let mut workers = Workers::start(&first.address, &first.beside(""), false);
+    let folder = first.beside("");
+    let mut workers = Workers::start_with(&first.address, &folder, 2, &[]);
     workers.wait_for_more(3);
-    let mut others = Workers::join(&second.address, &second.beside(""), 4, 1, &[]);
-    others.wait_for_more(1);
+    let mut others = Workers::join(&second.address, &folder, 2, 2, &[]);
+    others.wait_for_more(3);
     others.end();
     workers.end();
     first.run(&["status"]).ok().prints("optimal");
@@ -169,6 +170,41 @@ fn the_sample_of_a_buildout_is_shown_whole() {
         .run(&["import", text(&file), "--part", "raid1", "--dry-run"])
         .ok();
     let shown = run.stdout.replace(text(&fixture("")), "FIXTURES/");
-    snapshot!(shown, @"");
+    snapshot!(shown, @r#"
+    [instance]/etc/zeoraid.yaml would be written, from [raid1] of FIXTURES/buildout.cfg
+      clients connect to [address]
+
+    Array main, cluster mode coop; answers to 1 as well
+      MEMBER  TYPE  WHERE           FROM
+      1       zeo   localhost:8100  buildout.cfg:14
+      2       zeo   localhost:8101  buildout.cfg:19
+
+    Other parts, for instances of their own: zeo1, zeo2, zeo3, raid2
+
+    To do:
+      buildout.cfg:13: `cluster-mode coop`, its default, of <raidstorage main>:
+        other daemons may write to the same servers
+          import the file of each other daemon into an instance of its own, and let
+          no old one go on beside them. Where there is only one daemon,
+          `--cluster-mode single`: it needs no majority of the members
+      buildout.cfg:14, buildout.cfg:19: members that are ZEO servers
+          look into the zeo.conf of each: no `transaction-timeout` (ZEO keeps its
+          lock when that strikes), a `blob-dir` where there are blobs; and nobody
+          else may write to them, the old daemon included: stop it first
+
+    Nothing to do:
+      buildout.cfg:9: there is no `transaction-timeout`: a client could hold the
+        commit lock for ever
+          it loses its connection after 1m now; `transaction_timeout` says another
+          time
+      buildout.cfg:17, buildout.cfg:22: `wait false` in <zeoclient>
+          the daemon starts without a member that does not answer, where others
+          suffice
+
+    Warnings of `check-config`:
+    etc/zeoraid.yaml:28:19: arrays.main.cluster_mode: with 2 members coop serves only while all of them are in sync: more than half must be
+        cluster_mode: coop  # buildout.cfg:13
+        use three members or more
+    "#);
     assert!(!instance.root().exists(), "nothing is written");
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::ImportedMember;
-use super::array::MemberDraft;
+use super::member::MemberDraft;
 use super::paths::Paths;
 use crate::config::zconfig::document::Map;
 use crate::config::zconfig::notes::Findings;

@@ -7,6 +7,7 @@
 mod array;
 mod file;
 mod logs;
+mod member;
 mod package;
 mod paths;
 mod runner;
@@ -123,7 +124,7 @@ impl Draft {
             match section.kind.as_str() {
                 "zeo" | "runner" | "eventlog" => {}
                 "zodb" | "zodb_db" => self.database(section, paths, mode),
-                kind if array::is_storage(kind) => {
+                kind if member::is_storage(kind) => {
                     let name = section.name.clone().unwrap_or_else(|| "1".into());
                     let array = array::array(
                         section,
@@ -216,7 +217,7 @@ impl Draft {
                 .found
                 .notes
                 .iter()
-                .filter(|note| note.what.ends_with(array::REFUSAL));
+                .filter(|note| note.what.ends_with(member::REFUSAL));
             let refused: Vec<String> = refused
                 .map(|note| format!("{}: {}", note.what, note.mend))
                 .collect();

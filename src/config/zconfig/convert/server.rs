@@ -2,7 +2,7 @@
 //! `component.xml`.
 
 use super::ImportedMember;
-use super::array::MemberDraft;
+use super::member::MemberDraft;
 use super::paths::Paths;
 use crate::config::Address;
 use crate::config::zconfig::document::Map;
