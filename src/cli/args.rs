@@ -123,6 +123,7 @@ pub enum Command {
     Logtail(commands::logtail::LogtailArgs),
     Show(commands::show::ShowArgs),
     CheckConfig(commands::check_config::CheckConfigArgs),
+    Import(commands::import::ImportArgs),
     Completions(commands::completions::CompletionsArgs),
     Man(commands::man::ManArgs),
 }

@@ -6,6 +6,7 @@
 //! `Config`; the other rooms take small option structs of their own.
 
 pub mod model;
+pub mod zconfig;
 
 mod address;
 mod check;

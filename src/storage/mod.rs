@@ -38,7 +38,7 @@ pub mod memory;
 mod operations;
 mod publish;
 #[cfg(test)]
-mod python;
+pub(crate) mod python;
 #[cfg(test)]
 pub mod suite;
 mod undo_search;

@@ -52,7 +52,7 @@ pub fn run(args: &CheckConfigArgs, context: &Context) -> Result<Exit, CliError> 
 
 /// What relative paths in a file are relative to: the instance that was named, else the folder that
 /// the file's `etc` is in.
-fn instance_of(file: &Path, context: &Context) -> PathBuf {
+pub(super) fn instance_of(file: &Path, context: &Context) -> PathBuf {
     if let Some(instance) = &context.global.instance {
         return instance.clone();
     }
@@ -79,13 +79,16 @@ struct CheckView {
 }
 
 #[derive(Serialize)]
-struct MistakeView {
+pub(super) struct MistakeView {
     file: String,
     /// None where it is in no line.
     line: Option<usize>,
     column: Option<usize>,
     what: String,
     mend: String,
+    /// The line itself, where the file is not there yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
 }
 
 impl From<&Mistake> for MistakeView {
@@ -96,6 +99,7 @@ impl From<&Mistake> for MistakeView {
             column: (mistake.column > 0).then_some(mistake.column),
             what: mistake.what.clone(),
             mend: mistake.mend.clone(),
+            text: None,
         }
     }
 }
@@ -124,7 +128,15 @@ impl View for CheckView {
 }
 
 impl MistakeView {
-    fn lines(&self, screen: &Screen) -> String {
+    /// Of a file that is not there yet.
+    pub(super) fn with_line(mistake: &Mistake, line: Option<&str>) -> Self {
+        MistakeView {
+            text: line.map(str::to_owned),
+            ..MistakeView::from(mistake)
+        }
+    }
+
+    pub(super) fn lines(&self, screen: &Screen) -> String {
         let style = screen.style;
         let mut place = escape(&self.file).into_owned();
         if let (Some(line), Some(column)) = (self.line, self.column) {
@@ -132,6 +144,9 @@ impl MistakeView {
         }
         let place = style.paint(Paint::Strong, &place);
         let mut text = format!("{place}: {}\n", escape(&self.what));
+        if let Some(line) = &self.text {
+            text += &format!("    {}\n", style.paint(Paint::Faint, &escape(line)));
+        }
         if !self.mend.is_empty() {
             let mend = style.paint(Paint::Command, &escape(&self.mend));
             text += &format!("    {mend}\n");

@@ -6,6 +6,7 @@ pub mod details;
 pub mod disable;
 pub mod events;
 pub mod fg;
+pub mod import;
 pub mod init;
 mod leaving;
 pub mod logtail;

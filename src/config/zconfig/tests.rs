@@ -1,0 +1,4 @@
+//! The parser against ZConfig's own, and what comes of whole files.
+
+mod oracle;
+mod samples;
