@@ -119,6 +119,8 @@ pub enum Command {
     Recover(commands::recover::RecoverArgs),
     Disable(commands::disable::DisableArgs),
     Pack(commands::pack::PackArgs),
+    Scrub(commands::scrub::ScrubArgs),
+    Backup(commands::backup::BackupArgs),
     Events(commands::events::EventsArgs),
     Logtail(commands::logtail::LogtailArgs),
     Show(commands::show::ShowArgs),

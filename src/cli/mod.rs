@@ -106,6 +106,8 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError>
         Command::Recover(args) => commands::recover::run(args, context).await,
         Command::Disable(args) => commands::disable::run(&args, context).await,
         Command::Pack(args) => commands::pack::run(&args, context).await,
+        Command::Scrub(args) => commands::scrub::run(&args, context).await,
+        Command::Backup(args) => commands::backup::run(&args, context).await,
         Command::Events(args) => commands::events::run(&args, context).await,
         Command::Logtail(args) => commands::logtail::run(&args, context).await,
         Command::Show(args) => commands::show::run(&args, context).await,

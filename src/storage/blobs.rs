@@ -191,6 +191,26 @@ impl BlobDirectory {
         Some(link.ok()?.into_temp_path())
     }
 
+    /// Gives a revision a file that is kept elsewhere, by a second name of it, and says whether that can be:
+    /// not where that is on another disk, or on one that knows no second names. The name is durable after
+    /// [`Self::sync_everything`].
+    ///
+    /// # Errors
+    /// What making the folder gives.
+    pub fn link(&self, oid: Oid, tid: Tid, blob: &Blob) -> io::Result<bool> {
+        let _names = self.names.lock();
+        fs::create_dir_all(self.folder(oid))?;
+        Ok(fs::hard_link(blob.path(), self.file(oid, tid)).is_ok())
+    }
+
+    /// Makes everything in the folder durable.
+    ///
+    /// # Errors
+    /// What syncing gives.
+    pub fn sync_everything(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(File::open(&self.root)?)?)
+    }
+
     /// The file of a revision; none where there is none.
     ///
     /// # Errors

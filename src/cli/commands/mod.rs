@@ -1,11 +1,13 @@
 //! The commands, one file each: the arguments, what is done, and what is shown.
 
+pub mod backup;
 pub mod check_config;
 pub mod completions;
 pub mod details;
 pub mod disable;
 pub mod events;
 pub mod fg;
+mod following;
 pub mod init;
 mod leaving;
 pub mod logtail;
@@ -16,6 +18,7 @@ pub mod recover;
 pub mod reload;
 pub mod reopen;
 pub mod restart;
+pub mod scrub;
 pub mod show;
 pub mod start;
 pub mod status;

@@ -523,6 +523,7 @@ fn a_file_member_with_blobs_of_its_own_does_not_fit_a_folder_of_all() {
         undo: true,
         blobs,
         pack: true,
+        backup: false,
         shared: false,
         read_only: false,
     };
