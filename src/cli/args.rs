@@ -124,6 +124,7 @@ pub enum Command {
     Events(commands::events::EventsArgs),
     Logtail(commands::logtail::LogtailArgs),
     Show(commands::show::ShowArgs),
+    Inspect(commands::inspect::InspectArgs),
     CheckConfig(commands::check_config::CheckConfigArgs),
     Completions(commands::completions::CompletionsArgs),
     Man(commands::man::ManArgs),

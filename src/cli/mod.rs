@@ -111,6 +111,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError>
         Command::Events(args) => commands::events::run(&args, context).await,
         Command::Logtail(args) => commands::logtail::run(&args, context).await,
         Command::Show(args) => commands::show::run(&args, context).await,
+        Command::Inspect(args) => commands::inspect::run(args, context).await,
         Command::CheckConfig(args) => commands::check_config::run(&args, context),
         Command::Completions(args) => commands::completions::run(&args, context),
         Command::Man(args) => commands::man::run(&args, context),

@@ -22,6 +22,20 @@ pub(super) struct Step {
     amounts: String,
 }
 
+impl Step {
+    /// Of something that this command does itself, counted in bytes.
+    pub(super) fn of_bytes(of: &str, phase: &str, done: u64, total: u64) -> Self {
+        let done = done.min(total);
+        Step {
+            of: of.to_owned(),
+            phase: phase.to_owned(),
+            done,
+            total,
+            amounts: format!("{} of {}", format::bytes(done), format::bytes(total)),
+        }
+    }
+}
+
 impl From<&Recovery> for Step {
     fn from(recovery: &Recovery) -> Self {
         let reached = Reached::from(recovery);

@@ -84,6 +84,21 @@ impl BlobDirectory {
         Ok(directory)
     }
 
+    /// Opens a folder that is there to look into it. Nothing is made, and nothing removed.
+    ///
+    /// # Errors
+    /// What reading it gives.
+    pub fn open_to_read(root: impl Into<PathBuf>) -> io::Result<Self> {
+        let root = root.into();
+        let layout = layout::detect(&root)?;
+        Ok(BlobDirectory {
+            tmp: root.join("tmp"),
+            root,
+            layout,
+            names: Mutex::new(()),
+        })
+    }
+
     /// The folder that was opened.
     #[must_use]
     pub fn root(&self) -> &Path {

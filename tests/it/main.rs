@@ -16,6 +16,7 @@ mod crash;
 mod faults;
 mod harness;
 mod house;
+mod inspect;
 mod jobs;
 mod large;
 mod listeners;

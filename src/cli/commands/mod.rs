@@ -9,6 +9,7 @@ pub mod events;
 pub mod fg;
 mod following;
 pub mod init;
+pub mod inspect;
 mod leaving;
 pub mod logtail;
 pub mod man;

@@ -278,7 +278,7 @@ impl Running {
 
 /// Whether a record is that of a blob, also where it points to the data of an earlier one: undoing gives
 /// a blob's revision a file of its own.
-fn is_blob(origin: &Origin<'_>, at: u64, record: &RecordHeader) -> Result<bool, Fault> {
+pub(super) fn is_blob(origin: &Origin<'_>, at: u64, record: &RecordHeader) -> Result<bool, Fault> {
     let (data_at, len) = if record.data_len > 0 {
         (at, record.data_len)
     } else {

@@ -11,6 +11,7 @@
 //!   one; [`undo_log`] lists those that can be. [`restore`]: whole transactions from another copy, with
 //!   [`origin`] for the back-pointers. [`append`]: writing either. [`rewind`]: taking back.
 //! - [`blobs`]: the files that belong to records.
+//! - [`inspect`]: looking into a file that somebody else may have open.
 //! - [`backup`]: a copy of it all in another folder.
 //! - [`pack`]: a smaller file in the place of this one, with [`references`] for what keeps what alive.
 //!
@@ -41,6 +42,7 @@ mod format;
 mod history;
 mod index;
 mod index_file;
+pub mod inspect;
 mod lock;
 mod open;
 mod origin;

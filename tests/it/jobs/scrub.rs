@@ -49,7 +49,8 @@ fn of_two_files_that_differ_nobody_can_tell_which_is_right() {
         files: 2,
         ..LabSetup::TWO
     });
-    let mut workers = lab.workers_of(4, "blob,undo");
+    // Nothing can be undone while members are packed, which would be told to who tries.
+    let mut workers = lab.workers_of(4, "blob");
     workers.wait_for_more(10);
     let run = lab.instance.run(&["scrub"]).ok();
     assert!(run.stdout.contains("file1, file2: no differences"), "{run}");
