@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
+use tokio::sync::oneshot;
 
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
@@ -61,7 +62,7 @@ pub async fn run(args: InspectArgs, context: &Context) -> Result<Exit, CliError>
     let inspection = Arc::new(opened.map_err(|error| could_not(&path, &error, args.check))?);
     let zone = context.clock.zone.clone();
     if let Some(count) = args.transactions {
-        let listed = inspection.last_transactions(count);
+        let listed = on_a_thread(move || inspection.last_transactions(count)).await?;
         let listed = listed.map_err(|error| could_not(&path, &error, false))?;
         let transactions = listed.into_iter().map(TransactionView::from).collect();
         context
@@ -90,13 +91,16 @@ fn could_not(path: &Path, error: &dyn std::fmt::Display, checked: bool) -> CliEr
     failed
 }
 
-/// Ends the thread that reads when nobody waits for it any more.
-struct EndWithMe(Arc<AtomicBool>);
-
-impl Drop for EndWithMe {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
+/// Does what waits for the disk on a thread of its own: after Ctrl-C nobody waits for its end.
+async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, CliError> {
+    let (done, answer) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("inspect".to_owned());
+    let started = thread.spawn(move || drop(done.send(work())));
+    started.map_err(|error| CliError::new(format!("could not start a thread: {error}")))?;
+    let ended = |_| CliError::new("the thread that reads has ended");
+    answer.await.map_err(ended)
 }
 
 /// Reads it on a thread, with a bar.
@@ -108,18 +112,11 @@ async fn read(
 ) -> Result<Contents, CliError> {
     /// What is read sooner needs no bar.
     const LOOK_EVERY: Duration = Duration::from_millis(200);
-    let (reached, end) = (
-        Arc::new(AtomicU64::new(0)),
-        Arc::new(AtomicBool::new(false)),
-    );
-    let _end = EndWithMe(Arc::clone(&end));
+    let reached = Arc::new(AtomicU64::new(0));
     let (file, at) = (Arc::clone(inspection), Arc::clone(&reached));
-    let mut reading = tokio::task::spawn_blocking(move || {
-        file.read(check, &mut |position| {
-            at.store(position, Ordering::Relaxed);
-            !end.load(Ordering::Relaxed)
-        })
-    });
+    let mut reading = std::pin::pin!(on_a_thread(move || {
+        file.read(check, &mut |position| at.store(position, Ordering::Relaxed))
+    }));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let phase = if check { "check" } else { "read" };
     let mut display = progress::display(&context.printer);
@@ -134,8 +131,7 @@ async fn read(
         }
     };
     display.end(false);
-    let found = found.map_err(|ended| could_not(path, &ended, check))?;
-    found.map_err(|error| could_not(path, &error, check))
+    found?.map_err(|error| could_not(path, &error, check))
 }
 
 #[derive(Serialize)]
