@@ -31,6 +31,10 @@ pub trait AdminApi: Send + Sync + 'static {
     async fn disable(&self, array: &str, member: &str) -> Result<MemberDetails, Problem>;
     /// Begins to pack an array, one member after the other.
     async fn pack(&self, array: &str, request: PackRequest) -> Result<Job, Problem>;
+    /// Begins to copy an array into a folder on the daemon's machine.
+    async fn back_up(&self, array: &str, request: BackupRequest) -> Result<Job, Problem>;
+    /// Begins to compare what the optimal members hold.
+    async fn scrub(&self, array: &str, request: ScrubRequest) -> Result<Job, Problem>;
     /// Of every array the jobs that run, and of each kind the one that ended last.
     async fn jobs(&self) -> Result<Vec<Job>, Problem>;
     async fn job(&self, id: &str) -> Result<Job, Problem>;
@@ -208,8 +212,8 @@ pub enum Strategy {
     Rebuild,
 }
 
-/// A limit on a recovery's speed. Nought is no limit; nothing at all is what the configuration says when
-/// a recovery is begun, and no limit when one is changed.
+/// A limit on the speed of a job. Nought is no limit; nothing at all is what the configuration says when
+/// a recovery is begun, and no limit when one is changed, and for other jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RateLimit {
@@ -314,6 +318,27 @@ pub struct PackRequest {
     pub to: Option<Timestamp>,
 }
 
+/// `POST …/backup`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackupRequest {
+    /// A folder on the daemon's machine, that is not there yet or is empty: an absolute path.
+    pub folder: String,
+    /// A backup that is in it is replaced when this one is complete.
+    #[serde(default)]
+    pub replace: bool,
+    #[serde(flatten)]
+    pub rate: RateLimit,
+}
+
+/// `POST …/scrub`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScrubRequest {
+    #[serde(flatten)]
+    pub rate: RateLimit,
+}
+
 /// Long work on an array.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Job {
@@ -322,7 +347,7 @@ pub struct Job {
     pub kind: JobKind,
     pub array: String,
     pub state: JobState,
-    /// As a recovery's; `pack`.
+    /// As a recovery's; `pack`; `copy`, `verify`, `blobs` of a backup; `scrub`.
     pub phase: String,
     /// A sentence on what is done or waited for.
     pub note: Option<String>,
@@ -340,12 +365,80 @@ pub struct Job {
     pub ended: Option<Timestamp>,
     /// Why it failed, and what can be done.
     pub problem: Option<Problem>,
+    /// What a backup has made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupResult>,
+    /// What a scrub has found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scrub: Option<ScrubResult>,
+}
+
+/// A backup that is complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BackupResult {
+    /// Where it is, on the daemon's machine.
+    pub folder: String,
+    /// The last transaction in it.
+    pub last: Transaction,
+    pub transactions: u64,
+    pub objects: u64,
+    /// Of the `Data.fs`.
+    pub bytes: u64,
+    /// Files of blobs.
+    pub blobs: u64,
+    pub blob_bytes: u64,
+    /// Blobs whose file is missing in the array too.
+    pub blobs_missing: u64,
+}
+
+/// What a scrub has found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ScrubResult {
+    /// Up to which transaction was compared.
+    pub head: Transaction,
+    pub transactions: u64,
+    pub blobs: u64,
+    /// How many there are; the first hundred are listed.
+    pub differences: u64,
+    pub listed: Vec<ScrubDifference>,
+    /// Members that more than half of the others contradict, or that cannot read what they hold.
+    pub suspects: Vec<String>,
+    /// What can be done, each a sentence or a command.
+    pub next: Vec<String>,
+}
+
+/// Something in which members differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ScrubDifference {
+    pub transaction: Transaction,
+    /// None where the transaction as a whole differs.
+    pub oid: Option<String>,
+    pub what: ScrubWhat,
+    /// Members that hold the same are in one list; the largest comes first.
+    pub groups: Vec<Vec<String>>,
+    /// Whether the first list is more than half of all.
+    pub majority: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ScrubWhat {
+    /// Some do not have the transaction.
+    Missing,
+    /// User, description, extension or status.
+    Metadata,
+    /// The record, or whether there is one.
+    Record,
+    /// The file of the blob, or whether there is one.
+    Blob,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum JobKind {
     Pack,
+    Backup,
+    Scrub,
     Recovery,
 }
 

@@ -14,8 +14,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::api::{
-    AdminApi, Analysis, ArrayDetails, Configuration, Event, EventStream, Job, MemberDetails,
-    NOT_RUNNING, PackRequest, Problem, RateLimit, RecoverRequest, Recovery, Reloaded, Status,
+    AdminApi, Analysis, ArrayDetails, BackupRequest, Configuration, Event, EventStream, Job,
+    MemberDetails, NOT_RUNNING, PackRequest, Problem, RateLimit, RecoverRequest, Recovery,
+    Reloaded, ScrubRequest, Status,
 };
 
 /// Where the daemon is.
@@ -286,6 +287,16 @@ impl AdminApi for AdminClient {
 
     async fn pack(&self, array: &str, request: PackRequest) -> Result<Job, Problem> {
         let path = array_path(array, "/pack");
+        Ok(self.call(Method::POST, &path, Some(&request)).await?)
+    }
+
+    async fn back_up(&self, array: &str, request: BackupRequest) -> Result<Job, Problem> {
+        let path = array_path(array, "/backup");
+        Ok(self.call(Method::POST, &path, Some(&request)).await?)
+    }
+
+    async fn scrub(&self, array: &str, request: ScrubRequest) -> Result<Job, Problem> {
+        let path = array_path(array, "/scrub");
         Ok(self.call(Method::POST, &path, Some(&request)).await?)
     }
 

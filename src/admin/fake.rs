@@ -111,6 +111,8 @@ pub(crate) fn pack() -> Job {
         started: Timestamp::UNIX_EPOCH,
         ended: None,
         problem: None,
+        backup: None,
+        scrub: None,
     }
 }
 
@@ -240,6 +242,18 @@ impl AdminApi for Fake {
     async fn pack(&self, array: &str, request: PackRequest) -> Result<Job, Problem> {
         Self::check(array, None)?;
         self.note(format!("pack {:?}", request.to.map(|to| to.to_string())));
+        Ok(pack())
+    }
+
+    async fn back_up(&self, array: &str, request: BackupRequest) -> Result<Job, Problem> {
+        Self::check(array, None)?;
+        self.note(format!("back up {request:?}"));
+        Ok(pack())
+    }
+
+    async fn scrub(&self, array: &str, request: ScrubRequest) -> Result<Job, Problem> {
+        Self::check(array, None)?;
+        self.note(format!("scrub {:?}", request.rate.bytes_per_second));
         Ok(pack())
     }
 

@@ -21,8 +21,8 @@ use futures_util::{Stream, StreamExt as _, future};
 use serde::de::DeserializeOwned;
 
 use super::api::{
-    AdminApi, Analysis, ArrayDetails, Configuration, Event, Job, MemberDetails, PackRequest,
-    Problem, RateLimit, RecoverRequest, Recovery, Reloaded, Status,
+    AdminApi, Analysis, ArrayDetails, BackupRequest, Configuration, Event, Job, MemberDetails,
+    PackRequest, Problem, RateLimit, RecoverRequest, Recovery, Reloaded, ScrubRequest, Status,
 };
 use super::guard::{Rules, Token, guard};
 use super::listen::{ListenError, Peer, Socket, Tcp};
@@ -45,6 +45,8 @@ pub(super) const ROUTES: &[(&str, &str)] = &[
     ("PATCH", "/v1/arrays/{array}/recovery"),
     ("DELETE", "/v1/arrays/{array}/recovery"),
     ("POST", "/v1/arrays/{array}/pack"),
+    ("POST", "/v1/arrays/{array}/backup"),
+    ("POST", "/v1/arrays/{array}/scrub"),
     ("GET", "/v1/jobs"),
     ("GET", "/v1/jobs/{id}"),
     ("DELETE", "/v1/jobs/{id}"),
@@ -129,6 +131,8 @@ fn router(admin: Admin, rules: Rules, stop: Stop) -> Router {
             patch(change_recovery).get(recovery).delete(cancel_recovery),
         )
         .route("/v1/arrays/{array}/pack", post(pack))
+        .route("/v1/arrays/{array}/backup", post(backup))
+        .route("/v1/arrays/{array}/scrub", post(scrub))
         .route("/v1/jobs", get(jobs))
         .route("/v1/jobs/{id}", get(job).delete(cancel_job))
         .route("/v1/configuration", get(configuration))
@@ -238,6 +242,30 @@ async fn pack(
 ) -> Answer<Job> {
     let request: PackRequest = read(body, Some(PackRequest::default()))?;
     shared.admin.api.pack(&array, request).await.map(Json)
+}
+
+#[utoipa::path(post, path = "/v1/arrays/{array}/backup", params(("array" = String, Path)),
+    request_body = BackupRequest,
+    responses((status = 200, body = Job), (status = 404, body = Problem), (status = 409, body = Problem)))]
+async fn backup(
+    State(shared): State<Shared>,
+    Named(array): Named<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer<Job> {
+    let request: BackupRequest = read(body, None)?;
+    shared.admin.api.back_up(&array, request).await.map(Json)
+}
+
+#[utoipa::path(post, path = "/v1/arrays/{array}/scrub", params(("array" = String, Path)),
+    request_body = ScrubRequest,
+    responses((status = 200, body = Job), (status = 404, body = Problem), (status = 409, body = Problem)))]
+async fn scrub(
+    State(shared): State<Shared>,
+    Named(array): Named<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer<Job> {
+    let request: ScrubRequest = read(body, Some(ScrubRequest::default()))?;
+    shared.admin.api.scrub(&array, request).await.map(Json)
 }
 
 #[utoipa::path(get, path = "/v1/jobs", responses((status = 200, body = Vec<Job>)))]
@@ -446,6 +474,8 @@ impl IntoResponse for Problem {
         change_recovery,
         cancel_recovery,
         pack,
+        backup,
+        scrub,
         jobs,
         job,
         cancel_job,

@@ -218,7 +218,7 @@ fn admin_socket(instance: &Path) -> PathBuf {
     }
 }
 
-fn here() -> Result<PathBuf, CliError> {
+pub fn here() -> Result<PathBuf, CliError> {
     std::env::current_dir()
         .map_err(|error| CliError::new(format!("could not find the current folder: {error}")))
 }

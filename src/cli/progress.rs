@@ -9,7 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
 use super::output::{Paint, Printer, Style, escape, format};
-use crate::admin::api::{Job, JobMemberState, Lag, Recovery};
+use crate::admin::api::{Job, JobKind, JobMemberState, Lag, Recovery};
 
 /// How far it is at one moment.
 pub(super) struct Step {
@@ -22,22 +22,48 @@ pub(super) struct Step {
     amounts: String,
 }
 
+impl Step {
+    /// Of something that this command does itself, counted in bytes.
+    pub(super) fn of_bytes(of: &str, phase: &str, done: u64, total: u64) -> Self {
+        let done = done.min(total);
+        Step {
+            of: of.to_owned(),
+            phase: phase.to_owned(),
+            done,
+            total,
+            amounts: format!("{} of {}", format::bytes(done), format::bytes(total)),
+        }
+    }
+}
+
 impl From<&Recovery> for Step {
     fn from(recovery: &Recovery) -> Self {
-        let (done, total) = position(recovery);
+        let reached = Reached::from(recovery);
+        let (done, total) = reached.position();
         Step {
             of: recovery.member.clone(),
             phase: recovery.phase.clone(),
             done,
             total,
-            amounts: amounts(recovery),
+            amounts: reached.amounts(),
         }
     }
 }
 
-/// Counts members: nobody knows how far one of them is.
+/// Counts members of a pack: nobody knows how far one of them is.
 impl From<&Job> for Step {
     fn from(job: &Job) -> Self {
+        if job.kind != JobKind::Pack {
+            let reached = Reached::from(job);
+            let (done, total) = reached.position();
+            return Step {
+                of: job.array.clone(),
+                phase: job.phase.clone(),
+                done,
+                total,
+                amounts: reached.amounts(),
+            };
+        }
         let waits = |state| matches!(state, JobMemberState::Waiting | JobMemberState::Running);
         let done = job.members.iter().filter(|member| !waits(member.state));
         Step {
@@ -211,12 +237,36 @@ impl Display for Lines<'_> {
     fn end(&mut self, _: bool) {}
 }
 
-/// Done and total in the unit that says most: bytes, where they are known, else transactions.
-fn position(recovery: &Recovery) -> (u64, u64) {
-    if recovery.total.bytes > 0 {
-        (recovery.done.bytes, recovery.total.bytes)
-    } else {
-        (recovery.done.transactions, recovery.total.transactions)
+/// How far something is that knows it in bytes, or in transactions.
+struct Reached<'a> {
+    done: Lag,
+    total: Lag,
+    bytes_per_s: f64,
+    time_left_s: Option<u64>,
+    note: Option<&'a str>,
+}
+
+impl<'a> From<&'a Recovery> for Reached<'a> {
+    fn from(recovery: &'a Recovery) -> Self {
+        Reached {
+            done: recovery.done,
+            total: recovery.total,
+            bytes_per_s: recovery.bytes_per_s,
+            time_left_s: recovery.time_left_s,
+            note: recovery.note.as_deref(),
+        }
+    }
+}
+
+impl<'a> From<&'a Job> for Reached<'a> {
+    fn from(job: &'a Job) -> Self {
+        Reached {
+            done: job.done,
+            total: job.total,
+            bytes_per_s: job.bytes_per_s,
+            time_left_s: job.time_left_s,
+            note: job.note.as_deref(),
+        }
     }
 }
 
@@ -226,39 +276,51 @@ fn percent(done: u64, total: u64) -> Option<u64> {
         .map(|percent| percent as u64)
 }
 
-/// `5.7/8.4 GiB  212 MiB/s  12 s left`, or what is waited for.
-fn amounts(recovery: &Recovery) -> String {
-    let mut parts = Vec::new();
-    let Lag {
-        transactions,
-        bytes,
-    } = recovery.total;
-    if bytes > 0 {
-        let done = format::bytes(recovery.done.bytes.min(bytes));
-        parts.push(format!("{done} of {}", format::bytes(bytes)));
-    } else if transactions > 0 {
-        let done = format::count(recovery.done.transactions.min(transactions));
-        parts.push(format!("{done} of {} tx", format::count(transactions)));
+impl Reached<'_> {
+    /// Done and total in the unit that says most: bytes, where they are known, else transactions.
+    fn position(&self) -> (u64, u64) {
+        if self.total.bytes > 0 {
+            (self.done.bytes, self.total.bytes)
+        } else {
+            (self.done.transactions, self.total.transactions)
+        }
     }
-    if recovery.bytes_per_s >= 1.0 {
-        parts.push(format!("{}/s", format::bytes(recovery.bytes_per_s as u64)));
+
+    /// `5.7/8.4 GiB  212 MiB/s  12 s left`, or what is waited for.
+    fn amounts(&self) -> String {
+        let mut parts = Vec::new();
+        let Lag {
+            transactions,
+            bytes,
+        } = self.total;
+        if bytes > 0 {
+            let done = format::bytes(self.done.bytes.min(bytes));
+            parts.push(format!("{done} of {}", format::bytes(bytes)));
+        } else if transactions > 0 {
+            let done = format::count(self.done.transactions.min(transactions));
+            parts.push(format!("{done} of {} tx", format::count(transactions)));
+        }
+        if self.bytes_per_s >= 1.0 {
+            parts.push(format!("{}/s", format::bytes(self.bytes_per_s as u64)));
+        }
+        if let Some(left) = self.time_left_s {
+            parts.push(format!("{} left", format::duration(left)));
+        }
+        if parts.is_empty()
+            && let Some(note) = self.note
+        {
+            parts.push(escape(note).into_owned());
+        }
+        parts.join("  ")
     }
-    if let Some(left) = recovery.time_left_s {
-        parts.push(format!("{} left", format::duration(left)));
-    }
-    if parts.is_empty()
-        && let Some(note) = &recovery.note
-    {
-        parts.push(escape(note).into_owned());
-    }
-    parts.join("  ")
 }
 
 /// The same as one line for `details`: `copy ━━━━╸━━ 68 %  5.7 of 8.4 GiB  12 s left`.
 pub(super) fn line(recovery: &Recovery, width: usize, style: Style) -> String {
     let phase = escape(&recovery.phase);
-    let (done, total) = position(recovery);
-    let amounts = amounts(recovery);
+    let reached = Reached::from(recovery);
+    let (done, total) = reached.position();
+    let amounts = reached.amounts();
     let Some(percent) = percent(done, total) else {
         return format!("{phase}  {amounts}").trim_end().to_owned();
     };

@@ -1010,3 +1010,165 @@ fn help_fits_80_columns() {
         open.extend(command.get_subcommands().cloned());
     }
 }
+
+fn backing_up(state: JobState) -> Job {
+    let done = crate::admin::api::BackupResult {
+        folder: "/backup/monday".into(),
+        last: crate::admin::api::Transaction {
+            tid: "0x040d23ccb0000000".into(),
+            time: Some(at("09:16:40")),
+            user: None,
+            description: None,
+        },
+        transactions: 1402,
+        objects: 300,
+        bytes: 31 << 20,
+        blobs: 1,
+        blob_bytes: 4096,
+        blobs_missing: 0,
+    };
+    Job {
+        id: "backup-main-1".into(),
+        kind: crate::admin::api::JobKind::Backup,
+        state,
+        phase: "copy".into(),
+        note: None,
+        bytes_per_s: 1024.0,
+        backup: (state == JobState::Done).then_some(done),
+        problem: (state == JobState::Failed)
+            .then(|| Problem::failed("no backup was made in /backup/monday: a full disk")),
+        ..crate::admin::fake::pack()
+    }
+}
+
+#[test]
+fn a_backup_is_watched_to_its_end() {
+    let bench = Bench::new(optimal());
+    *bench.daemon.jobs.lock() = [backing_up(JobState::Running), backing_up(JobState::Done)].into();
+    insta::assert_snapshot!(bench.run("backup /backup/./monday/ --rate 1KiB/s"), @r#"
+    exit 0
+    -- stderr
+    main: copy 0 %, 0 B of 80 B  1 KiB/s
+    ✔ main is backed up in /backup/monday, as of 2026-11-20 09:16:40 UTC
+      1 402 transactions, 300 objects, 31 MiB; 1 blob, 4 KiB
+    "#);
+    assert_eq!(
+        bench.asked(),
+        [
+            "back up main /backup/monday false Some(1024)",
+            "job backup-main-1"
+        ]
+    );
+    let bench = Bench::new(optimal());
+    *bench.daemon.jobs.lock() = [backing_up(JobState::Failed)].into();
+    insta::assert_snapshot!(bench.run("backup /backup/monday"), @r#"
+    exit 1
+    -- stderr
+    error: no backup was made in /backup/monday: a full disk
+    "#);
+    insta::assert_snapshot!(bench.run("backup --attach"), @r#"
+    exit 1
+    -- stderr
+    error: no backup was made in /backup/monday: a full disk
+    "#);
+    *bench.daemon.jobs.lock() = [crate::admin::fake::pack()].into();
+    insta::assert_snapshot!(bench.run("backup --cancel"), @r#"
+    exit 1
+    -- stderr
+    error: main is not being backed up
+    Next: zeoraidctl backup DIR
+    "#);
+    insta::assert_snapshot!(bench.run("backup monday --admin http://db.example.org:8101"), @r#"
+    exit 2
+    -- stderr
+    error: `monday` is a folder of this machine; the backup is made on that of the daemon at http://db.example.org:8101
+    Next: name the folder there from `/` on
+    "#);
+    *bench.daemon.jobs.lock() = [backing_up(JobState::Running)].into();
+    insta::assert_snapshot!(bench.run("backup --cancel"), @r#"
+    exit 0
+    -- stderr
+    ✔ the backup of main is cancelled; what there was of it is removed
+    "#);
+}
+
+fn scrubbing(differences: u64) -> Job {
+    use crate::admin::api::{ScrubDifference, ScrubResult, ScrubWhat, Transaction};
+    let transaction = |tid: &str| Transaction {
+        tid: tid.into(),
+        time: Some(at("09:16:40")),
+        user: None,
+        description: None,
+    };
+    let listed = ScrubDifference {
+        transaction: transaction("0x040d23ccb0000000"),
+        oid: Some("0x000000000000002a".into()),
+        what: ScrubWhat::Record,
+        groups: vec![vec!["copy1".into(), "copy3".into()], vec!["copy2".into()]],
+        majority: true,
+    };
+    let member = |name: &str| JobMember {
+        name: name.into(),
+        state: JobMemberState::Done,
+        reason: None,
+    };
+    let found = ScrubResult {
+        head: transaction("0x040d23ccb0000000"),
+        transactions: 1402,
+        blobs: 3,
+        differences,
+        listed: (differences > 0).then_some(listed).into_iter().collect(),
+        suspects: Vec::new(),
+        next: (differences > 0)
+            .then(|| "zeoraidctl disable copy2; then zeoraidctl recover --rebuild copy2".into())
+            .into_iter()
+            .collect(),
+    };
+    Job {
+        id: "scrub-main-1".into(),
+        kind: crate::admin::api::JobKind::Scrub,
+        state: JobState::Done,
+        members: ["copy1", "copy2", "copy3"].map(member).into(),
+        scrub: Some(found),
+        ..crate::admin::fake::pack()
+    }
+}
+
+#[test]
+fn a_scrub_says_what_differs_where_and_what_next() {
+    let bench = Bench::new(optimal());
+    *bench.daemon.jobs.lock() = [scrubbing(0)].into();
+    insta::assert_snapshot!(bench.run("scrub"), @r#"
+    exit 0
+    -- stdout
+    ✔ copy1, copy2, copy3: no differences
+      1 402 transactions and 3 blobs compared, up to 2026-11-20 09:16:40 UTC
+    "#);
+    *bench.daemon.jobs.lock() = [scrubbing(12)].into();
+    insta::assert_snapshot!(bench.run("scrub --rate none"), @r#"
+    exit 1
+    -- stdout
+    ✖ copy1, copy2, copy3: 12 differences
+      1 402 transactions and 3 blobs compared, up to 2026-11-20 09:16:40 UTC
+
+      TRANSACTION         OBJECT              WHAT    WHO HOLDS THE SAME
+      0x040d23ccb0000000  0x000000000000002a  record  copy1, copy3 | copy2
+                          2026-11-20 09:16:40 UTC
+      and 11 more
+
+    Next: zeoraidctl disable copy2; then zeoraidctl recover --rebuild copy2
+    "#);
+    insta::assert_snapshot!(bench.run("scrub --cancel"), @r#"
+    exit 1
+    -- stderr
+    error: main is not being scrubbed
+    Next: zeoraidctl scrub
+    "#);
+    *bench.daemon.jobs.lock() = [scrubbing(0)].into();
+    insta::assert_snapshot!(bench.run("scrub --attach"), @r#"
+    exit 0
+    -- stdout
+    ✔ copy1, copy2, copy3: no differences
+      1 402 transactions and 3 blobs compared, up to 2026-11-20 09:16:40 UTC
+    "#);
+}

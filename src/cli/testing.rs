@@ -19,10 +19,10 @@ use super::interrupt::fake::Presses;
 use super::output::{Output, Printer, Style};
 use super::prompt::script::{Answer, Script};
 use crate::admin::api::{
-    AdminApi, Analysis, ArrayDetails, ArrayState, ArrayStatus, CommitLock, Configuration, Event,
-    EventStream, Finding, Job, Lag, Level, MemberDetails, MemberState, PackRequest, Problem,
-    RateLimit, RecoverRequest, Recovery, RecoveryState, Reloaded, Setting, Status, Strategy,
-    Transaction,
+    AdminApi, Analysis, ArrayDetails, ArrayState, ArrayStatus, BackupRequest, CommitLock,
+    Configuration, Event, EventStream, Finding, Job, Lag, Level, MemberDetails, MemberState,
+    PackRequest, Problem, RateLimit, RecoverRequest, Recovery, RecoveryState, Reloaded,
+    ScrubRequest, Setting, Status, Strategy, Transaction,
 };
 
 /// The moment of every test.
@@ -181,6 +181,23 @@ impl AdminApi for FakeDaemon {
     async fn pack(&self, array: &str, request: PackRequest) -> Result<Job, Problem> {
         let to = request.to.map(|to| to.to_string());
         self.ask(format!("pack {array} {}", to.as_deref().unwrap_or("now")))?;
+        self.next_job()
+    }
+
+    async fn back_up(&self, array: &str, request: BackupRequest) -> Result<Job, Problem> {
+        let BackupRequest {
+            folder,
+            replace,
+            rate,
+        } = request;
+        let rate = rate.bytes_per_second;
+        self.ask(format!("back up {array} {folder} {replace} {rate:?}"))?;
+        self.next_job()
+    }
+
+    async fn scrub(&self, array: &str, request: ScrubRequest) -> Result<Job, Problem> {
+        let rate = request.rate.bytes_per_second;
+        self.ask(format!("scrub {array} {rate:?}"))?;
         self.next_job()
     }
 

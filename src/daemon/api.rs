@@ -3,6 +3,7 @@
 //! It answers from the first moment on: before the arrays are opened, it says that they are being
 //! started. What changes something runs to its end even if whoever asked goes away.
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -10,14 +11,15 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
+use super::jobs;
 use super::logging::Logging;
 use super::reload;
 use super::report::{self, Surroundings};
 use super::supervisor::{self, Running};
 use crate::admin::api::{
-    AdminApi, Analysis, ArrayDetails, Configuration, EventStream, Job, JobKind, JobState, Level,
-    MemberDetails, PackRequest, Problem, RateLimit, RecoverRequest, Recovery, Reloaded, Setting,
-    Status,
+    AdminApi, Analysis, ArrayDetails, BackupRequest, Configuration, EventStream, Job, JobKind,
+    JobState, Level, MemberDetails, PackRequest, Problem, RateLimit, RecoverRequest, Recovery,
+    Reloaded, ScrubRequest, Setting, Status,
 };
 use crate::admin::events::EventLog;
 use crate::config::{self, Config};
@@ -362,13 +364,50 @@ impl AdminApi for Daemon {
         job.ok_or_else(|| Problem::failed("the pack ended at once").with_next("zeoraidctl events"))
     }
 
+    async fn back_up(&self, array: &str, request: BackupRequest) -> Result<Job, Problem> {
+        // In a task: what was begun is not given up because whoever asked has gone.
+        let running = self.find(array)?;
+        let (array, name) = (running.array.clone(), running.name.clone());
+        let (folder, rate) = (PathBuf::from(request.folder), report::to_rate(request.rate));
+        let (answer, answered) = oneshot::channel();
+        self.0.tasks.spawn("beginning of a backup", async move {
+            let started = array.start_backup(folder, request.replace, rate).await;
+            if answer.send(started).is_err() {
+                tracing::debug!("who asked for the backup has gone");
+            }
+        });
+        let started = answered
+            .await
+            .map_err(|_| report::refused(Refused::ShuttingDown))?;
+        started.map_err(report::refused)?;
+        let report = running.array.backup_report();
+        let job = report.map(|report| jobs::backup(&name, &report));
+        job.ok_or_else(|| {
+            Problem::failed("the backup ended at once").with_next("zeoraidctl events")
+        })
+    }
+
+    async fn scrub(&self, array: &str, request: ScrubRequest) -> Result<Job, Problem> {
+        let running = self.find(array)?;
+        let started = running.array.start_scrub(report::to_rate(request.rate));
+        started.map_err(report::refused)?;
+        let report = running.array.scrub_report();
+        let job = report.map(|report| jobs::scrub(&running.name, &report));
+        job.ok_or_else(|| Problem::failed("the scrub ended at once").with_next("zeoraidctl events"))
+    }
+
     async fn jobs(&self) -> Result<Vec<Job>, Problem> {
         let of_array = |running: &Running| {
             let packs = running.array.pack_report();
             let packs = packs.map(|report| report::pack(&running.name, &report));
             let recoveries = running.array.report().recovery;
             let recoveries = recoveries.map(|report| report::recovery_job(&running.name, &report));
-            packs.into_iter().chain(recoveries)
+            let backups = running.array.backup_report();
+            let backups = backups.map(|report| jobs::backup(&running.name, &report));
+            let scrubs = running.array.scrub_report();
+            let scrubs = scrubs.map(|report| jobs::scrub(&running.name, &report));
+            let found = [packs, backups, scrubs, recoveries];
+            found.into_iter().flatten()
         };
         Ok(self.arrays().iter().flat_map(of_array).collect())
     }
@@ -392,6 +431,8 @@ impl AdminApi for Daemon {
         }
         let cancelled = match job.kind {
             JobKind::Pack => running.array.cancel_pack(),
+            JobKind::Backup => running.array.cancel_backup(),
+            JobKind::Scrub => running.array.cancel_scrub(),
             JobKind::Recovery => running.array.cancel_recovery(),
         };
         cancelled.map_err(report::refused)?;

@@ -9,6 +9,7 @@ pub mod background;
 
 mod api;
 mod error;
+mod jobs;
 mod logging;
 mod notify;
 mod panics;

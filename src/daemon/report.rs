@@ -245,6 +245,8 @@ pub(super) fn pack(array: &str, report: &PackReport) -> Job {
         started: report.started,
         ended: report.ended,
         problem,
+        backup: None,
+        scrub: None,
     }
 }
 
@@ -285,6 +287,8 @@ pub(super) fn recovery_job(array: &str, report: &RecoveryReport) -> Job {
         started: recovery.started,
         ended: recovery.ended,
         problem: recovery.problem,
+        backup: None,
+        scrub: None,
     }
 }
 
@@ -417,7 +421,7 @@ fn array_state(state: raid::ArrayState) -> ArrayState {
     }
 }
 
-fn transaction(tid: Tid) -> Transaction {
+pub(super) fn transaction(tid: Tid) -> Transaction {
     Transaction {
         tid: tid.to_string(),
         time: tid.time(),
@@ -441,7 +445,7 @@ fn lag(extent: Extent) -> Lag {
     }
 }
 
-fn amount(amount: Amount) -> Lag {
+pub(super) fn amount(amount: Amount) -> Lag {
     Lag {
         transactions: amount.transactions,
         bytes: amount.bytes,
@@ -458,7 +462,7 @@ fn words(extent: Extent) -> String {
     format!("{} ({size})", counted(extent.transactions, "transaction"))
 }
 
-fn counted(number: u64, one: &str) -> String {
+pub(super) fn counted(number: u64, one: &str) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.char_indices() {

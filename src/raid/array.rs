@@ -1,6 +1,7 @@
 //! The handle of an array: starting and stopping it, and the commands of operators. As a storage for
 //! clients it is in [`super::storage`].
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +10,12 @@ use tokio::sync::watch;
 use super::blobs::{Blobs, SharedBlobsError};
 use super::controller::{Controller, Event, Now, Rules};
 use super::options::{ArrayOptions, MemberSpec};
-use super::report::{AnalysisReport, PackReport, Refused, Serving, Strategy};
+use super::report::{
+    AnalysisReport, BackupReport, PackReport, Refused, ScrubReport, Serving, Strategy,
+};
 use super::runner::{Runner, configured};
 use super::{NoticeSink, RecordError, RecordStore};
-use super::{pack, recovery};
+use super::{backup, pack, recovery, scrub};
 use crate::job::Rate;
 use crate::task::StillRunning;
 
@@ -140,6 +143,51 @@ impl Array {
     /// Ends the pack that runs after the member that is being packed.
     pub fn cancel_pack(&self) -> std::result::Result<(), Refused> {
         pack::cancel(&self.0)
+    }
+
+    /// Copies an optimal member that is a file into a folder, while clients go on. How far it is,
+    /// [`backup_report`](Self::backup_report) says. `into` is an absolute path on this machine.
+    ///
+    /// # Errors
+    /// Where no optimal member is a file, that is no place for a backup, or the array is being packed or
+    /// backed up.
+    pub async fn start_backup(
+        &self,
+        into: PathBuf,
+        replace: bool,
+        rate: Rate,
+    ) -> std::result::Result<(), Refused> {
+        backup::start(&self.0, into, replace, rate).await
+    }
+
+    /// The backup that runs, or the last.
+    #[must_use]
+    pub fn backup_report(&self) -> Option<BackupReport> {
+        backup::report(&self.0)
+    }
+
+    /// Ends the backup that runs, and removes what there is of it.
+    pub fn cancel_backup(&self) -> std::result::Result<(), Refused> {
+        backup::cancel(&self.0)
+    }
+
+    /// Compares all that the optimal members hold, while clients go on. What it finds,
+    /// [`scrub_report`](Self::scrub_report) says.
+    ///
+    /// # Errors
+    /// Where fewer than two members are optimal, or the array is being packed or scrubbed.
+    pub fn start_scrub(&self, rate: Rate) -> std::result::Result<(), Refused> {
+        scrub::start(&self.0, rate)
+    }
+
+    /// The scrub that runs, or the last.
+    #[must_use]
+    pub fn scrub_report(&self) -> Option<ScrubReport> {
+        scrub::report(&self.0)
+    }
+
+    pub fn cancel_scrub(&self) -> std::result::Result<(), Refused> {
+        scrub::cancel(&self.0)
     }
 
     /// Takes a member out until an operator recovers it, and closes it.

@@ -101,6 +101,12 @@ impl Blobs {
             .is_some_and(|shared| shared.with_members)
     }
 
+    /// The folder in which members' servers find the files, where they keep none of their own.
+    pub(super) fn of_members(&self) -> Option<Arc<BlobDirectory>> {
+        let shared = self.shared.as_ref().filter(|shared| shared.with_members)?;
+        Some(Arc::clone(&shared.directory))
+    }
+
     /// Why a member cannot be in an array with these blobs.
     pub(super) fn misfit(&self, member: &Description, capabilities: Capabilities) -> Option<Fault> {
         let shared = self.shared.as_ref().filter(|shared| shared.with_members)?;

@@ -8,6 +8,7 @@
 //! the configuration, not HTTP.
 
 mod array;
+mod backup;
 mod blobs;
 mod buffer;
 mod cache;
@@ -26,6 +27,7 @@ mod record;
 mod recovery;
 mod report;
 mod runner;
+mod scrub;
 #[cfg(test)]
 mod simulation;
 mod storage;
@@ -42,7 +44,7 @@ pub use options::{
 };
 pub use record::{FileRecord, Membership, RecordError, RecordStore, Standing};
 pub use report::{
-    AnalysisReport, ArrayReport, ArrayState, Finding, LockReport, MemberReport, MemberState,
-    PackOutcome, PackReport, PackedMember, RecoveryOutcome, RecoveryReport, Refused, Serving,
-    Strategy, TxnSummary,
+    AnalysisReport, ArrayReport, ArrayState, BackupReport, Difference, Differs, Finding, LeftOut,
+    LockReport, MemberReport, MemberState, PackOutcome, PackReport, PackedMember, RecoveryOutcome,
+    RecoveryReport, Refused, ScrubReport, ScrubbedMember, Serving, Strategy, TxnSummary,
 };

@@ -65,6 +65,29 @@ pub enum Notice {
         /// Each with the reason.
         left_out: Vec<String>,
     },
+    BackupStarted {
+        member: String,
+        folder: String,
+    },
+    BackupDone {
+        folder: String,
+        last: Tid,
+    },
+    BackupFailed {
+        folder: String,
+        reason: String,
+    },
+    ScrubStarted {
+        members: Vec<String>,
+    },
+    /// Of how many members, and in how much they differ.
+    ScrubDone {
+        members: Vec<String>,
+        transactions: u64,
+        differences: u64,
+        /// Each with the reason.
+        left_out: Vec<String>,
+    },
     /// The files of blobs that no member could give any more were left out of a copy.
     BlobsMissing {
         member: String,
@@ -130,6 +153,11 @@ impl Notice {
             Notice::RecoveryFailed { .. } => "recovery-failed",
             Notice::PackStarted { .. } => "pack-started",
             Notice::PackDone { .. } => PACK_DONE,
+            Notice::BackupStarted { .. } => "backup-started",
+            Notice::BackupDone { .. } => "backup-done",
+            Notice::BackupFailed { .. } => "backup-failed",
+            Notice::ScrubStarted { .. } => "scrub-started",
+            Notice::ScrubDone { .. } => "scrub-done",
             Notice::BlobsMissing { .. } => "blobs-missing",
             Notice::SetAside { .. } => "set-aside",
             Notice::Disagreement { .. } => "disagreement",
@@ -165,14 +193,20 @@ impl Notice {
             Notice::NotServing { .. }
             | Notice::RecoveryFailed { .. }
             | Notice::Disagreement { .. }
+            | Notice::BackupFailed { .. }
             | Notice::RecordFailed { .. } => Severity::Error,
+            Notice::ScrubDone { differences, .. } if *differences > 0 => Severity::Error,
             Notice::MemberDegraded { .. }
             | Notice::SetAside { .. }
             | Notice::BlobsMissing { .. }
             | Notice::TransactionTimedOut { .. }
             | Notice::Forced { .. }
             | Notice::StartedWithout { .. } => Severity::Warning,
-            Notice::PackDone { left_out, .. } if !left_out.is_empty() => Severity::Warning,
+            Notice::PackDone { left_out, .. } | Notice::ScrubDone { left_out, .. }
+                if !left_out.is_empty() =>
+            {
+                Severity::Warning
+            }
             _ => Severity::Info,
         }
     }
@@ -228,6 +262,35 @@ impl fmt::Display for Notice {
                     return Ok(());
                 }
                 write!(f, "; not packed: {}", left_out.join("; "))
+            }
+            Notice::BackupStarted { member, folder } => {
+                write!(f, "backing up {member} into {folder}")
+            }
+            Notice::BackupDone { folder, last } => write!(f, "backed up to {last} in {folder}"),
+            Notice::BackupFailed { folder, reason } => {
+                write!(f, "the backup into {folder} failed: {reason}")
+            }
+            Notice::ScrubStarted { members } => write!(f, "comparing {}", members.join(", ")),
+            Notice::ScrubDone {
+                members,
+                transactions,
+                differences,
+                left_out,
+            } => {
+                let found = match differences {
+                    0 => "no differences".to_owned(),
+                    1 => "1 difference".to_owned(),
+                    many => format!("{many} differences"),
+                };
+                let members = members.join(", ");
+                write!(
+                    f,
+                    "compared {transactions} transactions of {members}: {found}"
+                )?;
+                if left_out.is_empty() {
+                    return Ok(());
+                }
+                write!(f, "; not compared to the end: {}", left_out.join("; "))
             }
             Notice::BlobsMissing {
                 member,

@@ -1,13 +1,14 @@
 //! What an array says of itself.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::job::{Progress, Rate};
-use crate::storage::{Description, Extent, Fault, Size};
-use crate::zodb::Tid;
+use crate::storage::{BackedUp, BackupError, Description, Extent, Fault, Size};
+use crate::zodb::{Oid, Tid};
 
 /// Whether clients can be served. Watched by the front end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,6 +174,84 @@ pub enum PackOutcome {
     Failed(String),
 }
 
+/// The backup that runs, or the last.
+#[derive(Debug, Clone)]
+pub struct BackupReport {
+    pub id: u64,
+    /// As it was asked for.
+    pub into: PathBuf,
+    /// Which one is copied.
+    pub member: String,
+    pub progress: Progress,
+    pub started: Timestamp,
+    /// When, and what came of it.
+    pub ended: Option<(Timestamp, Result<BackedUp, BackupError>)>,
+}
+
+/// The scrub that runs, or the last.
+#[derive(Debug, Clone)]
+pub struct ScrubReport {
+    pub id: u64,
+    pub progress: Progress,
+    pub started: Timestamp,
+    pub ended: Option<Timestamp>,
+    pub cancelled: bool,
+    /// Up to here is compared.
+    pub head: Tid,
+    pub members: Vec<ScrubbedMember>,
+    /// That were compared.
+    pub transactions: u64,
+    pub blobs: u64,
+    /// How many there are; of these the first are listed.
+    pub count: u64,
+    pub differences: Vec<Difference>,
+}
+
+/// A member in a scrub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScrubbedMember {
+    pub name: String,
+    pub kind: &'static str,
+    /// Why it was not compared to the end.
+    pub left_out: Option<LeftOut>,
+    /// In how many differences more than half of the members agree, and it does not.
+    pub contradicted: u64,
+}
+
+/// Why a member is not compared any further.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeftOut {
+    /// It cannot read what it holds after this transaction.
+    Unreadable { after: Tid, reason: String },
+    /// It could not be asked.
+    Lost { reason: String },
+}
+
+/// Something in which members differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    pub tid: Tid,
+    /// None where the whole transaction differs.
+    pub oid: Option<Oid>,
+    pub what: Differs,
+    /// The members by what they hold, those first which are most.
+    pub groups: Vec<Vec<String>>,
+    /// Whether the first group is more than half of all.
+    pub majority: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Differs {
+    /// Some do not have the transaction, and packing is not why.
+    Missing,
+    /// User, description, extension or status.
+    Metadata,
+    /// The record, or whether there is one.
+    Record,
+    /// The file of the blob, or whether there is one.
+    Blob,
+}
+
 /// What a member would need.
 #[derive(Debug, Clone)]
 pub struct AnalysisReport {
@@ -240,6 +319,16 @@ pub enum Refused {
     CannotPack { array: String },
     #[error("no pack runs")]
     NoPack,
+    #[error("{array} is being {what}")]
+    Reading { array: String, what: &'static str },
+    #[error("no {0} runs")]
+    NoSuchJob(&'static str),
+    #[error("no optimal member of {array} is a file of this daemon's that could be copied")]
+    CannotBackUp { array: String },
+    #[error("{array} cannot be backed up: {error}")]
+    Backup { array: String, error: BackupError },
+    #[error("{array} has one optimal member, which there is nothing to compare with")]
+    NothingToCompare { array: String },
     #[error("{0} is not a time that can be packed to")]
     NoTime(f64),
     #[error("the array does not serve: {reason}")]
@@ -281,9 +370,20 @@ impl Refused {
             )),
             Refused::AlreadyRecovering { .. }
             | Refused::Packing { .. }
+            | Refused::Reading { .. }
             | Refused::RecoveryFirst { .. } => Some("zeoraidctl details --watch".into()),
             Refused::NotServing { .. } | Refused::Record(_) => Some("zeoraidctl logtail".into()),
+            Refused::CannotBackUp { .. } => Some(
+                "back up the file of a ZEO server where that server is: repozo -B -Q -r BACKUPS -f \
+                 Data.fs, and its blobs"
+                    .into(),
+            ),
+            Refused::Backup { error, .. } => error.next(),
+            Refused::NothingToCompare { .. } => Some(
+                "recover another member first: zeoraidctl recover --interactive".into(),
+            ),
             Refused::Member { .. }
+            | Refused::NoSuchJob(_)
             | Refused::ShuttingDown
             | Refused::CannotPack { .. }
             | Refused::NoPack

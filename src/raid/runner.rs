@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use super::backup::LastBackup;
 use super::blobs::Blobs;
 use super::cache::RecordCache;
 use super::controller::{
@@ -26,6 +27,7 @@ use super::pack::{LastPack, undo_is_disabled};
 use super::read::not_serving;
 use super::recovery::{self, LastRecovery};
 use super::report::Serving;
+use super::scrub::LastScrub;
 use super::view::{MemberStats, Published, Reader, View};
 use super::{Membership, Notice, NoticeSink, RecordStore, Severity};
 use crate::storage::{
@@ -88,6 +90,8 @@ pub(super) struct Core {
     pub recovery: Option<LastRecovery>,
     pub recoveries: u64,
     pub pack: Option<LastPack>,
+    pub backup: Option<LastBackup>,
+    pub scrub: Option<LastScrub>,
     catch_ups: HashMap<CommitId, mpsc::Sender<CatchUp>>,
 }
 
@@ -163,6 +167,8 @@ impl Runner {
             recovery: None,
             recoveries: 0,
             pack: None,
+            backup: None,
+            scrub: None,
             catch_ups: HashMap::new(),
         };
         Arc::new(Runner {

@@ -44,6 +44,7 @@ impl Storage for Array {
             // Where members' servers find the files by themselves, members are not asked for them.
             blobs: all(|can| can.blobs) || (self.0.blobs.with_members() && all(|_| true)),
             pack: all(|can| can.pack),
+            backup: false,
             shared: false,
             read_only: matches!(view.serving, Serving::ReadOnly { .. }),
         }

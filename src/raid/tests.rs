@@ -14,6 +14,7 @@ mod members;
 mod pack;
 mod reads;
 mod recovery;
+mod scrub;
 mod servers;
 mod start;
 mod undo;

@@ -84,6 +84,21 @@ impl BlobDirectory {
         Ok(directory)
     }
 
+    /// Opens a folder that is there to look into it. Nothing is made, and nothing removed.
+    ///
+    /// # Errors
+    /// What reading it gives.
+    pub fn open_to_read(root: impl Into<PathBuf>) -> io::Result<Self> {
+        let root = root.into();
+        let layout = layout::detect(&root)?;
+        Ok(BlobDirectory {
+            tmp: root.join("tmp"),
+            root,
+            layout,
+            names: Mutex::new(()),
+        })
+    }
+
     /// The folder that was opened.
     #[must_use]
     pub fn root(&self) -> &Path {
@@ -189,6 +204,26 @@ impl BlobDirectory {
         let link = Self::names_of_temporaries();
         let link = link.make_in(&self.tmp, |name| fs::hard_link(path, name));
         Some(link.ok()?.into_temp_path())
+    }
+
+    /// Gives a revision a file that is kept elsewhere, by a second name of it, and says whether that can be:
+    /// not where that is on another disk, or on one that knows no second names. The name is durable after
+    /// [`Self::sync_everything`].
+    ///
+    /// # Errors
+    /// What making the folder gives.
+    pub fn link(&self, oid: Oid, tid: Tid, blob: &Blob) -> io::Result<bool> {
+        let _names = self.names.lock();
+        fs::create_dir_all(self.folder(oid))?;
+        Ok(fs::hard_link(blob.path(), self.file(oid, tid)).is_ok())
+    }
+
+    /// Makes everything in the folder durable.
+    ///
+    /// # Errors
+    /// What syncing gives.
+    pub fn sync_everything(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(File::open(&self.root)?)?)
     }
 
     /// The file of a revision; none where there is none.

@@ -333,6 +333,7 @@ impl Storage for MemoryStorage {
             undo: true,
             blobs: self.0.blobs,
             pack: true,
+            backup: false,
             shared: self.0.server,
             read_only: false,
         }

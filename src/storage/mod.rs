@@ -29,6 +29,7 @@ pub use crate::pickle::Value;
 pub use crate::zodb::Answer;
 use crate::zodb::{Blob, Conflict, HistoryTxn, Oid, Op, Tid, TidRange, TxnMeta};
 
+mod backup;
 mod blobs;
 mod conflicts;
 mod extension;
@@ -44,6 +45,7 @@ pub mod suite;
 mod undo_search;
 pub mod zeo;
 
+pub use backup::{BackedUp, Backup, BackupError, BackupOrder};
 pub use blobs::{BlobDirectory, is_blob_record};
 pub use conflicts::may_be_a_part;
 pub use extension::same_extension;
@@ -165,6 +167,16 @@ pub trait Storage: Send + Sync + 'static {
     /// packed already.
     async fn pack(&self, _time: f64) -> Result<()> {
         Err(Answer::Unsupported("packing").into())
+    }
+
+    /// Prepares a copy of everything up to a transaction in a folder on this machine. What can be told
+    /// beforehand is told by this; [`Backup::run`] does the work, while all other calls go on. The storage
+    /// is not packed meanwhile.
+    ///
+    /// # Errors
+    /// [`BackupError::Unsupported`] where [`Capabilities::backup`] says no.
+    async fn back_up(&self, _order: BackupOrder) -> Result<Box<dyn Backup>, BackupError> {
+        Err(BackupError::Unsupported)
     }
 
     /// Every transaction finished from now on, in TID order. See [`Invalidations`].
@@ -320,6 +332,8 @@ pub struct Capabilities {
     pub blobs: bool,
     /// [`Storage::pack`].
     pub pack: bool,
+    /// [`Storage::back_up`].
+    pub backup: bool,
     /// Others may write to it as well: what they finish comes out of [`Storage::subscribe`] with no
     /// token, before any later vote of ours is answered.
     pub shared: bool,

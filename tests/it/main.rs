@@ -17,6 +17,8 @@ mod faults;
 mod harness;
 mod house;
 mod import;
+mod inspect;
+mod jobs;
 mod large;
 mod listeners;
 mod main_job;

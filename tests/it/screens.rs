@@ -206,3 +206,35 @@ fn disabling_the_last_but_one_asks() {
     assert_ne!(terminal.end(), 0);
     assert_eq!(instance.member("copy2")["state"], "optimal");
 }
+
+#[test]
+fn a_backup_is_left_with_ctrl_c_found_again_and_cancelled() {
+    let instance = Instance::started(&[]);
+    let mut workers = Workers::start(&instance.address, &instance.beside(""), false);
+    workers.wait_for_more(10);
+    workers.end();
+    let folder = instance.beside("monday");
+    let folder = folder.to_str().expect("a plain path");
+    let args = ["backup", folder, "--rate", "10B/s"];
+    let mut terminal = Terminal::run(&instance, 80, &args);
+    terminal.wait("main     copy");
+    terminal.press(CTRL_C);
+    terminal.wait("What about the backup?");
+    terminal.press(ENTER);
+    assert_eq!(terminal.end(), 0, "{}", terminal.text());
+    assert!(terminal.text().contains("zeoraidctl backup --attach"));
+    assert!(terminal.shows_cursor());
+    let mut terminal = Terminal::run(&instance, 80, &["backup", "--attach"]);
+    terminal.wait("main     copy");
+    terminal.press(CTRL_C);
+    terminal.wait("What about the backup?");
+    terminal.press(DOWN);
+    terminal.press(ENTER);
+    assert_eq!(terminal.end(), 1, "{}", terminal.text());
+    assert!(
+        terminal.text().contains("is cancelled"),
+        "{}",
+        terminal.text()
+    );
+    assert!(!instance.beside("monday").exists());
+}

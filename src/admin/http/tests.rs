@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use futures_util::StreamExt as _;
 
 use super::*;
-use crate::admin::api::{Level, RecoveryState, Strategy};
+use crate::admin::api::{Level, RecoveryState, ScrubRequest, Strategy};
 use crate::admin::client::{AdminClient, ClientError, Target};
 use crate::admin::fake::Fake;
 
@@ -93,6 +93,23 @@ async fn the_client_gets_what_the_daemon_says() {
         to: Some(jiff::Timestamp::UNIX_EPOCH),
     };
     assert_eq!(client.pack("main", to).await, fake.pack("main", to).await);
+    let backup = BackupRequest {
+        folder: "/backup/monday".into(),
+        replace: true,
+        rate: RateLimit {
+            transactions_per_second: None,
+            bytes_per_second: Some(5),
+        },
+    };
+    assert_eq!(
+        client.back_up("main", backup.clone()).await,
+        fake.back_up("main", backup).await
+    );
+    let scrub = ScrubRequest::default();
+    assert_eq!(
+        client.scrub("main", scrub).await,
+        fake.scrub("main", scrub).await
+    );
     assert_eq!(client.shutdown().await, Ok(()));
     assert_eq!(client.reopen_logs().await, Ok(()));
     let rate = RateLimit {
@@ -189,7 +206,11 @@ async fn every_route_is_served() {
             .replace("{member}", "b")
             .replace("{id}", "pack-main-1");
         let path = path.replace("/reload", "/reload?dry_run");
-        let body = if *method == "PATCH" { "{}" } else { "" };
+        let body = match *method {
+            "PATCH" => "{}",
+            _ if path.ends_with("/backup") => r#"{"folder": "/backup/monday"}"#,
+            _ => "",
+        };
         let (status, _, text) = running.ask(method, &path, body).await;
         assert!(
             (200..300).contains(&status),

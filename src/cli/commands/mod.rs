@@ -1,5 +1,6 @@
 //! The commands, one file each: the arguments, what is done, and what is shown.
 
+pub mod backup;
 pub mod check_config;
 pub mod completions;
 pub mod details;
@@ -7,7 +8,9 @@ pub mod disable;
 pub mod events;
 pub mod fg;
 pub mod import;
+mod following;
 pub mod init;
+pub mod inspect;
 mod leaving;
 pub mod logtail;
 pub mod man;
@@ -17,6 +20,7 @@ pub mod recover;
 pub mod reload;
 pub mod reopen;
 pub mod restart;
+pub mod scrub;
 pub mod show;
 pub mod start;
 pub mod status;

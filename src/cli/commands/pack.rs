@@ -1,19 +1,16 @@
 //! `pack`: removes old revisions and what nothing refers to, from one member after the other.
 
-use std::time::Duration;
-
 use clap::Args;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, civil};
 use serde::Serialize;
 
-use super::leaving::{self, Wish};
+use super::following::{Followed, Kind};
 use crate::admin::api::{AdminApi, Job, JobKind, JobMemberState, JobState, PackRequest, Problem};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::{Format, Screen, View, escape};
-use crate::cli::progress;
 
 /// Remove old revisions and unreachable objects
 ///
@@ -70,15 +67,25 @@ pub async fn run(args: &PackArgs, context: &Context) -> Result<Exit, CliError> {
         ));
         return Ok(Exit::Done);
     }
-    follow(&*api, job, context).await
+    match PACK.follow(&*api, job, context).await? {
+        Followed::Ended(job) => summary(*job, context),
+        Followed::Left => Ok(Exit::Done),
+        Followed::Cancelled(job) => {
+            say_cancelled(&job, context);
+            Ok(Exit::Failed)
+        }
+    }
 }
 
+const PACK: Kind = Kind {
+    of: JobKind::Pack,
+    name: "the pack",
+    command: "zeoraidctl pack",
+};
+
 async fn running(api: &dyn AdminApi, array: &str) -> Result<Job, CliError> {
-    let jobs = api.jobs().await?;
-    let is_it = |job: &Job| {
-        job.kind == JobKind::Pack && job.array == array && job.state == JobState::Running
-    };
-    jobs.into_iter().find(is_it).ok_or_else(|| {
+    let found = PACK.running(api, array).await?;
+    found.ok_or_else(|| {
         CliError::from(Problem::conflict(format!("{array} is not being packed")))
             .with_next("zeoraidctl pack")
     })
@@ -86,57 +93,15 @@ async fn running(api: &dyn AdminApi, array: &str) -> Result<Job, CliError> {
 
 async fn cancel(api: &dyn AdminApi, job: &Job, context: &Context) -> Result<Exit, CliError> {
     api.cancel_job(&job.id).await?;
+    say_cancelled(job, context);
+    Ok(Exit::Done)
+}
+
+fn say_cancelled(job: &Job, context: &Context) {
     context.printer.success(&format!(
         "the pack of {} ends after the member that is being packed",
         escape(&job.array)
     ));
-    Ok(Exit::Done)
-}
-
-/// A pack takes minutes, or hours.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// Shows how far it is until it has ended, or the person leaves.
-async fn follow(api: &dyn AdminApi, mut job: Job, context: &Context) -> Result<Exit, CliError> {
-    let mut ctrl_c = context.interrupts.claim()?;
-    let mut display = progress::display(&context.printer);
-    while job.state == JobState::Running {
-        display.show(&(&job).into());
-        // Both may be dropped: a sleep holds nothing, and a press is kept until it is asked for.
-        tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-            () = ctrl_c.pressed() => {
-                display.end(false);
-                match on_interrupt(api, &job, context).await? {
-                    Some(exit) => return Ok(exit),
-                    None => display = progress::display(&context.printer),
-                }
-                // A new claim: presses that the question has dealt with are not told again.
-                ctrl_c = context.interrupts.claim()?;
-            }
-        }
-        job = api.job(&job.id).await?;
-    }
-    display.end(job.state == JobState::Done);
-    drop(display);
-    drop(ctrl_c);
-    summary(job, context)
-}
-
-/// Ctrl-C: asks, where there is somebody to ask. None goes on.
-async fn on_interrupt(
-    api: &dyn AdminApi,
-    job: &Job,
-    context: &Context,
-) -> Result<Option<Exit>, CliError> {
-    match leaving::ask("the pack", "zeoraidctl pack", context)? {
-        Wish::Leave => Ok(Some(Exit::Done)),
-        Wish::Cancel => {
-            cancel(api, job, context).await?;
-            Ok(Some(Exit::Failed))
-        }
-        Wish::GoOn => Ok(None),
-    }
 }
 
 /// `✔ main is packed: zeo1, zeo2`, and who was left out, with the reason.

@@ -673,7 +673,7 @@ impl RecoverArgs {
 }
 
 /// `50MiB/s`, `1000tx/s`, both with a comma between, `none`.
-fn parse_rate(text: &str) -> Result<RateLimit, String> {
+pub(super) fn parse_rate(text: &str) -> Result<RateLimit, String> {
     let expected =
         "a rate like 50MiB/s, 1000tx/s, both with a comma between, or `none` is expected";
     let mut rate = RateLimit::default();

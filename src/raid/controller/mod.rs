@@ -43,6 +43,7 @@ use crate::job::Rate;
 use crate::storage::{Description, Fault};
 use crate::zodb::{Conflict, Oid, Tid};
 
+pub(crate) use pack::Reading;
 pub(crate) use state::{
     Ballot, Commit, CommitId, CommitState, Generation, Kind, Link, Member, MemberId, Out, Phase,
     Rules, State,
@@ -172,6 +173,9 @@ pub(crate) enum Event {
     /// An operator or a client wants the members to be packed.
     PackAsked,
     PackEnded,
+    /// An operator wants the whole history to be read.
+    ReadAsked(Reading),
+    ReadEnded(Reading),
     DisableAsked {
         member: String,
     },
@@ -376,6 +380,8 @@ pub(crate) struct Controller {
     pub(crate) recovery_queue: VecDeque<Wanted>,
     /// Members are being packed: nothing is recovered meanwhile.
     packing: bool,
+    /// Why whole histories are being read: nothing is packed meanwhile.
+    reading: BTreeSet<Reading>,
     /// How the recoveries were asked for that failed and are tried again.
     again: BTreeMap<MemberId, (Strategy, Option<Rate>)>,
     /// Why a comparison at the start did not lead to serving; nothing is tried before something
@@ -464,6 +470,7 @@ impl Controller {
             recovery: None,
             recovery_queue: VecDeque::new(),
             packing: false,
+            reading: BTreeSet::new(),
             again: BTreeMap::new(),
             blocked: None,
             start_epoch: 0,
@@ -577,6 +584,10 @@ impl Controller {
             Event::RecoveryEnded { member, ended } => self.recovery_ended(member, ended, now),
             Event::PackAsked => return self.pack_asked(),
             Event::PackEnded => self.pack_ended(now),
+            Event::ReadAsked(reading) => return self.read_asked(reading),
+            Event::ReadEnded(reading) => {
+                self.reading.remove(&reading);
+            }
             Event::DisableAsked { member } => return self.disable_asked(&member, now),
             Event::MembersAsked { members, dry_run } => {
                 return self.members_asked(members, dry_run, now);

@@ -407,17 +407,9 @@ pub(super) async fn was_packed_away(
 /// server keeps the record of a blob twice).
 ///
 /// Blocks for records that are pieces of files; they are rare and large.
-pub(super) fn same(ours: &HistoryTxn, theirs: &HistoryTxn) -> Result<bool, Broken> {
-    let packed = [ours, theirs]
-        .iter()
-        .any(|txn| txn.meta.status == TxnStatus::Packed);
-    let (our_meta, their_meta) = (&ours.meta, &theirs.meta);
-    if ours.tid != theirs.tid
-        || (our_meta.status != their_meta.status && !packed)
-        || our_meta.user != their_meta.user
-        || our_meta.description != their_meta.description
-        || !same_extension(&our_meta.extension, &their_meta.extension)
-    {
+pub(in crate::raid) fn same(ours: &HistoryTxn, theirs: &HistoryTxn) -> Result<bool, Broken> {
+    let packed = is_packed(ours) || is_packed(theirs);
+    if ours.tid != theirs.tid || !same_meta(ours, theirs) {
         return Ok(false);
     }
     let (ours, theirs) = (by_object(ours), by_object(theirs));
@@ -434,14 +426,31 @@ pub(super) fn same(ours: &HistoryTxn, theirs: &HistoryTxn) -> Result<bool, Broke
     Ok(true)
 }
 
+fn is_packed(transaction: &HistoryTxn) -> bool {
+    transaction.meta.status == TxnStatus::Packed
+}
+
+/// Whether two copies of a transaction say the same of it.
+pub(in crate::raid) fn same_meta(ours: &HistoryTxn, theirs: &HistoryTxn) -> bool {
+    let packed = is_packed(ours) || is_packed(theirs);
+    let (ours, theirs) = (&ours.meta, &theirs.meta);
+    (ours.status == theirs.status || packed)
+        && ours.user == theirs.user
+        && ours.description == theirs.description
+        && same_extension(&ours.extension, &theirs.extension)
+}
+
 /// The record of each object that counts.
-fn by_object(transaction: &HistoryTxn) -> BTreeMap<Oid, &HistoryRecord> {
+pub(in crate::raid) fn by_object(transaction: &HistoryTxn) -> BTreeMap<Oid, &HistoryRecord> {
     let records = transaction.records.iter();
     records.map(|record| (record.oid, record)).collect()
 }
 
 /// A back-pointer and the data it points to are the same record: packing turns one into the other.
-fn same_record(ours: &HistoryRecord, theirs: &HistoryRecord) -> Result<bool, Broken> {
+pub(in crate::raid) fn same_record(
+    ours: &HistoryRecord,
+    theirs: &HistoryRecord,
+) -> Result<bool, Broken> {
     match (&ours.data, &theirs.data) {
         (RecordData::Gone, RecordData::Gone) => Ok(true),
         (RecordData::Gone, _) | (_, RecordData::Gone) => Ok(false),

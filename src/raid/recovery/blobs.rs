@@ -221,7 +221,7 @@ pub(in crate::raid) fn is_blob(record: &HistoryRecord) -> Result<bool, Fault> {
 }
 
 /// The digest of a file's content.
-async fn digest(blob: Blob) -> Result<[u8; 32], Fault> {
+pub(in crate::raid) async fn digest(blob: Blob) -> Result<[u8; 32], Fault> {
     let (path, ours) = (blob.path().to_owned(), blob.is_temporary());
     let read = move || -> std::io::Result<[u8; 32]> {
         let (mut digest, mut piece) = (Sha256::new(), vec![0; 1 << 20]);

@@ -47,6 +47,11 @@ impl FileDisk {
         Ok(FileDisk(Arc::new(file)))
     }
 
+    /// Opens a file that is there, and that is nobody's to write to from here.
+    pub(super) fn open_to_read(path: &Path) -> io::Result<Self> {
+        Ok(FileDisk(Arc::new(File::open(path)?)))
+    }
+
     /// Makes a file that must not be there yet. It is durable once it and its folder are synced.
     pub(super) fn create(path: &Path) -> io::Result<Self> {
         let file = File::options()

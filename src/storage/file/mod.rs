@@ -11,6 +11,8 @@
 //!   one; [`undo_log`] lists those that can be. [`restore`]: whole transactions from another copy, with
 //!   [`origin`] for the back-pointers. [`append`]: writing either. [`rewind`]: taking back.
 //! - [`blobs`]: the files that belong to records.
+//! - [`inspect`]: looking into a file that somebody else may have open.
+//! - [`backup`]: a copy of it all in another folder.
 //! - [`pack`]: a smaller file in the place of this one, with [`references`] for what keeps what alive.
 //!
 //! It does not know Python: conflicts are resolved by clients, and where undoing would need it, it
@@ -24,12 +26,14 @@ use bytes::Bytes;
 
 use crate::storage::undo_search::UndoSearch;
 use crate::storage::{
-    Answer, Capabilities, CurrentRecord, Description, Extent, Fault, History, Invalidations,
-    Loaded, Opener, Result, Revision, SetAside, Size, Storage, Transaction, Undoable, Value,
+    Answer, Backup, BackupError, BackupOrder, Capabilities, CurrentRecord, Description, Extent,
+    Fault, History, Invalidations, Loaded, Opener, Result, Revision, SetAside, Size, Storage,
+    Transaction, Undoable, Value,
 };
 use crate::zodb::{Blob, HistoryTxn, Oid, Tid, TidRange, TxnMeta};
 
 mod append;
+mod backup;
 mod blobs;
 mod commit;
 mod disk;
@@ -38,6 +42,7 @@ mod format;
 mod history;
 mod index;
 mod index_file;
+pub mod inspect;
 mod lock;
 mod open;
 mod origin;
@@ -220,6 +225,7 @@ impl Storage for FileStorage {
             undo: true,
             blobs: self.0.blobs.is_some(),
             pack: true,
+            backup: true,
             shared: false,
             read_only: false,
         }
@@ -310,6 +316,13 @@ impl Storage for FileStorage {
 
     async fn pack(&self, time: f64) -> Result<()> {
         self.pack_to(time).await
+    }
+
+    async fn back_up(&self, order: BackupOrder) -> Result<Box<dyn Backup>, BackupError> {
+        let engine = Arc::clone(&self.0);
+        let prepare = move || backup::FileBackup::prepare(&engine, order);
+        let prepared = on_a_thread(prepare).await.map_err(BackupError::Source)??;
+        Ok(Box::new(prepared))
     }
 
     fn subscribe(&self) -> Invalidations {

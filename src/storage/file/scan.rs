@@ -42,19 +42,19 @@ pub(super) fn scan(
 ) -> Result<Scanned, Fault> {
     let fault = |error| Fault::io(format!("reading {}", path.display()), error);
     let len = disk.len().map_err(fault)?;
-    disk.will_be_scanned();
-    let mut scan = Scan {
-        window: Window::new(disk, STEP, len),
-        len,
-        at: from,
-        last,
-    };
+    let mut scan = Scan::new(disk, from, len, last);
+    // Into the index only where the transaction proves right: a torn one is cut.
+    let mut found = Vec::new();
     loop {
         if scan.at == len {
             return Ok(scan.found(None));
         }
-        match scan.transaction(index) {
-            Ok(()) => (),
+        match scan.transaction(&mut found) {
+            Ok(_) => {
+                for (at, record) in &found {
+                    index.insert(record.oid, *at);
+                }
+            }
             Err(Stop::Io(error)) => return Err(fault(error)),
             Err(Stop::Damaged(what)) => {
                 return Err(damaged(path, what));
@@ -78,7 +78,7 @@ pub(super) fn scan(
 }
 
 /// Why a scan does not go on.
-enum Stop {
+pub(super) enum Stop {
     Io(io::Error),
     /// The transaction was never finished.
     Unfinished(String),
@@ -94,11 +94,27 @@ impl From<io::Error> for Stop {
     }
 }
 
-struct Scan<'d> {
+/// One transaction after the other, each judged as a whole.
+pub(super) struct Scan<'d> {
     window: Window<'d>,
+    /// What is from here on is not looked at.
     len: u64,
-    at: u64,
-    last: Tid,
+    /// Where the next transaction begins.
+    pub(super) at: u64,
+    /// The TID of the one before.
+    pub(super) last: Tid,
+}
+
+impl<'d> Scan<'d> {
+    pub(super) fn new(disk: &'d dyn Disk, from: u64, len: u64, last: Tid) -> Self {
+        disk.will_be_scanned();
+        Scan {
+            window: Window::new(disk, STEP, len),
+            len,
+            at: from,
+            last,
+        }
+    }
 }
 
 impl Scan<'_> {
@@ -110,8 +126,13 @@ impl Scan<'_> {
         }
     }
 
-    /// Takes one transaction into the index and goes on after it.
-    fn transaction(&mut self, index: &mut Index) -> Result<(), Stop> {
+    /// Reads one transaction and goes on after it. Its records are put in the place of what `found` holds,
+    /// each with where it begins; of one that was undone by an old ZODB there are none that count.
+    pub(super) fn transaction(
+        &mut self,
+        found: &mut Vec<(u64, RecordHeader)>,
+    ) -> Result<TxnHeader, Stop> {
+        found.clear();
         let begin = self.at;
         if self.len - begin < TxnHeader::LEN as u64 + 8 {
             return Err(Stop::Torn("less than a transaction".to_owned()));
@@ -151,11 +172,11 @@ impl Scan<'_> {
         if status == TxnStatus::Undone {
             self.ends_with(end, header.len)?;
         } else {
-            self.records(begin, header.tid, records, end, index)?;
+            self.records(begin, header.tid, records, end, found)?;
         }
         self.last = header.tid;
         self.at = end + 8;
-        Ok(())
+        Ok(header)
     }
 
     fn ends_with(&mut self, end: u64, len: u64) -> Result<(), Stop> {
@@ -174,11 +195,9 @@ impl Scan<'_> {
         tid: Tid,
         records: u64,
         end: u64,
-        index: &mut Index,
+        found: &mut Vec<(u64, RecordHeader)>,
     ) -> Result<(), Stop> {
         let mut at = records;
-        // Into the index only where the transaction proves right: a torn one is cut.
-        let mut found = Vec::new();
         while at < end {
             // Eight bytes follow the records: more than the header can only be read past the end of a
             // torn file.
@@ -196,14 +215,10 @@ impl Scan<'_> {
             let Some(header) = header else {
                 return Err(self.wrong_within(begin, end, at)?);
             };
-            found.push((header.oid, at));
+            found.push((at, header));
             at += header.whole_len();
         }
-        self.ends_with(end, end - begin)?;
-        for (oid, at) in found {
-            index.insert(oid, at);
-        }
-        Ok(())
+        self.ends_with(end, end - begin)
     }
 
     /// Where the length at the end is right, the transaction was written to its end, and what is wrong
@@ -219,7 +234,7 @@ impl Scan<'_> {
 
     /// Where the next finished transaction begins after something that is none. Found by what it must
     /// be: a plausible header, the length again at its end, and a first record that names it.
-    fn finished_after(&mut self) -> io::Result<Option<u64>> {
+    pub(super) fn finished_after(&mut self) -> io::Result<Option<u64>> {
         let mut at = self.at + 1;
         while self.len.saturating_sub(at) >= TxnHeader::LEN as u64 + 8 {
             let left = usize::try_from(self.len - at).unwrap_or(usize::MAX);

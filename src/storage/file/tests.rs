@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::storage::suite::{Fixture, storage_suite};
 
+mod backup;
 mod crash;
 mod damage;
 mod killed;

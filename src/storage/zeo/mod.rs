@@ -329,6 +329,7 @@ impl ZeoStorage {
                         undo: info.supports_undo,
                         blobs: offers("IBlobStorage"),
                         pack: true,
+                        backup: false,
                         shared: true,
                         read_only,
                     },

@@ -1,0 +1,165 @@
+//! Comparing the members of an array.
+
+use super::*;
+use crate::zodb::{RecordData, TxnStatus};
+
+async fn scrubbed(rig: &Rig) -> ScrubReport {
+    rig.array.start_scrub(Rate::UNLIMITED).unwrap();
+    ended(rig).await
+}
+
+async fn ended(rig: &Rig) -> ScrubReport {
+    rig.until("the scrub has ended", |_| {
+        rig.array
+            .scrub_report()
+            .is_some_and(|scrub| scrub.ended.is_some())
+    })
+    .await;
+    rig.array.scrub_report().unwrap()
+}
+
+async fn three_revisions(rig: &Rig) -> [Tid; 3] {
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    let second = commit(&rig.array, 1, first, "two").await.unwrap();
+    let third = commit(&rig.array, 2, Tid::ZERO, "three").await.unwrap();
+    [first, second, third]
+}
+
+fn groups(difference: &Difference) -> Vec<String> {
+    let groups = difference.groups.iter();
+    groups.map(|group| group.join(" ")).collect()
+}
+
+#[tokio::test]
+async fn members_that_hold_the_same_do_not_differ_also_where_one_is_packed() {
+    let rig = Rig::new().await;
+    three_revisions(&rig).await;
+    let report = scrubbed(&rig).await;
+    assert_eq!((report.count, report.transactions), (0, 3));
+    let what = "test".into();
+    rig.members[2]
+        .faults()
+        .fail(Moment::Pack, Fault::DiskFull { what });
+    rig.array.pack(4e9).await.unwrap();
+    let report = scrubbed(&rig).await;
+    assert_eq!(report.count, 0, "{report:#?}");
+    assert!(
+        report
+            .members
+            .iter()
+            .all(|member| member.left_out.is_none())
+    );
+    assert_eq!(
+        (rig.heard("scrub-started"), rig.heard("scrub-done")),
+        (2, 2)
+    );
+}
+
+#[tokio::test]
+async fn each_kind_of_difference_is_told_with_who_is_contradicted() {
+    let rig = Rig::new().await;
+    let [first, second, third] = three_revisions(&rig).await;
+    rig.members[0].tamper(|history| history[0].meta.user = "mallory".into());
+    rig.members[1].tamper(|history| {
+        let data = Bytes::from_static(b"TWO").into();
+        history[1].records[0].data = RecordData::Data(data);
+    });
+    rig.members[2].tamper(|history| drop(history.pop()));
+    let report = scrubbed(&rig).await;
+    let found: Vec<_> = report
+        .differences
+        .iter()
+        .map(|one| {
+            (
+                one.tid,
+                one.what,
+                one.oid,
+                groups(one).join(" | "),
+                one.majority,
+            )
+        })
+        .collect();
+    let expected = [
+        (first, Differs::Metadata, None, "b c | a".to_owned(), true),
+        (
+            second,
+            Differs::Record,
+            Some(Oid(1)),
+            "a c | b".to_owned(),
+            true,
+        ),
+        (third, Differs::Missing, None, "a b | c".to_owned(), true),
+    ];
+    assert_eq!(found, expected);
+    assert!(report.members.iter().all(|member| member.contradicted == 1));
+    // They are told of, and nobody is taken out.
+    assert_eq!(rig.array.report().state, ArrayState::Optimal);
+}
+
+#[tokio::test]
+async fn what_is_marked_as_packed_is_not_enough_for_a_record_to_be_gone() {
+    let rig = Rig::new().await;
+    let [_, second, third] = three_revisions(&rig).await;
+    // The second revision of the first object is current: no pack takes it out.
+    rig.members[2].tamper(|history| {
+        history.remove(1);
+        for txn in history.iter_mut() {
+            txn.meta.status = TxnStatus::Packed;
+        }
+    });
+    let report = scrubbed(&rig).await;
+    assert_eq!(report.count, 1, "{report:#?}");
+    let one = &report.differences[0];
+    assert_eq!((one.tid, one.what), (second, Differs::Missing));
+    assert!(third > second);
+}
+
+#[tokio::test]
+async fn who_cannot_be_read_is_left_out_and_the_others_are_compared() {
+    let rig = Rig::new().await;
+    three_revisions(&rig).await;
+    let damaged = Fault::Damaged("a hole".into());
+    rig.members[0].faults().fail(Moment::Iterate, damaged);
+    let report = scrubbed(&rig).await;
+    assert_eq!((report.count, report.transactions), (0, 3));
+    assert!(
+        matches!(&report.members[0].left_out, Some(LeftOut::Unreadable { reason, .. }) if reason.contains("a hole")),
+        "{report:#?}"
+    );
+}
+
+#[tokio::test]
+async fn a_scrub_is_cancelled_excludes_packing_and_needs_two() {
+    let rig = Rig::with(|options| options.auto_recover = false).await;
+    three_revisions(&rig).await;
+    let gate = rig.members[1].faults().hold(Moment::Iterate);
+    rig.array.start_scrub(Rate::UNLIMITED).unwrap();
+    gate.reached().await;
+    let refused = rig.array.start_pack(4e9).unwrap_err();
+    assert_eq!(refused.to_string(), "main is being scrubbed");
+    let refused = rig.array.start_scrub(Rate::UNLIMITED).unwrap_err();
+    assert_eq!(refused.to_string(), "main is being scrubbed");
+    rig.array.cancel_scrub().unwrap();
+    assert!(ended(&rig).await.cancelled);
+    drop(gate);
+    assert!(rig.array.cancel_scrub().is_err());
+    rig.array.pack(4e9).await.unwrap();
+    rig.array.disable("a").unwrap();
+    rig.array.disable("b").unwrap();
+    let refused = rig.array.start_scrub(Rate::UNLIMITED).unwrap_err();
+    assert!(
+        refused.to_string().contains("nothing to compare"),
+        "{refused}"
+    );
+    // What was refused holds nobody up.
+    rig.array.pack(4e9).await.unwrap();
+    let refused = rig
+        .array
+        .start_backup("/backup".into(), false, Rate::UNLIMITED)
+        .await
+        .unwrap_err();
+    assert!(
+        refused.to_string().contains("no optimal member"),
+        "{refused}"
+    );
+}
