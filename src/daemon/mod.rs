@@ -20,6 +20,7 @@ mod signals;
 mod supervisor;
 
 pub use error::DaemonError;
+pub use pid_file::is_running;
 pub use run::{Start, run};
 
 #[cfg(test)]
