@@ -14,6 +14,11 @@ pub(super) fn run(config: Config, start: Start) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
+/// Whether this user may start it.
+pub(super) fn check_user(config: &Config) -> Result<(), CliError> {
+    daemon::background::check_user(config).map_err(failed)
+}
+
 /// Runs the daemon in the background.
 pub(super) fn spawn(config: &Config, force: bool) -> Result<Child, CliError> {
     daemon::background::spawn(config, force).map_err(failed)

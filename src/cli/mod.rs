@@ -120,7 +120,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError>
         Command::Fg(args) => commands::fg::run(&args, context),
         Command::Stop(args) => commands::stop::run(&args, context).await,
         Command::Restart(args) => commands::restart::run(&args, context).await,
-        Command::Kill(args) => commands::kill::run(&args, context).await,
+        Command::Kill(args) => commands::kill::run(&args, context),
         Command::Wait(args) => commands::wait::run(&args, context).await,
         Command::Reload(args) => commands::reload::run(&args, context).await,
         Command::Reopen(args) => commands::reopen::run(&args, context).await,

@@ -14,8 +14,16 @@ use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
 use super::error::DaemonError;
 use super::logging::append;
-use super::pid_file;
+use super::{pid_file, user};
 use crate::config::Config;
+
+/// Whether this user may start the daemon.
+///
+/// # Errors
+/// Where the configuration names another, and only root could become that one.
+pub fn check_user(config: &Config) -> Result<(), DaemonError> {
+    user::check(config)
+}
 
 /// Starts the daemon in the background. Whoever has the child can wait for the admin socket to answer,
 /// or for the child's end; then the log file's last lines say why.
@@ -23,9 +31,11 @@ use crate::config::Config;
 /// # Errors
 /// Where the log file or this binary cannot be opened.
 pub fn spawn(config: &Config, force: bool) -> Result<Child, DaemonError> {
-    make_parent(&config.log.file)?;
-    let log = append(&config.log.file);
-    let log = log.map_err(DaemonError::io("open the log file", &config.log.file))?;
+    // The log, too, is the daemon's user's.
+    let log = user::as_effective(config, || {
+        make_parent(&config.log.file)?;
+        append(&config.log.file).map_err(DaemonError::io("open the log file", &config.log.file))
+    })?;
     let mut command = this_binary(config, force)?;
     command
         .arg("--background")

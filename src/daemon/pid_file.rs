@@ -89,16 +89,14 @@ pub(super) fn holder(path: &Path) -> Result<Option<u32>, DaemonError> {
     if !is_at(&file, path) {
         return Ok(None);
     }
-    match read_pid(&mut file) {
-        Some(pid) => Ok(Some(pid)),
-        None => {
-            let error = io::Error::new(
-                io::ErrorKind::InvalidData,
-                "there is no number in it yet: the daemon is just starting",
-            );
-            Err(DaemonError::io("read the pid file", path)(error))
-        }
+    if let Some(pid) = read_pid(&mut file) {
+        return Ok(Some(pid));
     }
+    let error = io::Error::new(
+        io::ErrorKind::InvalidData,
+        "there is no number in it yet: the daemon is just starting",
+    );
+    Err(DaemonError::io("read the pid file", path)(error))
 }
 
 /// Whether this process runs. One that has ended and that nobody has asked about does not.

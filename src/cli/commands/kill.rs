@@ -24,7 +24,7 @@ pub struct KillArgs {
     signal: Signal,
 }
 
-pub async fn run(args: &KillArgs, context: &Context) -> Result<Exit, CliError> {
+pub fn run(args: &KillArgs, context: &Context) -> Result<Exit, CliError> {
     let config = context.config()?;
     let Some(pid) = launch::signal(&config, args.signal)? else {
         return Err(

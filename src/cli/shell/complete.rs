@@ -166,7 +166,7 @@ impl<'a> Position<'a> {
                 Some(("array", array)) => self.array = Some(array.to_owned()),
                 Some(_) => {}
                 None => {
-                    self.option = by_long(self.command, long).filter(|option| takes_value(option))
+                    self.option = by_long(self.command, long).filter(|option| takes_value(option));
                 }
             }
         } else if let Some(shorts) = word.strip_prefix('-').filter(|rest| !rest.is_empty()) {
@@ -260,10 +260,9 @@ fn last_word(line: &str) -> usize {
             _ if escaped => escaped = false,
             _ if c == '\\' && quote != Some('\'') => escaped = true,
             Some(mark) if c == mark => quote = None,
-            Some(_) => {}
             None if c == '"' || c == '\'' => quote = Some(c),
             None if c.is_whitespace() => start = at + c.len_utf8(),
-            None => {}
+            _ => {}
         }
     }
     start

@@ -118,13 +118,10 @@ impl Session {
         if line.is_empty() || line.starts_with('#') {
             return Line::Nothing;
         }
-        let words = match shell_words::split(line) {
-            Ok(words) => words,
-            Err(_) => {
-                let context = Context::standard(self.global.clone());
-                let error = CliError::usage("a quotation mark is not closed");
-                return Line::failed(super::finish(Err(error), &context));
-            }
+        let Ok(words) = shell_words::split(line) else {
+            let context = Context::standard(self.global.clone());
+            let error = CliError::usage("a quotation mark is not closed");
+            return Line::failed(super::finish(Err(error), &context));
         };
         match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             ["quit" | "exit"] => return Line::Quit,
@@ -190,10 +187,10 @@ impl Session {
                 (command.get_name().to_owned(), about.unwrap_or_default())
             });
         let own = own.map(|(name, about)| (name.to_owned(), about.to_owned()));
-        let lines = commands.chain(own);
-        let text: String = lines
-            .map(|(name, about)| format!("  {name:<13} {about}\n"))
-            .collect();
+        let mut text = String::new();
+        for (name, about) in commands.chain(own) {
+            text += &format!("  {name:<13} {about}\n");
+        }
         match context.printer.write(&text) {
             Ok(()) => Line::done(Exit::Done),
             Err(error) => Line::failed(super::finish(Err(error.into()), &context)),
