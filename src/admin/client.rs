@@ -202,6 +202,11 @@ impl AdminClient {
                     at,
                     why: "connection refused".into(),
                 },
+                Some(std::io::ErrorKind::PermissionDenied) => ClientError::Unreachable {
+                    at,
+                    why: "permission denied; ask as root, or as the user that the daemon runs as"
+                        .into(),
+                },
                 _ => ClientError::Unreachable {
                     at,
                     why: causes(error),

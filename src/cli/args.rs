@@ -2,9 +2,13 @@
 //!
 //! Global options are here; each command's own arguments are in its file under `commands/`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, ColorChoice, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{
+    ArgMatches, Args, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
+};
 
 use super::commands;
 use super::output::Format;
@@ -19,7 +23,6 @@ use super::output::Format;
     name = "zeoraidctl",
     version,
     max_term_width = 80,
-    arg_required_else_help = true,
     subcommand_help_heading = "Commands",
     after_help = "\
 Examples:
@@ -27,6 +30,7 @@ Examples:
   zeoraidctl status                         one line, for people and Nagios
   zeoraidctl details                        the array and its members
   zeoraidctl recover --interactive          bring members back, guided
+  zeoraidctl                                the prompt, with all commands
 
 Exit codes: 0 done, 1 could not be done, 2 wrong usage; `status` and `details`:
 0 optimal, 1 recovering, 2 degraded or failed, 3 unknown."
@@ -35,8 +39,31 @@ pub struct Cli {
     #[command(flatten)]
     pub global: GlobalArgs,
 
+    /// None is the prompt, at a terminal.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
+}
+
+impl Cli {
+    /// Parses what was typed. In a prompt, `session` are the global options that it was begun with: they
+    /// hold for every line that does not say otherwise.
+    pub(super) fn parse_words(
+        words: impl IntoIterator<Item = OsString>,
+        session: Option<&GlobalArgs>,
+    ) -> Result<Cli, clap::Error> {
+        let matches = Cli::command().try_get_matches_from(words)?;
+        let mut cli = Cli::from_arg_matches(&matches)?;
+        if let Some(session) = session {
+            cli.global = cli.global.within(session, &matches);
+        }
+        Ok(cli)
+    }
+
+    /// The help, as an error of wrong usage: for no command where nobody can be prompted.
+    pub(super) fn nothing_typed() -> Option<clap::Error> {
+        let command = Cli::command().arg_required_else_help(true);
+        command.try_get_matches_from(["zeoraidctl"]).err()
+    }
 }
 
 /// Options that every command takes.
@@ -103,6 +130,30 @@ pub struct GlobalArgs {
     pub verbose: bool,
 }
 
+impl GlobalArgs {
+    /// What was not typed in this line is as in the session: there its variables were read already.
+    fn within(self, session: &GlobalArgs, line: &ArgMatches) -> GlobalArgs {
+        fn pick<T>(typed: bool, line: T, session: T) -> T {
+            if typed { line } else { session }
+        }
+        let typed = |id: &str| line.value_source(id) == Some(ValueSource::CommandLine);
+        let session = session.clone();
+        // An instance that is named here is not asked for elsewhere, and the other way round.
+        let elsewhere = typed("instance") || typed("admin");
+        let loud = typed("quiet") || typed("verbose");
+        GlobalArgs {
+            instance: pick(elsewhere, self.instance, session.instance),
+            admin: pick(elsewhere, self.admin, session.admin),
+            token_file: pick(typed("token_file"), self.token_file, session.token_file),
+            array: pick(typed("array"), self.array, session.array),
+            output: pick(typed("output"), self.output, session.output),
+            color: pick(typed("color"), self.color, session.color),
+            quiet: pick(loud, self.quiet, session.quiet),
+            verbose: pick(loud, self.verbose, session.verbose),
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Init(commands::init::InitArgs),
@@ -111,6 +162,7 @@ pub enum Command {
     Fg(commands::fg::FgArgs),
     Stop(commands::stop::StopArgs),
     Restart(commands::restart::RestartArgs),
+    Kill(commands::kill::KillArgs),
     Wait(commands::wait::WaitArgs),
     Reload(commands::reload::ReloadArgs),
     Reopen(commands::reopen::ReopenArgs),
@@ -127,6 +179,7 @@ pub enum Command {
     Inspect(commands::inspect::InspectArgs),
     CheckConfig(commands::check_config::CheckConfigArgs),
     Import(commands::import::ImportArgs),
+    Shell(commands::shell::ShellArgs),
     Completions(commands::completions::CompletionsArgs),
     Man(commands::man::ManArgs),
 }

@@ -18,13 +18,12 @@ mod progress;
 pub mod prompt;
 #[cfg(test)]
 mod screens;
+mod shell;
 #[cfg(test)]
 mod testing;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
-
-use clap::{CommandFactory as _, FromArgMatches as _};
 
 use args::{Cli, Command};
 use context::Context;
@@ -33,21 +32,34 @@ pub use exit::Exit;
 
 /// The whole program: parses what was typed, runs it, and gives the exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let parsed = Cli::command()
-        .try_get_matches_from(arguments)
-        .and_then(|matches| Cli::from_arg_matches(&matches));
-    let cli = match parsed {
+    let cli = match Cli::parse_words(arguments, None) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version come this way as well, with code 0. Nobody may be reading.
-            drop(error.print());
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
+        Err(error) => return said(&error).into(),
     };
     let Cli { global, command } = cli;
     let context = Context::standard(global);
+    let command = match command {
+        Some(command) => command,
+        None if shell::is_possible(&context) => Command::Shell(commands::shell::ShellArgs {}),
+        None => {
+            return Cli::nothing_typed()
+                .map_or(Exit::Usage, |error| said(&error))
+                .into();
+        }
+    };
     let ended = run(command, &context);
     finish(ended, &context).into()
+}
+
+/// Prints what the parser has to say. Help and version come this way as well, with code 0.
+fn said(error: &clap::Error) -> Exit {
+    // Nobody may be reading.
+    drop(error.print());
+    if error.exit_code() == 0 {
+        Exit::Done
+    } else {
+        Exit::Usage
+    }
 }
 
 /// Says what went wrong.
@@ -74,8 +86,18 @@ fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         Command::Start(args) if args.foreground => {
             return commands::fg::run(&args.for_foreground(), context);
         }
+        // Each of its lines makes its own.
+        Command::Shell(args) => return commands::shell::run(&args, context),
         other => other,
     };
+    in_runtime(dispatch(command, context), context)
+}
+
+/// Does it, unless it is broken off.
+fn in_runtime(
+    command: impl Future<Output = Result<Exit, CliError>>,
+    context: &Context,
+) -> Result<Exit, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -84,7 +106,7 @@ fn run(command: Command, context: &Context) -> Result<Exit, CliError> {
         let unclaimed = context.unclaimed_interrupt();
         // Both may be dropped: a command that must not be broken off claims Ctrl-C.
         tokio::select! {
-            ended = dispatch(command, context) => ended,
+            ended = command => ended,
             () = unclaimed => Err(CliError::Interrupted),
         }
     })
@@ -98,6 +120,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError>
         Command::Fg(args) => commands::fg::run(&args, context),
         Command::Stop(args) => commands::stop::run(&args, context).await,
         Command::Restart(args) => commands::restart::run(&args, context).await,
+        Command::Kill(args) => commands::kill::run(&args, context),
         Command::Wait(args) => commands::wait::run(&args, context).await,
         Command::Reload(args) => commands::reload::run(&args, context).await,
         Command::Reopen(args) => commands::reopen::run(&args, context).await,
@@ -114,6 +137,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError>
         Command::Inspect(args) => commands::inspect::run(args, context).await,
         Command::CheckConfig(args) => commands::check_config::run(&args, context),
         Command::Import(args) => commands::import::run(&args, context),
+        Command::Shell(args) => commands::shell::run(&args, context),
         Command::Completions(args) => commands::completions::run(&args, context),
         Command::Man(args) => commands::man::run(&args, context),
     }

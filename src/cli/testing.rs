@@ -336,7 +336,7 @@ impl Bench {
             .start_paused(true)
             .build()
             .unwrap();
-        let ended = runtime.block_on(super::dispatch(cli.command, &context));
+        let ended = runtime.block_on(super::dispatch(cli.command.expect("a command"), &context));
         let code = super::finish(ended, &context).code();
         let mut shown = format!("exit {code}\n");
         for (name, text) in [("stdout", out.text()), ("stderr", err.text())] {

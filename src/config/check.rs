@@ -14,7 +14,7 @@ use super::members::members;
 use super::mistake::Mistake;
 use super::model::{
     Address, Admin, ArrayConfig, ClusterMode, Config, Encoding, FailMode, Limits, Log, LogFormat,
-    LogLevel, MemberStorage, Origin, Pack, Rate, Spool, StartPolicy,
+    LogLevel, LogTarget, MemberStorage, Origin, Pack, Rate, Spool, StartPolicy,
 };
 use super::read::{Entry, Node, Place, Value};
 use super::section::{Findings, Section, origin, parse_count};
@@ -50,6 +50,13 @@ pub(super) fn check(root: &Node, instance: &Path, file: &Path) -> Result<Config,
     let log = log(top.section("log", &mut found), &mut claims, &mut found);
     let (pid_file, place) = top.path("pid_file", "var/zeoraid.pid", &mut found);
     claims.file(&pid_file, "pid_file", place, &mut found);
+    let effective_user = top.optional("effective_user", user, String::clone, &mut found);
+    let umask = top.optional(
+        "umask",
+        parse_umask,
+        |mask| format!("{mask:03o}"),
+        &mut found,
+    );
     let spool = spool(top.section("spool", &mut found), &mut found);
     top.end(&mut found);
     let Findings {
@@ -75,6 +82,8 @@ pub(super) fn check(root: &Node, instance: &Path, file: &Path) -> Result<Config,
         arrays,
         log,
         pid_file,
+        effective_user: effective_user.map(|(user, _)| user),
+        umask: umask.map(|(mask, _)| mask),
         spool,
         settings,
         warnings,
@@ -133,16 +142,44 @@ fn admin(mut section: Section<'_>, claims: &mut Claims, found: &mut Findings) ->
 }
 
 fn log(mut section: Section<'_>, claims: &mut Claims, found: &mut Findings) -> Log {
+    let target = section.choice("target", LogTarget::WORDS, found);
     let (file, place) = section.path("file", "var/log/zeoraid.log", found);
     claims.file(&file, "log.file", place, found);
     let level = section.choice("level", LogLevel::WORDS, found);
     let format = section.choice("format", LogFormat::WORDS, found);
     section.end(found);
     Log {
+        target,
         file,
         level,
         format,
     }
+}
+
+/// Whether there is such a user is known only where the daemon starts.
+fn user(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '$' | '@');
+    if text.is_empty() || text.starts_with('-') || !text.chars().all(plain) {
+        return Err(format!(
+            "`{text}` is no user; write a login name, like zope"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_umask(text: &str) -> Result<u32, String> {
+    let wrong = || format!("`{text}` is no umask; octal digits, like \"027\"");
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    let mask = u32::from_str_radix(digits, 8).map_err(|_| wrong())?;
+    if mask > 0o777 {
+        return Err(wrong());
+    }
+    if mask & 0o700 != 0 {
+        return Err(format!(
+            "with `{text}` the daemon could not use its own files; \"077\" or less"
+        ));
+    }
+    Ok(mask)
 }
 
 fn spool(mut section: Section<'_>, found: &mut Findings) -> Spool {

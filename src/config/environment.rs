@@ -10,6 +10,7 @@ const VARIABLES: &[(&str, &[&str], bool)] = &[
     ("ZEORAID_ADMIN_ADDRESS", &["admin", "address"], false),
     ("ZEORAID_ADMIN_TOKEN_FILE", &["admin", "token_file"], false),
     ("ZEORAID_LOG_LEVEL", &["log", "level"], false),
+    ("ZEORAID_LOG_TARGET", &["log", "target"], false),
     ("ZEORAID_LOG_FORMAT", &["log", "format"], false),
 ];
 

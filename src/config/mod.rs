@@ -25,8 +25,8 @@ use std::path::{Path, PathBuf};
 pub use mistake::{ConfigError, Mistake};
 pub use model::{
     Address, Admin, ArrayConfig, BlobSharing, ClusterMode, Config, Encoding, FailMode, Limits,
-    Listen, Log, LogFormat, LogLevel, MemberConfig, MemberStorage, MemberTls, Origin, Pack, Rate,
-    Setting, SharedBlobs, Spool, StartPolicy, ZeoServer,
+    Listen, Log, LogFormat, LogLevel, LogTarget, MemberConfig, MemberStorage, MemberTls, Origin,
+    Pack, Rate, Setting, SharedBlobs, Spool, StartPolicy, ZeoServer,
 };
 pub(crate) use read::line_of;
 pub use units::{format_duration, format_size, parse_duration, parse_size};

@@ -31,6 +31,10 @@ pub struct Config {
     pub arrays: Vec<ArrayConfig>,
     pub log: Log,
     pub pid_file: PathBuf,
+    /// The user that the daemon becomes where root starts it.
+    pub effective_user: Option<String>,
+    /// What is taken away from the modes of files that the daemon makes; none is the process's own.
+    pub umask: Option<u32>,
     pub spool: Spool,
     pub(super) settings: Vec<Setting>,
     pub(super) warnings: Vec<Mistake>,
@@ -227,6 +231,7 @@ pub struct Rate {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
+    pub target: LogTarget,
     pub file: PathBuf,
     pub level: LogLevel,
     pub format: LogFormat,
@@ -240,6 +245,18 @@ pub enum LogLevel {
     Info,
     Debug,
     Trace,
+}
+
+/// Where the log goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogTarget {
+    /// The file, in the background; in the foreground standard error, or the journal where that is it.
+    #[default]
+    Auto,
+    File,
+    /// In the background there is none, and the file is meant.
+    Stderr,
+    Journal,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -388,6 +405,12 @@ words!(LogLevel {
     Info = "info",
     Debug = "debug",
     Trace = "trace"
+});
+words!(LogTarget {
+    Auto = "auto",
+    File = "file",
+    Stderr = "stderr",
+    Journal = "journal"
 });
 words!(LogFormat {
     Text = "text",

@@ -35,6 +35,19 @@ pub enum DaemonError {
         folder: PathBuf,
         source: io::Error,
     },
+    #[error("there is no user {user} (`effective_user`)")]
+    NoUser { user: String },
+    #[error("only root can become the user {user} (`effective_user`); this is {me}")]
+    NotRoot { user: String, me: String },
+    #[error("could not become the user {user} (`effective_user`): {source}")]
+    Become { user: String, source: io::Error },
+    #[error("the user {user} (`effective_user`) may not write into {}: {source}", .folder.display())]
+    NotIts {
+        user: String,
+        folder: PathBuf,
+        instance: PathBuf,
+        source: io::Error,
+    },
     #[error(transparent)]
     Listen(#[from] server::ListenError),
 }
@@ -55,6 +68,15 @@ impl DaemonError {
             }
             DaemonError::Listen(_) => Some("change `listen` in etc/zeoraid.yaml".into()),
             DaemonError::Admin(_) => Some("change `admin` in etc/zeoraid.yaml".into()),
+            DaemonError::NoUser { user } => Some(format!(
+                "useradd --system {user}, or change `effective_user` in etc/zeoraid.yaml"
+            )),
+            DaemonError::NotRoot { user, .. } => Some(format!(
+                "sudo zeoraidctl start, or as that user: sudo -u {user} zeoraidctl start"
+            )),
+            DaemonError::NotIts { user, instance, .. } => {
+                Some(format!("chown -R {user}: {}", instance.join("var").display()))
+            }
             DaemonError::SharedBlobs { .. } => {
                 Some("is it mounted, and may this user write there? `shared_blob_dir` in etc/zeoraid.yaml".into())
             }

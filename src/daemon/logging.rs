@@ -1,4 +1,4 @@
-//! Where the log goes: standard error in the foreground, the log file in the background.
+//! Where the log goes: standard error in the foreground, the log file in the background, or the journal.
 //!
 //! The file can be opened again after it was renamed by a rotation, and the level can be changed by a
 //! reload, both while the daemon runs. Lines are written whole, each by one `write` at the file's end.
@@ -15,7 +15,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use super::error::DaemonError;
-use crate::config::{Log, LogFormat, LogLevel};
+use super::journal::{self, Journal};
+use crate::config::{Log, LogFormat, LogLevel, LogTarget};
 
 /// What can still be changed of the log. Clones are the same one.
 #[derive(Clone)]
@@ -25,22 +26,39 @@ pub(super) struct Logging {
 }
 
 impl Logging {
-    /// Begins to log, to standard error or to the file.
+    /// Begins to log, where the configuration says.
     ///
     /// # Errors
-    /// Where the file cannot be opened.
-    pub(super) fn start(log: &Log, to_file: bool) -> Result<Logging, DaemonError> {
-        let file = if to_file {
-            let opened = LogFile::open(&log.file);
-            Some(opened.map_err(DaemonError::io("open the log file", &log.file))?)
-        } else {
-            None
+    /// Where the file cannot be opened, or there is no journal.
+    pub(super) fn start(log: &Log, background: bool) -> Result<Logging, DaemonError> {
+        let journal = || Journal::open(Path::new(journal::SOCKET));
+        let mut file = None;
+        let target = match (log.target, background) {
+            (LogTarget::Auto | LogTarget::Stderr, true) => LogTarget::File,
+            // What goes there line by line loses its level and gets a second time.
+            (LogTarget::Auto, false) if journal::is_standard_error() && journal().is_ok() => {
+                LogTarget::Journal
+            }
+            (LogTarget::Auto, false) => LogTarget::Stderr,
+            (target, _) => target,
+        };
+        let layer = match target {
+            LogTarget::File => {
+                let opened = LogFile::open(&log.file);
+                let opened = opened.map_err(DaemonError::io("open the log file", &log.file))?;
+                file = Some(opened.clone());
+                layer(log.format, opened, false)
+            }
+            LogTarget::Journal => {
+                let journal =
+                    journal().map_err(DaemonError::io("reach the journal at", journal::SOCKET))?;
+                journal_layer(log.format, journal)
+            }
+            LogTarget::Stderr | LogTarget::Auto => {
+                layer(log.format, io::stderr, io::stderr().is_terminal())
+            }
         };
         let (filter, handle) = reload::Layer::new(filter(log.level));
-        let layer = match &file {
-            Some(file) => layer(log.format, file.clone(), false),
-            None => layer(log.format, io::stderr, io::stderr().is_terminal()),
-        };
         // A second daemon in one process, which only tests have, shares the first one's log.
         let begun = tracing_subscriber::registry()
             .with(layer.with_filter(filter))
@@ -51,7 +69,7 @@ impl Logging {
         })
     }
 
-    /// Opens the log file anew, after a rotation. Standard error needs none.
+    /// Opens the log file anew, after a rotation. Standard error and the journal need none.
     pub(super) fn reopen(&self) -> io::Result<()> {
         match &self.file {
             Some(file) => file.reopen(),
@@ -91,6 +109,19 @@ where
         .with_target(false);
     match format {
         LogFormat::Text => layer.with_ansi(colours).boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
+    }
+}
+
+/// The journal has its own times and levels.
+fn journal_layer(format: LogFormat, journal: Journal) -> Box<dyn Layer<Registry> + Send + Sync> {
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(journal)
+        .with_ansi(false)
+        .with_target(false)
+        .without_time();
+    match format {
+        LogFormat::Text => layer.with_level(false).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     }
 }
@@ -178,6 +209,7 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_opened_is_named() {
         let log = Log {
+            target: LogTarget::Auto,
             file: "/nonexistent/zeoraid.log".into(),
             level: LogLevel::Info,
             format: LogFormat::Text,

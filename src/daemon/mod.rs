@@ -3,13 +3,14 @@
 //! [`run`] is its whole life. [`supervisor`] turns a configuration into arrays and listeners, and back
 //! into what changed; [`api`] answers the admin protocol from them; [`report`] puts what arrays say of
 //! themselves into that protocol's words. The rest is what every daemon needs: [`logging`],
-//! [`pid_file`], [`signals`], [`notify`], [`panics`]; [`background`] is the parent's half of `start`.
+//! [`journal`], [`user`], [`pid_file`], [`signals`], [`notify`], [`panics`]; [`background`] is the parent's half of `start`.
 
 pub mod background;
 
 mod api;
 mod error;
 mod jobs;
+mod journal;
 mod logging;
 mod notify;
 mod panics;
@@ -19,8 +20,10 @@ mod report;
 mod run;
 mod signals;
 mod supervisor;
+mod user;
 
 pub use error::DaemonError;
+pub use pid_file::is_running;
 pub use run::{Start, run};
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::notify::Notify;
 use super::panics;
 use super::pid_file::PidFile;
 use super::signals::{Asked, Signals};
-use super::supervisor;
+use super::{supervisor, user};
 use crate::admin::api::EventStream;
 use crate::admin::http::{self, Admin};
 use crate::admin::listen::{Socket, Tcp};
@@ -45,8 +45,9 @@ const TASKS_END: Duration = Duration::from_secs(5);
 pub fn run(config: Config, start: Start) -> Result<(), DaemonError> {
     if start.background {
         leave_session();
-        make_parent(&config.log.file)?;
     }
+    user::become_effective(&config)?;
+    make_parent(&config.log.file)?;
     let logging = Logging::start(&config.log, start.background)?;
     panics::abort_on_panic();
     make_parent(&config.pid_file)?;

@@ -204,6 +204,11 @@ impl<'a> Lane<'a> {
         !matches!(self.running, Running::Nothing) || !self.queue.is_empty()
     }
 
+    /// Whether the client has begun something and not ended it.
+    pub(super) fn is_in_transaction(&self) -> bool {
+        self.is_busy() || !matches!(self.state, State::Idle)
+    }
+
     /// Since when the next move of a voted transaction is the client's.
     pub(super) fn client_since(&self) -> Option<Instant> {
         self.client_since

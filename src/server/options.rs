@@ -71,6 +71,9 @@ pub struct ServerOptions {
     pub write_timeout: Duration,
     /// A client may take this long from its vote to its finish; then it is closed, which aborts.
     pub transaction_timeout: Duration,
+    /// So long a server that stops waits for the transactions that clients have begun. (A finish in hand is
+    /// waited for in any case.)
+    pub stop_grace: Duration,
 }
 
 impl Default for ServerOptions {
@@ -88,6 +91,7 @@ impl Default for ServerOptions {
             iterators: 1024,
             write_timeout: Duration::from_mins(5),
             transaction_timeout: Duration::from_mins(1),
+            stop_grace: Duration::from_secs(5),
         }
     }
 }

@@ -112,6 +112,8 @@ pub(super) struct Session<'a, W> {
     loads: u64,
     /// Since when the client reads nothing although something waits for it.
     stalled: Option<Instant>,
+    /// The server stops: then this session ends, or as soon as its transaction has ended.
+    stop_by: Option<Instant>,
 }
 
 impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
@@ -152,6 +154,7 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
             label: None,
             loads: 0,
             stalled: None,
+            stop_by: None,
         }
     }
 
@@ -207,6 +210,9 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
         self.load_blobs()?;
         self.go_on_with_transaction()?;
         self.count_loads();
+        if self.stop_by.is_some() && !self.lane.is_in_transaction() {
+            return Err(Ended::Stopping);
+        }
 
         let may_take = self.may_take();
         let room = self.outbox.pending() < self.shared.options.outbox_bytes;
@@ -224,7 +230,7 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
                 written.map_err(Ended::Write)?;
                 Came::Room
             }
-            () = stop.requested() => return Err(Ended::Stopping),
+            () = stop.requested(), if self.stop_by.is_none() => Came::Stop,
             changed = self.serving.changed() => {
                 if changed.is_err() {
                     return Err(Ended::NotServing("it is closed".to_owned()));
@@ -252,6 +258,10 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
         self.note_progress(pending);
         match came {
             Came::Room => Ok(()),
+            Came::Stop => {
+                self.stop_by = Some(Instant::now() + self.shared.options.stop_grace);
+                Ok(())
+            }
             Came::Deadline => self.too_late(),
             Came::Committed(committed) => Ok(self.outbox.came(committed)?),
             Came::Lane(event) => self.lane_event(event),
@@ -480,10 +490,16 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
             .client_since()
             .map(|since| since + options.transaction_timeout);
         let reading = self.stalled.map(|since| since + options.write_timeout);
-        [transaction, reading].into_iter().flatten().min()
+        [transaction, reading, self.stop_by]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn too_late(&self) -> Result<(), Ended> {
+        if self.stop_by.is_some_and(|by| by <= Instant::now()) {
+            return Err(Ended::Stopping);
+        }
         let options = &self.shared.options;
         let (what, after) = if self
             .stalled
@@ -520,6 +536,8 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
 /// What a session waited for.
 enum Came<'a> {
     Room,
+    /// The server is asked to stop.
+    Stop,
     Deadline,
     Committed(Committed),
     Lane(LaneEvent),

@@ -39,3 +39,26 @@ pub fn run(args: &FgArgs, context: &Context) -> Result<Exit, CliError> {
     };
     launch::run(config, start)
 }
+
+/// For the prompt, which is to go on when the daemon has ended: in a process of its own.
+pub(in crate::cli) async fn in_a_process(
+    args: &FgArgs,
+    context: &Context,
+) -> Result<Exit, CliError> {
+    let config = context.config()?;
+    if args.force {
+        start::confirm_force_in_foreground(args, context)?;
+    }
+    // A Ctrl-C reaches the daemon too, which ends.
+    let _ctrl_c = context.interrupts.claim()?;
+    let mut command = tokio::process::Command::from(launch::foreground(&config, args.force)?);
+    let status = command.status().await;
+    let status =
+        status.map_err(|error| CliError::new(format!("could not run the daemon: {error}")))?;
+    // Why it did not run, it has said itself.
+    Ok(if status.success() {
+        Exit::Done
+    } else {
+        Exit::Failed
+    })
+}

@@ -818,8 +818,8 @@ mod tests {
         -  level: info
         +  level: debug
            # format: text              # or json
-         
-         # pid_file: var/zeoraid.pid
+           # target: auto              # this file in the background, standard error (or the journal, where that is
+           #                           # it) in the foreground; or always: file, stderr, journal
         "#);
         assert!(place.read("etc/zeoraid.yaml").contains("level: info"));
     }
@@ -892,8 +892,8 @@ mod tests {
         -  level: info
         +  level: warn
            # format: text              # or json
-         
-         # pid_file: var/zeoraid.pid
+           # target: auto              # this file in the background, standard error (or the journal, where that is
+           #                           # it) in the foreground; or always: file, stderr, journal
         ✔ written
         Next: HERE/bin/zeoraidctl start
         "#);

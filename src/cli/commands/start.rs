@@ -97,6 +97,7 @@ pub(super) async fn start(
     context: &Context,
 ) -> Result<Exit, CliError> {
     let config = load_config(instance)?;
+    launch::check_user(&config)?;
     let client = client(&config)?.with_timeout(Duration::from_secs(5));
     match who_is_there(&client).await {
         Ok(status) => {

@@ -212,7 +212,7 @@ fn painted(array: &ArrayStatus, style: Style) -> String {
     }
 }
 
-pub(super) fn state_word(state: ArrayState) -> &'static str {
+pub(in crate::cli) fn state_word(state: ArrayState) -> &'static str {
     match state {
         ArrayState::Optimal => "optimal",
         ArrayState::Recovering => "recovering",
@@ -221,7 +221,7 @@ pub(super) fn state_word(state: ArrayState) -> &'static str {
     }
 }
 
-pub(super) fn paint_state(state: ArrayState, text: &str, style: Style) -> String {
+pub(in crate::cli) fn paint_state(state: ArrayState, text: &str, style: Style) -> String {
     let paint = match state {
         ArrayState::Optimal => Paint::Good,
         ArrayState::Recovering => Paint::Warning,

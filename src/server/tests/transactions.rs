@@ -217,6 +217,43 @@ async fn a_stopping_server_finishes_what_is_in_hand_and_tells_it() {
     stopped.expect("all sessions have ended");
 }
 
+#[tokio::test]
+async fn a_stopping_server_waits_for_transactions_that_were_begun() {
+    let house = House::of(MemoryStorage::new("test"));
+    let mut idle = house.client().await;
+    let mut client = house.client().await;
+    client.begin(1).await;
+    client.store(1, 1, Tid::ZERO, b"kept").await;
+    until("the transaction is begun", || {
+        house.counters().active_transactions == 1
+    })
+    .await;
+    let stopping = house.shared.sessions.shutdown(PATIENCE);
+    let committing = async {
+        idle.is_closed().await;
+        assert_eq!(client.call(vote(1)).await, Reply::Voted(vec![]));
+        let reply = client.call(finish(1)).await;
+        assert!(matches!(reply, Reply::Tid(_)), "{reply:?}");
+        client.is_closed().await;
+    };
+    let (stopped, ()) = tokio::join!(stopping, committing);
+    stopped.expect("all sessions have ended");
+    assert_eq!(house.counters().commits, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopping_server_does_not_wait_for_ever() {
+    let house = House::of(MemoryStorage::new("test"));
+    let mut client = house.client().await;
+    client.begin(1).await;
+    client.store(1, 1, Tid::ZERO, b"never").await;
+    assert_eq!(client.call(vote(1)).await, Reply::Voted(vec![]));
+    let stopping = house.shared.sessions.shutdown(PATIENCE);
+    let (stopped, ()) = tokio::join!(stopping, client.is_closed());
+    stopped.expect("all sessions have ended");
+    assert_eq!(house.counters().commits, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_holds_a_vote_too_long_is_disconnected_and_aborted() {
     let storage = MemoryStorage::new("test");

@@ -16,14 +16,17 @@ const ROWS: u16 = 50;
 pub(crate) const ENTER: &str = "\r";
 pub(crate) const DOWN: &str = "\x1b[B";
 pub(crate) const SPACE: &str = " ";
+pub(crate) const UP: &str = "\x1b[A";
+pub(crate) const TAB: &str = "\t";
 pub(crate) const CTRL_C: &str = "\x03";
+pub(crate) const CTRL_D: &str = "\x04";
 
 pub(crate) struct Terminal {
     child: Box<dyn Child + Send + Sync>,
     keys: Box<dyn Write + Send>,
     screen: Arc<Mutex<vt100::Parser>>,
     // The terminal is there as long as this is.
-    _master: Box<dyn MasterPty + Send>,
+    master: Box<dyn MasterPty + Send>,
 }
 
 impl Terminal {
@@ -92,7 +95,7 @@ impl Terminal {
             child,
             keys: pair.master.take_writer().expect("a writer to the terminal"),
             screen,
-            _master: pair.master,
+            master: pair.master,
         }
     }
 
@@ -124,6 +127,62 @@ impl Terminal {
     /// Whether the cursor can be seen: a program must not leave it hidden.
     pub(crate) fn shows_cursor(&self) -> bool {
         !lock(&self.screen).screen().hide_cursor()
+    }
+
+    /// The window gets another width.
+    pub(crate) fn resize(&mut self, columns: u16) {
+        let cells = |length| NonZeroU16::new(length).expect("a terminal has a size");
+        lock(&self.screen)
+            .screen_mut()
+            .set_size(cells(ROWS), cells(columns));
+        let size = PtySize {
+            rows: ROWS,
+            cols: columns,
+            pixel_width: 0,
+            pixel_height: 0,
+        };
+        self.master.resize(size).expect("the terminal takes a size");
+    }
+
+    /// Types a line at a prompt, and waits until it is taken: keys that come between two prompts are
+    /// seen by whoever reads the terminal then.
+    #[track_caller]
+    pub(crate) fn enter(&mut self, line: &str) {
+        self.press(line);
+        until_ok(&format!("{line:?} at the prompt"), PATIENCE, || {
+            let last = self.last_line();
+            if last.ends_with(line) {
+                Ok(())
+            } else {
+                Err(last)
+            }
+        });
+        self.press(ENTER);
+        until_ok(&format!("{line:?} to be taken"), PATIENCE, || {
+            let last = self.last_line();
+            if last.ends_with(line) {
+                Err(last)
+            } else {
+                Ok(())
+            }
+        });
+    }
+
+    /// Waits for this prompt in the last line, and nothing typed behind it.
+    #[track_caller]
+    pub(crate) fn wait_prompt(&mut self, prompt: &str) {
+        until_ok(&format!("{prompt:?} in the last line"), PATIENCE, || {
+            if self.last_line() == prompt {
+                Ok(())
+            } else {
+                Err(format!("it shows:\n{}", self.text()))
+            }
+        });
+    }
+
+    fn last_line(&self) -> String {
+        let text = self.text();
+        text.lines().last().unwrap_or_default().to_owned()
     }
 
     pub(crate) fn press(&mut self, keys: &str) {
