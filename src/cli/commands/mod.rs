@@ -1,5 +1,6 @@
 //! The commands, one file each: the arguments, what is done, and what is shown.
 
+mod changes;
 pub mod check_config;
 pub mod completions;
 pub mod details;
@@ -21,3 +22,4 @@ pub mod start;
 pub mod status;
 pub mod stop;
 pub mod wait;
+mod writing;
