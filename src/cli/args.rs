@@ -106,6 +106,8 @@ pub struct GlobalArgs {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Init(commands::init::InitArgs),
+    Update(commands::update::UpdateArgs),
+    Uninstall(commands::uninstall::UninstallArgs),
     Recipe(commands::recipe::RecipeArgs),
     Start(commands::start::StartArgs),
     Fg(commands::fg::FgArgs),

@@ -83,11 +83,11 @@ fn carry_out(
     instance: &Path,
     step: &Step,
     choice: Option<Choice>,
-    made: &mut BTreeSet<String>,
+    folders: &mut BTreeSet<String>,
 ) -> Result<(), RecipeError> {
     let path = instance.join(&step.target);
     if let (Some((folder, _)), What::Create) = (step.target.rsplit_once('/'), step.what) {
-        make_folder(instance, folder, 0o755, made)?;
+        make_folder(instance, folder, 0o755, folders)?;
     }
     match (step.what, choice) {
         (What::Create | What::Rewrite, _) => write(&path, step),
@@ -139,7 +139,7 @@ fn make_folder(
     instance: &Path,
     folder: &str,
     mode: u32,
-    made: &mut BTreeSet<String>,
+    folders: &mut BTreeSet<String>,
 ) -> Result<(), RecipeError> {
     let whole = instance.join(folder);
     let missing = whole.ancestors().take_while(|path| !path.exists());
@@ -151,7 +151,7 @@ fn make_folder(
             Err(_) if instance.starts_with(path) => continue,
             Err(_) => path.display().to_string(),
         };
-        made.insert(name.trim_end_matches("/.").to_owned());
+        folders.insert(name.trim_end_matches("/.").to_owned());
     }
     std::fs::DirBuilder::new()
         .recursive(true)

@@ -32,7 +32,7 @@ pub enum RecipeError {
         known: Vec<String>,
     },
     #[error(
-        "`{option}` has no default and was not answered{}; answer it with `--set {option}=VALUE`",
+        "`{option}` has no default and was not answered{}",
         .needed_by.as_ref().map(|addition| format!(", and `{addition}` needs it")).unwrap_or_default()
     )]
     Unanswered {
@@ -99,12 +99,16 @@ impl RecipeError {
     /// What the operator can do.
     pub fn next(&self) -> Option<String> {
         match self {
-            RecipeError::NotFound { kind: "recipe", .. } => Some("zeoraidctl recipe list".into()),
+            RecipeError::NotFound { kind: "recipe", .. } | RecipeError::NoAddition { .. } => {
+                Some("zeoraidctl recipe list".into())
+            }
+            RecipeError::Unanswered { option, .. } => {
+                Some(format!("zeoraidctl init --set {option}=VALUE"))
+            }
             RecipeError::UnknownOption { recipe, .. } => {
                 Some(format!("zeoraidctl recipe options {recipe}"))
             }
             RecipeError::OnlyAnAddition { name } => Some(format!("zeoraidctl init --with {name}")),
-            RecipeError::NoAddition { .. } => Some("zeoraidctl recipe list".into()),
             _ => None,
         }
     }

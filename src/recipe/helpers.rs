@@ -273,8 +273,8 @@ fn numbers(values: &[Value], make: fn(u64, u64) -> Option<u64>) -> Result<Value,
     let (Some(one), Some(other)) = (whole(one), whole(other)) else {
         return Err("two numbers are expected".into());
     };
-    let made = make(one, other);
-    made.map(Value::from)
+    let sum = make(one, other);
+    sum.map(Value::from)
         .ok_or_else(|| format!("other numbers than {one} and {other} are expected"))
 }
 

@@ -20,6 +20,7 @@ pub mod options;
 pub mod plan;
 mod raw;
 pub mod render;
+pub mod uninstall;
 mod when;
 
 pub use error::RecipeError;

@@ -66,7 +66,7 @@ pub fn render(
     let pieces = Pieces::new(recipe, resolved, surroundings)?;
     let mut made = Made::default();
     let mut targets: Vec<(&str, &str)> = Vec::new();
-    for piece in &pieces.pieces {
+    for piece in &pieces.files {
         let part = piece.part;
         for (target, other) in &targets {
             if let Some(what) = clash(&piece.target, target) {
@@ -221,7 +221,7 @@ struct Piece<'a> {
 struct Pieces<'a> {
     /// In the order of the recipe.
     names: Vec<&'a str>,
-    pieces: Vec<Piece<'a>>,
+    files: Vec<Piece<'a>>,
     /// The options, and where we are.
     base: Map<String, Value>,
 }
@@ -247,7 +247,7 @@ impl<'a> Pieces<'a> {
         base.insert("program".into(), text(surroundings.program));
         let mut pieces = Pieces {
             names: recipe.parts.iter().map(|part| part.name.as_str()).collect(),
-            pieces: Vec::new(),
+            files: Vec::new(),
             base,
         };
         let mut open: Vec<Open<'a>> = Vec::new();
@@ -256,11 +256,11 @@ impl<'a> Pieces<'a> {
                 continue;
             }
             for turn in turns(recipe, part.each.as_deref(), &part.place, resolved)? {
-                let piece = pieces.pieces.len();
+                let piece = pieces.files.len();
                 let values = turn
                     .iter()
                     .map(|turn| ("index".to_owned(), turn.index.into()));
-                pieces.pieces.push(Piece {
+                pieces.files.push(Piece {
                     part,
                     values: values.collect(),
                     turn,
@@ -307,15 +307,15 @@ impl<'a> Pieces<'a> {
     }
 
     fn find(&mut self, wanted: &Open<'_>, instance: &Path) -> Result<(), RecipeError> {
-        let piece = &self.pieces[wanted.piece];
+        let piece = &self.files[wanted.piece];
         let place = &piece.part.place;
         let mut text = value(wanted.template, &self.seen(piece.turn.as_ref()), place)?;
         if wanted.key == "target" {
             check_target(&text).map_err(|what| place.mistake(what))?;
             let absolute = instance.join(&text).display().to_string();
-            self.pieces[wanted.piece].target = std::mem::replace(&mut text, absolute);
+            self.files[wanted.piece].target = std::mem::replace(&mut text, absolute);
         }
-        let values = &mut self.pieces[wanted.piece].values;
+        let values = &mut self.files[wanted.piece].values;
         values.insert(wanted.key.to_owned(), text.into());
         Ok(())
     }
@@ -324,7 +324,7 @@ impl<'a> Pieces<'a> {
     fn seen(&self, turn: Option<&Turn>) -> Map<String, Value> {
         let mut seen = self.base.clone();
         for name in &self.names {
-            let of_part = || self.pieces.iter().filter(|piece| piece.part.name == *name);
+            let of_part = || self.files.iter().filter(|piece| piece.part.name == *name);
             let beside = turn.and_then(|mine| {
                 of_part().find(|piece| {
                     piece.turn.as_ref().is_some_and(|turn| {

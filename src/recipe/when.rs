@@ -60,7 +60,10 @@ impl When {
                 Test::Is(wanted) => value.is_some_and(|value| match value {
                     Value::String(text) => text == wanted,
                     Value::Bool(flag) => wanted == if *flag { "yes" } else { "no" },
-                    other => other.to_string() == *wanted,
+                    Value::Number(number) => number
+                        .as_u64()
+                        .is_some_and(|number| wanted.parse() == Ok(number)),
+                    _ => false,
                 }),
             }
         })

@@ -21,5 +21,7 @@ pub mod show;
 pub mod start;
 pub mod status;
 pub mod stop;
+pub mod uninstall;
+pub mod update;
 pub mod wait;
 mod writing;
