@@ -5,14 +5,19 @@ Needs the packages ZEO and ZODB: `pip install ZEO`; then `python client.py`.
 import ZEO
 import transaction
 
-{{#if (is_socket listen)}}
-ADDRESS = {{python (socket listen)}}
+# Every daemon that serves the array; the first that answers is taken.
+ADDRESSES = [
+{{#each config.each}}
+{{#if (is_socket this.listen)}}
+    {{python (socket this.listen this.home)}},
 {{else}}
-ADDRESS = ({{python (bare_host listen)}}, {{port listen}})
+    ({{python (bare_host this.listen)}}, {{port this.listen}}),
 {{/if}}
+{{/each}}
+]
 
 if __name__ == "__main__":
-    db = ZEO.DB(ADDRESS, storage={{python name}}, wait_timeout=10)
+    db = ZEO.DB(ADDRESSES, storage={{python name}}, wait_timeout=10)
     try:
         with db.transaction() as connection:
             root = connection.root()

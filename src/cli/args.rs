@@ -157,6 +157,8 @@ impl GlobalArgs {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Init(commands::init::InitArgs),
+    Update(commands::update::UpdateArgs),
+    Uninstall(commands::uninstall::UninstallArgs),
     Recipe(commands::recipe::RecipeArgs),
     Start(commands::start::StartArgs),
     Fg(commands::fg::FgArgs),

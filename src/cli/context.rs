@@ -211,7 +211,7 @@ pub fn environment(name: &str) -> Option<String> {
 
 /// Where the daemon of an instance is asked. With mistakes in the configuration it may run all the
 /// same, from before they were made: then it is looked for at the usual place.
-fn admin_socket(instance: &Path) -> PathBuf {
+pub(super) fn admin_socket(instance: &Path) -> PathBuf {
     match load_config(instance) {
         Ok(config) => config.admin.socket,
         Err(_) => instance.join("var/zeoraid.sock"),

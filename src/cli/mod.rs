@@ -115,6 +115,8 @@ fn in_runtime(
 async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError> {
     match command {
         Command::Init(args) => commands::init::run(args, context).await,
+        Command::Update(args) => commands::update::run(&args, context).await,
+        Command::Uninstall(args) => commands::uninstall::run(&args, context).await,
         Command::Recipe(args) => commands::recipe::run(args, context),
         Command::Start(args) => commands::start::run(&args, context).await,
         Command::Fg(args) => commands::fg::run(&args, context),

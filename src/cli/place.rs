@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::context::{Context, here};
 use super::error::CliError;
 use crate::config;
+use crate::recipe::installed::{INSTALLED, Installed, OWN_RECIPE};
 
 /// The instance's folder: what was named, else this folder or the nearest above it that holds
 /// `etc/zeoraid.yaml`. Absolute.
@@ -36,6 +38,47 @@ pub(super) fn find_instance(named: Option<&Path>, here: &Path) -> Result<PathBuf
         ))
         .with_next("zeoraidctl -C DIR …, or make one: zeoraidctl init DIR")
     })
+}
+
+/// The folder that `init` wrote into: what was named, else this folder or the nearest above it. A daemon's
+/// own folder within an instance leads to the instance.
+///
+/// # Errors
+/// Says where it was looked for.
+pub(super) fn find_made(context: &Context) -> Result<PathBuf, CliError> {
+    if let Some(admin) = &context.global.admin {
+        return Err(CliError::usage(format!(
+            "this needs the instance's folder; with `--admin {admin}` no local file is read"
+        )));
+    }
+    made_at(context.global.instance.as_deref(), &here()?)
+}
+
+fn made_at(named: Option<&Path>, here: &Path) -> Result<PathBuf, CliError> {
+    let start = normal(&here.join(named.unwrap_or(Path::new(""))));
+    for folder in start.ancestors() {
+        if !folder.join(INSTALLED).is_file() && !folder.join(OWN_RECIPE).is_file() {
+            continue;
+        }
+        let below = start.strip_prefix(folder).unwrap_or(Path::new(""));
+        let configuration = below.join(config::FILE).display().to_string();
+        let is_daemons = || {
+            let installed = Installed::load(folder)?;
+            Ok::<_, CliError>(installed.files.contains_key(&configuration))
+        };
+        if named.is_none() || below.as_os_str().is_empty() || is_daemons()? {
+            return Ok(folder.to_owned());
+        }
+        break;
+    }
+    let message = match named {
+        Some(_) => format!("`init` wrote nothing into {}", start.display()),
+        None => format!(
+            "`init` wrote nothing here: neither {} nor a folder above it holds {INSTALLED}",
+            start.display()
+        ),
+    };
+    Err(CliError::new(message).with_next("zeoraidctl init DIR"))
 }
 
 /// Without `.`, `..` and links where that is possible, so that messages and paths of sockets are short.

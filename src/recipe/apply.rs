@@ -3,6 +3,7 @@
 //! Running again after a crash in the middle finishes the work: what was written already is found to be
 //! what the recipe gives.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -46,17 +47,18 @@ pub fn apply(
     own: &OwnRecipe,
     choose: &mut dyn FnMut(&Step) -> Result<Choice, RecipeError>,
 ) -> Result<Vec<Done>, RecipeError> {
-    make_folder(instance, 0o755)?;
-    for (folder, mode) in &plan.folders {
-        make_folder(&instance.join(folder), *mode)?;
-    }
     let before = installed.clone();
+    let folders = &mut installed.folders;
+    make_folder(instance, ".", 0o755, folders)?;
+    for (folder, mode) in &plan.folders {
+        make_folder(instance, folder, *mode, folders)?;
+    }
     let mut done = Vec::with_capacity(plan.steps.len());
     for step in &plan.steps {
         let choice = (step.what == What::Edited)
             .then(|| choose(step))
             .transpose()?;
-        carry_out(instance, step, choice)?;
+        carry_out(instance, step, choice, &mut installed.folders)?;
         remember(&mut installed, step);
         done.push(Done {
             target: step.target.clone(),
@@ -66,8 +68,10 @@ pub fn apply(
     }
     if !OwnRecipe::load(instance)?.is_some_and(|there| there.says_the_same(own)) {
         let path = instance.join(OWN_RECIPE);
-        durable::write_with_mode(&path, own.to_text()?.as_bytes(), 0o644)
+        let text = own.to_text()?;
+        durable::write_with_mode(&path, text.as_bytes(), 0o644)
             .map_err(RecipeError::io("write", path))?;
+        installed.own_recipe = Some(checksum(text.as_bytes()));
     }
     if installed != before {
         installed.save(instance)?;
@@ -75,8 +79,16 @@ pub fn apply(
     Ok(done)
 }
 
-fn carry_out(instance: &Path, step: &Step, choice: Option<Choice>) -> Result<(), RecipeError> {
+fn carry_out(
+    instance: &Path,
+    step: &Step,
+    choice: Option<Choice>,
+    folders: &mut BTreeSet<String>,
+) -> Result<(), RecipeError> {
     let path = instance.join(&step.target);
+    if let (Some((folder, _)), What::Create) = (step.target.rsplit_once('/'), step.what) {
+        make_folder(instance, folder, 0o755, folders)?;
+    }
     match (step.what, choice) {
         (What::Create | What::Rewrite, _) => write(&path, step),
         (What::Edited, Some(Choice::Beside)) => write(&beside(&path, "new"), step),
@@ -111,6 +123,7 @@ fn remember(installed: &mut Installed, step: &Step) {
             let file = InstalledFile {
                 part: step.part.clone(),
                 sha256: checksum(&step.new),
+                in_use: step.in_use.clone(),
             };
             installed.files.insert(step.target.clone(), file);
         }
@@ -118,18 +131,33 @@ fn remember(installed: &mut Installed, step: &Step) {
 }
 
 fn write(path: &Path, step: &Step) -> Result<(), RecipeError> {
-    if let Some(folder) = path.parent() {
-        make_folder(folder, 0o755)?;
-    }
     durable::write_with_mode(path, &step.new, step.mode).map_err(RecipeError::io("write", path))
 }
 
-fn make_folder(path: &Path, mode: u32) -> Result<(), RecipeError> {
+/// Makes a folder and those above it, and remembers which were not there.
+fn make_folder(
+    instance: &Path,
+    folder: &str,
+    mode: u32,
+    folders: &mut BTreeSet<String>,
+) -> Result<(), RecipeError> {
+    let whole = instance.join(folder);
+    let missing = whole.ancestors().take_while(|path| !path.exists());
+    for path in missing {
+        let name = match path.strip_prefix(instance) {
+            Ok(inside) if inside.as_os_str().is_empty() => ".".to_owned(),
+            Ok(inside) => inside.display().to_string(),
+            // What is around the instance is not its own.
+            Err(_) if instance.starts_with(path) => continue,
+            Err(_) => path.display().to_string(),
+        };
+        folders.insert(name.trim_end_matches("/.").to_owned());
+    }
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(mode)
-        .create(path)
-        .map_err(RecipeError::io("make the folder", path))
+        .create(&whole)
+        .map_err(RecipeError::io("make the folder", whole))
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -144,7 +172,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::recipe::render::Rendered;
+    use crate::recipe::render::{Made, Rendered};
 
     struct Instance(tempfile::TempDir);
 
@@ -169,12 +197,15 @@ mod tests {
                 target: (*target).into(),
                 mode: 0o640,
                 content: (*content).into(),
+                in_use: None,
             });
             let installed = Installed::load(instance).unwrap();
-            let folders = BTreeMap::from([("var".to_owned(), 0o700)]);
+            let made = Made {
+                files: rendered.collect(),
+                folders: BTreeMap::from([("var".to_owned(), 0o700)]),
+            };
             let plan = Plan::new(
-                rendered.collect(),
-                &folders,
+                made,
                 &installed,
                 &|target| on_disk(instance, target),
                 &|folder| instance.join(folder).is_dir(),

@@ -32,9 +32,21 @@ pub enum RecipeError {
         known: Vec<String>,
     },
     #[error(
-        "`{option}` has no default and was not answered; answer it with `--set {option}=VALUE`"
+        "`{option}` has no default and was not answered{}",
+        .needed_by.as_ref().map(|addition| format!(", and `{addition}` needs it")).unwrap_or_default()
     )]
-    Unanswered { option: String },
+    Unanswered {
+        option: String,
+        needed_by: Option<String>,
+    },
+    #[error(
+        "`{name}` is an addition, and makes no instance by itself; it is combined with a recipe that does"
+    )]
+    OnlyAnAddition { name: String },
+    #[error(
+        "`{name}` makes an instance by itself and is no addition, so `{base}` cannot be combined with it"
+    )]
+    NoAddition { name: String, base: String },
     #[error("could not {what} {}: {source}", .path.display())]
     Io {
         what: &'static str,
@@ -87,10 +99,16 @@ impl RecipeError {
     /// What the operator can do.
     pub fn next(&self) -> Option<String> {
         match self {
-            RecipeError::NotFound { kind: "recipe", .. } => Some("zeoraidctl recipe list".into()),
+            RecipeError::NotFound { kind: "recipe", .. } | RecipeError::NoAddition { .. } => {
+                Some("zeoraidctl recipe list".into())
+            }
+            RecipeError::Unanswered { option, .. } => {
+                Some(format!("zeoraidctl init --set {option}=VALUE"))
+            }
             RecipeError::UnknownOption { recipe, .. } => {
                 Some(format!("zeoraidctl recipe options {recipe}"))
             }
+            RecipeError::OnlyAnAddition { name } => Some(format!("zeoraidctl init --with {name}")),
             _ => None,
         }
     }

@@ -4,14 +4,14 @@
 //! The first is this program's, the second is the person's: it may be edited and versioned, and `init`
 //! rewrites it only when an answer has changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::error::RecipeError;
-use super::model::{OptionSpec, Recipe};
+use super::model::{InUse, OptionSpec, Recipe};
 use super::options::{self, Origin, Resolved};
 use crate::durable;
 
@@ -25,6 +25,10 @@ pub const OWN_RECIPE: &str = "recipe.yaml";
 pub struct Installed {
     /// By target, relative to the instance.
     pub files: BTreeMap<String, InstalledFile>,
+    /// The folders that were made: absolute, or relative to the instance, which is `.` itself.
+    pub folders: BTreeSet<String>,
+    /// The checksum of `recipe.yaml` as it was written.
+    pub own_recipe: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,15 +36,27 @@ pub struct InstalledFile {
     pub part: String,
     /// Of what was written.
     pub sha256: String,
+    /// A process that uses the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_use: Option<InUse>,
 }
 
 /// The record as it lies on the disk. A new version is a new variant, and `load` converts the old.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "version")]
 enum Kept {
+    /// Did not know which folders were made.
     #[serde(rename = "1")]
     V1 {
         files: BTreeMap<String, InstalledFile>,
+    },
+    #[serde(rename = "2")]
+    V2 {
+        files: BTreeMap<String, InstalledFile>,
+        #[serde(default)]
+        folders: BTreeSet<String>,
+        #[serde(default)]
+        own_recipe: Option<String>,
     },
 }
 
@@ -59,15 +75,30 @@ impl Installed {
             );
             RecipeError::mistake(path.display().to_string(), line, what)
         })?;
-        let Kept::V1 { files } = kept;
-        Ok(Installed { files })
+        Ok(match kept {
+            Kept::V1 { files } => Installed {
+                files,
+                ..Installed::default()
+            },
+            Kept::V2 {
+                files,
+                folders,
+                own_recipe,
+            } => Installed {
+                files,
+                folders,
+                own_recipe,
+            },
+        })
     }
 
     /// Keeps the record; returns when it is durable.
     pub fn save(&self, instance: &Path) -> Result<(), RecipeError> {
         let path = instance.join(INSTALLED);
-        let kept = Kept::V1 {
+        let kept = Kept::V2 {
             files: self.files.clone(),
+            folders: self.folders.clone(),
+            own_recipe: self.own_recipe.clone(),
         };
         let text = serde_yaml::to_string(&kept)
             .map_err(|error| RecipeError::mistake(INSTALLED, None, error.to_string()))?;
@@ -84,6 +115,9 @@ impl Installed {
 #[serde(deny_unknown_fields)]
 pub struct OwnRecipe {
     pub recipe: String,
+    /// The additions to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub with: Vec<String>,
     #[serde(default)]
     pub answers: BTreeMap<String, serde_yaml::Value>,
 }
@@ -105,7 +139,7 @@ impl OwnRecipe {
     pub fn as_answers(&self) -> BTreeMap<String, String> {
         let entries = self.answers.iter();
         entries
-            .filter_map(|(key, value)| Some((key.clone(), super::model::scalar_text(value)?)))
+            .filter_map(|(key, value)| Some((key.clone(), super::raw::scalar_text(value)?)))
             .collect()
     }
 
@@ -121,6 +155,7 @@ impl OwnRecipe {
         let parts = resolved.part_values.clone();
         OwnRecipe {
             recipe: recipe.name.clone(),
+            with: recipe.with.clone(),
             answers: answers
                 .chain(parts)
                 .map(|(key, text)| (key, plain(text)))
@@ -142,7 +177,9 @@ impl OwnRecipe {
 
     /// Whether both say the same.
     pub fn says_the_same(&self, other: &OwnRecipe) -> bool {
-        self.recipe == other.recipe && self.as_answers() == other.as_answers()
+        self.recipe == other.recipe
+            && self.with == other.with
+            && self.as_answers() == other.as_answers()
     }
 }
 

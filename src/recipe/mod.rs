@@ -11,13 +11,18 @@
 pub mod apply;
 pub mod builtin;
 mod error;
+pub mod helpers;
 pub mod installed;
 pub mod library;
+mod load;
 pub mod model;
 pub mod options;
 pub mod plan;
+mod raw;
 pub mod render;
+pub mod uninstall;
+mod when;
 
 pub use error::RecipeError;
 pub use library::Library;
-pub use model::{Kind, OptionSpec, Part, Recipe};
+pub use model::{InUse, Kind, OptionSpec, Part, Recipe};

@@ -10,7 +10,8 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::error::RecipeError;
-use super::model::{Kind, OptionSpec, Recipe, scalar_text};
+use super::model::{Kind, OptionSpec, Recipe};
+use super::raw::scalar_text;
 use super::render;
 
 /// What was answered before anybody is asked. Keys are options, or `part.value`.
@@ -24,8 +25,17 @@ pub struct Answers {
     pub stored: BTreeMap<String, String>,
 }
 
-/// Asks a person for an option; gets the default and returns the answer, or none to take the default.
-pub type Ask<'a> = dyn FnMut(&OptionSpec, &str) -> Result<Option<String>, RecipeError> + 'a;
+/// Asks a person for an option; returns the answer, or none to take the default.
+pub type Ask<'a> = dyn FnMut(Asked<'_>) -> Result<Option<String>, RecipeError> + 'a;
+
+/// What a person is asked for.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    pub option: &'a OptionSpec,
+    pub default: &'a str,
+    /// Says why an answer will not do.
+    pub check: &'a dyn Fn(&str) -> Result<(), String>,
+}
 
 /// The values of all options.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -78,11 +88,7 @@ pub fn resolve(
         ..Resolved::default()
     };
     for option in &recipe.options {
-        let wanted = option
-            .when
-            .as_ref()
-            .is_none_or(|when| resolved.values.get(when).is_some_and(is_truthy));
-        if !wanted {
+        if !option.when.is_met(&resolved.values) {
             // Templates are strict: a value that is not wanted is empty, not missing.
             resolved
                 .values
@@ -93,9 +99,13 @@ pub fn resolve(
             Some(default) => Some(render::value(default, &resolved.values, &option.place)?),
             None => None,
         };
-        let (text, origin) = match answers.given(&option.name) {
+        // What was left empty before an addition needed it is no answer any more.
+        let given = answers.given(&option.name).filter(|(text, origin)| {
+            !(option.needed_by.is_some() && *origin == Origin::Stored && text.trim().is_empty())
+        });
+        let (text, origin) = match given {
             Some(given) => given,
-            None => match option.ask(default.as_deref(), ask)? {
+            None => match option.ask(default.as_deref(), instance, &resolved.values, ask)? {
                 // Who takes what is offered has decided nothing: it goes on following other answers.
                 Some(text) if Some(&text) == default.as_ref() => (text, Origin::Default),
                 Some(text) => (text, Origin::Asked),
@@ -105,13 +115,14 @@ pub fn resolve(
                     None => {
                         return Err(RecipeError::Unanswered {
                             option: option.name.clone(),
+                            needed_by: option.needed_by.clone(),
                         });
                     }
                 },
             },
         };
         let value = option
-            .check(&text, instance)
+            .check_among(&text, instance, &resolved.values)
             .map_err(|expected| RecipeError::Answer {
                 option: option.name.clone(),
                 value: text.clone(),
@@ -211,12 +222,47 @@ pub fn read_answers(file: &str, text: &str) -> Result<BTreeMap<String, String>, 
 }
 
 impl OptionSpec {
-    /// Asks for it, unless there is only one answer.
-    fn ask(&self, default: Option<&str>, ask: &mut Ask<'_>) -> Result<Option<String>, RecipeError> {
-        if self.kind == Kind::Count && self.min.is_some() && self.min == self.max {
+    /// Asks for it, unless there is nothing to ask.
+    fn ask(
+        &self,
+        default: Option<&str>,
+        instance: &Path,
+        earlier: &Map<String, Value>,
+        ask: &mut Ask<'_>,
+    ) -> Result<Option<String>, RecipeError> {
+        if !self.ask || self.has_one_answer() {
             return Ok(None);
         }
-        ask(self, default.unwrap_or_default())
+        ask(Asked {
+            option: self,
+            default: default.unwrap_or_default(),
+            check: &|text| self.check_among(text, instance, earlier).map(|_| ()),
+        })
+    }
+
+    /// Whether there is nothing to ask.
+    pub fn has_one_answer(&self) -> bool {
+        self.kind == Kind::Count && self.min.is_some() && self.min == self.max
+    }
+
+    /// The value that a text is, where it must go with earlier answers, or what was expected instead.
+    pub fn check_among(
+        &self,
+        text: &str,
+        instance: &Path,
+        earlier: &Map<String, Value>,
+    ) -> Result<Value, String> {
+        let value = self.check(text, instance)?;
+        if let (Some(count), Value::Array(items)) = (&self.as_many_as, &value)
+            && let Some(wanted) = earlier.get(count).and_then(Value::as_u64)
+            && items.len() as u64 != wanted
+        {
+            return Err(format!(
+                "as many as `{count}` says are expected, with commas between: {wanted}, and not {}",
+                items.len()
+            ));
+        }
+        Ok(value)
     }
 
     /// The value that a text is, or what was expected instead.
@@ -226,7 +272,10 @@ impl OptionSpec {
             return if self.optional {
                 Ok(self.kind.empty())
             } else {
-                Err("a value is expected".into())
+                Err(match &self.needed_by {
+                    Some(addition) => format!("a value is expected: `{addition}` needs it"),
+                    None => "a value is expected".into(),
+                })
             };
         }
         match &self.kind {
@@ -251,25 +300,29 @@ impl OptionSpec {
             }
             Kind::Address => check_address(text),
             Kind::Path => self.check_path(text, instance),
-            Kind::Paths => {
-                let paths: Vec<_> = text.split(',').map(str::trim).collect();
-                if let Some(max) = self.max
-                    && paths.len() as u64 > max
-                {
-                    return Err(format!("at most {max} of them is expected"));
-                }
-                let mut seen = std::collections::BTreeSet::new();
-                if let Some(twice) = paths.iter().find(|path| !seen.insert(**path)) {
-                    return Err(format!(
-                        "`{twice}` is named twice; copies need files of their own"
-                    ));
-                }
-                let paths = paths
-                    .into_iter()
-                    .map(|path| self.check_path(path, instance));
-                paths.collect::<Result<Vec<_>, _>>().map(Value::Array)
-            }
+            Kind::Addresses => self.check_each(text, check_address),
+            Kind::Paths => self.check_each(text, |path| self.check_path(path, instance)),
         }
+    }
+
+    /// Several values with commas between, none of them twice.
+    fn check_each(
+        &self,
+        text: &str,
+        check: impl Fn(&str) -> Result<Value, String>,
+    ) -> Result<Value, String> {
+        let texts: Vec<_> = text.split(',').map(str::trim).collect();
+        if let Some(max) = self.max
+            && texts.len() as u64 > max
+        {
+            return Err(format!("at most {max} of them is expected"));
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        if let Some(twice) = texts.iter().find(|text| !seen.insert(**text)) {
+            return Err(format!("`{twice}` is named twice; each is expected once"));
+        }
+        let values = texts.into_iter().map(check);
+        values.collect::<Result<Vec<_>, _>>().map(Value::Array)
     }
 
     fn check_count(&self, text: &str) -> Result<Value, String> {
@@ -307,6 +360,7 @@ impl Kind {
             Kind::Flag => "flag",
             Kind::Choice(_) => "choice",
             Kind::Address => "address",
+            Kind::Addresses => "addresses",
             Kind::Path => "path",
             Kind::Paths => "paths",
         }
@@ -316,21 +370,9 @@ impl Kind {
         match self {
             Kind::Count => 0.into(),
             Kind::Flag => false.into(),
-            Kind::Paths => Value::Array(Vec::new()),
+            Kind::Addresses | Kind::Paths => Value::Array(Vec::new()),
             _ => "".into(),
         }
-    }
-}
-
-/// Whether a `when` is met by this value.
-pub(super) fn is_truthy(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(flag) => *flag,
-        Value::Number(number) => number.as_u64() != Some(0),
-        Value::String(text) => !text.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(_) => true,
     }
 }
 
@@ -365,7 +407,7 @@ mod tests {
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "it has to look like who asks")]
-    fn nobody(_: &OptionSpec, _: &str) -> Result<Option<String>, RecipeError> {
+    fn nobody(_: Asked<'_>) -> Result<Option<String>, RecipeError> {
         Ok(None)
     }
 
@@ -386,7 +428,9 @@ mod tests {
             )),
             stored: answers(&[("name", "stored"), ("members", "3"), ("gone", "x")]),
         };
-        let mut asked = |option: &OptionSpec, default: &str| {
+        let mut asked = |Asked {
+                             option, default, ..
+                         }: Asked<'_>| {
             assert!(!default.is_empty() || option.optional, "{}", option.name);
             Ok((option.name == "encoding").then(|| "M5".to_owned()))
         };

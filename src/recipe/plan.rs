@@ -14,10 +14,9 @@
 //! | what was installed | nothing any more | remove |
 //! | neither (edited) | nothing any more | left: it is the person's now |
 
-use std::collections::BTreeMap;
-
 use super::installed::{Installed, InstalledFile, checksum};
-use super::render::Rendered;
+use super::model::InUse;
+use super::render::{Made, Rendered};
 
 /// What lies on the disk at a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +44,7 @@ pub struct Step {
     pub old: Option<Vec<u8>>,
     /// What the recipe gives; empty where the part is gone.
     pub new: Vec<u8>,
+    pub in_use: Option<InUse>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,15 +69,14 @@ pub enum What {
 impl Plan {
     /// Compares what is wanted with what was installed and with what is there.
     pub fn new(
-        rendered: Vec<Rendered>,
-        folders: &BTreeMap<String, u32>,
+        made: Made,
         installed: &Installed,
         on_disk: &dyn Fn(&str) -> Option<OnDisk>,
         folder_exists: &dyn Fn(&str) -> bool,
     ) -> Plan {
         let mut gone = installed.files.clone();
-        let mut steps: Vec<Step> = Vec::with_capacity(rendered.len());
-        for wanted in rendered {
+        let mut steps: Vec<Step> = Vec::with_capacity(made.files.len());
+        for wanted in made.files {
             let last = gone.remove(&wanted.target);
             let there = on_disk(&wanted.target);
             steps.push(step(wanted, last.as_ref(), there));
@@ -96,16 +95,13 @@ impl Plan {
                 what,
                 old: there.map(|there| there.content),
                 new: Vec::new(),
+                in_use: last.in_use,
             });
         }
         steps.sort_by(|a, b| a.target.cmp(&b.target));
-        let missing = folders.iter().filter(|(folder, _)| !folder_exists(folder));
-        Plan {
-            steps,
-            folders: missing
-                .map(|(folder, mode)| (folder.clone(), *mode))
-                .collect(),
-        }
+        let mut folders: Vec<_> = made.folders.into_iter().collect();
+        folders.retain(|(folder, _)| !folder_exists(folder));
+        Plan { steps, folders }
     }
 
     /// Whether nothing would be done.
@@ -115,6 +111,11 @@ impl Plan {
 }
 
 impl What {
+    /// Whether the recipe gives this file, and does not leave or remove it.
+    pub fn is_wanted(self) -> bool {
+        !matches!(self, What::Remove | What::Left | What::Forget)
+    }
+
     /// Whether something is written or removed.
     pub fn is_change(self) -> bool {
         !matches!(
@@ -148,11 +149,14 @@ fn step(wanted: Rendered, last: Option<&InstalledFile>, there: Option<OnDisk>) -
         what,
         old: there.map(|there| there.content),
         new,
+        in_use: wanted.in_use,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     /// (on the disk, installed, wanted) -> what
@@ -162,16 +166,19 @@ mod tests {
             target: "t".into(),
             mode: 0o644,
             content: content.into(),
+            in_use: None,
         });
         let file = |content: &str| InstalledFile {
             part: "p".into(),
             sha256: checksum(content.as_bytes()),
+            in_use: None,
         };
         let installed = Installed {
             files: last
                 .map(|content| ("t".to_owned(), file(content)))
                 .into_iter()
                 .collect(),
+            ..Installed::default()
         };
         let on_disk = |_: &str| {
             there.map(|content| OnDisk {
@@ -179,13 +186,11 @@ mod tests {
                 mode: 0o644,
             })
         };
-        let plan = Plan::new(
-            rendered.into_iter().collect(),
-            &BTreeMap::new(),
-            &installed,
-            &on_disk,
-            &|_| true,
-        );
+        let made = Made {
+            files: rendered.into_iter().collect(),
+            folders: BTreeMap::new(),
+        };
+        let plan = Plan::new(made, &installed, &on_disk, &|_| true);
         assert_eq!(plan.steps.len(), 1);
         assert_eq!(
             plan.steps[0].what, expected,
@@ -216,6 +221,7 @@ mod tests {
             target: "bin/t".into(),
             mode: 0o755,
             content: "x".into(),
+            in_use: None,
         };
         let on_disk = |_: &str| {
             Some(OnDisk {
@@ -224,13 +230,13 @@ mod tests {
             })
         };
         let folders = BTreeMap::from([("var".to_owned(), 0o750), ("log".to_owned(), 0o755)]);
-        let plan = Plan::new(
-            vec![rendered],
-            &folders,
-            &Installed::default(),
-            &on_disk,
-            &|folder| folder == "log",
-        );
+        let made = Made {
+            files: vec![rendered],
+            folders,
+        };
+        let plan = Plan::new(made, &Installed::default(), &on_disk, &|folder| {
+            folder == "log"
+        });
         assert_eq!(plan.steps[0].what, What::ChangeMode);
         assert_eq!(plan.folders, [("var".to_owned(), 0o750)]);
     }

@@ -7,36 +7,26 @@
 //! | --- | --- |
 //! | `{{listen}}` … | the options of the recipe |
 //! | `{{part.value}}`, `{{part.target}}` | values of this part or another; the absolute path of its file |
+//! | `{{#each part.each}}` | the values of all files of a part, also where it is one |
+//! | `{{index}}`, `{{item}}` | in a part with `each`: which one it is, from 1; and the entry of the list |
 //! | `{{instance}}` | the instance's folder, absolute |
 //! | `{{program}}` | this program's file |
 //!
-//! and the helpers, besides Handlebars' own (`if`, `each`, `eq`, `and`, …):
-//!
-//! | helper | what |
-//! | --- | --- |
-//! | `{{yaml v}}` | as a YAML scalar, quoted where it must be |
-//! | `{{shell v}}` | as one word of a shell command |
-//! | `{{python v}}` | as a Python string literal |
-//! | `{{zconfig v}}` | with `$` doubled, as ZConfig wants it |
-//! | `{{host a}}`, `{{port a}}` | of an address; brackets stay |
-//! | `{{bare_host a}}` | the same without brackets |
-//! | `{{is_socket a}}`, `{{socket a}}` | whether an address is `unix:PATH`; that path, absolute |
-//! | `{{absolute p}}` | a path, relative ones taken from the instance |
-//! | `{{add n m}}` | the sum |
-//! | `{{sequence 'x#' 1 3}}` | `x1, x2, x3`: the text for each number, with commas between |
+//! and [`super::helpers`], besides Handlebars' own (`if`, `each`, `eq`, `and`, …). Of a part that is there
+//! several times, a file that is repeated in the same way sees its own one, and every other file the first.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use handlebars::{
-    Context as HandlebarsContext, Handlebars, Helper, HelperDef, RenderContext, RenderError,
-    RenderErrorReason, ScopedJson, TemplateErrorReason,
-};
+use handlebars::{Handlebars, RenderErrorReason, TemplateErrorReason};
 use serde_json::{Map, Value};
 
 use super::error::RecipeError;
+use super::helpers;
 use super::library::Library;
-use super::model::{Part, Place, Recipe};
-use super::options::{Resolved, is_truthy};
+use super::model::{InUse, Part, Place, Recipe};
+use super::options::Resolved;
+use super::raw::check_target;
 
 /// Where the instance is, and what it is run with.
 #[derive(Debug, Clone, Copy)]
@@ -46,14 +36,24 @@ pub struct Surroundings<'a> {
     pub program: &'a Path,
 }
 
-/// A part as text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A whole recipe as text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Made {
+    pub files: Vec<Rendered>,
+    /// With their modes; absolute, or relative to the instance.
+    pub folders: BTreeMap<String, u32>,
+}
+
+/// A file as text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rendered {
     pub part: String,
     /// Relative to the instance.
     pub target: String,
     pub mode: u32,
     pub content: String,
+    /// With an absolute path.
+    pub in_use: Option<InUse>,
 }
 
 /// Renders every part of a recipe that is wanted.
@@ -62,25 +62,58 @@ pub fn render(
     recipe: &Recipe,
     resolved: &Resolved,
     surroundings: Surroundings<'_>,
-) -> Result<Vec<Rendered>, RecipeError> {
-    let wanted = |part: &&Part| {
-        part.when
-            .as_ref()
-            .is_none_or(|when| resolved.values.get(when).is_some_and(is_truthy))
-    };
-    let parts: Vec<&Part> = recipe.parts.iter().filter(wanted).collect();
-    let seen = context(&parts, resolved, surroundings)?;
-    let rendered = parts.iter().map(|part| {
+) -> Result<Made, RecipeError> {
+    let pieces = Pieces::new(recipe, resolved, surroundings)?;
+    let mut made = Made::default();
+    let mut targets: Vec<(&str, &str)> = Vec::new();
+    for piece in &pieces.files {
+        let part = piece.part;
+        for (target, other) in &targets {
+            if let Some(what) = clash(&piece.target, target) {
+                return Err(part.place.mistake(format!(
+                    "`target: {}` {what} of the part `{other}`; a target of its own is expected",
+                    piece.target
+                )));
+            }
+        }
+        targets.push((&piece.target, &part.name));
+        let seen = pieces.seen(piece.turn.as_ref());
         let source = library.template(&part.template)?;
-        let content = render_text(&source.text, &seen, &source.origin, None)?;
-        Ok(Rendered {
+        let in_use = part.in_use.as_ref().map(|in_use| {
+            let socket = value(&in_use.socket, &seen, &part.place)?;
+            let stop = value(&in_use.stop, &seen, &part.place)?;
+            let socket = surroundings.instance.join(socket).display().to_string();
+            Ok::<_, RecipeError>(InUse { socket, stop })
+        });
+        made.files.push(Rendered {
             part: part.name.clone(),
-            target: part.target.clone(),
+            target: piece.target.clone(),
             mode: part.mode,
-            content,
-        })
-    });
-    rendered.collect()
+            content: render_text(&source.text, &seen, &source.origin, None)?,
+            in_use: in_use.transpose()?,
+        });
+    }
+    for folder in &recipe.folders {
+        if !folder.when.is_met(&resolved.values) {
+            continue;
+        }
+        for turn in turns(recipe, folder.each.as_deref(), &folder.place, resolved)? {
+            let path = value(&folder.path, &pieces.seen(turn.as_ref()), &folder.place)?;
+            // Of a file right in the instance.
+            if path.is_empty() {
+                continue;
+            }
+            if Path::new(&path).is_relative() {
+                check_target(&path).map_err(|_| {
+                    folder.place.mistake(format!(
+                        "the folder `{path}` is expected to be a path within the instance"
+                    ))
+                })?;
+            }
+            made.folders.insert(path, folder.mode);
+        }
+    }
+    Ok(made)
 }
 
 /// One value of a recipe that may name options.
@@ -95,55 +128,227 @@ pub(super) fn value(
     render_text(text, values, &place.file, place.line)
 }
 
-/// The options, and the values of the parts. A part's value may name values of other parts, so they
-/// are rendered as soon as what they name is known; what never becomes known is a mistake.
-fn context(
-    parts: &[&Part],
-    resolved: &Resolved,
-    surroundings: Surroundings<'_>,
-) -> Result<Map<String, Value>, RecipeError> {
-    let text = |path: &Path| Value::from(path.display().to_string());
-    let mut context = resolved.values.clone();
-    context.insert("instance".into(), text(surroundings.instance));
-    context.insert("program".into(), text(surroundings.program));
-    for part in parts {
-        let target = text(&surroundings.instance.join(&part.target));
-        let values = Map::from_iter([("target".to_owned(), target)]);
-        context.insert(part.name.clone(), Value::Object(values));
+/// How two targets are in each other's way.
+fn clash(one: &str, other: &str) -> Option<&'static str> {
+    let below = |path: &str, folder: &str| {
+        path.strip_prefix(folder)
+            .is_some_and(|rest| rest.starts_with('/'))
+    };
+    if one == other {
+        Some("is also that")
+    } else if below(one, other) {
+        Some("lies in that")
+    } else if below(other, one) {
+        Some("is a folder of that")
+    } else {
+        None
     }
+}
 
-    let mut open: Vec<(&Part, &str, &str)> = Vec::new();
-    for part in parts {
-        for (key, template) in &part.values {
-            let set = resolved.part_values.get(&format!("{}.{key}", part.name));
-            open.push((part, key, set.map_or(template.as_str(), String::as_str)));
+/// Which of several: the first is 1.
+#[derive(Debug, Clone, PartialEq)]
+struct Turn {
+    /// The option that it is repeated by; none where it follows a part that is there once.
+    source: Option<String>,
+    index: u64,
+    /// The entry, where it is repeated by a list.
+    item: Option<Value>,
+}
+
+/// More than anybody wants; a count can be any number.
+const MOST: usize = 1000;
+
+/// One for each file: none in it where there is no `each`.
+fn turns(
+    recipe: &Recipe,
+    each: Option<&str>,
+    place: &Place,
+    resolved: &Resolved,
+) -> Result<Vec<Option<Turn>>, RecipeError> {
+    let Some(each) = each else {
+        return Ok(vec![None]);
+    };
+    let source = recipe.source_of(each, place)?;
+    // Of a part that is left out there is none. That it goes in no circle was seen just now.
+    let mut part = recipe.part(each);
+    while let Some(followed) = part {
+        if !followed.when.is_met(&resolved.values) {
+            return Ok(Vec::new());
         }
+        part = followed.each.as_deref().and_then(|each| recipe.part(each));
     }
-    while !open.is_empty() {
-        let mut still_open = Vec::new();
-        let mut first_error = None;
-        let before = open.len();
-        for (part, key, template) in open {
-            match value(template, &context, &part.place) {
-                Ok(text) => {
-                    if let Some(Value::Object(values)) = context.get_mut(&part.name) {
-                        values.insert(key.to_owned(), text.into());
+    let turn = |source: Option<&str>, index: usize, item: Option<Value>| {
+        Some(Turn {
+            source: source.map(str::to_owned),
+            index: index as u64 + 1,
+            item,
+        })
+    };
+    let Some(option) = source else {
+        return Ok(vec![turn(None, 0, None)]);
+    };
+    let name = Some(option.name.as_str());
+    let several: Vec<_> = match resolved.values.get(&option.name) {
+        Some(Value::Array(items)) => {
+            let items = items.iter().enumerate();
+            items
+                .map(|(index, item)| turn(name, index, Some(item.clone())))
+                .collect()
+        }
+        Some(count) => {
+            let count = count.as_u64().and_then(|count| usize::try_from(count).ok());
+            let count = count.unwrap_or_default().min(MOST + 1);
+            (0..count).map(|index| turn(name, index, None)).collect()
+        }
+        None => Vec::new(),
+    };
+    if several.len() > MOST {
+        return Err(place.mistake(format!("`each: {each}` is expected to be at most {MOST}")));
+    }
+    Ok(several)
+}
+
+/// A file that is to be, and its values as far as they are known.
+struct Piece<'a> {
+    part: &'a Part,
+    turn: Option<Turn>,
+    /// Relative to the instance.
+    target: String,
+    values: Map<String, Value>,
+}
+
+/// All files that are to be.
+struct Pieces<'a> {
+    /// In the order of the recipe.
+    names: Vec<&'a str>,
+    files: Vec<Piece<'a>>,
+    /// The options, and where we are.
+    base: Map<String, Value>,
+}
+
+/// A value that is not known yet.
+struct Open<'a> {
+    piece: usize,
+    key: &'a str,
+    template: &'a str,
+}
+
+impl<'a> Pieces<'a> {
+    /// A part's value may name values of other parts, so they are rendered as soon as what they name is
+    /// known; what never becomes known is a mistake.
+    fn new(
+        recipe: &'a Recipe,
+        resolved: &'a Resolved,
+        surroundings: Surroundings<'_>,
+    ) -> Result<Self, RecipeError> {
+        let text = |path: &Path| Value::from(path.display().to_string());
+        let mut base = resolved.values.clone();
+        base.insert("instance".into(), text(surroundings.instance));
+        base.insert("program".into(), text(surroundings.program));
+        let mut pieces = Pieces {
+            names: recipe.parts.iter().map(|part| part.name.as_str()).collect(),
+            files: Vec::new(),
+            base,
+        };
+        let mut open: Vec<Open<'a>> = Vec::new();
+        for part in &recipe.parts {
+            if !part.when.is_met(&resolved.values) {
+                continue;
+            }
+            for turn in turns(recipe, part.each.as_deref(), &part.place, resolved)? {
+                let piece = pieces.files.len();
+                let values = turn
+                    .iter()
+                    .map(|turn| ("index".to_owned(), turn.index.into()));
+                pieces.files.push(Piece {
+                    part,
+                    values: values.collect(),
+                    turn,
+                    target: String::new(),
+                });
+                open.extend(part.values.iter().map(|(key, template)| {
+                    let set = resolved.part_values.get(&format!("{}.{key}", part.name));
+                    let template = set.map_or(template.as_str(), String::as_str);
+                    Open {
+                        piece,
+                        key,
+                        template,
                     }
-                }
-                Err(error) => {
-                    first_error.get_or_insert(error);
-                    still_open.push((part, key, template));
-                }
+                }));
+                let template = &part.target;
+                open.push(Open {
+                    piece,
+                    key: "target",
+                    template,
+                });
             }
         }
-        if let Some(error) = first_error
-            && still_open.len() == before
-        {
-            return Err(error);
+        while !open.is_empty() {
+            let mut still_open = Vec::new();
+            let mut first_error = None;
+            let before = open.len();
+            for wanted in open {
+                match pieces.find(&wanted, surroundings.instance) {
+                    Ok(()) => {}
+                    Err(error) => {
+                        first_error.get_or_insert(error);
+                        still_open.push(wanted);
+                    }
+                }
+            }
+            if let Some(error) = first_error
+                && still_open.len() == before
+            {
+                return Err(error);
+            }
+            open = still_open;
         }
-        open = still_open;
+        Ok(pieces)
     }
-    Ok(context)
+
+    fn find(&mut self, wanted: &Open<'_>, instance: &Path) -> Result<(), RecipeError> {
+        let piece = &self.files[wanted.piece];
+        let place = &piece.part.place;
+        let mut text = value(wanted.template, &self.seen(piece.turn.as_ref()), place)?;
+        if wanted.key == "target" {
+            check_target(&text).map_err(|what| place.mistake(what))?;
+            let absolute = instance.join(&text).display().to_string();
+            self.files[wanted.piece].target = std::mem::replace(&mut text, absolute);
+        }
+        let values = &mut self.files[wanted.piece].values;
+        values.insert(wanted.key.to_owned(), text.into());
+        Ok(())
+    }
+
+    /// What the file sees whose turn it is.
+    fn seen(&self, turn: Option<&Turn>) -> Map<String, Value> {
+        let mut seen = self.base.clone();
+        for name in &self.names {
+            let of_part = || self.files.iter().filter(|piece| piece.part.name == *name);
+            let beside = turn.and_then(|mine| {
+                of_part().find(|piece| {
+                    piece.turn.as_ref().is_some_and(|turn| {
+                        mine.source.is_some()
+                            && (&turn.source, turn.index) == (&mine.source, mine.index)
+                    })
+                })
+            });
+            let mut values = match beside.or_else(|| of_part().next()) {
+                Some(piece) => piece.values.clone(),
+                None => Map::new(),
+            };
+            let each = of_part().map(|piece| Value::Object(piece.values.clone()));
+            values.insert("each".into(), Value::Array(each.collect()));
+            seen.insert((*name).to_owned(), Value::Object(values));
+        }
+        if let Some(turn) = turn {
+            seen.insert("index".into(), turn.index.into());
+            if let Some(item) = &turn.item {
+                seen.insert("item".into(), item.clone());
+            }
+        }
+        seen
+    }
 }
 
 fn render_text(
@@ -155,9 +360,7 @@ fn render_text(
     let mut handlebars = Handlebars::new();
     handlebars.set_strict_mode(true);
     handlebars.register_escape_fn(handlebars::no_escape);
-    for (name, helper) in HELPERS {
-        handlebars.register_helper(name, Box::new(PureHelper(*helper)));
-    }
+    helpers::register(&mut handlebars);
     // In a value of a recipe, line 1 is the line of the recipe on which the value's owner begins.
     let at = |own: Option<usize>| line.or(own);
     handlebars
@@ -175,129 +378,33 @@ fn render_text(
         })?;
     handlebars.render("template", context).map_err(|error| {
         let what = match error.reason() {
-            RenderErrorReason::MissingVariable(Some(name)) => {
-                let known: Vec<_> = context.keys().map(String::as_str).collect();
-                format!("`{name}` is unknown here; known are: {}", known.join(", "))
-            }
+            RenderErrorReason::MissingVariable(Some(name)) => unknown(name, context),
+            RenderErrorReason::HelperNotFound(name) => format!(
+                "there is no helper `{name}`; there are: {}",
+                helpers::names().join(", ")
+            ),
             reason => reason.to_string(),
         };
         RecipeError::mistake(file, at(error.line_no), what)
     })
 }
 
-/// A helper that makes one value of its arguments, or says what it expected. The context is there for
-/// `absolute`.
-type Pure = fn(&[Value], &Value) -> Result<Value, String>;
-
-struct PureHelper(Pure);
-
-impl HelperDef for PureHelper {
-    fn call_inner<'reg: 'rc, 'rc>(
-        &self,
-        helper: &Helper<'rc>,
-        _: &'reg Handlebars<'reg>,
-        context: &'rc HandlebarsContext,
-        _: &mut RenderContext<'reg, 'rc>,
-    ) -> Result<ScopedJson<'rc>, RenderError> {
-        if let Some(missing) = helper
-            .params()
-            .iter()
-            .find(|param| param.is_value_missing())
-        {
-            let name = missing.relative_path().cloned();
-            return Err(RenderErrorReason::MissingVariable(name).into());
+/// For `config.sokcet`, what `config` has.
+fn unknown(name: &str, context: &Map<String, Value>) -> String {
+    let of_part = name.split_once('.').and_then(|(part, _)| {
+        let values = context.get(part)?.as_object()?;
+        Some((part, values))
+    });
+    let keys = |map: &Map<String, Value>| map.keys().cloned().collect::<Vec<_>>().join(", ");
+    match of_part {
+        Some((part, values)) => {
+            format!(
+                "`{name}` is unknown here; of `{part}` are known: {}",
+                keys(values)
+            )
         }
-        let values: Vec<Value> = helper.params().iter().map(|p| p.value().clone()).collect();
-        let made = (self.0)(&values, context.data()).map_err(|expected| {
-            RenderErrorReason::Other(format!("`{}`: {expected}", helper.name()))
-        })?;
-        Ok(ScopedJson::Derived(made))
+        None => format!("`{name}` is unknown here; known are: {}", keys(context)),
     }
-}
-
-const HELPERS: &[(&str, Pure)] = &[
-    ("yaml", |values, _| {
-        let text = serde_yaml::to_string(one(values)?).map_err(|error| error.to_string())?;
-        Ok(text.trim_end().into())
-    }),
-    ("shell", |values, _| {
-        let text = text(values)?;
-        Ok(format!("'{}'", text.replace('\'', r"'\''")).into())
-    }),
-    ("python", |values, _| {
-        // A JSON string is a Python string.
-        serde_json::to_string(&text(values)?)
-            .map(Value::from)
-            .map_err(|error| error.to_string())
-    }),
-    ("zconfig", |values, _| {
-        Ok(text(values)?.replace('$', "$$").into())
-    }),
-    ("host", |values, _| Ok(address(&text(values)?)?.0.into())),
-    ("bare_host", |values, _| {
-        let text = text(values)?;
-        let host = address(&text)?.0;
-        Ok(host.trim_start_matches('[').trim_end_matches(']').into())
-    }),
-    ("port", |values, _| Ok(address(&text(values)?)?.1.into())),
-    ("is_socket", |values, _| {
-        Ok(text(values)?.starts_with("unix:").into())
-    }),
-    ("socket", |values, context| {
-        let text = text(values)?;
-        let path = text
-            .strip_prefix("unix:")
-            .ok_or_else(|| format!("an address `unix:PATH` is expected, not {text}"))?;
-        Ok(absolute(path, context))
-    }),
-    ("absolute", |values, context| {
-        Ok(absolute(&text(values)?, context))
-    }),
-    ("add", |values, _| match values {
-        [a, b] => match (a.as_u64(), b.as_u64()) {
-            (Some(a), Some(b)) => Ok((a + b).into()),
-            _ => Err("two numbers are expected".into()),
-        },
-        _ => Err("two numbers are expected".into()),
-    }),
-    ("sequence", |values, _| match values {
-        [Value::String(pattern), first, last] => {
-            let (Some(first), Some(last)) = (first.as_u64(), last.as_u64()) else {
-                return Err("a pattern and two numbers are expected".into());
-            };
-            let texts: Vec<_> = (first..=last)
-                .map(|number| pattern.replace('#', &number.to_string()))
-                .collect();
-            Ok(texts.join(", ").into())
-        }
-        _ => Err("a pattern and two numbers are expected".into()),
-    }),
-];
-
-fn one(values: &[Value]) -> Result<&Value, String> {
-    match values {
-        [value] => Ok(value),
-        _ => Err("one value is expected".into()),
-    }
-}
-
-fn text(values: &[Value]) -> Result<String, String> {
-    match one(values)? {
-        Value::String(text) => Ok(text.clone()),
-        Value::Number(number) => Ok(number.to_string()),
-        other => Err(format!("a text is expected, not {other}")),
-    }
-}
-
-fn absolute(path: &str, context: &Value) -> Value {
-    let instance = context.get("instance").and_then(Value::as_str);
-    let path = Path::new(instance.unwrap_or_default()).join(path);
-    path.display().to_string().into()
-}
-
-fn address(text: &str) -> Result<(&str, &str), String> {
-    text.rsplit_once(':')
-        .ok_or_else(|| format!("an address with a port is expected, not {text}"))
 }
 
 #[cfg(test)]
@@ -309,11 +416,22 @@ mod tests {
             ("name".to_owned(), Value::from("it's <a> $1: #")),
             ("listen".to_owned(), "[::1]:8100".into()),
             ("members".to_owned(), 2.into()),
+            ("names".to_owned(), vec!["a", "b"].into()),
             ("instance".to_owned(), "/srv/zeo".into()),
         ]);
         let rendered = render_text(template, &context, "t", None);
         let rendered = rendered.unwrap_or_else(|error| error.to_string());
         assert_eq!(rendered, expected, "{template}");
+    }
+
+    fn which_sh() -> String {
+        let found = std::process::Command::new("sh")
+            .args(["-c", "command -v sh"])
+            .output();
+        String::from_utf8(found.unwrap().stdout)
+            .unwrap()
+            .trim()
+            .to_owned()
     }
 
     #[test]
@@ -340,57 +458,163 @@ mod tests {
         );
         check("{{add members 1}}", "3");
         check("{{sequence 'c#' 1 members}}", "c1, c2");
+        check(
+            "{{nth names 2}} {{join names '+'}} {{len names}}",
+            "b a+b 2",
+        );
+        check(
+            "{{nth names 3}}",
+            "t:1: `nth`: a number from 1 to 2 is expected, not 3",
+        );
+        check("{{subtract (port listen) 100}}", "8000");
+        check(
+            "{{subtract 1 2}}",
+            "t:1: `subtract`: other numbers than 1 and 2 are expected",
+        );
+        check("{{parent 'var/a/Data.fs'}} {{parent 'x'}}.", "var/a .");
+        check(
+            "{{absolute 'x' '/d'}} {{socket 'unix:x' '/d'}}",
+            "/d/x /d/x",
+        );
+        check("{{which 'no-such-program' 'sh'}}", &which_sh());
     }
 
     #[test]
     fn a_mistake_in_a_template_names_file_line_and_what_was_expected() {
         check(
             "\n\n{{nmae}}",
-            "t:3: `nmae` is unknown here; known are: instance, listen, members, name",
+            "t:3: `nmae` is unknown here; known are: instance, listen, members, name, names",
         );
         check(
             "\n{{yaml nmae}}",
-            "t:2: `nmae` is unknown here; known are: instance, listen, members, name",
+            "t:2: `nmae` is unknown here; known are: instance, listen, members, name, names",
         );
         check("{{add 1 'x'}}", "t:1: `add`: two numbers are expected");
-        check("{{nothing 1}}", "t:1: Helper not found nothing");
+        check(
+            "{{nothing 1}}",
+            &format!(
+                "t:1: there is no helper `nothing`; there are: {}",
+                helpers::names().join(", ")
+            ),
+        );
         check(
             "\n{{#if name}}",
             "t:2: a template is expected; an expression `{{…}}` or a block is not closed here",
         );
     }
 
-    #[test]
-    fn values_of_parts_may_name_each_other_but_not_in_a_circle() {
-        let part = |name: &str, values: &[(&str, &str)]| Part {
-            name: name.into(),
-            template: String::new(),
-            target: format!("etc/{name}"),
-            mode: 0o644,
-            when: None,
-            values: values
-                .iter()
-                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-                .collect(),
-            place: Place {
-                file: "r.yaml".into(),
-                line: Some(4),
-            },
-        };
+    /// What the template `t` gives for each target, by a recipe with these lines.
+    fn make(lines: &str, template: &str, answers: &[(&str, &str)]) -> Result<Vec<String>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in [("recipes/r.yaml", lines), ("templates/t", template)] {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let library = Library::new(vec![folder.path().to_owned()]);
         let surroundings = Surroundings {
             instance: Path::new("/i"),
             program: Path::new("/p"),
         };
-        let one = part("one", &[("x", "{{two.y}}!")]);
-        let two = part("two", &[("y", "{{one.target}}")]);
-        let made = context(&[&one, &two], &Resolved::default(), surroundings).unwrap();
-        assert_eq!(made["one"]["x"], "/i/etc/one!");
+        let answers = crate::recipe::options::Answers {
+            set: answers
+                .iter()
+                .map(|(k, v)| ((*k).into(), (*v).into()))
+                .collect(),
+            ..Default::default()
+        };
+        let made = Recipe::load(&library, "r").and_then(|recipe| {
+            let resolved = crate::recipe::options::resolve(
+                &recipe,
+                &answers,
+                surroundings.instance,
+                &mut |_| Ok(None),
+            )?;
+            render(&library, &recipe, &resolved, surroundings)
+        });
+        let made = made.map_err(|error| {
+            let text = error.to_string();
+            text.replace(&format!("{}/", folder.path().display()), "")
+        })?;
+        let files = made.files.into_iter();
+        let files = files.map(|file| format!("{}: {}", file.target, file.content));
+        let folders = made.folders.into_iter();
+        Ok(files
+            .chain(folders.map(|(folder, mode)| format!("{folder}/ {mode:o}")))
+            .collect())
+    }
 
-        let two = part("two", &[("y", "{{one.x}}")]);
-        let error = context(&[&one, &two], &Resolved::default(), surroundings).unwrap_err();
-        assert!(
-            error.to_string().starts_with("r.yaml:4: `two.y`"),
-            "{error}"
+    #[test]
+    fn values_of_parts_may_name_each_other_but_not_in_a_circle() {
+        let recipe = "parts:\n  one: {template: t, target: etc/one, values: {x: '{{two.y}}!'}}\n  \
+            two: {template: t, target: etc/two, values: {y: '{{one.target}}'}}\n";
+        let made = make(recipe, "{{one.x}}", &[]).unwrap();
+        assert_eq!(made, ["etc/one: /i/etc/one!", "etc/two: /i/etc/one!"]);
+
+        let circle = recipe.replace("one.target", "one.x");
+        let error = make(&circle, "", &[]).unwrap_err();
+        assert!(error.starts_with("recipes/r.yaml:2: `two.y`"), "{error}");
+    }
+
+    const REPEATED: &str = "\
+options:
+  - {name: servers, prompt: S, kind: count, default: 2}
+  - {name: places, prompt: P, kind: paths, default: 'a, b'}
+  - {name: made, prompt: M, kind: flag, default: yes}
+folders:
+  'var/{{index}}': {mode: '0750', each: servers}
+parts:
+  server:
+    template: t
+    target: etc/{{name}}{{index}}
+    each: servers
+    when: made
+    values: {place: '{{nth places index}}', next: '{{server.place}}+'}
+  control: {template: t, target: 'bin/{{index}}', each: server}
+  other: {template: t, target: 'o{{index}}-{{item}}', each: places}
+  all: {template: t, target: all}
+";
+
+    #[test]
+    fn a_part_with_each_is_there_for_each() {
+        let recipe = REPEATED.replace("{{name}}", "");
+        let template =
+            "{{server.next}} of {{#each server.each}}{{this.index}}{{this.place}} {{/each}}";
+        insta::assert_debug_snapshot!(make(&recipe, template, &[]).unwrap(), @r#"
+        [
+            "etc/1: a+ of 1a 2b ",
+            "etc/2: b+ of 1a 2b ",
+            "bin/1: a+ of 1a 2b ",
+            "bin/2: b+ of 1a 2b ",
+            "o1-a: a+ of 1a 2b ",
+            "o2-b: a+ of 1a 2b ",
+            "all: a+ of 1a 2b ",
+            "var/1/ 750",
+            "var/2/ 750",
+        ]
+        "#);
+        let made = make(
+            &recipe,
+            "{{len server.each}}",
+            &[("made", "no"), ("servers", "1")],
         );
+        assert_eq!(
+            made.unwrap(),
+            ["o1-a: 0", "o2-b: 0", "all: 0", "var/1/ 750"]
+        );
+        let many = make(&recipe, "", &[("servers", "18446744073709551615")]).unwrap_err();
+        assert!(many.contains("is expected to be at most 1000"), "{many}");
+    }
+
+    #[test]
+    fn targets_are_of_their_own_and_within_the_instance() {
+        let at = |target: &str| {
+            make(&REPEATED.replace("etc/{{name}}{{index}}", target), "", &[]).unwrap_err()
+        };
+        insta::assert_snapshot!(at("all"), @"");
+        insta::assert_snapshot!(at("'{{index}}/../../x'"), @"");
+        insta::assert_snapshot!(at("bin"), @"");
+        insta::assert_snapshot!(at("'{{nme}}{{index}}'"), @"");
+        insta::assert_snapshot!(at("'{{server.plac}}'"), @"");
     }
 }

@@ -1,6 +1,7 @@
 //! The commands, one file each: the arguments, what is done, and what is shown.
 
 pub mod backup;
+mod changes;
 pub mod check_config;
 pub mod completions;
 pub mod details;
@@ -27,4 +28,7 @@ pub mod show;
 pub mod start;
 pub mod status;
 pub mod stop;
+pub mod uninstall;
+pub mod update;
 pub mod wait;
+mod writing;

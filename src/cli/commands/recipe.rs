@@ -35,17 +35,21 @@ pub fn run(args: RecipeArgs, context: &Context) -> Result<Exit, CliError> {
     let library = library(context.instance().ok().as_deref());
     match args.command {
         RecipeCommand::List => {
-            let names = library.recipes().into_iter();
-            let recipes = names.map(|name| {
-                let description = Recipe::load(&library, &name).map(|recipe| recipe.description);
-                ListedRecipe {
+            let mut view = ListView::default();
+            for name in library.recipes() {
+                let (addition, description) = match Recipe::load(&library, &name) {
+                    Ok(recipe) => (recipe.addition, recipe.description),
                     // One that cannot be read is listed with its mistake: it is looked for here.
-                    description: description.unwrap_or_else(|error| error.to_string()),
-                    name,
-                }
-            });
-            let recipes = recipes.collect();
-            context.printer.print(&ListView { recipes })?;
+                    Err(error) => (false, error.to_string()),
+                };
+                let list = if addition {
+                    &mut view.additions
+                } else {
+                    &mut view.recipes
+                };
+                list.push(ListedRecipe { name, description });
+            }
+            context.printer.print(&view)?;
         }
         RecipeCommand::Show { name } => {
             let source = library.recipe(&name)?;
@@ -84,9 +88,10 @@ pub(super) fn library(instance: Option<&Path>) -> Library {
     Library::new(folders.collect())
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct ListView {
     recipes: Vec<ListedRecipe>,
+    additions: Vec<ListedRecipe>,
 }
 
 #[derive(Serialize)]
@@ -97,20 +102,25 @@ struct ListedRecipe {
 
 impl View for ListView {
     fn table(&self, screen: &Screen) -> String {
-        let rows = self.recipes.iter().map(|recipe| table::Row {
-            cells: vec![
-                screen.style.paint(Paint::Strong, &escape(&recipe.name)),
-                escape(&recipe.description).into_owned(),
-            ],
-            below: Vec::new(),
-        });
-        table::columns(
-            &["RECIPE", "WHAT IT MAKES"],
-            rows.collect(),
-            None,
-            screen.width,
-            screen.style,
-        )
+        let list = |heads: [&str; 2], recipes: &[ListedRecipe]| {
+            let rows = recipes.iter().map(|recipe| table::Row {
+                cells: vec![
+                    screen.style.paint(Paint::Strong, &escape(&recipe.name)),
+                    escape(&recipe.description).into_owned(),
+                ],
+                below: Vec::new(),
+            });
+            table::columns(&heads, rows.collect(), None, screen.width, screen.style)
+        };
+        let mut text = list(["RECIPE", "WHAT IT MAKES"], &self.recipes);
+        if !self.additions.is_empty() {
+            text += "\n";
+            text += &list(
+                ["ADDITION", "WHAT IT ADDS (`init --with`)"],
+                &self.additions,
+            );
+        }
+        text
     }
 }
 

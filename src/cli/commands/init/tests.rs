@@ -1,0 +1,497 @@
+//! `init`, run against folders.
+
+use std::path::{Path, PathBuf};
+
+use crate::cli::prompt::script::Answer;
+use crate::cli::testing::Bench;
+
+/// A folder whose name does not show in what is printed.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Place(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().canonicalize().unwrap()
+    }
+
+    fn read(&self, target: &str) -> String {
+        std::fs::read_to_string(self.path().join(target)).unwrap()
+    }
+
+    fn run(&self, line: &str, answers: impl IntoIterator<Item = Answer>) -> (String, String) {
+        let bench = Bench::new(Vec::new()).answering(answers);
+        let shown = self.run_on(&bench, line);
+        (shown, bench.questions())
+    }
+
+    fn run_on(&self, bench: &Bench, line: &str) -> String {
+        let path = self.path().display().to_string();
+        bench
+            .run(&line.replace("HERE", &path))
+            .replace(&path, "HERE")
+    }
+
+    fn init(&self, more: &str) -> String {
+        self.run(&format!("init HERE --yes {more}"), []).0
+    }
+}
+
+#[test]
+fn an_instance_is_made_and_made_again_without_a_change() {
+    let place = Place::new();
+    insta::assert_snapshot!(place.init(""), @r#"
+    exit 0
+    -- stdout
+    Instance HERE, recipe embedded
+      create     var/
+      create     var/log/
+      create     bin/zeoraidctl
+      create     etc/client.py
+      create     etc/zeoraid.yaml
+      create     etc/zope-client.conf
+    -- stderr
+    Next: HERE/bin/zeoraidctl start
+    "#);
+    insta::assert_snapshot!(place.init(""), @r#"
+    exit 0
+    -- stdout
+    Instance HERE, recipe embedded: up to date
+    -- stderr
+    Next: HERE/bin/zeoraidctl start
+    "#);
+    insta::assert_snapshot!(place.read("recipe.yaml"), @r#"
+    # What this instance is made of. Change an answer here, or with
+    # `zeoraidctl init --set OPTION=VALUE`, and run `zeoraidctl init` again.
+    # `zeoraidctl recipe options embedded` says what can be answered.
+    recipe: embedded
+    answers:
+      admin_address: ''
+      adopt: ''
+      encoding: Z5
+      listen: 127.0.0.1:8100
+      log_level: info
+      members: 2
+      name: main
+    "#);
+    insta::assert_snapshot!(place.run("check-config -C HERE", []).0, @r#"
+    exit 0
+    -- stdout
+    ✔ etc/zeoraid.yaml: no mistakes
+    "#);
+    let config = place.read("etc/zeoraid.yaml");
+    assert!(
+        config.contains("      copy2:\n        file: var/copy2/Data.fs\n"),
+        "{config}"
+    );
+    assert!(place.path().join("var").is_dir());
+}
+
+#[test]
+fn what_follows_from_another_answer_goes_on_following_it() {
+    let place = Place::new();
+    place.init("");
+    insta::assert_snapshot!(place.init("--diff --set members=3"), @r#"
+    exit 0
+    -- stdout
+    --- a/etc/zeoraid.yaml
+    +++ b/etc/zeoraid.yaml
+    @@ -65,6 +65,8 @@
+             file: var/copy1/Data.fs
+           copy2:
+             file: var/copy2/Data.fs
+    +      copy3:
+    +        file: var/copy3/Data.fs
+     
+         # Other names by which clients may ask for this storage. The only array answers to "1", which is
+         # what clients ask for unless they are told otherwise.
+    "#);
+    place.init("--set members=1 --set paths=var/elsewhere.fs");
+    assert!(
+        place
+            .read("recipe.yaml")
+            .contains("paths: var/elsewhere.fs")
+    );
+}
+
+#[test]
+fn what_it_is_to_be_is_asked_and_shown_before_it_is_written() {
+    let place = Place::new();
+    let (shown, questions) = place.run(
+        "init HERE",
+        [
+            Answer::Default,
+            Answer::Type("zodb"),
+            Answer::Type("8100"),
+            Answer::Type("0.0.0.0:8100"),
+            Answer::Default,
+            Answer::Type("3"),
+            Answer::Default,
+            Answer::Select(1),
+            Answer::Default,
+            Answer::Confirm(true),
+        ],
+    );
+    insta::assert_snapshot!(questions, @r#"
+    What is it to be?
+      > embedded  one daemon with complete copies of its own (Data.fs files)
+        single-server  a plain ZEO server replacement with one Data.fs
+    Name of the array [main]
+    Where clients connect [127.0.0.1:8100]
+      ! `HOST:PORT`, `[IPV6]:PORT` or `unix:PATH` is expected
+    Where clients connect [127.0.0.1:8100]
+    An existing Data.fs to take over (empty for a new database)
+    How many complete copies [2]
+    Where the copies lie (on disks of their own, if there are) [var/copy1/Data.fs, var/copy2/Data.fs, var/copy3/Data.fs]
+    Encoding of the protocol
+      > Z5
+        M5
+    What is logged
+        error
+        warn
+      > info
+        debug
+        trace
+    Write this? [Y/n]
+    "#);
+    insta::assert_snapshot!(shown, @r#"
+    exit 0
+    -- stderr
+    Clients name it as their storage. The only array of a daemon answers to `1` as well.
+    HOST:PORT, [IPV6]:PORT or unix:PATH.
+    It is used where it lies, as the first member; the other members are filled from it.
+    Paths with commas between, as many as there are to be copies; relative ones are taken from the instance.
+    Z5 is pickle, which every client of ZEO 5 and 6 speaks; M5 is msgpack, for clients that have that package.
+    Instance HERE, recipe embedded
+      create     var/
+      create     var/log/
+      create     bin/zeoraidctl
+      create     etc/client.py
+      create     etc/zeoraid.yaml
+      create     etc/zope-client.conf
+    ✔ written
+    Next: HERE/bin/zeoraidctl start
+    "#);
+    assert!(place.read("etc/zeoraid.yaml").contains("encoding: M5\n"));
+
+    let refused = Place::new();
+    let defaults = std::iter::repeat_n(Answer::Default, 8);
+    let answers = defaults.chain([Answer::Confirm(false)]);
+    let (shown, _) = refused.run("init HERE", answers);
+    assert!(
+        shown.ends_with("broken off; nothing was changed\n"),
+        "{shown}"
+    );
+    assert_eq!(std::fs::read_dir(refused.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn without_a_terminal_the_flags_are_named() {
+    let place = Place::new();
+    insta::assert_snapshot!(place.run("init HERE", []).0, @r#"
+    exit 2
+    -- stderr
+    error: there is no terminal to ask on: Name of the array; answer it with `--set name=VALUE` or `--yes`
+    "#);
+    insta::assert_snapshot!(place.init("--set members=none"), @r#"
+    exit 1
+    -- stderr
+    error: `none` from `--set` is no value for the option `members`: a number from 1 to 16 is expected
+    "#);
+    insta::assert_snapshot!(place.init("--set colour=red"), @r#"
+    exit 1
+    -- stderr
+    error: `--set` answers `colour`, which is no option of the recipe `embedded`; it has: name, listen, adopt, members, paths, admin_address, encoding, log_level
+    Next: zeoraidctl recipe options embedded
+    "#);
+    insta::assert_snapshot!(place.init("--recipe clasic"), @r#"
+    exit 1
+    -- stderr
+    error: there is no recipe `clasic`; there are: embedded, single-server
+    Next: zeoraidctl recipe list
+    "#);
+    insta::assert_snapshot!(place.init("--answers HERE/none.yaml").replace(&place.path().display().to_string(), "HERE"), @r#"
+    exit 1
+    -- stderr
+    error: could not read HERE/none.yaml: No such file or directory (os error 2)
+    "#);
+}
+
+#[test]
+fn a_dry_run_and_a_diff_write_nothing() {
+    let place = Place::new();
+    insta::assert_snapshot!(place.init("--dry-run -o json"), @r#"
+    exit 0
+    -- stdout
+    {
+      "instance": "HERE",
+      "recipe": "embedded",
+      "dry_run": true,
+      "folders": [
+        "var",
+        "var/log"
+      ],
+      "files": [
+        {
+          "target": "bin/zeoraidctl",
+          "action": "create",
+          "changes": true
+        },
+        {
+          "target": "etc/client.py",
+          "action": "create",
+          "changes": true
+        },
+        {
+          "target": "etc/zeoraid.yaml",
+          "action": "create",
+          "changes": true
+        },
+        {
+          "target": "etc/zope-client.conf",
+          "action": "create",
+          "changes": true
+        }
+      ]
+    }
+    "#);
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
+    place.init("");
+    insta::assert_snapshot!(place.init("--diff --set log_level=debug"), @r#"
+    exit 0
+    -- stdout
+    --- a/etc/zeoraid.yaml
+    +++ b/etc/zeoraid.yaml
+    @@ -131,7 +131,7 @@
+     
+     log:
+       file: var/log/zeoraid.log
+    -  level: info
+    +  level: debug
+       # format: text              # or json
+     
+     # pid_file: var/zeoraid.pid
+    "#);
+    assert!(place.read("etc/zeoraid.yaml").contains("level: info"));
+}
+
+#[test]
+fn what_was_edited_by_hand_is_kept_or_asked_about() {
+    let place = Place::new();
+    place.init("");
+    let file = place.path().join("etc/zeoraid.yaml");
+    let edited = place
+        .read("etc/zeoraid.yaml")
+        .replace("\n# read_only", "\nread_only");
+    std::fs::write(&file, &edited).unwrap();
+    insta::assert_snapshot!(place.init(""), @r#"
+    exit 0
+    -- stdout
+    Instance HERE, recipe embedded: up to date
+      edited     etc/zeoraid.yaml
+    -- stderr
+    Next: HERE/bin/zeoraidctl start
+    "#);
+    insta::assert_snapshot!(place.init("--set log_level=debug"), @r#"
+    exit 0
+    -- stdout
+    Instance HERE, recipe embedded
+      unchanged  bin/zeoraidctl
+      unchanged  etc/client.py
+      conflict   etc/zeoraid.yaml   kept; the new one is beside it, as .new
+      unchanged  etc/zope-client.conf
+    -- stderr
+    Next: HERE/bin/zeoraidctl start
+    "#);
+    assert_eq!(place.read("etc/zeoraid.yaml"), edited);
+    assert!(place.read("etc/zeoraid.yaml.new").contains("level: debug"));
+
+    let (shown, questions) = place.run(
+        "init HERE --set log_level=warn",
+        [Answer::Confirm(true), Answer::Select(2)],
+    );
+    insta::assert_snapshot!(questions, @r#"
+    Write this? [Y/n]
+    etc/zeoraid.yaml was edited by hand. And now?
+      > keep it, and write the new one beside it (etc/zeoraid.yaml.new)
+        keep it
+        take the new one, and keep the edited one beside it (etc/zeoraid.yaml.old)
+    "#);
+    insta::assert_snapshot!(shown, @r#"
+    exit 0
+    -- stderr
+    Instance HERE, recipe embedded
+      unchanged  bin/zeoraidctl
+      unchanged  etc/client.py
+      conflict   etc/zeoraid.yaml
+      unchanged  etc/zope-client.conf
+    --- a/etc/zeoraid.yaml
+    +++ b/etc/zeoraid.yaml
+    @@ -24,7 +24,7 @@
+     encoding: Z5
+     
+     # Clients may not write. (For one array alone, and as a storage that is read-only: there.)
+    -read_only: false
+    +# read_only: false
+     
+     # A client that holds the commit lock longer than this loses its connection.
+     # transaction_timeout: 1m
+    @@ -131,7 +131,7 @@
+     
+     log:
+       file: var/log/zeoraid.log
+    -  level: info
+    +  level: warn
+       # format: text              # or json
+     
+     # pid_file: var/zeoraid.pid
+    ✔ written
+    Next: HERE/bin/zeoraidctl start
+    "#);
+    assert!(place.read("etc/zeoraid.yaml").contains("level: warn"));
+    assert_eq!(place.read("etc/zeoraid.yaml.old"), edited);
+}
+
+#[test]
+fn every_recipe_and_answer_makes_a_configuration_without_mistakes() {
+    let adopted = tempfile::NamedTempFile::new().unwrap();
+    let adopt = format!("--set adopt={}", adopted.path().display());
+    for more in [
+        "--recipe single-server",
+        "--set members=1",
+        "--set members=16",
+        "--set listen=[::1]:8100",
+        "--set listen=unix:var/zeo.sock",
+        "--set name=1",
+        "--set encoding=M5 --set log_level=trace",
+        "--set config.socket=/run/zeoraid.sock",
+        &adopt,
+        &format!("--recipe single-server {adopt}"),
+        &format!("--set members=1 {adopt}"),
+    ] {
+        let place = Place::new();
+        let shown = place.init(more);
+        assert!(shown.starts_with("exit 0\n"), "{more}: {shown}");
+        let checked = place.run("check-config -C HERE", []).0;
+        assert!(checked.starts_with("exit 0\n"), "{more}: {checked}");
+        if more.contains("adopt") {
+            let first = format!("copy1:\n        file: {}\n", adopted.path().display());
+            assert!(place.read("etc/zeoraid.yaml").contains(&first), "{more}");
+        }
+    }
+}
+
+#[test]
+fn a_path_that_is_too_long_for_a_socket_is_found_before_anything_is_written() {
+    let place = Place::new();
+    let deep = place.path().join("d".repeat(100));
+    let shown = Bench::new(Vec::new()).run(&format!("init {} --yes", deep.display()));
+    assert!(shown.starts_with("exit 1\n"), "{shown}");
+    assert!(
+        shown.contains("the path of a Unix socket may have")
+            && shown.contains("--set config.socket="),
+        "{shown}"
+    );
+    assert!(!Path::new(&deep).exists());
+}
+
+#[test]
+fn the_wrapper_knows_its_folder_and_program() {
+    let place = Place::new();
+    place.init("");
+    let wrapper = place.path().join("bin/zeoraidctl");
+    // The program of this test is not zeoraidctl, but it is there and can be run.
+    let shown = std::process::Command::new(&wrapper)
+        .arg("--list")
+        .output()
+        .unwrap();
+    assert!(shown.status.success(), "{shown:?}");
+    std::fs::write(
+        &wrapper,
+        place
+            .read("bin/zeoraidctl")
+            .replace("program='", "program='/gone"),
+    )
+    .unwrap();
+    let gone = std::process::Command::new(&wrapper).output().unwrap();
+    let said = String::from_utf8(gone.stderr).unwrap();
+    assert!(said.contains("is gone; run `zeoraidctl init"), "{said}");
+}
+
+#[test]
+fn mistakes_of_a_configuration_are_shown_with_line_and_mend() {
+    let place = Place::new();
+    place.init("");
+    let text = place
+        .read("etc/zeoraid.yaml")
+        .replace("encoding: Z5", "encodng: Z5")
+        .replace("listen: 127.0.0.1:8100", "listen: 8100")
+        .replace("level: info", "level: loud");
+    std::fs::write(place.path().join("etc/zeoraid.yaml"), text).unwrap();
+    insta::assert_snapshot!(place.run("check-config -C HERE", []).0, @r#"
+    exit 1
+    -- stdout
+    etc/zeoraid.yaml:20:9: listen: `8100` is only a port
+        write `127.0.0.1:8100` for clients on this machine, `0.0.0.0:8100` for all
+    etc/zeoraid.yaml:24:1: the configuration knows no `encodng`
+        did you mean `encoding`?
+    etc/zeoraid.yaml:134:10: log.level: `loud` is not known
+        one of error, warn, info, debug, trace
+    3 mistakes
+    "#);
+    insta::assert_snapshot!(place.run("check-config -C HERE -o json", []).0, @r#"
+    exit 1
+    -- stdout
+    {
+      "file": "etc/zeoraid.yaml",
+      "ok": false,
+      "mistakes": [
+        {
+          "file": "etc/zeoraid.yaml",
+          "line": 20,
+          "column": 9,
+          "what": "listen: `8100` is only a port",
+          "mend": "write `127.0.0.1:8100` for clients on this machine, `0.0.0.0:8100` for all"
+        },
+        {
+          "file": "etc/zeoraid.yaml",
+          "line": 24,
+          "column": 1,
+          "what": "the configuration knows no `encodng`",
+          "mend": "did you mean `encoding`?"
+        },
+        {
+          "file": "etc/zeoraid.yaml",
+          "line": 134,
+          "column": 10,
+          "what": "log.level: `loud` is not known",
+          "mend": "one of error, warn, info, debug, trace"
+        }
+      ],
+      "warnings": []
+    }
+    "#);
+    insta::assert_snapshot!(place.run("show --file -C HERE", []).0, @r#"
+    exit 1
+    -- stderr
+    error: the configuration has 3 mistakes
+      etc/zeoraid.yaml:20:9: listen: `8100` is only a port; write `127.0.0.1:8100` for clients on this machine, `0.0.0.0:8100` for all
+      etc/zeoraid.yaml:24:1: the configuration knows no `encodng`; did you mean `encoding`?
+      etc/zeoraid.yaml:134:10: log.level: `loud` is not known; one of error, warn, info, debug, trace
+    Next: zeoraidctl check-config
+    "#);
+    insta::assert_snapshot!(place.init("--set members=3"), @r#"
+    exit 0
+    -- stdout
+    Instance HERE, recipe embedded
+      unchanged  bin/zeoraidctl
+      unchanged  etc/client.py
+      conflict   etc/zeoraid.yaml   kept; the new one is beside it, as .new
+      unchanged  etc/zope-client.conf
+    -- stderr
+    warning: etc/zeoraid.yaml was edited by hand and has mistakes; `zeoraidctl check-config` shows them
+    Next: HERE/bin/zeoraidctl start
+    "#);
+}
