@@ -1,6 +1,6 @@
 //! The admin protocol from the client's side: an [`AdminApi`] that asks a daemon.
 //!
-//! Over the instance's Unix socket, or over `http://host:port` with a bearer token. It knows nothing
+//! Over the instance's Unix socket, or over `http://host:port` or `https://host:port` with a bearer token. It knows nothing
 //! of configurations or instances: whoever makes it says where the daemon is.
 
 use std::path::PathBuf;
@@ -13,6 +13,9 @@ use reqwest::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::tls;
+use crate::tls::servers::ClientTls;
+
 use super::api::{
     AdminApi, Analysis, ArrayDetails, BackupRequest, Configuration, Event, EventStream, Job,
     MemberDetails, NOT_RUNNING, PackRequest, Problem, RateLimit, RecoverRequest, Recovery,
@@ -24,9 +27,12 @@ use super::api::{
 pub enum Target {
     Socket(PathBuf),
     Http {
-        /// `http://127.0.0.1:8101`.
+        /// `http://127.0.0.1:8101`, `https://zodb.example.org:8101`.
         url: String,
         token: Option<String>,
+        /// For `https`: a file with the daemon's certificate or its authority's, or a folder of such files;
+        /// none: what the system trusts.
+        trusted: Option<PathBuf>,
     },
 }
 
@@ -80,15 +86,22 @@ impl AdminClient {
                 builder.unix_socket(path.as_path()),
                 "http://zeoraid".to_owned(),
             ),
-            Target::Http { url, .. } if url.starts_with("http://") => {
-                (builder, url.trim_end_matches('/').to_owned())
-            }
-            Target::Http { .. } => {
-                return Err(unusable(
-                    "only http:// addresses are supported; reach it through a tunnel".into(),
-                ));
-            }
+            Target::Http { url, .. } => (builder, url.trim_end_matches('/').to_owned()),
         };
+        // The library wants to know how TLS is spoken, also where it is not; what it would take by
+        // itself are the system's certificates, and those take longer to be read than an answer.
+        let config = match &target {
+            Target::Http { url, trusted, .. } if url.starts_with("https://") => {
+                tls::servers::config(&ClientTls {
+                    authenticate: trusted.clone(),
+                    check_hostname: true,
+                    ..ClientTls::default()
+                })
+            }
+            _ => tls::servers::nobody(),
+        };
+        let config = config.map_err(|error| unusable(error.to_string()))?;
+        let builder = builder.tls_backend_preconfigured(config);
         let builder = builder.connect_timeout(Duration::from_secs(5));
         let client = builder.build().map_err(|error| unusable(causes(&error)))?;
         Ok(AdminClient {
@@ -377,7 +390,7 @@ impl std::fmt::Debug for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Target::Socket(path) => write!(f, "Socket({})", path.display()),
-            Target::Http { url, token } => write!(f, "Http({url}, token: {})", token.is_some()),
+            Target::Http { url, token, .. } => write!(f, "Http({url}, token: {})", token.is_some()),
         }
     }
 }

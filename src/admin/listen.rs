@@ -16,8 +16,11 @@ use std::task::{Context, Poll};
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::secure::Carrier;
+use crate::tls::Spoken;
 
 /// The mode of the socket: the owner and its group administrate.
 pub const SOCKET_MODE: u32 = 0o660;
@@ -137,11 +140,12 @@ impl Drop for SocketFile {
     }
 }
 
-/// A listening TCP address.
+/// A listening TCP address, at which TLS is spoken where that was said.
 #[derive(Debug)]
 pub struct Tcp {
     listener: TcpListener,
     room: Arc<Semaphore>,
+    tls: Option<Arc<Spoken>>,
 }
 
 impl Tcp {
@@ -149,7 +153,7 @@ impl Tcp {
     ///
     /// # Errors
     /// Where that fails.
-    pub async fn bind(host: &str, port: u16) -> Result<Tcp, ListenError> {
+    pub async fn bind(host: &str, port: u16, tls: Option<Arc<Spoken>>) -> Result<Tcp, ListenError> {
         let listener = TcpListener::bind((host, port)).await;
         let listener = listener.map_err(|source| ListenError::Io {
             at: format!("{host}:{port}"),
@@ -158,6 +162,7 @@ impl Tcp {
         Ok(Tcp {
             listener,
             room: Arc::new(Semaphore::new(CONNECTIONS)),
+            tls,
         })
     }
 
@@ -195,14 +200,14 @@ impl Listener for Socket {
 }
 
 impl Listener for Tcp {
-    type Io = Conn<TcpStream>;
+    type Io = Conn<Carrier>;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         let place = Arc::clone(&self.room).acquire_owned().await.ok();
         let (stream, address) = Listener::accept(&mut self.listener).await;
         let conn = Conn {
-            stream,
+            stream: Carrier::new(stream, self.tls.as_deref()),
             _place: place,
         };
         (conn, address)

@@ -14,6 +14,7 @@ mod guard;
 mod metrics;
 mod openapi;
 mod page;
+mod secure;
 
 pub use guard::{Token, TokenError};
 pub use metrics::Metrics;

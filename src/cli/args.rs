@@ -81,7 +81,7 @@ pub struct GlobalArgs {
     )]
     pub instance: Option<PathBuf>,
 
-    /// Talk to a daemon elsewhere: unix:PATH or http://HOST:PORT
+    /// Talk to a daemon elsewhere: unix:PATH, http://HOST:PORT or https://…
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -94,6 +94,16 @@ pub struct GlobalArgs {
     /// The file with the token for --admin [default: the token in `$ZEORAID_TOKEN`]
     #[arg(long, value_name = "FILE", global = true)]
     pub token_file: Option<PathBuf>,
+
+    /// For https: the daemon's certificate or its authority's [default: what the system trusts]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "ZEORAID_ADMIN_CERTIFICATE",
+        hide_env_values = true,
+        global = true
+    )]
+    pub admin_certificate: Option<PathBuf>,
 
     /// The array, where the daemon serves several
     #[arg(short = 'S', long, value_name = "NAME", global = true)]

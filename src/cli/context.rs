@@ -168,14 +168,15 @@ impl Context {
         if let Some(path) = admin.strip_prefix("unix:") {
             return Ok(Target::Socket(here()?.join(path)));
         }
-        if admin.starts_with("http://") {
+        if admin.starts_with("http://") || admin.starts_with("https://") {
             return Ok(Target::Http {
                 url: admin.clone(),
                 token: self.token()?,
+                trusted: self.global.admin_certificate.clone(),
             });
         }
         Err(CliError::usage(format!(
-            "`--admin {admin}`: `unix:PATH` or `http://HOST:PORT` is expected"
+            "`--admin {admin}`: `unix:PATH`, `http://HOST:PORT` or `https://HOST:PORT` is expected"
         )))
     }
 

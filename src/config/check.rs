@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::address::{host_port, is_loopback, show_host_port, socket_length};
 use super::claims::Claims;
-use super::listen::listen;
+use super::listen::{self, listen};
 use super::members::members;
 use super::mistake::Mistake;
 use super::model::{
@@ -133,9 +133,18 @@ fn admin(mut section: Section<'_>, claims: &mut Claims, found: &mut Findings) ->
             );
         }
     }
+    let tls = listen::tls(&mut section, listen::Clients::Anyone, found);
+    if let (Some(_), None, Some(place)) = (&tls, &address, section.written("tls")) {
+        found.mistake(
+            place,
+            "admin.tls: there is no address at which it could be spoken",
+            "add `address: HOST:PORT`, or remove `tls`; the socket needs none",
+        );
+    }
     section.end(found);
     Admin {
         socket,
+        tls,
         address: address.map(|(address, _)| address),
         token_file: token_file.map(|(path, _)| path),
     }

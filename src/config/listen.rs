@@ -142,7 +142,7 @@ fn in_detail(name: &str, node: &Node, found: &mut Findings) -> Option<(Listen, P
             "remove it",
         );
     }
-    let tls = tls(&mut section, found);
+    let tls = tls(&mut section, Clients::Listed, found);
     if let (Some(_), Some((Address::Unix(_), place))) = (&tls, &address) {
         found.warning(
             *place,
@@ -179,9 +179,27 @@ fn parse_mode(text: &str) -> Result<u32, String> {
     Ok(mode)
 }
 
-fn tls(section: &mut Section<'_>, found: &mut Findings) -> Option<ServerTls> {
+/// Whom an address with TLS lets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Clients {
+    /// Whose certificates, or their authority's, are listed.
+    Listed,
+    /// Who it is is asked otherwise.
+    Anyone,
+}
+
+pub(super) fn tls(
+    section: &mut Section<'_>,
+    clients: Clients,
+    found: &mut Findings,
+) -> Option<ServerTls> {
     let place = section.written("tls")?;
-    let example = "write `tls: {certificate: etc/server.pem, key: etc/server.key, authenticate: etc/clients.pem}`";
+    let example = match clients {
+        Clients::Listed => {
+            "write `tls: {certificate: etc/server.pem, key: etc/server.key, authenticate: etc/clients.pem}`"
+        }
+        Clients::Anyone => "write `tls: {certificate: etc/admin.pem, key: etc/admin.key}`",
+    };
     if section.node("tls").is_none() {
         let what = format!("{}: nothing is said of it", section.key("tls"));
         found.mistake(place, what, example);
@@ -193,8 +211,11 @@ fn tls(section: &mut Section<'_>, found: &mut Findings) -> Option<ServerTls> {
     }
     let certificate = existing(&mut tls, "certificate", found);
     let key = existing(&mut tls, "key", found);
-    let authenticate = authenticate(&mut tls, found);
-    let missing = [
+    let authenticate = match clients {
+        Clients::Listed => authenticate(&mut tls, found),
+        Clients::Anyone => Some(Authenticate::Anyone),
+    };
+    let needed = [
         (
             "certificate",
             "what the server shows, a file in PEM form; its key may be in it",
@@ -204,7 +225,10 @@ fn tls(section: &mut Section<'_>, found: &mut Findings) -> Option<ServerTls> {
             "a file with clients' certificates or those of their authority, or a folder of such files",
         ),
     ];
-    for (needed, expected) in missing {
+    let needed = needed
+        .into_iter()
+        .filter(|(key, _)| clients == Clients::Listed || *key != "authenticate");
+    for (needed, expected) in needed {
         if tls.node(needed).is_none() {
             let what = format!("{} is missing", tls.key(needed));
             found.mistake(place, what, format!("add `{needed}`: {expected}"));
@@ -266,10 +290,17 @@ fn authenticate(section: &mut Section<'_>, found: &mut Findings) -> Option<Authe
 /// What is wrong with the files, each with the line that names it.
 pub(super) fn check_certificates(config: &Config) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
-    for (index, listen) in config.listen.iter().enumerate() {
-        let Some(tls) = &listen.tls else { continue };
+    let of_listen = config
+        .listen
+        .iter()
+        .enumerate()
+        .filter_map(|(index, listen)| {
+            Some((format!("listen.{}.tls", index + 1), listen.tls.as_ref()?))
+        });
+    let of_admin = config.admin.tls.iter();
+    let of_admin = of_admin.map(|tls| ("admin.tls".to_owned(), tls));
+    for (name, tls) in of_listen.chain(of_admin) {
         let Err(error) = tls.read() else { continue };
-        let name = format!("listen.{}.tls", index + 1);
         let is_at = |path: &Path| error.path().is_some_and(|wrong| wrong.starts_with(path));
         let of = match (&tls.key, &tls.authenticate) {
             (Some(key), _) if is_at(key) => "key",

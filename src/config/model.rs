@@ -89,6 +89,8 @@ pub struct Admin {
     pub address: Option<(String, u16)>,
     /// The file with the bearer token. There is one where the address is not loopback.
     pub token_file: Option<PathBuf>,
+    /// TLS is spoken at the address.
+    pub tls: Option<ServerTls>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

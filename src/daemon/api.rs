@@ -26,6 +26,7 @@ use crate::config::{self, Config};
 use crate::raid::{ArrayReport, RecoveryOutcome, Refused};
 use crate::server::Server;
 use crate::task::{Stop, Tasks};
+use crate::tls::Spoken;
 
 /// What the daemon knows. Clones are the same one.
 #[derive(Clone)]
@@ -36,6 +37,8 @@ struct Inner {
     config: ArcSwap<Config>,
     arrays: OnceLock<Vec<Running>>,
     server: OnceLock<Server>,
+    /// How TLS is spoken at the address of the admin protocol, where it is.
+    admin_tls: OnceLock<Arc<Spoken>>,
     events: EventLog,
     logging: Logging,
     started: Timestamp,
@@ -52,6 +55,7 @@ impl Daemon {
             config: ArcSwap::from_pointee(config),
             arrays: OnceLock::new(),
             server: OnceLock::new(),
+            admin_tls: OnceLock::new(),
             events: EventLog::new(),
             logging,
             started: Timestamp::now(),
@@ -91,6 +95,11 @@ impl Daemon {
     pub(super) fn set_server(&self, server: Server) {
         let set = self.0.server.set(server);
         debug_assert!(set.is_ok(), "the front end is started once");
+    }
+
+    pub(super) fn set_admin_tls(&self, tls: Arc<Spoken>) {
+        let set = self.0.admin_tls.set(tls);
+        debug_assert!(set.is_ok(), "the admin protocol is started once");
     }
 
     /// The state of everything in a line, and whether clients are served.
@@ -199,6 +208,10 @@ impl Daemon {
             Some(server) => Some(server.read_certificates().await.map_err(reload::unusable)?),
             None => None,
         };
+        let admin_tls = match self.0.admin_tls.get() {
+            Some(tls) => Some((tls, tls.read_again().await.map_err(reload::unusable)?)),
+            None => None,
+        };
         if dry_run {
             return Ok(reloaded);
         }
@@ -209,6 +222,12 @@ impl Daemon {
             let addresses = certificates.put_in_force();
             let line = |address| format!("certificates of {address}");
             reloaded.changed.extend(addresses.into_iter().map(line));
+        }
+        if let Some((tls, speaks)) = admin_tls
+            && tls.put_in_force(speaks)
+        {
+            let line = "certificates of the admin protocol";
+            reloaded.changed.push(line.to_owned());
         }
         if found.log_level {
             self.0.logging.set_level(new.log.level);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::admin::TokenError;
 use crate::raid::StartError;
 use crate::server;
+use crate::tls::TlsError;
 
 /// Why the daemon did not start.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,8 @@ pub enum DaemonError {
     },
     #[error(transparent)]
     Admin(#[from] crate::admin::listen::ListenError),
+    #[error("TLS of the admin protocol: {0}")]
+    AdminTls(#[from] TlsError),
     #[error(transparent)]
     Token(#[from] TokenError),
     #[error("array {array}: {source}")]
@@ -63,7 +66,7 @@ impl DaemonError {
             DaemonError::Listen(server::ListenError::InUse { address }) => Some(format!(
                 "find who listens there (`ss -ltnp`), or change {address} in `listen` of etc/zeoraid.yaml"
             )),
-            DaemonError::Listen(server::ListenError::Tls { .. }) => {
+            DaemonError::Listen(server::ListenError::Tls { .. }) | DaemonError::AdminTls(_) => {
                 Some("zeoraidctl check-config".into())
             }
             DaemonError::Listen(_) => Some("change `listen` in etc/zeoraid.yaml".into()),

@@ -5,7 +5,6 @@
 
 use crate::admin::api::Problem;
 use crate::config::{Config, ConfigError, Setting};
-use crate::server::ListenError;
 
 /// The differences between what is in force and what the file says.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -120,7 +119,7 @@ pub(super) fn problem(error: &ConfigError) -> Problem {
 }
 
 /// Certificates that cannot be used, for who asked for a reload.
-pub(super) fn unusable(error: ListenError) -> Problem {
+pub(super) fn unusable(error: impl std::fmt::Display) -> Problem {
     let detail = format!("{error}; nothing was changed, and the certificates in force stay");
     Problem::failed(detail).with_next("zeoraidctl check-config")
 }

@@ -22,6 +22,7 @@ use crate::admin::{Metrics, Token};
 use crate::config::Config;
 use crate::raid::PACK_DONE;
 use crate::task::{StillRunning, Tasks};
+use crate::tls::Spoken;
 
 /// How the daemon is started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -153,9 +154,17 @@ pub(super) async fn serve_admin(daemon: &Daemon, tasks: &Tasks) -> Result<(), Da
         metrics: Metrics::install(),
     };
     if let Some((host, port)) = &config.admin.address {
-        let tcp = Tcp::bind(host, *port).await?;
+        let tls = match &config.admin.tls {
+            Some(files) => Some(Spoken::read(files).await?),
+            None => None,
+        };
+        if let Some(tls) = &tls {
+            daemon.set_admin_tls(Arc::clone(tls));
+        }
+        let secure = tls.is_some();
+        let tcp = Tcp::bind(host, *port, tls).await?;
         if let Some(address) = tcp.address() {
-            tracing::info!(%address, token = token.is_some(), "admin protocol over TCP");
+            tracing::info!(%address, token = token.is_some(), tls = secure, "admin protocol over TCP");
         }
         http::serve_tcp(tasks, tcp, token, admin.clone());
     }

@@ -23,6 +23,7 @@ use crate::storage::file::{FileOpener, FileOptions};
 use crate::storage::zeo::{ZeoAddress, ZeoOpener, ZeoOptions, ZeoTls};
 use crate::storage::{BlobDirectory, Opener};
 use crate::task::Tasks;
+use crate::tls::servers::ClientTls;
 use crate::wire::Dialect;
 
 /// An array that was started.
@@ -200,11 +201,13 @@ fn opener(config: &Config, array: &ArrayConfig, member: &MemberConfig) -> Arc<dy
             };
             let defaults = ZeoOptions::new(address, &server.storage);
             let tls = server.tls.as_ref().map(|tls| ZeoTls {
-                authenticate: tls.authenticate.clone(),
-                certificate: tls.certificate.clone(),
-                key: tls.key.clone(),
+                files: ClientTls {
+                    authenticate: tls.authenticate.clone(),
+                    certificate: tls.certificate.clone(),
+                    key: tls.key.clone(),
+                    check_hostname: tls.check_hostname,
+                },
                 server_name: tls.server_name.clone(),
-                check_hostname: tls.check_hostname,
             });
             let options = ZeoOptions {
                 read_connections: server.connections,

@@ -15,9 +15,9 @@ use tracing::{debug, info, warn};
 use super::options::ListenAddress;
 use super::session;
 use super::start::Shared;
-use super::tls::{self, Carrier, Tls};
+use super::tls::{self, Carrier};
 use crate::task::{Backoff, Tasks};
-use crate::tls::TlsError;
+use crate::tls::{Spoken, TlsError};
 
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -238,7 +238,7 @@ impl Bound {
     /// Takes connections until the listeners are stopped, in a task of its own.
     pub(super) fn serve(
         self,
-        tls: Option<Arc<Tls>>,
+        tls: Option<Arc<Spoken>>,
         listeners: &Tasks,
         shared: &Arc<Shared>,
     ) -> Listening {
@@ -267,7 +267,7 @@ impl Bound {
 async fn accept_all(
     listener: &Listener,
     listening: &Listening,
-    tls: Option<&Arc<Tls>>,
+    tls: Option<&Arc<Spoken>>,
     shared: &Arc<Shared>,
 ) {
     let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(2));
@@ -298,7 +298,7 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 async fn accept(
     listener: &Listener,
     listening: &Listening,
-    tls: Option<&Arc<Tls>>,
+    tls: Option<&Arc<Spoken>>,
     shared: &Arc<Shared>,
 ) -> io::Result<()> {
     match listener {
@@ -341,7 +341,7 @@ async fn accept(
     Ok(())
 }
 
-fn secured(carrier: Carrier, tls: &Arc<Tls>, peer: String, shared: &Arc<Shared>) {
+fn secured(carrier: Carrier, tls: &Arc<Spoken>, peer: String, shared: &Arc<Shared>) {
     let session = tls::serve(carrier, Arc::clone(tls), peer.clone(), Arc::clone(shared));
     shared.sessions.spawn(peer, session);
 }

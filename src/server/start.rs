@@ -16,11 +16,10 @@ use super::options::{Listen, ServerOptions};
 use super::packing::Packing;
 use super::refused::Refused;
 use super::stats::{Counters, Stats};
-use super::tls::Tls;
 use crate::admin::api::AdminApi;
 use crate::storage::{BlobDirectory, Storage};
 use crate::task::{StillRunning, Tasks};
-use crate::tls::{Speaks, TlsError};
+use crate::tls::{Speaks, Spoken, TlsError};
 
 /// Whether a storage can be served. Whoever serves it through a [`Server`] tells by a watch channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,12 +167,12 @@ pub struct Server {
     listeners: Tasks,
     listening: Vec<Listening>,
     /// Of the addresses with TLS.
-    tls: Vec<(String, Arc<Tls>)>,
+    tls: Vec<(String, Arc<Spoken>)>,
 }
 
 /// Certificates that were read again, and are not in force yet.
 #[must_use]
-pub struct Certificates(Vec<(String, Arc<Tls>, Speaks)>);
+pub struct Certificates(Vec<(String, Arc<Spoken>, Speaks)>);
 
 impl Certificates {
     /// Puts them in force, for clients that connect from now on. Gives the addresses for which something
@@ -200,7 +199,7 @@ impl Server {
         let (mut bound, mut all_tls) = (Vec::new(), Vec::new());
         for Listen { address, tls } in &addresses {
             let tls = match tls {
-                Some(files) => Some(Tls::read(files).await.map_err(of(address))?),
+                Some(files) => Some(Spoken::read(files).await.map_err(of(address))?),
                 None => None,
             };
             let of_address = listener::bind(address).await?;

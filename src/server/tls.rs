@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
@@ -22,44 +21,7 @@ use tracing::{debug, warn};
 
 use super::session;
 use super::start::Shared;
-use crate::tls::{ServerTls, Speaks, TlsError, why_refused};
-
-/// How TLS is spoken at an address.
-pub(super) struct Tls {
-    files: ServerTls,
-    speaks: ArcSwap<Speaks>,
-}
-
-impl Tls {
-    pub(super) async fn read(files: &ServerTls) -> Result<Arc<Self>, TlsError> {
-        let speaks = read(files).await?;
-        Ok(Arc::new(Tls {
-            files: files.clone(),
-            speaks: ArcSwap::from_pointee(speaks),
-        }))
-    }
-
-    /// Reads the files again, and changes nothing yet.
-    pub(super) async fn read_again(&self) -> Result<Speaks, TlsError> {
-        read(&self.files).await
-    }
-
-    /// Speaks so from now on; false where that is what it does already.
-    pub(super) fn put_in_force(&self, speaks: Speaks) -> bool {
-        let before = self.speaks.swap(Arc::new(speaks));
-        before.digest != self.speaks.load().digest
-    }
-}
-
-async fn read(files: &ServerTls) -> Result<Speaks, TlsError> {
-    let files = files.clone();
-    let path = files.certificate.clone();
-    let read = tokio::task::spawn_blocking(move || files.read()).await;
-    read.unwrap_or_else(|ended| {
-        let source = io::Error::other(ended);
-        Err(TlsError::Unreadable { path, source })
-    })
-}
+use crate::tls::{Spoken, why_refused};
 
 /// What TLS is spoken over. One type for both kinds, so that there is one session with TLS.
 pub(super) enum Carrier {
@@ -68,8 +30,8 @@ pub(super) enum Carrier {
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(carrier: Carrier, tls: Arc<Tls>, peer: String, shared: Arc<Shared>) {
-    let config = Arc::clone(&tls.speaks.load().config);
+pub(super) async fn serve(carrier: Carrier, tls: Arc<Spoken>, peer: String, shared: Arc<Shared>) {
+    let config = tls.config();
     let stop = shared.sessions.stop().clone();
     let limit = shared.options.handshake_timeout;
     let shaken = tokio::select! {

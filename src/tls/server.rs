@@ -21,7 +21,7 @@ pub struct ServerTls {
     pub authenticate: Authenticate,
 }
 
-/// Which clients are let in. There is always a certificate asked for, as by ZEO's servers.
+/// Which clients are let in. Of ZEO clients there is always a certificate asked for, as by ZEO's servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authenticate {
     /// Those whose certificate is in this file, or in the files of this folder, or is signed by an
@@ -29,6 +29,8 @@ pub enum Authenticate {
     Listed(PathBuf),
     /// Those whose certificate is signed by an authority that the system trusts.
     System,
+    /// Everybody, and no certificate is asked for: who it is is asked otherwise.
+    Anyone,
 }
 
 /// Files that were read, ready to be spoken by.
@@ -50,32 +52,37 @@ impl ServerTls {
         files::is_private(key_file)?;
         let key = files::private_key(key_file)?;
         let trusted = match &self.authenticate {
-            Authenticate::Listed(path) => Trusted::listed(path)?,
-            Authenticate::System => Trusted::system(),
+            Authenticate::Listed(path) => Some(Trusted::listed(path)?),
+            Authenticate::System => Some(Trusted::system()),
+            Authenticate::Anyone => None,
         };
 
         let mut digest = Sha256::new();
-        let certificates = chain.iter().chain(&trusted.certificates);
-        let certificates = certificates.map(AsRef::as_ref);
-        let lists = trusted.revoked.iter().map(AsRef::as_ref);
+        let of_clients = trusted.iter().flat_map(|trusted| &trusted.certificates);
+        let certificates = chain.iter().chain(of_clients).map(AsRef::as_ref);
+        let lists = trusted.iter().flat_map(|trusted| &trusted.revoked);
+        let lists = lists.map(AsRef::as_ref);
         for part in certificates.chain(lists).chain([key.secret_der()]) {
             digest.update((part.len() as u64).to_be_bytes());
             digest.update(part);
         }
 
         let provider = Arc::new(ring::default_provider());
-        let clients =
-            Clients::new(trusted, Arc::clone(&provider)).map_err(|why| TlsError::Useless {
-                path: match &self.authenticate {
-                    Authenticate::Listed(path) => path.clone(),
-                    Authenticate::System => PathBuf::from("the system's store"),
-                },
-                why,
-            })?;
+        let clients = trusted.map(|trusted| Clients::new(trusted, Arc::clone(&provider)));
+        let clients = clients.transpose().map_err(|why| TlsError::Useless {
+            path: match &self.authenticate {
+                Authenticate::Listed(path) => path.clone(),
+                Authenticate::System | Authenticate::Anyone => PathBuf::from("the system's store"),
+            },
+            why,
+        })?;
         let builder = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(TlsError::Library)?
-            .with_client_cert_verifier(Arc::new(clients));
+            .map_err(TlsError::Library)?;
+        let builder = match clients {
+            Some(clients) => builder.with_client_cert_verifier(Arc::new(clients)),
+            None => builder.with_no_client_auth(),
+        };
         let mut config =
             builder
                 .with_single_cert(chain, key)

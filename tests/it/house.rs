@@ -47,7 +47,8 @@ const DOORS: &[(&str, &[&str])] = &[
     // The plan has no door from `config` to `tls`: what a listener's files are is said there once.
     ("config", &["zodb", "tls"]),
     ("recipe", &["zodb", "config", "durable"]),
-    ("admin", &["zodb", "job", "task"]),
+    // The plan has no door from `admin` to `tls`: `https://` at both ends.
+    ("admin", &["zodb", "job", "task", "tls"]),
     (
         "daemon",
         &[
@@ -63,6 +64,7 @@ const DOORS: &[(&str, &[&str])] = &[
             "storage::zeo",
             "raid",
             "server",
+            "tls",
             "admin",
             "config",
         ],

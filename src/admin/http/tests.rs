@@ -1,6 +1,6 @@
 //! Every endpoint against a fake, through real sockets and the real client.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use futures_util::StreamExt as _;
@@ -9,6 +9,8 @@ use super::*;
 use crate::admin::api::{Level, RecoveryState, ScrubRequest, Strategy};
 use crate::admin::client::{AdminClient, ClientError, Target};
 use crate::admin::fake::Fake;
+use crate::tls::testing::{Flaw, Made, put};
+use crate::tls::{Authenticate, ServerTls, Spoken};
 
 struct Running {
     fake: Fake,
@@ -46,6 +48,7 @@ impl Running {
     /// Asks as anybody could: the status, the content type and the body.
     async fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String, String) {
         let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(crate::tls::servers::nobody().unwrap())
             .unix_socket(self.socket.as_path())
             .build()
             .unwrap();
@@ -307,7 +310,7 @@ async fn a_daemon_that_does_not_answer_is_told_from_one_that_is_not_there() {
 async fn on_tcp_a_token_is_needed() {
     let fake = Fake::default();
     let tasks = Tasks::new("admin tasks");
-    let tcp = Tcp::bind("127.0.0.1", 0).await.unwrap();
+    let tcp = Tcp::bind("127.0.0.1", 0, None).await.unwrap();
     let url = format!("http://{}", tcp.address().unwrap());
     serve_tcp(
         &tasks,
@@ -318,7 +321,13 @@ async fn on_tcp_a_token_is_needed() {
     let client = |token: Option<&str>| {
         let token = token.map(str::to_owned);
         let url = url.clone();
-        AdminClient::new(Target::Http { url, token }).unwrap()
+        let trusted = None;
+        AdminClient::new(Target::Http {
+            url,
+            token,
+            trusted,
+        })
+        .unwrap()
     };
     assert_eq!(client(None).status().await.unwrap_err().status, 401);
     assert_eq!(
@@ -334,14 +343,49 @@ async fn on_tcp_a_token_is_needed() {
     tasks.shutdown(Duration::from_secs(10)).await.unwrap();
 }
 
-#[test]
-fn other_addresses_than_http_are_refused_at_once() {
-    let target = Target::Http {
-        url: "https://x:1".into(),
-        token: None,
+#[tokio::test]
+async fn on_tcp_tls_is_spoken_with_who_knows_the_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let shown = Made::plain("127.0.0.1", Flaw::None);
+    let files = ServerTls {
+        certificate: put(folder.path(), "admin.pem", &shown.certificate),
+        key: Some(put(folder.path(), "admin.key", &shown.key)),
+        authenticate: Authenticate::Anyone,
     };
-    assert!(matches!(
-        AdminClient::new(target),
-        Err(ClientError::Unreachable { .. })
-    ));
+    let stranger = Made::plain("127.0.0.1", Flaw::None);
+    let stranger = put(folder.path(), "stranger.pem", &stranger.certificate);
+    let tls = Spoken::read(&files).await.unwrap();
+    let fake = Fake::default();
+    let tasks = Tasks::new("admin tasks");
+    let tcp = Tcp::bind("127.0.0.1", 0, Some(tls)).await.unwrap();
+    let address = tcp.address().unwrap();
+    serve_tcp(&tasks, tcp, None, admin(&fake));
+    // Somebody who never begins keeps nobody waiting.
+    let silent = tokio::net::TcpStream::connect(address).await.unwrap();
+    let client = |scheme: &str, trusted: &Path| {
+        AdminClient::new(Target::Http {
+            url: format!("{scheme}://{address}"),
+            token: None,
+            trusted: Some(trusted.to_owned()),
+        })
+        .unwrap()
+    };
+    client("https", &files.certificate).status().await.unwrap();
+    let error = client("https", &stranger).ping().await.unwrap_err();
+    assert!(
+        matches!(error, ClientError::Unreachable { .. }),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("certificate"), "{error}");
+    assert!(client("http", &stranger).ping().await.is_err());
+    drop(silent);
+    tasks.shutdown(Duration::from_secs(10)).await.unwrap();
+
+    let missing = Target::Http {
+        url: "https://127.0.0.1:1".into(),
+        token: None,
+        trusted: Some(folder.path().join("missing.pem")),
+    };
+    let error = AdminClient::new(missing).unwrap_err();
+    assert!(error.to_string().contains("missing.pem"), "{error}");
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::tls::servers::ClientTls;
 use crate::wire::frame;
 
 /// Where a ZEO server listens.
@@ -28,18 +29,9 @@ impl fmt::Display for ZeoAddress {
 /// How a connection is made secret and both ends are known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ZeoTls {
-    /// Whom the server's certificate must be signed by: a file of certificates, or a folder of such
-    /// files. A certificate in it is trusted as such too, as where a server's own is listed. Without
-    /// it, whom the system trusts.
-    pub authenticate: Option<PathBuf>,
-    /// Our certificate, and those between it and its authority.
-    pub certificate: Option<PathBuf>,
-    /// Its key; none where it is in the same file.
-    pub key: Option<PathBuf>,
+    pub files: ClientTls,
     /// The name that the server's certificate must be for; the host's, where there is none.
     pub server_name: Option<String>,
-    /// Whether the certificate must be for that name.
-    pub check_hostname: bool,
 }
 
 /// A ZEO server, and how it is talked to.

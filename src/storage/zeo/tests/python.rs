@@ -808,6 +808,7 @@ mod tls {
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
     use super::*;
+    use crate::tls::servers::ClientTls;
 
     struct Certificate {
         certificate: String,
@@ -870,11 +871,13 @@ mod tls {
             ..running.options()
         };
         let good = ZeoTls {
-            authenticate: Some(server_file),
-            certificate: Some(client_file.clone()),
-            key: Some(client_key),
+            files: ClientTls {
+                authenticate: Some(server_file),
+                certificate: Some(client_file.clone()),
+                key: Some(client_key),
+                check_hostname: true,
+            },
             server_name: Some("zeo.example".to_owned()),
-            check_hostname: true,
         };
         let storage = ZeoStorage::open(with(good.clone())).await.unwrap();
         let large = vec![7; 5 << 20];
@@ -882,43 +885,28 @@ mod tls {
         let read = storage.load_serial(Oid(1), tid).await.unwrap();
         assert!(read == large);
 
-        let in_a_folder = ZeoTls {
-            authenticate: Some(trusted),
-            ..good.clone()
+        let other = |change: &dyn Fn(&mut ZeoTls)| {
+            let mut tls = good.clone();
+            change(&mut tls);
+            tls
         };
-        let unnamed = ZeoTls {
-            server_name: None,
-            check_hostname: false,
-            ..good.clone()
-        };
+        let in_a_folder = other(&|tls| tls.files.authenticate = Some(trusted.clone()));
+        let unnamed = other(&|tls| {
+            tls.server_name = None;
+            tls.files.check_hostname = false;
+        });
         for tls in [in_a_folder, unnamed] {
             ZeoStorage::open(with(tls)).await.unwrap();
         }
-        let misnamed = ZeoTls {
-            server_name: Some("other.example".to_owned()),
-            ..good.clone()
-        };
-        let distrusted = ZeoTls {
-            authenticate: Some(stranger_file.clone()),
-            ..good.clone()
-        };
-        let unknown = ZeoTls {
-            certificate: Some(stranger_file.clone()),
-            key: None,
-            ..good.clone()
-        };
-        let mismatched = ZeoTls {
-            key: Some(stranger_file),
-            ..good.clone()
-        };
-        let keyless = ZeoTls {
-            key: None,
-            ..good.clone()
-        };
-        let missing = ZeoTls {
-            authenticate: Some(at.join("missing.pem")),
-            ..good
-        };
+        let misnamed = other(&|tls| tls.server_name = Some("other.example".to_owned()));
+        let distrusted = other(&|tls| tls.files.authenticate = Some(stranger_file.clone()));
+        let unknown = other(&|tls| {
+            tls.files.certificate = Some(stranger_file.clone());
+            tls.files.key = None;
+        });
+        let mismatched = other(&|tls| tls.files.key = Some(stranger_file.clone()));
+        let keyless = other(&|tls| tls.files.key = None);
+        let missing = other(&|tls| tls.files.authenticate = Some(at.join("missing.pem")));
         for (tls, expected) in [
             (misnamed, "cannot speak TLS with"),
             (distrusted, "cannot speak TLS with"),
@@ -978,11 +966,13 @@ mod tls {
             }}),
         );
         let tls = ZeoTls {
-            authenticate: Some(authority),
-            certificate: Some(client_file),
-            key: Some(client_key),
+            files: ClientTls {
+                authenticate: Some(authority),
+                certificate: Some(client_file),
+                key: Some(client_key),
+                check_hostname: true,
+            },
             server_name: Some("zeo.example".to_owned()),
-            check_hostname: true,
         };
         let options = |tls: &ZeoTls| ZeoOptions {
             tls: Some(tls.clone()),

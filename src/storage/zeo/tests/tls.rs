@@ -9,15 +9,18 @@ use tokio_rustls::rustls::crypto::ring;
 
 use super::super::tls::secure;
 use super::super::{ZeoAddress, ZeoTls};
+use crate::tls::servers::ClientTls;
 use crate::tls::testing::{Authority, Flaw, Made, put};
 
 /// A handshake with a server that shows this, by a member to which these are listed; why it is refused.
 async fn shown(folder: &Path, shows: &Made, name: Option<&str>, listed: &[&str]) -> Option<String> {
     let wanted = ZeoTls {
-        authenticate: Some(put(folder, "listed.pem", &listed.concat())),
+        files: ClientTls {
+            authenticate: Some(put(folder, "listed.pem", &listed.concat())),
+            check_hostname: name.is_some(),
+            ..ClientTls::default()
+        },
         server_name: Some(name.unwrap_or("another.example").to_owned()),
-        check_hostname: name.is_some(),
-        ..ZeoTls::default()
     };
     let server = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
