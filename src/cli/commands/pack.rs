@@ -99,7 +99,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Shows how far it is until it has ended, or the person leaves.
 async fn follow(api: &dyn AdminApi, mut job: Job, context: &Context) -> Result<Exit, CliError> {
     let mut ctrl_c = context.interrupts.claim()?;
-    let mut display = progress::display(&context.printer);
+    let mut display = progress::display(&context.printer, "");
     while job.state == JobState::Running {
         display.show(&(&job).into());
         // Both may be dropped: a sleep holds nothing, and a press is kept until it is asked for.
@@ -109,7 +109,7 @@ async fn follow(api: &dyn AdminApi, mut job: Job, context: &Context) -> Result<E
                 display.end(false);
                 match on_interrupt(api, &job, context).await? {
                     Some(exit) => return Ok(exit),
-                    None => display = progress::display(&context.printer),
+                    None => display = progress::display(&context.printer, ""),
                 }
                 // A new claim: presses that the question has dealt with are not told again.
                 ctrl_c = context.interrupts.claim()?;
