@@ -221,6 +221,9 @@ pub struct RateLimit {
     pub transactions_per_second: Option<u64>,
     #[serde(default)]
     pub bytes_per_second: Option<u64>,
+    /// Nothing is copied until this is changed. What is copied while commits wait is never held back.
+    #[serde(default)]
+    pub paused: bool,
 }
 
 /// What the analysis of a member found.

@@ -154,6 +154,7 @@ impl GlobalArgs {
         GlobalArgs {
             instance: pick(elsewhere, self.instance, session.instance),
             admin: pick(elsewhere, self.admin, session.admin),
+            admin_certificate: None,
             token_file: pick(typed("token_file"), self.token_file, session.token_file),
             array: pick(typed("array"), self.array, session.array),
             output: pick(typed("output"), self.output, session.output),

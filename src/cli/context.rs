@@ -13,7 +13,8 @@ use super::args::GlobalArgs;
 use super::error::CliError;
 use super::exit::Exit;
 use super::interrupt::{Interrupts, SignalInterrupts};
-use super::output::Printer;
+use super::keys::Keys;
+use super::output::{Printer, is_dumb};
 use super::place::find_instance;
 use super::prompt::{Prompt, TerminalPrompt};
 use crate::admin::api::{AdminApi, ArrayDetails, Problem};
@@ -149,6 +150,14 @@ impl Context {
             ended = endless => ended,
             () = ctrl_c.pressed() => Ok(Exit::Done),
         }
+    }
+
+    /// Single keys of the person who watches, where there is one.
+    pub(super) fn keys(&self) -> Option<Keys> {
+        // Tests have neither signals nor a terminal of their own.
+        let watched =
+            self.signals.is_some() && !self.printer.quiet && self.prompt.can_ask() && !is_dumb();
+        if watched { Keys::read() } else { None }
     }
 
     /// Waits for a Ctrl-C that no command has claimed.

@@ -11,6 +11,7 @@ pub mod context;
 mod error;
 mod exit;
 mod interrupt;
+mod keys;
 mod launch;
 pub mod output;
 mod place;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
-use super::output::{Paint, Printer, Style, escape, format};
-use crate::admin::api::{Job, JobKind, JobMemberState, Lag, Recovery};
+use super::output::{Paint, Printer, Style, escape, format, is_dumb};
+use crate::admin::api::{Job, JobKind, JobMemberState, Lag, Recovery, RecoveryState};
 
 /// How far it is at one moment.
 pub(super) struct Step {
@@ -85,13 +85,16 @@ pub(super) trait Display {
 }
 
 /// What this output can show.
-pub(super) fn display(printer: &Printer) -> Box<dyn Display + '_> {
+///
+/// `help` stands below bars: what keys can be pressed.
+pub(super) fn display<'a>(printer: &'a Printer, help: &str) -> Box<dyn Display + 'a> {
     if printer.quiet {
         Box::new(Nothing)
-    } else if printer.stderr_is_terminal() && console::Term::stderr().features().is_attended() {
+    } else if printer.stderr_is_terminal() && !is_dumb() {
         Box::new(Bars::new(
             ProgressDrawTarget::stderr_with_hz(10),
             printer.error_style(),
+            help,
         ))
     } else {
         Box::new(Lines::new(printer))
@@ -111,6 +114,7 @@ struct Bars {
     all: MultiProgress,
     style: Style,
     current: Option<Current>,
+    help: Option<ProgressBar>,
 }
 
 struct Current {
@@ -121,18 +125,39 @@ struct Current {
 }
 
 impl Bars {
-    fn new(target: ProgressDrawTarget, style: Style) -> Self {
+    fn new(target: ProgressDrawTarget, style: Style, help: &str) -> Self {
+        let all = MultiProgress::with_draw_target(target);
+        let help = (!help.is_empty()).then(|| {
+            let line = all.add(ProgressBar::new_spinner());
+            line.set_style(Self::plain("  {msg}"));
+            line.set_message(style.paint(Paint::Faint, help));
+            line
+        });
         Bars {
-            all: MultiProgress::with_draw_target(target),
+            all,
             style,
             current: None,
+            help,
         }
+    }
+
+    fn plain(template: &str) -> ProgressStyle {
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
     }
 
     fn prefix(&self, step: &Step) -> String {
         let of = escape(&step.of).into_owned();
         let of = self.style.paint(Paint::Strong, &format!("{of:<8}"));
         format!("{of} {:<9}", escape(&step.phase))
+    }
+
+    /// What is left for the amounts beside a bar that can still be seen.
+    fn room(&self, step: &Step) -> usize {
+        const BAR: usize = 8;
+        let (_, columns) = console::Term::stderr().size();
+        let prefix = console::measure_text_width(&self.prefix(step));
+        // Two blanks, one on each side of the bar, `100 %` and two more.
+        usize::from(columns).saturating_sub(2 + prefix + 2 + BAR + 5 + 2)
     }
 
     fn template(&self, has_total: bool) -> ProgressStyle {
@@ -165,7 +190,11 @@ impl Display for Bars {
         let is_same = |current: &Current| current.of == step.of && current.phase == step.phase;
         if !self.current.as_ref().is_some_and(is_same) {
             self.close(true);
-            let bar = self.all.add(ProgressBar::new(total));
+            let bar = ProgressBar::new(total);
+            let bar = match &self.help {
+                Some(help) => self.all.insert_before(help, bar),
+                None => self.all.add(bar),
+            };
             bar.set_style(self.template(total > 0));
             bar.set_prefix(self.prefix(step));
             self.current = Some(Current {
@@ -185,12 +214,28 @@ impl Display for Bars {
         }
         current.bar.set_length(total);
         current.bar.set_position(done.min(total));
-        current.bar.set_message(step.amounts.clone());
+        let room = self.room(step);
+        if let Some(current) = &self.current {
+            current.bar.set_message(fitting(&step.amounts, room));
+        }
     }
 
     fn end(&mut self, finished: bool) {
         self.close(finished);
+        if let Some(help) = self.help.take() {
+            help.finish_and_clear();
+        }
     }
+}
+
+/// As much of the amounts as there is room for: the speed goes first, then the amount, the time last.
+fn fitting(amounts: &str, room: usize) -> String {
+    let mut parts: Vec<&str> = amounts.split("  ").collect();
+    let width = |parts: &[&str]| console::measure_text_width(&parts.join("  "));
+    while width(&parts) > room && parts.len() > 1 {
+        parts.remove(usize::from(parts.len() > 2));
+    }
+    console::truncate_str(&parts.join("  "), room, "…").into_owned()
 }
 
 /// A line every ten seconds.
@@ -244,6 +289,7 @@ struct Reached<'a> {
     bytes_per_s: f64,
     time_left_s: Option<u64>,
     note: Option<&'a str>,
+    paused: bool,
 }
 
 impl<'a> From<&'a Recovery> for Reached<'a> {
@@ -254,6 +300,7 @@ impl<'a> From<&'a Recovery> for Reached<'a> {
             bytes_per_s: recovery.bytes_per_s,
             time_left_s: recovery.time_left_s,
             note: recovery.note.as_deref(),
+            paused: recovery.rate.paused && recovery.state == RecoveryState::Running,
         }
     }
 }
@@ -266,6 +313,7 @@ impl<'a> From<&'a Job> for Reached<'a> {
             bytes_per_s: job.bytes_per_s,
             time_left_s: job.time_left_s,
             note: job.note.as_deref(),
+            paused: false,
         }
     }
 }
@@ -299,6 +347,10 @@ impl Reached<'_> {
         } else if transactions > 0 {
             let done = format::count(self.done.transactions.min(transactions));
             parts.push(format!("{done} of {} tx", format::count(transactions)));
+        }
+        if self.paused {
+            parts.push("paused".into());
+            return parts.join("  ");
         }
         if self.bytes_per_s >= 1.0 {
             parts.push(format!("{}/s", format::bytes(self.bytes_per_s as u64)));
@@ -344,4 +396,22 @@ fn bar(percent: u64, width: usize, style: Style) -> String {
         style.paint(Paint::Good, &done),
         style.paint(Paint::Faint, &rest)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_goes_in_the_order_of_its_worth() {
+        let all = "5.7 GiB of 8.4 GiB  212 MiB/s  12 s left";
+        for (room, expected) in [
+            (40, all),
+            (39, "5.7 GiB of 8.4 GiB  12 s left"),
+            (28, "12 s left"),
+            (5, "12 s…"),
+        ] {
+            assert_eq!(fitting(all, room), expected, "{room}");
+        }
+    }
 }

@@ -520,6 +520,7 @@ fn members_are_chosen_from_what_the_analysis_found() {
     -- stderr
     looking at copy2 …
     looking at copy3 …
+    times are estimates, at 50 MiB/s
     ✔ copy2 is optimal (epoch 7). The array is degraded: copy3 is out.
     "#);
     insta::assert_snapshot!(bench.questions(), @r#"
@@ -527,9 +528,9 @@ fn members_are_chosen_from_what_the_analysis_found() {
       [x] copy2  behind by 1 402 transactions (31 MiB)
       [ ] copy3  diverged at 2026-11-20 09:12:06 UTC
     How?
-      > copy what is missing   (1 402 transactions, 31 MiB)
-        copy and compare everything   (reads both copies whole)
-        cut back or start afresh   (what only the copy holds is cut and set aside)
+      > copy what is missing   (1 402 transactions, 31 MiB; about 1 s)
+        copy and compare everything   (reads both copies: 8.4 GiB; about 2 min)
+        cut back or start afresh   (cuts what it alone has; 1 402 transactions, 31 MiB; about 1 s)
     Limit the rate? [no limit]
     "#);
     insta::assert_snapshot!(bench.asked().join("\n"), @r#"
@@ -574,6 +575,7 @@ fn what_would_be_cut_is_named_and_confirmed_by_typing() {
     -- stderr
     looking at copy2 …
     looking at copy3 …
+    times are estimates, at 50 MiB/s
     warning: copy3 holds 3 transactions that the array does not; they will be cut from it and set aside in a file. Both agree up to 0x040d23c81c000000  2026-11-20 09:12:06 UTC
     warning:   0x040d23c820000000  2026-11-20 09:12:07 UTC  /acl admin  /front-page/edit\u{1b}[31m
     warning:   and 2 more
@@ -587,9 +589,9 @@ fn what_would_be_cut_is_named_and_confirmed_by_typing() {
       [ ] copy3  diverged at 2026-11-20 09:12:06 UTC
     How?
       > what each needs   (copy2: copy what is missing; copy3: cut back or start afresh)
-        copy what is missing   (1 414 transactions, 31.0 MiB)
-        copy and compare everything   (reads both copies whole)
-        cut back or start afresh   (what only the copy holds is cut and set aside)
+        copy what is missing   (1 414 transactions, 31.0 MiB; about 1 s)
+        copy and compare everything   (reads both copies: 8.4 GiB; about 5 min)
+        cut back or start afresh   (3 transactions cut; 1 414 transactions, 31.0 MiB; about 1 s)
     Limit the rate? [no limit]
     Cut copy3? Type `copy3` to go on
     "#);

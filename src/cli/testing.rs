@@ -130,6 +130,7 @@ impl AdminApi for FakeDaemon {
         let RateLimit {
             transactions_per_second,
             bytes_per_second,
+            paused: _,
         } = request.rate;
         self.ask(format!(
             "recover {array}/{member} {:?} {transactions_per_second:?} {bytes_per_second:?}",

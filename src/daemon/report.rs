@@ -402,6 +402,7 @@ pub(super) fn to_rate(limit: RateLimit) -> Rate {
     Rate {
         transactions_per_second: limit.transactions_per_second.filter(|most| *most > 0),
         bytes_per_second: limit.bytes_per_second.filter(|most| *most > 0),
+        paused: limit.paused,
     }
 }
 
@@ -409,6 +410,7 @@ fn limit(rate: Rate) -> RateLimit {
     RateLimit {
         transactions_per_second: rate.transactions_per_second,
         bytes_per_second: rate.bytes_per_second,
+        paused: rate.paused,
     }
 }
 

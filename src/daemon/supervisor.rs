@@ -230,6 +230,7 @@ pub(super) fn rate(rate: config::Rate) -> Rate {
     Rate {
         transactions_per_second: rate.transactions,
         bytes_per_second: rate.bytes,
+        paused: false,
     }
 }
 

@@ -13,6 +13,8 @@ use super::Amount;
 pub struct Rate {
     pub transactions_per_second: Option<u64>,
     pub bytes_per_second: Option<u64>,
+    /// Nothing at all, until that is changed.
+    pub paused: bool,
 }
 
 /// Holds back whoever goes faster than the rate. Clones share it.
@@ -70,15 +72,24 @@ impl Throttle {
             let next = {
                 let mut state = self.0.state.lock();
                 let now = Instant::now();
-                if state.next <= now {
+                if state.rate.paused {
+                    None
+                } else if state.next <= now {
                     state.next = now + state.rate.time_for(amount);
                     return;
+                } else {
+                    Some(state.next)
                 }
-                state.next
+            };
+            let due = async {
+                match next {
+                    Some(next) => tokio::time::sleep_until(next).await,
+                    None => std::future::pending().await,
+                }
             };
             // Either branch may be dropped: both only lead back to the check above.
             tokio::select! {
-                () = tokio::time::sleep_until(next) => {}
+                () = due => {}
                 () = changed => {}
             }
         }
@@ -89,6 +100,7 @@ impl Rate {
     pub const UNLIMITED: Rate = Rate {
         transactions_per_second: None,
         bytes_per_second: None,
+        paused: false,
     };
 
     /// The time that an amount takes at this rate: the longer of both limits'. At most an hour, so
@@ -141,5 +153,21 @@ mod tests {
         let start = Instant::now();
         tokio::join!(waiting.take(bytes(1)), lifted);
         assert!(start.elapsed() < Duration::from_millis(100));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_paused_waits_until_it_goes_on() {
+        let throttle = Throttle::new(Rate {
+            paused: true,
+            ..Rate::UNLIMITED
+        });
+        let waiting = throttle.clone();
+        let resumed = async {
+            tokio::time::sleep(Duration::from_hours(5)).await;
+            throttle.set(Rate::UNLIMITED);
+        };
+        let start = Instant::now();
+        tokio::join!(waiting.take(bytes(1)), resumed);
+        assert_eq!(start.elapsed(), Duration::from_hours(5));
     }
 }

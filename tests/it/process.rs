@@ -1,5 +1,6 @@
 //! The daemon as a process: signals, pid file, systemd, users, logs.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixDatagram;
 
 use rustix::process::Signal;
@@ -208,7 +209,6 @@ fn with_setting(instance: &Instance, line: &str) {
 }
 
 fn owner(path: &std::path::Path) -> u32 {
-    use std::os::unix::fs::MetadataExt as _;
     let metadata =
         std::fs::metadata(path).unwrap_or_else(|why| panic!("{}: {why}", path.display()));
     metadata.uid()
@@ -270,7 +270,6 @@ fn root_starts_it_as_the_effective_user() {
     ] {
         assert_eq!(owner(&instance.path(file)), user, "{file}");
     }
-    use std::os::unix::fs::MetadataExt as _;
     let mode = std::fs::metadata(instance.path("var/copy1/Data.fs"))
         .expect("a file")
         .mode();

@@ -1,9 +1,10 @@
 //! What a person at a terminal sees: the guided recovery, bars, Ctrl-C, colours.
 
 use crate::harness::Instance;
+use crate::harness::instance::PATIENCE;
 use crate::harness::python::{self, Workers};
 use crate::harness::terminal::{CTRL_C, DOWN, ENTER, SPACE, Terminal};
-use crate::harness::until;
+use crate::harness::{until, until_ok};
 
 /// An array of which `copy2` was disabled and lacks 12 MB (a recovery copies a last MiB without regard
 /// to the rate, since clients wait for it), and clients at work.
@@ -42,10 +43,11 @@ fn the_guided_recovery_asks_recovers_and_says_how_it_ended() {
     snapshot!(terminal.text(), @r#"
     looking at copy2 …
     ✔ Which members? (space chooses, enter goes on) · copy2  behind by [n] transactions ([bytes])
+    times are estimates, at [bytes]/s
     ? How? ›
-    ❯ copy what is missing   ( [n] transactions, [bytes])
-      copy and compare everything   (reads both copies whole)
-      cut back or start afresh   (what only the copy holds is cut and set aside)
+    ❯ copy what is missing   ( [n] transactions, [bytes]; about 1 s)
+      copy and compare everything   (reads both copies: [bytes]; about 1 s)
+      cut back or start afresh   (cuts what it alone has; [n] transactions, [bytes]; about 1 s)
     "#);
     terminal.press(DOWN);
     terminal.press(ENTER);
@@ -133,6 +135,128 @@ fn ctrl_c_while_it_recovers_cancels_when_told_so_and_the_next_goes_on() {
     instance.wait_member("copy2", "degraded");
     instance.run(&["recover", "copy2"]).ok();
     instance.wait_optimal();
+}
+
+/// What the daemon says of its recovery.
+fn recovery(instance: &Instance) -> serde_json::Value {
+    instance.details()["recovery"].clone()
+}
+
+#[test]
+fn keys_pause_change_the_rate_and_let_it_end() {
+    let (instance, _workers) = behind();
+    let mut terminal = slowly(&instance);
+    terminal.wait("p pause or go on   r rate   d detach   c cancel");
+    terminal.press("p");
+    terminal.wait("paused");
+    assert_eq!(recovery(&instance)["rate"]["paused"], true);
+    let done = recovery(&instance)["done"]["bytes"].clone();
+    // Another key means nothing, and what is typed is not shown.
+    terminal.press("x");
+    terminal.press("p");
+    until("it to go on", PATIENCE, || {
+        recovery(&instance)["done"]["bytes"].as_u64() > done.as_u64()
+    });
+    assert_eq!(recovery(&instance)["rate"]["paused"], false);
+    assert_eq!(recovery(&instance)["rate"]["bytes_per_second"], 512 << 10);
+    terminal.press("r");
+    terminal.wait("Limit the rate?");
+    terminal.press("none");
+    terminal.press(ENTER);
+    assert_eq!(terminal.end(), 0, "{}", terminal.text());
+    terminal.wait("copy2 is optimal");
+    assert!(
+        !terminal.text().contains("pause or go on"),
+        "{}",
+        terminal.text()
+    );
+    instance.wait_optimal();
+}
+
+#[test]
+fn keys_detach_and_cancel_and_flags_do_the_same() {
+    let (instance, _workers) = behind();
+    let mut terminal = slowly(&instance);
+    terminal.press("d");
+    assert_eq!(terminal.end(), 0, "{}", terminal.text());
+    terminal.wait("recover --attach");
+    assert_eq!(instance.member("copy2")["state"], "recovering");
+    instance.run(&["recover", "--pause"]).ok().says("is paused");
+    assert_eq!(recovery(&instance)["rate"]["paused"], true);
+    instance.run(&["recover", "--resume"]).ok().says("goes on");
+    assert_eq!(recovery(&instance)["rate"]["paused"], false);
+
+    let mut terminal = Terminal::run(&instance, 90, &["recover", "--attach"]);
+    terminal.wait("c cancel");
+    terminal.wait("%");
+    terminal.press("c");
+    assert_eq!(terminal.end(), 1, "{}", terminal.text());
+    terminal.wait("cancelled");
+    instance.wait_member("copy2", "degraded");
+}
+
+/// The rows in which a bar stands.
+fn bars(terminal: &Terminal) -> Vec<String> {
+    let text = terminal.text();
+    let bars = text.lines().filter(|line| line.contains(" % "));
+    bars.map(str::to_owned).collect()
+}
+
+#[test]
+fn bars_follow_a_window_that_is_resized() {
+    let (instance, _workers) = behind();
+    let mut terminal = slowly(&instance);
+    for columns in [200, 60, 80] {
+        terminal.resize(columns);
+        // A bar fills the width, but for what stands behind it.
+        until_ok("a bar of the new width", PATIENCE, || {
+            let shown = bars(&terminal);
+            let width = shown.last().map_or(0, |bar| bar.chars().count());
+            let fits = width <= usize::from(columns) && width + 30 > usize::from(columns);
+            if shown.len() == 1 && fits {
+                Ok(())
+            } else {
+                Err(format!("{columns} columns show:\n{}", terminal.text()))
+            }
+        });
+        terminal.wait("c cancel");
+    }
+    terminal.press(CTRL_C);
+    terminal.wait("What about the recovery?");
+    terminal.press(DOWN);
+    terminal.press(ENTER);
+    assert_eq!(terminal.end(), 1, "{}", terminal.text());
+}
+
+#[test]
+fn a_recovery_is_followed_on_any_terminal() {
+    for (columns, variables, lines) in [
+        (60, vec![], false),
+        (200, vec![("NO_COLOR", "1")], false),
+        (80, vec![("TERM", "dumb")], true),
+    ] {
+        let (instance, _workers) = behind();
+        let args = ["recover", "copy2", "--rate", "4MiB/s"];
+        let mut terminal = Terminal::run_with(&instance, columns, &args, &variables);
+        terminal.wait("copy");
+        if lines {
+            terminal.wait("copy2: ");
+        } else {
+            terminal.wait("%");
+        }
+        assert_eq!(terminal.end(), 0, "{}", terminal.text());
+        terminal.wait("copy2 is optimal");
+        let text = terminal.text();
+        assert!(
+            text.lines()
+                .all(|line| line.chars().count() <= usize::from(columns)),
+            "{text}"
+        );
+        if !variables.is_empty() {
+            assert!(!terminal.has_colour(), "{variables:?}: {text}");
+        }
+        assert!(terminal.shows_cursor());
+    }
 }
 
 #[test]

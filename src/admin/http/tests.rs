@@ -118,6 +118,7 @@ async fn the_client_gets_what_the_daemon_says() {
     let rate = RateLimit {
         transactions_per_second: Some(7),
         bytes_per_second: None,
+        paused: true,
     };
     let request = RecoverRequest {
         strategy: Strategy::Rebuild,

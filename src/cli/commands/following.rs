@@ -61,7 +61,7 @@ impl Kind {
         context: &Context,
     ) -> Result<Followed, CliError> {
         let mut ctrl_c = context.interrupts.claim()?;
-        let mut display = progress::display(&context.printer);
+        let mut display = progress::display(&context.printer, "");
         while job.state == JobState::Running {
             display.show(&(&job).into());
             // Both may be dropped: a sleep holds nothing, and a press is kept until it is asked for.
@@ -75,7 +75,7 @@ impl Kind {
                             api.cancel_job(&job.id).await?;
                             return Ok(Followed::Cancelled(Box::new(job)));
                         }
-                        Wish::GoOn => display = progress::display(&context.printer),
+                        Wish::GoOn => display = progress::display(&context.printer, ""),
                     }
                     // A new claim: presses that the question has dealt with are not told again.
                     ctrl_c = context.interrupts.claim()?;

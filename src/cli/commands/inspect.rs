@@ -119,7 +119,7 @@ async fn read(
     }));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let phase = if check { "check" } else { "read" };
-    let mut display = progress::display(&context.printer);
+    let mut display = progress::display(&context.printer, "");
     let found = loop {
         // Either may be dropped: the thread goes on, and a sleep holds nothing.
         tokio::select! {

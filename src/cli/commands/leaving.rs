@@ -2,6 +2,7 @@
 
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
 use crate::cli::prompt::{PromptError, Question};
 
 /// What is to become of the job.
@@ -12,12 +13,18 @@ pub(super) enum Wish {
     GoOn,
 }
 
+/// Says how to come back to what goes on alone.
+pub(super) fn leave(job: &str, command: &str, context: &Context) -> Exit {
+    context.printer.note(&format!(
+        "{job} goes on in the daemon; come back with `{command} --attach`, end it with `{command} --cancel`"
+    ));
+    Exit::Done
+}
+
 /// Asks what is to become of `job` ("the pack"), which `command` comes back to and ends.
 pub(super) fn ask(job: &str, command: &str, context: &Context) -> Result<Wish, CliError> {
     let leave = || {
-        context.printer.note(&format!(
-            "{job} goes on in the daemon; come back with `{command} --attach`, end it with `{command} --cancel`"
-        ));
+        leave(job, command, context);
         Ok(Wish::Leave)
     };
     if !context.prompt.can_ask() {

@@ -4,21 +4,21 @@
 //! something would be cut); name what would be cut, and have it confirmed; start; follow until all have
 //! ended. The recovery is the daemon's: leaving it alone does not stop it.
 
-use std::time::Duration;
+mod cost;
+mod follow;
 
 use clap::Args;
-use serde::Serialize;
 
-use super::leaving::{self, Wish};
+use self::cost::Costs;
+use self::follow::follow;
 use crate::admin::api::{
     AdminApi, Analysis, ArrayDetails, Finding, MemberState, Problem, RateLimit, RecoverRequest,
-    Recovery, RecoveryState, Strategy,
+    RecoveryState, Strategy,
 };
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::output::{Format, Screen, View, escape, format};
-use crate::cli::progress;
+use crate::cli::output::{escape, format};
 use crate::cli::prompt::Question;
 use crate::config::parse_size;
 
@@ -26,7 +26,8 @@ use crate::config::parse_size;
 ///
 /// Copies what a member lacks from one that holds everything, while clients go on. Without a MEMBER,
 /// the only one that is out. The recovery runs in the daemon: Ctrl-C asks whether to leave it running or
-/// to cancel it, and a cancelled one is continued by the next.
+/// to cancel it, and a cancelled one is continued by the next. While it is watched at a terminal, p pauses
+/// it and lets it go on, r changes its rate, d leaves it running, and c cancels it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -75,8 +76,16 @@ pub struct RecoverArgs {
     #[arg(long, conflicts_with_all = ["members", "all", "interactive", "verify", "rebuild", "detach"])]
     attach: bool,
 
-    /// Cancel the recovery that runs
+    /// Let the recovery that runs wait, until --resume
     #[arg(long, conflicts_with_all = ["members", "all", "interactive", "verify", "rebuild", "detach", "attach", "rate"])]
+    pause: bool,
+
+    /// Let it go on
+    #[arg(long, conflicts_with_all = ["members", "all", "interactive", "verify", "rebuild", "detach", "attach", "pause"])]
+    resume: bool,
+
+    /// Cancel the recovery that runs
+    #[arg(long, conflicts_with_all = ["members", "all", "interactive", "verify", "rebuild", "detach", "attach", "rate", "pause", "resume"])]
     cancel: bool,
 
     /// Cut without asking
@@ -89,6 +98,9 @@ pub async fn run(args: RecoverArgs, context: &Context) -> Result<Exit, CliError>
     let array = context.array(&*api).await?;
     if args.cancel {
         return cancel(&*api, &array.name, context).await;
+    }
+    if args.pause || args.resume {
+        return pause(&*api, &args, &array.name, context).await;
     }
     if args.attach {
         return attach(&*api, &args, &array, context).await;
@@ -244,10 +256,14 @@ async fn guided(
         return Ok(None);
     }
 
-    let members = how(args, &analyses, context)?;
+    let costs = Costs::measured(api, args.rate, array).await;
+    if !args.verify && !args.rebuild {
+        context.printer.note(&costs.line());
+    }
+    let members = how(args, &analyses, &costs, context)?;
     let rate = match args.rate {
         Some(rate) => rate,
-        None => ask_rate(context)?,
+        None => ask_rate(RateLimit::default(), context)?,
     };
     for (found, (_, strategy)) in analyses.iter().zip(&members) {
         if *strategy == Strategy::Rebuild {
@@ -261,6 +277,7 @@ async fn guided(
 fn how(
     args: &RecoverArgs,
     analyses: &[Analysis],
+    costs: &Costs,
     context: &Context,
 ) -> Result<Vec<(String, Strategy)>, CliError> {
     let all = |strategy: Strategy| {
@@ -272,20 +289,6 @@ fn how(
     if args.verify || args.rebuild {
         return Ok(all(args.strategy()));
     }
-    let lag = analyses.iter().fold((0, 0), |sum, found| {
-        let (transactions, bytes) = cost(&found.finding);
-        (sum.0 + transactions, sum.1 + bytes)
-    });
-    let amount = match lag {
-        (0, 0) => String::new(),
-        (transactions, bytes) => {
-            let lag = crate::admin::api::Lag {
-                transactions,
-                bytes,
-            };
-            format!("   ({})", format::lag(lag, true))
-        }
-    };
     let advised: Vec<(String, Strategy)> = analyses
         .iter()
         .map(|found| (found.member.clone(), found.advice))
@@ -302,12 +305,8 @@ fn how(
         choices.push(advised.clone());
     }
     for strategy in [Strategy::Missing, Strategy::Verify, Strategy::Rebuild] {
-        let more = match strategy {
-            Strategy::Missing => amount.clone(),
-            Strategy::Verify => "   (reads both copies whole)".to_owned(),
-            Strategy::Rebuild => "   (what only the copy holds is cut and set aside)".to_owned(),
-        };
-        items.push(format!("{}{more}", words(strategy)));
+        let cost = costs.of(strategy, analyses);
+        items.push(format!("{}   ({cost})", words(strategy)));
         choices.push(all(strategy));
     }
     let default = choices
@@ -330,23 +329,14 @@ fn words(strategy: Strategy) -> &'static str {
     }
 }
 
-/// Transactions and bytes to copy.
-fn cost(finding: &Finding) -> (u64, u64) {
-    match finding {
-        Finding::Behind { lag, .. } | Finding::Empty { lag } | Finding::Diverged { lag, .. } => {
-            (lag.transactions, lag.bytes)
-        }
-        Finding::UpToDate | Finding::Damaged { .. } => (0, 0),
-    }
-}
-
-fn ask_rate(context: &Context) -> Result<RateLimit, CliError> {
+/// Asks for the rate; `now` is what holds until then.
+fn ask_rate(now: RateLimit, context: &Context) -> Result<RateLimit, CliError> {
     let question = Question {
         text: "Limit the rate?",
         flags: &["--rate"],
     };
     let check = |text: &str| parse_rate(text).map(|_| ());
-    let text = context.prompt.input(question, "no limit", &check)?;
+    let text = context.prompt.input(question, &rate_words(now), &check)?;
     parse_rate(&text).map_err(CliError::usage)
 }
 
@@ -421,6 +411,30 @@ async fn cancel(api: &dyn AdminApi, array: &str, context: &Context) -> Result<Ex
     Ok(Exit::Done)
 }
 
+/// Pauses the recovery that runs, or lets it go on.
+async fn pause(
+    api: &dyn AdminApi,
+    args: &RecoverArgs,
+    array: &str,
+    context: &Context,
+) -> Result<Exit, CliError> {
+    let now = api.recovery(array).await?;
+    let rate = RateLimit {
+        paused: args.pause,
+        ..args.rate.unwrap_or(now.rate)
+    };
+    let changed = api.change_recovery(array, rate).await?;
+    let member = escape(&changed.member);
+    context.printer.success(&if args.pause {
+        format!(
+            "the recovery of {member} is paused; let it go on with `zeoraidctl recover --resume`"
+        )
+    } else {
+        format!("the recovery of {member} goes on")
+    });
+    Ok(Exit::Done)
+}
+
 async fn attach(
     api: &dyn AdminApi,
     args: &RecoverArgs,
@@ -443,221 +457,6 @@ async fn attach(
     let mut members = vec![running.member.clone()];
     members.extend(running.queued.iter().cloned());
     follow(api, &array.name, members, running.id, context).await
-}
-
-/// Often enough for a bar to move smoothly.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-
-/// How a member's recovery ended.
-enum Ended {
-    Done,
-    Cancelled,
-    Failed { why: String, next: Option<String> },
-}
-
-/// Shows the recoveries until all have ended, or the person leaves. `first` is the id of the first of
-/// them: what ended before is not theirs.
-async fn follow(
-    api: &dyn AdminApi,
-    array: &str,
-    members: Vec<String>,
-    first: u64,
-    context: &Context,
-) -> Result<Exit, CliError> {
-    let mut ctrl_c = context.interrupts.claim()?;
-    let mut display = progress::display(&context.printer);
-    let mut ended: Vec<(String, Ended, Option<Recovery>)> = Vec::new();
-    let mut open = members;
-    loop {
-        let recovery = api.recovery(array).await?;
-        let is_ours = recovery.id >= first && open.contains(&recovery.member);
-        if is_ours && recovery.state == RecoveryState::Running {
-            display.show(&(&recovery).into());
-        }
-        // One that is neither running nor waiting has ended; if it was not seen to, the array says how.
-        let unseen = open.iter().any(|member| {
-            !(recovery.queued.contains(member) || is_ours && recovery.member == *member)
-        });
-        let details = if unseen {
-            Some(api.array(array).await?)
-        } else {
-            None
-        };
-        open.retain(|member| {
-            let seen = (is_ours && recovery.member == *member).then_some(&recovery);
-            match how_it_ended(member, seen, &recovery.queued, details.as_ref()) {
-                Some(how) => {
-                    ended.push((member.clone(), how, seen.cloned()));
-                    false
-                }
-                None => true,
-            }
-        });
-        if open.is_empty() {
-            break;
-        }
-        // Both may be dropped: a sleep holds nothing, and a press is kept until it is asked for.
-        tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-            () = ctrl_c.pressed() => {
-                display.end(false);
-                match on_interrupt(api, array, context).await? {
-                    Some(exit) => return Ok(exit),
-                    None => display = progress::display(&context.printer),
-                }
-                // A new claim: presses that the question has dealt with are not told again.
-                ctrl_c = context.interrupts.claim()?;
-            }
-        }
-    }
-    display.end(ended.iter().all(|(_, how, _)| matches!(how, Ended::Done)));
-    drop(display);
-    drop(ctrl_c);
-    summary(api, array, ended, context).await
-}
-
-fn how_it_ended(
-    member: &str,
-    seen: Option<&Recovery>,
-    queued: &[String],
-    details: Option<&ArrayDetails>,
-) -> Option<Ended> {
-    if let Some(recovery) = seen {
-        return match recovery.state {
-            RecoveryState::Running => None,
-            RecoveryState::Done => Some(Ended::Done),
-            RecoveryState::Cancelled => Some(Ended::Cancelled),
-            RecoveryState::Failed => {
-                let problem = recovery.problem.clone();
-                Some(Ended::Failed {
-                    why: problem
-                        .as_ref()
-                        .map_or("it failed".into(), |p| p.detail.clone()),
-                    next: problem.and_then(|problem| problem.next),
-                })
-            }
-        };
-    }
-    if queued.iter().any(|other| other == member) {
-        return None;
-    }
-    let member = details?.members.iter().find(|other| other.name == member)?;
-    match member.state {
-        MemberState::Recovering => None,
-        MemberState::Optimal => Some(Ended::Done),
-        MemberState::Degraded => Some(Ended::Failed {
-            why: member
-                .reason
-                .clone()
-                .unwrap_or_else(|| "it is still out".into()),
-            next: None,
-        }),
-    }
-}
-
-/// Ctrl-C: asks, where there is somebody to ask. None goes on.
-async fn on_interrupt(
-    api: &dyn AdminApi,
-    array: &str,
-    context: &Context,
-) -> Result<Option<Exit>, CliError> {
-    match leaving::ask("the recovery", "zeoraidctl recover", context)? {
-        Wish::Leave => Ok(Some(Exit::Done)),
-        Wish::Cancel => {
-            cancel(api, array, context).await?;
-            Ok(Some(Exit::Failed))
-        }
-        Wish::GoOn => Ok(None),
-    }
-}
-
-/// `✔ copy2 is optimal (epoch 8). The array is degraded: copy3 is out.`
-async fn summary(
-    api: &dyn AdminApi,
-    array: &str,
-    ended: Vec<(String, Ended, Option<Recovery>)>,
-    context: &Context,
-) -> Result<Exit, CliError> {
-    let printer = &context.printer;
-    let details = api.array(array).await?;
-    let outcome = outcome(&details);
-    let last_done = ended
-        .iter()
-        .rposition(|(_, how, _)| matches!(how, Ended::Done));
-    let mut failed = None;
-    for (index, (member, how, recovery)) in ended.iter().enumerate() {
-        let member = escape(member);
-        match how {
-            Ended::Done => {
-                let more = if Some(index) == last_done {
-                    format!(" (epoch {}). {outcome}", details.epoch)
-                } else {
-                    String::new()
-                };
-                printer.success(&format!("{member} is optimal{more}"));
-            }
-            Ended::Cancelled => {
-                failed = Some(
-                    CliError::new(format!("the recovery of {member} was cancelled"))
-                        .with_next(format!("to continue it: zeoraidctl recover {member}")),
-                );
-            }
-            Ended::Failed { why, next } => {
-                let error = CliError::new(format!("{member} could not be recovered: {why}"));
-                let next = next.clone().or_else(|| details.next.clone());
-                failed = Some(match next {
-                    Some(next) => error.with_next(next),
-                    None => error,
-                });
-            }
-        }
-        let files = recovery.iter().flat_map(|recovery| &recovery.set_aside);
-        for file in files {
-            printer.note(&format!("  what was cut is in {}", escape(file)));
-        }
-    }
-    if printer.format != Format::Table {
-        printer.print(&RecoveredView {
-            array: &details,
-            recovered: ended
-                .iter()
-                .filter(|(_, how, _)| matches!(how, Ended::Done))
-                .map(|(member, ..)| member.as_str())
-                .collect(),
-        })?;
-    }
-    match failed {
-        Some(error) => Err(error),
-        None => Ok(Exit::Done),
-    }
-}
-
-fn outcome(details: &ArrayDetails) -> String {
-    let out: Vec<_> = details
-        .members
-        .iter()
-        .filter(|member| member.state != MemberState::Optimal)
-        .map(|member| escape(&member.name))
-        .collect();
-    let state = super::status::state_word(details.state);
-    match out.as_slice() {
-        [] => format!("The array is {state}."),
-        [one] => format!("The array is {state}: {one} is out."),
-        many => format!("The array is {state}: {} are out.", many.join(", ")),
-    }
-}
-
-#[derive(Serialize)]
-struct RecoveredView<'a> {
-    recovered: Vec<&'a str>,
-    array: &'a ArrayDetails,
-}
-
-impl View for RecoveredView<'_> {
-    /// People were told on standard error already.
-    fn table(&self, _: &Screen) -> String {
-        String::new()
-    }
 }
 
 impl RecoverArgs {
@@ -699,6 +498,21 @@ pub(super) fn parse_rate(text: &str) -> Result<RateLimit, String> {
     Ok(rate)
 }
 
+/// As [`parse_rate`] reads it.
+fn rate_words(rate: RateLimit) -> String {
+    let mut parts = Vec::new();
+    if let Some(bytes) = rate.bytes_per_second {
+        parts.push(format!("{}/s", crate::config::format_size(bytes)));
+    }
+    if let Some(transactions) = rate.transactions_per_second {
+        parts.push(format!("{transactions}tx/s"));
+    }
+    if parts.is_empty() {
+        return "no limit".into();
+    }
+    parts.join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -708,6 +522,7 @@ mod tests {
         let rate = |transactions_per_second, bytes_per_second| RateLimit {
             transactions_per_second,
             bytes_per_second,
+            paused: false,
         };
         for (text, expected) in [
             ("none", rate(None, None)),
@@ -718,6 +533,7 @@ mod tests {
             ("1000 tx/s, 1MB/s", rate(Some(1000), Some(1_000_000))),
         ] {
             assert_eq!(parse_rate(text), Ok(expected), "{text}");
+            assert_eq!(parse_rate(&rate_words(expected)), Ok(expected), "{text}");
         }
         for text in ["fast", "0", "0tx/s", "-1MiB", "1 parsec"] {
             assert!(parse_rate(text).is_err(), "{text}");

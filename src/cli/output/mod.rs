@@ -11,5 +11,5 @@ mod style;
 pub mod table;
 
 pub use escape::escape;
-pub use printer::{Format, Output, Printer, Screen, View};
+pub use printer::{Format, Output, Printer, Screen, View, is_dumb};
 pub use style::{Paint, Style};

@@ -54,7 +54,7 @@ const WIDTH: usize = 80;
 impl Printer {
     /// Prints to the standard streams. `color` is none where the terminal decides.
     pub fn standard(format: Format, quiet: bool, color: Option<bool>) -> Self {
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let dumb = is_dumb();
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let style = |terminal: bool| Style {
             color: color.unwrap_or(terminal && !dumb && !no_color),
@@ -190,6 +190,11 @@ impl Printer {
         let written = writeln!(stderr.writer, "{line}");
         drop(written.and_then(|()| stderr.writer.flush()));
     }
+}
+
+/// Whether the terminal can only write lines.
+pub fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
 fn json(view: &impl View) -> io::Result<String> {
