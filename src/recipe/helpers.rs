@@ -134,6 +134,56 @@ pub const HELPERS: &[HelperSpec] = &[
         },
     },
     HelperSpec {
+        name: "systemd",
+        usage: "systemd v",
+        what: "as one word of a setting of systemd, quoted",
+        run: |values, _| Ok(systemd(&text(values)?).into()),
+    },
+    HelperSpec {
+        name: "systemd_exec",
+        usage: "systemd_exec v",
+        what: "the same for ExecStart= and the like, where `$` stands for variables",
+        run: |values, _| Ok(systemd(&text(values)?).replace('$', "$$").into()),
+    },
+    HelperSpec {
+        name: "replace",
+        usage: "replace v 'a' 'b'",
+        what: "the text with every `a` replaced by `b`",
+        run: |values, _| match values {
+            [value, Value::String(from), Value::String(to)] if !from.is_empty() => {
+                let text = text(std::slice::from_ref(value))?;
+                Ok(text.replace(from.as_str(), to).into())
+            }
+            _ => Err("a text, what to replace in it, and by what are expected".into()),
+        },
+    },
+    HelperSpec {
+        name: "folders",
+        usage: "folders p [folder]",
+        what: "the list of the folders of these paths (with commas between), absolute as by `absolute`, each once",
+        run: |values, context| {
+            let (paths, folder) = path_and_folder(values, context)?;
+            let mut folders: Vec<Value> = Vec::new();
+            for path in paths.split(',').map(str::trim) {
+                let whole = Path::new(&folder).join(path);
+                let above = whole.parent().unwrap_or(&whole).display().to_string();
+                if !path.is_empty() && !folders.contains(&above.as_str().into()) {
+                    folders.push(above.into());
+                }
+            }
+            Ok(folders.into())
+        },
+    },
+    HelperSpec {
+        name: "is_inside",
+        usage: "is_inside p folder",
+        what: "whether a path, as by `absolute`, is that folder or lies in it",
+        run: |values, context| {
+            let (path, folder) = path_and_folder(values, context)?;
+            Ok(Path::new(&path).starts_with(folder).into())
+        },
+    },
+    HelperSpec {
         name: "nth",
         usage: "nth list n",
         what: "an entry of a list; the first is 1",
@@ -246,6 +296,12 @@ impl HelperDef for PureHelper {
     }
 }
 
+/// In double quotes; `%` is not a specifier of systemd's.
+fn systemd(text: &str) -> String {
+    let text = text.replace('\\', "\\\\").replace('"', "\\\"");
+    format!("\"{}\"", text.replace('%', "%%"))
+}
+
 fn one(values: &[Value]) -> Result<&Value, String> {
     match values {
         [value] => Ok(value),
@@ -295,4 +351,54 @@ fn absolute(path: &str, folder: &str) -> Value {
 fn address(text: &str) -> Result<(&str, &str), String> {
     text.rsplit_once(':')
         .ok_or_else(|| format!("an address with a port is expected, not {text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn call(name: &str, values: &[Value]) -> Result<Value, String> {
+        let helper = HELPERS.iter().find(|helper| helper.name == name).unwrap();
+        (helper.run)(values, &json!({"instance": "/srv/i"}))
+    }
+
+    #[test]
+    fn words_of_systemd_mean_what_they_say() {
+        let path = json!(r#"/a b/"c"\d/100%/$HOME"#);
+        let quoted = r#""/a b/\"c\"\\d/100%%/$HOME""#;
+        assert_eq!(
+            call("systemd", std::slice::from_ref(&path)),
+            Ok(json!(quoted))
+        );
+        let quoted = r#""/a b/\"c\"\\d/100%%/$$HOME""#;
+        assert_eq!(call("systemd_exec", &[path]), Ok(json!(quoted)));
+    }
+
+    #[test]
+    fn a_text_is_replaced_by_another() {
+        let replaced = call("replace", &[json!("50% of $x$"), json!("$"), json!("$$")]);
+        assert_eq!(replaced, Ok(json!("50% of $$x$$")));
+        let nothing = call("replace", &[json!("a"), json!(""), json!("b")]);
+        assert!(nothing.unwrap_err().contains("expected"));
+    }
+
+    #[test]
+    fn folders_of_paths_are_absolute_and_each_is_there_once() {
+        let paths = json!("var/a/Data.fs, /mnt/b c/Data.fs,/mnt/b c/2.fs");
+        let folders = call("folders", std::slice::from_ref(&paths));
+        assert_eq!(folders, Ok(json!(["/srv/i/var/a", "/mnt/b c"])));
+        let folders = call("folders", &[paths, json!("/h")]);
+        assert_eq!(folders, Ok(json!(["/h/var/a", "/mnt/b c"])));
+        assert_eq!(call("folders", &[json!("")]), Ok(json!([])));
+    }
+
+    #[test]
+    fn a_path_lies_inside_by_whole_names() {
+        let inside = |path: &str| call("is_inside", &[json!(path), json!("/srv/i/var")]);
+        assert_eq!(inside("/srv/i/var"), Ok(json!(true)));
+        assert_eq!(inside("/srv/i/var/x"), Ok(json!(true)));
+        assert_eq!(inside("/srv/i/variant"), Ok(json!(false)));
+    }
 }

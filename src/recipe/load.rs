@@ -3,7 +3,7 @@
 use super::error::RecipeError;
 use super::library::Library;
 use super::model::{Kind, Need, OptionSpec, Place, Recipe};
-use super::raw::{At, RawRecipe, parse, scalar_text};
+use super::raw::{At, RawRecipe, listed, parse, scalar_text};
 
 impl Recipe {
     /// Reads a recipe and what it extends.
@@ -142,6 +142,11 @@ impl Recipe {
             let place = At::new(&source, &["needs", option]).place();
             let default = scalar_text(default)
                 .ok_or_else(|| place.mistake(format!("one value for `{option}` is expected")))?;
+            if !raw.addition {
+                return Err(place.mistake(
+                    "`needs` is expected of an addition alone; any other recipe has options of its own",
+                ));
+            }
             self.needs.push(Need {
                 option: option.clone(),
                 default,
@@ -212,8 +217,7 @@ impl Recipe {
     }
 
     fn option_names(&self) -> String {
-        let names: Vec<_> = self.options.iter().map(|o| o.name.as_str()).collect();
-        names.join(", ")
+        listed(self.options.iter().map(|o| o.name.as_str()))
     }
 
     /// What can only be checked when everything is there.
@@ -298,10 +302,9 @@ impl Recipe {
             seen.push(each);
             part = self.part(each);
         }
-        let parts: Vec<_> = self.parts.iter().map(|p| p.name.as_str()).collect();
         Err(place.mistake(format!(
             "`each: {name}` names neither an option nor a part; the parts are: {}",
-            parts.join(", ")
+            listed(self.parts.iter().map(|part| part.name.as_str()))
         )))
     }
 }
@@ -324,6 +327,7 @@ fn read(library: &Library, name: &str) -> Result<Recipe, RecipeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recipe::workshop::make;
 
     fn library(recipes: &[(&str, &str)]) -> (tempfile::TempDir, Library) {
         let folder = tempfile::tempdir().unwrap();
@@ -336,12 +340,6 @@ mod tests {
         std::fs::write(folder.path().join("templates/t"), "").unwrap();
         let library = Library::new(vec![folder.path().to_owned()]);
         (folder, library)
-    }
-
-    fn mistake(text: &str) -> String {
-        let (folder, library) = library(&[("r", text)]);
-        let error = Recipe::load(&library, "r").expect_err(text).to_string();
-        error.replace(&format!("{}/", folder.path().display()), "")
     }
 
     #[test]
@@ -379,16 +377,93 @@ mod tests {
         assert_eq!(parts, [("two", 0o644), ("three", 0o755)]);
     }
 
+    const BASE: &str = "options:\n  - {name: name, prompt: N, default: main}\n  \
+        - {name: daemons, prompt: D, kind: count, default: 2}\n  \
+        - {name: admin, prompt: A, optional: true, ask: no}\n\
+        parts:\n  config: {template: t, target: 'c{{index}}', each: daemons, values: {socket: 's{{index}}'}}\n";
+    const UNITS: &str = "addition: true\noptions:\n  - {name: user, prompt: U, default: '{{name}}'}\n\
+        parts:\n  unit: {template: t, target: 'u{{index}}', each: config, values: {of: '{{config.socket}}'}}\n";
+
     #[test]
-    fn a_mistake_names_its_file_and_line_and_what_was_expected() {
-        insta::assert_snapshot!(mistake("description: d\noptions:\n  - {name: a, prompt: A, kind: wrod}\n"),
-            @"recipes/r.yaml:3: options[0].kind: unknown variant `wrod`, expected one of `text`, `word`, `count`, `flag`, `choice`, `address`, `addresses`, `path`, `paths`");
-        insta::assert_snapshot!(mistake("description: d\nparts:\n  one:\n    template: t\n"), @"recipes/r.yaml:4: parts.one: missing field `target`");
-        insta::assert_snapshot!(mistake("description: d\nparts:\n  one: {template: t, target: ../x}\n"), @"recipes/r.yaml:3: `target: ../x` is expected to be a path within the instance");
-        insta::assert_snapshot!(mistake("description: d\nparts:\n\n  one: {template: t, target: x, mode: 644}\n"), @r#"recipes/r.yaml:4: a mode is expected to be quoted octal digits, as "0644""#);
-        insta::assert_snapshot!(mistake("description: d\nextends: r\n"), @"recipes/r.yaml:2: `r` extends `r`: a recipe cannot extend itself");
-        insta::assert_snapshot!(mistake("options:\n  - {name: a, prompt: A}\n  - {name: c, prompt: C, kind: choice}\n"), @"recipes/r.yaml:3: the option `c` is a choice: `choices` is expected");
-        insta::assert_snapshot!(mistake("parts:\n  x: {template: t, target: x, when: y}\n"), @"recipes/r.yaml:2: `when: y` names no option; the options are:");
-        insta::assert_snapshot!(mistake("extends: nothing\n"), @"there is no recipe `nothing`; there are: embedded, r, single-server");
+    fn an_addition_sees_what_it_is_combined_with() {
+        let recipes = [("base", BASE), ("units", UNITS)];
+        let made = make(&recipes, "{{user}}", "base", &["units"], &[]).unwrap();
+        let targets: Vec<_> = made.files.iter().map(|file| file.target.as_str()).collect();
+        assert_eq!(targets, ["c1", "c2", "u1", "u2"]);
+        assert!(made.files.iter().all(|file| file.content == "main"));
+        let made = make(&recipes, "", "base", &[], &[]).unwrap();
+        assert_eq!(made.files.len(), 2);
+    }
+
+    #[test]
+    fn what_an_addition_needs_has_a_value() {
+        let needs = "addition: true\nneeds: {admin: '127.0.0.1:1'}\n";
+        let recipes = [
+            ("base", BASE),
+            ("needs", needs),
+            ("r", "addition: true\nneeds: {ports: 1}\n"),
+        ];
+        let admin = |with: &[&str], answers: &[(&str, &str)]| {
+            make(&recipes, "{{admin}}", "base", with, answers)
+                .map(|made| made.files[0].content.clone())
+        };
+        assert_eq!(admin(&[], &[]).unwrap(), "");
+        assert_eq!(admin(&["needs"], &[]).unwrap(), "127.0.0.1:1");
+        assert_eq!(admin(&["needs"], &[("admin", "h:2")]).unwrap(), "h:2");
+        assert_eq!(
+            admin(&["needs"], &[("admin", "")]).unwrap_err(),
+            "`` from `--set` is no value for the option `admin`: a value is expected: `needs` needs it"
+        );
+        assert_eq!(
+            admin(&["r"], &[]).unwrap_err(),
+            "recipes/r.yaml:2: `r` needs an option `ports`, which `base` does not have; \
+             it has: name, daemons, admin"
+        );
+    }
+
+    #[test]
+    fn what_has_the_same_name_in_two_recipes_cannot_be_combined() {
+        let check = |recipe: &str, with: &[&str], expected: &str| {
+            let option = "addition: true\noptions:\n  - {name: name, prompt: N, default: x}\n";
+            let part = "addition: true\nparts:\n  config: {template: t, target: x}\n";
+            let target = "addition: true\nparts:\n  x: {template: t, target: c2}\n";
+            let folder = "addition: true\nfolders: {var: \"0755\"}\n";
+            let other = "addition: true\nfolders: {var: \"0700\"}\n";
+            let more = "addition: true\nextends: units\n";
+            let recipes = [
+                ("base", BASE),
+                ("units", UNITS),
+                ("option", option),
+                ("part", part),
+                ("target", target),
+                ("folder", folder),
+                ("other", other),
+                ("more", more),
+            ];
+            let said = make(&recipes, "", recipe, with, &[])
+                .err()
+                .unwrap_or_default();
+            assert_eq!(said, expected, "{recipe} {with:?}");
+        };
+        let own = "so the two cannot be combined; a name of its own is expected";
+        let option = format!(
+            "recipes/option.yaml:3: the option `name` is also in recipes/base.yaml:2, {own}"
+        );
+        check("base", &["option"], &option);
+        let part =
+            format!("recipes/part.yaml:3: the part `config` is also in recipes/base.yaml:6, {own}");
+        check("base", &["part"], &part);
+        let target = "recipes/target.yaml:3: `target: c2` is also that of the part `config`; \
+            a target of its own is expected";
+        check("base", &["target"], target);
+        let folder = format!(
+            "recipes/other.yaml:2: the folder `var` is also in recipes/folder.yaml:2, {own}"
+        );
+        check("base", &["folder", "other"], &folder);
+        check("base", &["units", "more", "folder"], "");
+        let alone = "`units` is an addition, and makes no instance by itself; it is combined with a recipe that does";
+        check("units", &[], alone);
+        let base = "`base` makes an instance by itself and is no addition, so `base` cannot be combined with it";
+        check("base", &["base"], base);
     }
 }

@@ -15,6 +15,8 @@ pub mod helpers;
 pub mod installed;
 pub mod library;
 mod load;
+#[cfg(test)]
+mod mistakes;
 pub mod model;
 pub mod options;
 pub mod plan;
@@ -22,6 +24,8 @@ mod raw;
 pub mod render;
 pub mod uninstall;
 mod when;
+#[cfg(test)]
+mod workshop;
 
 pub use error::RecipeError;
 pub use library::Library;

@@ -123,11 +123,17 @@ pub fn resolve(
         };
         let value = option
             .check_among(&text, instance, &resolved.values)
-            .map_err(|expected| RecipeError::Answer {
-                option: option.name.clone(),
-                value: text.clone(),
-                origin: origin.to_string(),
-                expected,
+            .map_err(|expected| match origin {
+                Origin::Default => option.place.mistake(format!(
+                    "the default of `{}` is `{text}`: {expected}",
+                    option.name
+                )),
+                _ => RecipeError::Answer {
+                    option: option.name.clone(),
+                    value: text.clone(),
+                    origin: origin.to_string(),
+                    expected,
+                },
             })?;
         resolved.values.insert(option.name.clone(), value);
         let answered = Answered { text, origin };

@@ -107,16 +107,31 @@ struct RawCheck {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "a mode as \"0755\" is expected, or a mapping with `mode` and perhaps `each` and `when`"
+)]
 pub(super) enum RawFolder {
-    More {
-        mode: Value,
-        #[serde(default)]
-        each: Option<String>,
-        #[serde(default)]
-        when: OneOrMore,
-    },
-    Mode(Value),
+    More(RawRepeatedFolder),
+    /// A number is here to be refused with a better message.
+    Mode(ModeText),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum ModeText {
+    Text(String),
+    Number(u64),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRepeatedFolder {
+    mode: Value,
+    #[serde(default)]
+    each: Option<String>,
+    #[serde(default)]
+    when: OneOrMore,
 }
 
 #[derive(Debug, Deserialize)]
@@ -274,8 +289,9 @@ impl RawFolder {
             return Err(at.mistake(&[], what));
         }
         let (mode, each, when) = match self {
-            RawFolder::More { mode, each, when } => (mode, each, when),
-            RawFolder::Mode(mode) => (mode, None, OneOrMore::Nothing),
+            RawFolder::More(more) => (more.mode, more.each, more.when),
+            RawFolder::Mode(ModeText::Text(mode)) => (mode.into(), None, OneOrMore::Nothing),
+            RawFolder::Mode(ModeText::Number(mode)) => (mode.into(), None, OneOrMore::Nothing),
         };
         Ok(Folder {
             path,
@@ -388,6 +404,16 @@ fn mode_bits(value: &Value) -> Result<u32, String> {
         .and_then(|text| u32::from_str_radix(text, 8).ok())
         .filter(|bits| *bits <= 0o777)
         .ok_or_else(|| "a mode is expected to be quoted octal digits, as \"0644\"".to_owned())
+}
+
+/// Names for a message.
+pub(super) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: Vec<_> = names.into_iter().collect();
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    }
 }
 
 pub(super) fn parse<T: serde::de::DeserializeOwned>(source: &Source) -> Result<T, RecipeError> {

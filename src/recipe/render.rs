@@ -26,7 +26,7 @@ use super::helpers;
 use super::library::Library;
 use super::model::{InUse, Part, Place, Recipe};
 use super::options::Resolved;
-use super::raw::check_target;
+use super::raw::{check_target, listed};
 
 /// Where the instance is, and what it is run with.
 #[derive(Debug, Clone, Copy)]
@@ -383,6 +383,9 @@ fn render_text(
                 "there is no helper `{name}`; there are: {}",
                 helpers::names().join(", ")
             ),
+            RenderErrorReason::PartialNotFound(name) => format!(
+                "`{{{{> {name}}}}}` would be another template; one that is whole by itself is expected"
+            ),
             reason => reason.to_string(),
         };
         RecipeError::mistake(file, at(error.line_no), what)
@@ -395,7 +398,7 @@ fn unknown(name: &str, context: &Map<String, Value>) -> String {
         let values = context.get(part)?.as_object()?;
         Some((part, values))
     });
-    let keys = |map: &Map<String, Value>| map.keys().cloned().collect::<Vec<_>>().join(", ");
+    let keys = |map: &Map<String, Value>| listed(map.keys().map(String::as_str));
     match of_part {
         Some((part, values)) => {
             format!(
@@ -503,39 +506,8 @@ mod tests {
         );
     }
 
-    /// What the template `t` gives for each target, by a recipe with these lines.
     fn make(lines: &str, template: &str, answers: &[(&str, &str)]) -> Result<Vec<String>, String> {
-        let folder = tempfile::tempdir().unwrap();
-        for (name, text) in [("recipes/r.yaml", lines), ("templates/t", template)] {
-            let path = folder.path().join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        }
-        let library = Library::new(vec![folder.path().to_owned()]);
-        let surroundings = Surroundings {
-            instance: Path::new("/i"),
-            program: Path::new("/p"),
-        };
-        let answers = crate::recipe::options::Answers {
-            set: answers
-                .iter()
-                .map(|(k, v)| ((*k).into(), (*v).into()))
-                .collect(),
-            ..Default::default()
-        };
-        let made = Recipe::load(&library, "r").and_then(|recipe| {
-            let resolved = crate::recipe::options::resolve(
-                &recipe,
-                &answers,
-                surroundings.instance,
-                &mut |_| Ok(None),
-            )?;
-            render(&library, &recipe, &resolved, surroundings)
-        });
-        let made = made.map_err(|error| {
-            let text = error.to_string();
-            text.replace(&format!("{}/", folder.path().display()), "")
-        })?;
+        let made = crate::recipe::workshop::make(&[("r", lines)], template, "r", &[], answers)?;
         let files = made.files.into_iter();
         let files = files.map(|file| format!("{}: {}", file.target, file.content));
         let folders = made.folders.into_iter();
@@ -604,17 +576,5 @@ parts:
         );
         let many = make(&recipe, "", &[("servers", "18446744073709551615")]).unwrap_err();
         assert!(many.contains("is expected to be at most 1000"), "{many}");
-    }
-
-    #[test]
-    fn targets_are_of_their_own_and_within_the_instance() {
-        let at = |target: &str| {
-            make(&REPEATED.replace("etc/{{name}}{{index}}", target), "", &[]).unwrap_err()
-        };
-        insta::assert_snapshot!(at("all"), @"");
-        insta::assert_snapshot!(at("'{{index}}/../../x'"), @"");
-        insta::assert_snapshot!(at("bin"), @"");
-        insta::assert_snapshot!(at("'{{nme}}{{index}}'"), @"");
-        insta::assert_snapshot!(at("'{{server.plac}}'"), @"");
     }
 }
