@@ -154,7 +154,11 @@ impl GlobalArgs {
         GlobalArgs {
             instance: pick(elsewhere, self.instance, session.instance),
             admin: pick(elsewhere, self.admin, session.admin),
-            admin_certificate: None,
+            admin_certificate: pick(
+                typed("admin_certificate"),
+                self.admin_certificate,
+                session.admin_certificate,
+            ),
             token_file: pick(typed("token_file"), self.token_file, session.token_file),
             array: pick(typed("array"), self.array, session.array),
             output: pick(typed("output"), self.output, session.output),

@@ -102,6 +102,7 @@ async fn the_client_gets_what_the_daemon_says() {
         rate: RateLimit {
             transactions_per_second: None,
             bytes_per_second: Some(5),
+            paused: false,
         },
     };
     assert_eq!(
