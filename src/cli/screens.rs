@@ -1012,3 +1012,44 @@ fn help_fits_80_columns() {
         open.extend(command.get_subcommands().cloned());
     }
 }
+
+/// What can be typed in a shell for an example: no comment, and only our own program.
+fn typed(example: &str) -> Vec<Vec<String>> {
+    let command = example.trim().split("  ").next().unwrap_or_default();
+    let words = shell_words::split(command).unwrap();
+    let between = |word: &String| matches!(word.as_str(), "|" | "&&");
+    words
+        .split(between)
+        .map(|words| {
+            let end = words.iter().position(|word| word == ">");
+            words[..end.unwrap_or(words.len())].to_vec()
+        })
+        .filter(|words| words.first().is_some_and(|word| word == "zeoraidctl"))
+        .collect()
+}
+
+#[test]
+fn every_command_has_examples_that_can_be_typed() {
+    use clap::CommandFactory as _;
+
+    let mut command = super::args::Cli::command();
+    command.build();
+    let own = command.clone();
+    let commands = command
+        .get_subcommands()
+        .filter(|sub| sub.get_name() != "help");
+    for command in commands.chain([&own]) {
+        let name = command.get_name();
+        let help = command.clone().render_long_help().to_string();
+        let (_, examples) = help.split_once("Example").expect(name);
+        let lines = examples.lines().skip(1);
+        let lines = lines.take_while(|line| !line.trim().is_empty());
+        let commands: Vec<_> = lines.flat_map(typed).collect();
+        assert!(!commands.is_empty(), "{name}: {help}");
+        for words in commands {
+            if let Err(error) = own.clone().try_get_matches_from(&words) {
+                panic!("{name}: {words:?}: {error}");
+            }
+        }
+    }
+}
