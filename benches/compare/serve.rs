@@ -5,6 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 use zeoraidctl::server::{ListenAddress, Served, Server, ServerOptions, Serving};
 use zeoraidctl::storage::Storage;
 use zeoraidctl::storage::file::{FileOptions, FileStorage};
@@ -25,9 +29,13 @@ pub(crate) struct Options {
 
 #[tokio::main]
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_writer(std::io::stderr)
+    // Whoever looks for what is wrong says more in `RUST_LOG`.
+    let wanted = std::env::var("RUST_LOG").ok();
+    let filter: Option<Targets> = wanted.and_then(|text| text.parse().ok());
+    let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::ERROR));
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    tracing_subscriber::registry()
+        .with(layer.with_filter(filter))
         .init();
     let storage: Arc<dyn Storage> = match options.storage.as_str() {
         "memory" => Arc::new(MemoryStorage::new("bench")),

@@ -938,37 +938,50 @@ fn small_commands() {
       RECIPE         WHAT IT MAKES
       embedded       one daemon with complete copies of its own (Data.fs files)
       single-server  a plain ZEO server replacement with one Data.fs
+
+      ADDITION    WHAT IT ADDS (`init --with`)
+      container   an image and a compose file, for Docker or Podman
+      haproxy     one address before the daemons, by HAProxy; one serves, the others are there for when it fails
+      logrotate   rotation of the log files, for logrotate
+      monitoring  scrape configuration and alerts for Prometheus, a dashboard for Grafana, checks for Nagios
+      supervisor  a program section for supervisord
+      systemd     units for systemd, hardened, and a timer that packs
+      zope        snippets for zope.conf, Plone's buildout, cookiecutter-zope-instance, containers
     "#);
     insta::assert_snapshot!(bench.run("recipe options embedded"), @r#"
     exit 0
     -- stdout
-      OPTION     VALUES                           DEFAULT
-      name       word                             main
-                 Name of the array. Clients name it as their storage. The only
-                 array of a daemon answers to `1` as well.
-      listen     address                          127.0.0.1:8100
-                 Where clients connect. HOST:PORT, [IPV6]:PORT or unix:PATH.
-      adopt      path                             -
-                 An existing Data.fs to take over (empty for a new database). It
-                 is used where it lies, as the first member; the other members
-                 are filled from it.
-      members    count                            2
-                 How many complete copies
-      paths      paths                            (from the others)
-                 Where the copies lie (on disks of their own, if there are).
-                 Paths with commas between, as many as there are to be copies;
-                 relative ones are taken from the instance.
-      encoding   Z5, M5                           Z5
-                 Encoding of the protocol. Z5 is pickle, which every client of
-                 ZEO 5 and 6 speaks; M5 is msgpack, for clients that have that
-                 package.
-      log_level  error, warn, info, debug, trace  info
-                 What is logged
+      OPTION         VALUES                           DEFAULT
+      name           word                             main
+                     Name of the array. Clients name it as their storage. The only
+                     array of a daemon answers to `1` as well.
+      listen         address                          127.0.0.1:8100
+                     Where clients connect. HOST:PORT, [IPV6]:PORT or unix:PATH.
+      adopt          path                             -
+                     An existing Data.fs to take over (empty for a new database). It
+                     is used where it lies, as the first member; the other members
+                     are filled from it.
+      members        count                            2
+                     How many complete copies
+      paths          paths                            (from the others)
+                     Where the copies lie (on disks of their own, if there are).
+                     Paths with commas between, as many as there are to be copies;
+                     relative ones are taken from the instance.
+      admin_address  address                          -
+                     Where the daemon answers over HTTP as well (empty for nowhere).
+                     For Prometheus, load balancers and other machines. HOST:PORT;
+                     beyond this machine it needs a token.
+      encoding       Z5, M5                           Z5
+                     Encoding of the protocol. Z5 is pickle, which every client of
+                     ZEO 5 and 6 speaks; M5 is msgpack, for clients that have that
+                     package.
+      log_level      error, warn, info, debug, trace  info
+                     What is logged
     "#);
     insta::assert_snapshot!(bench.run("recipe show nothing"), @r#"
     exit 1
     -- stderr
-    error: there is no recipe `nothing`; there are: embedded, single-server
+    error: there is no recipe `nothing`; there are: container, embedded, haproxy, logrotate, monitoring, single-server, supervisor, systemd, zope
     Next: zeoraidctl recipe list
     "#);
     insta::assert_snapshot!(bench.run("man nothing"), @r#"
@@ -1173,4 +1186,45 @@ fn a_scrub_says_what_differs_where_and_what_next() {
     ✔ copy1, copy2, copy3: no differences
       1 402 transactions and 3 blobs compared, up to 2026-11-20 09:16:40 UTC
     "#);
+}
+
+/// What can be typed in a shell for an example: no comment, and only our own program.
+fn typed(example: &str) -> Vec<Vec<String>> {
+    let command = example.trim().split("  ").next().unwrap_or_default();
+    let words = shell_words::split(command).unwrap();
+    let between = |word: &String| matches!(word.as_str(), "|" | "&&");
+    words
+        .split(between)
+        .map(|words| {
+            let end = words.iter().position(|word| word == ">");
+            words[..end.unwrap_or(words.len())].to_vec()
+        })
+        .filter(|words| words.first().is_some_and(|word| word == "zeoraidctl"))
+        .collect()
+}
+
+#[test]
+fn every_command_has_examples_that_can_be_typed() {
+    use clap::CommandFactory as _;
+
+    let mut command = super::args::Cli::command();
+    command.build();
+    let own = command.clone();
+    let commands = command
+        .get_subcommands()
+        .filter(|sub| sub.get_name() != "help");
+    for command in commands.chain([&own]) {
+        let name = command.get_name();
+        let help = command.clone().render_long_help().to_string();
+        let (_, examples) = help.split_once("Example").expect(name);
+        let lines = examples.lines().skip(1);
+        let lines = lines.take_while(|line| !line.trim().is_empty());
+        let commands: Vec<_> = lines.flat_map(typed).collect();
+        assert!(!commands.is_empty(), "{name}: {help}");
+        for words in commands {
+            if let Err(error) = own.clone().try_get_matches_from(&words) {
+                panic!("{name}: {words:?}: {error}");
+            }
+        }
+    }
 }

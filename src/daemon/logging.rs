@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
+use tracing_subscriber::{Layer, Registry, reload};
 
 use super::error::DaemonError;
 use super::journal::{self, Journal};
@@ -22,7 +23,7 @@ use crate::config::{Log, LogFormat, LogLevel, LogTarget};
 #[derive(Clone)]
 pub(super) struct Logging {
     file: Option<LogFile>,
-    filter: Option<reload::Handle<EnvFilter, Registry>>,
+    filter: Option<reload::Handle<Targets, Registry>>,
 }
 
 impl Logging {
@@ -96,8 +97,17 @@ impl Logging {
 }
 
 /// Libraries are heard only when they warn.
-fn filter(level: LogLevel) -> EnvFilter {
-    EnvFilter::new(format!("warn,zeoraidctl={}", level.word()))
+fn filter(level: LogLevel) -> Targets {
+    let ours = match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_target("zeoraidctl", ours)
 }
 
 fn layer<W>(format: LogFormat, writer: W, colours: bool) -> Box<dyn Layer<Registry> + Send + Sync>

@@ -13,6 +13,9 @@ use crate::daemon::Start;
 ///
 /// Logs to standard error. Tells systemd when it serves; SIGTERM and Ctrl-C end it cleanly.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  zeoraidctl -C /srv/zodb fg")]
 #[command(visible_alias = "foreground")]
 pub struct FgArgs {
     /// Serve from the members that can be reached, although the start policy says no

@@ -12,6 +12,7 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::{Printer, escape};
+use crate::config::LogTarget;
 
 /// Show the end of the log
 #[derive(Debug, Args)]
@@ -30,7 +31,12 @@ pub struct LogtailArgs {
 }
 
 pub async fn run(args: &LogtailArgs, context: &Context) -> Result<Exit, CliError> {
-    let path = context.config()?.log.file;
+    let log = context.config()?.log;
+    if log.target == LogTarget::Journal {
+        return Err(CliError::new("the log goes to the journal (`log.target`)")
+            .with_next(format!("journalctl -t zeoraid -n {}", args.lines)));
+    }
+    let path = log.file;
     let printer = &context.printer;
     let mut file = match File::open(&path) {
         Ok(file) => file,

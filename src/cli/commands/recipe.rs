@@ -16,6 +16,10 @@ use crate::recipe::{Kind, Library, Recipe};
 /// Those built in, those in the instance's folders `recipes` and `templates`, and those in
 /// `~/.config/zeoraid`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  zeoraidctl recipe list
+  zeoraidctl recipe options embedded")]
 pub struct RecipeArgs {
     #[command(subcommand)]
     command: RecipeCommand,

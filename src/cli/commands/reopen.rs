@@ -8,6 +8,9 @@ use crate::cli::exit::Exit;
 
 /// Open the log file anew, after a rotation
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mv var/log/zeoraid.log var/log/zeoraid.log.1 && zeoraidctl reopen")]
 #[command(visible_alias = "logreopen")]
 pub struct ReopenArgs {}
 

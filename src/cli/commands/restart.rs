@@ -12,6 +12,10 @@ use crate::cli::exit::Exit;
 ///
 /// The configuration is checked before the daemon is stopped: with mistakes in it, the old one goes on.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  zeoraidctl restart
+  zeoraidctl check-config && zeoraidctl restart")]
 pub struct RestartArgs {
     #[command(flatten)]
     start: StartArgs,

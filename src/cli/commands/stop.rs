@@ -15,9 +15,13 @@ use crate::cli::output::format;
 
 /// Stop the daemon
 ///
-/// Transactions that are being finished are finished; clients are disconnected and go to another
-/// address, where they know one. Returns when the daemon is gone.
+/// Transactions that clients have begun may end, for a few seconds; those that are being finished are
+/// finished. Clients are disconnected and go to another address, where they know one. Returns when the daemon is gone.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  zeoraidctl stop
+  zeoraidctl stop --timeout 5m")]
 pub struct StopArgs {
     /// Wait so long
     #[arg(short, long, value_name = "TIME", default_value = "1m", value_parser = crate::config::parse_duration)]

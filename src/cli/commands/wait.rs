@@ -10,6 +10,9 @@ use crate::cli::exit::Exit;
 
 /// Wait until the daemon ends
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  zeoraidctl kill TERM && zeoraidctl wait")]
 pub struct WaitArgs {}
 
 pub async fn run(_: &WaitArgs, context: &Context) -> Result<Exit, CliError> {

@@ -123,6 +123,7 @@ fn what_it_is_to_be_is_asked_and_shown_before_it_is_written() {
         "init HERE",
         [
             Answer::Default,
+            Answer::Default,
             Answer::Type("zodb"),
             Answer::Type("8100"),
             Answer::Type("0.0.0.0:8100"),
@@ -138,6 +139,14 @@ fn what_it_is_to_be_is_asked_and_shown_before_it_is_written() {
     What is it to be?
       > embedded  one daemon with complete copies of its own (Data.fs files)
         single-server  a plain ZEO server replacement with one Data.fs
+    And what besides?
+      [ ] container  an image and a compose file, for Docker or Podman
+      [ ] haproxy  one address before the daemons, by HAProxy; one serves, the others are there for when it fails
+      [ ] logrotate  rotation of the log files, for logrotate
+      [ ] monitoring  scrape configuration and alerts for Prometheus, a dashboard for Grafana, checks for Nagios
+      [ ] supervisor  a program section for supervisord
+      [ ] systemd  units for systemd, hardened, and a timer that packs
+      [ ] zope  snippets for zope.conf, Plone's buildout, cookiecutter-zope-instance, containers
     Name of the array [main]
     Where clients connect [127.0.0.1:8100]
       ! `HOST:PORT`, `[IPV6]:PORT` or `unix:PATH` is expected
@@ -177,7 +186,7 @@ fn what_it_is_to_be_is_asked_and_shown_before_it_is_written() {
     assert!(place.read("etc/zeoraid.yaml").contains("encoding: M5\n"));
 
     let refused = Place::new();
-    let defaults = std::iter::repeat_n(Answer::Default, 8);
+    let defaults = std::iter::repeat_n(Answer::Default, 9);
     let answers = defaults.chain([Answer::Confirm(false)]);
     let (shown, _) = refused.run("init HERE", answers);
     assert!(
@@ -209,7 +218,7 @@ fn without_a_terminal_the_flags_are_named() {
     insta::assert_snapshot!(place.init("--recipe clasic"), @r#"
     exit 1
     -- stderr
-    error: there is no recipe `clasic`; there are: embedded, single-server
+    error: there is no recipe `clasic`; there are: container, embedded, haproxy, logrotate, monitoring, single-server, supervisor, systemd, zope
     Next: zeoraidctl recipe list
     "#);
     insta::assert_snapshot!(place.init("--answers HERE/none.yaml").replace(&place.path().display().to_string(), "HERE"), @r#"
@@ -271,8 +280,8 @@ fn a_dry_run_and_a_diff_write_nothing() {
     -  level: info
     +  level: debug
        # format: text              # or json
-     
-     # pid_file: var/zeoraid.pid
+       # target: auto              # this file in the background, standard error (or the journal, where that is
+       #                           # it) in the foreground; or always: file, stderr, journal
     "#);
     assert!(place.read("etc/zeoraid.yaml").contains("level: info"));
 }
@@ -345,8 +354,8 @@ fn what_was_edited_by_hand_is_kept_or_asked_about() {
     -  level: info
     +  level: warn
        # format: text              # or json
-     
-     # pid_file: var/zeoraid.pid
+       # target: auto              # this file in the background, standard error (or the journal, where that is
+       #                           # it) in the foreground; or always: file, stderr, journal
     ✔ written
     Next: HERE/bin/zeoraidctl start
     "#);
