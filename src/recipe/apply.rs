@@ -141,7 +141,8 @@ fn make_folder(
     mode: u32,
     folders: &mut BTreeSet<String>,
 ) -> Result<(), RecipeError> {
-    let whole = instance.join(folder);
+    // Without a `.` at its end, below which nothing can be made while it is not there.
+    let whole: PathBuf = instance.join(folder).components().collect();
     let missing = whole.ancestors().take_while(|path| !path.exists());
     for path in missing {
         let name = match path.strip_prefix(instance) {
