@@ -17,6 +17,7 @@ pub mod recover;
 pub mod reload;
 pub mod reopen;
 pub mod restart;
+mod running;
 pub mod show;
 pub mod start;
 pub mod status;
