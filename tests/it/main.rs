@@ -16,6 +16,7 @@ mod crash;
 mod faults;
 mod harness;
 mod house;
+mod instances;
 mod large;
 mod listeners;
 mod main_job;
