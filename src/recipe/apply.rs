@@ -123,7 +123,7 @@ fn remember(installed: &mut Installed, step: &Step) {
             let file = InstalledFile {
                 part: step.part.clone(),
                 sha256: checksum(&step.new),
-                in_use: step.in_use.clone(),
+                process: step.process.clone(),
             };
             installed.files.insert(step.target.clone(), file);
         }
@@ -198,7 +198,7 @@ mod tests {
                 target: (*target).into(),
                 mode: 0o640,
                 content: (*content).into(),
-                in_use: None,
+                process: None,
             });
             let installed = Installed::load(instance).unwrap();
             let made = Made {

@@ -37,9 +37,13 @@ pub const HELPERS: &[HelperSpec] = &[
     HelperSpec {
         name: "shell",
         usage: "shell v",
-        what: "as one word of a shell command",
+        what: "as one word of a shell command, quoted where it must be",
         run: |values, _| {
             let text = text(values)?;
+            let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:,@%+=".contains(c);
+            if !text.is_empty() && text.chars().all(plain) {
+                return Ok(text.into());
+            }
             Ok(format!("'{}'", text.replace('\'', r"'\''")).into())
         },
     },

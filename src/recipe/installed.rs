@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::error::RecipeError;
-use super::model::{InUse, OptionSpec, Recipe};
+use super::model::{Process, Recipe};
 use super::options::{self, Origin, Resolved};
 use crate::durable;
 
@@ -36,9 +36,9 @@ pub struct InstalledFile {
     pub part: String,
     /// Of what was written.
     pub sha256: String,
-    /// A process that uses the file.
+    /// A process that runs by the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub in_use: Option<InUse>,
+    pub process: Option<Process>,
 }
 
 /// The record as it lies on the disk. A new version is a new variant, and `load` converts the old.
@@ -147,7 +147,10 @@ impl OwnRecipe {
     /// change an instance that runs; but not those that follow from other answers, which go on
     /// following them.
     pub fn from_resolved(recipe: &Recipe, resolved: &Resolved) -> OwnRecipe {
-        let follows = |key: &str| recipe.option(key).is_some_and(OptionSpec::follows_others);
+        let follows = |key: &str| {
+            let option = recipe.option(key);
+            option.is_some_and(|option| recipe.follows_others(option))
+        };
         let answers = resolved.answers.iter().filter(|(key, answered)| {
             !(answered.origin == Origin::Default && follows(key.as_str()))
         });

@@ -47,6 +47,12 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
         "recipes/r.yaml:2: `instance` means something else in templates; another name is expected",
     ),
     (
+        "a name that a helper has",
+        "options:\n  - {name: port, prompt: A}\n",
+        "",
+        "recipes/r.yaml:2: `{{port}}` calls a helper in templates; another name is expected",
+    ),
+    (
         "an option twice",
         "options:\n  - {name: a, prompt: A}\n  - {name: a, prompt: A}\n",
         "",

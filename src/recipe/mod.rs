@@ -29,4 +29,4 @@ mod workshop;
 
 pub use error::RecipeError;
 pub use library::Library;
-pub use model::{InUse, Kind, OptionSpec, Part, Recipe};
+pub use model::{Kind, OptionSpec, Part, Process, Recipe};

@@ -131,17 +131,19 @@ pub struct Part {
     /// An option (a count or a list), or a part.
     pub each: Option<String>,
     pub values: BTreeMap<String, String>,
-    /// A process that uses the file.
-    pub in_use: Option<InUse>,
+    /// A process that runs by the file.
+    pub process: Option<Process>,
     pub place: Place,
 }
 
-/// How one sees that a process uses a file, and ends it. Both are templates.
+/// A process that runs by a file. All are templates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InUse {
-    /// The Unix socket on which it answers.
+pub struct Process {
+    /// The Unix socket on which it answers while it runs.
     pub socket: String,
-    /// The command.
+    /// The command that starts it, for a shell.
+    pub start: String,
+    /// The command that ends it.
     pub stop: String,
 }
 
@@ -152,18 +154,16 @@ pub struct Place {
     pub line: Option<usize>,
 }
 
-impl OptionSpec {
-    /// Whether its default is made of other answers.
-    pub fn follows_others(&self) -> bool {
-        self.default
-            .as_ref()
-            .is_some_and(|default| default.contains("{{"))
-    }
-}
-
 impl Recipe {
     pub fn option(&self, name: &str) -> Option<&OptionSpec> {
         self.options.iter().find(|option| option.name == name)
+    }
+
+    /// Whether the default of an option is made of other answers.
+    pub fn follows_others(&self, option: &OptionSpec) -> bool {
+        let default = option.default.as_deref().unwrap_or_default();
+        let mut words = default.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        default.contains("{{") && words.any(|word| self.option(word).is_some())
     }
 
     pub fn part(&self, name: &str) -> Option<&Part> {

@@ -261,6 +261,8 @@ impl OptionSpec {
         let value = self.check(text, instance)?;
         if let (Some(count), Value::Array(items)) = (&self.as_many_as, &value)
             && let Some(wanted) = earlier.get(count).and_then(Value::as_u64)
+            // Of what may be empty, none is enough.
+            && !(self.optional && items.is_empty())
             && items.len() as u64 != wanted
         {
             return Err(format!(

@@ -15,7 +15,7 @@
 //! | neither (edited) | nothing any more | left: it is the person's now |
 
 use super::installed::{Installed, InstalledFile, checksum};
-use super::model::InUse;
+use super::model::Process;
 use super::render::{Made, Rendered};
 
 /// What lies on the disk at a target.
@@ -44,7 +44,7 @@ pub struct Step {
     pub old: Option<Vec<u8>>,
     /// What the recipe gives; empty where the part is gone.
     pub new: Vec<u8>,
-    pub in_use: Option<InUse>,
+    pub process: Option<Process>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl Plan {
                 what,
                 old: there.map(|there| there.content),
                 new: Vec::new(),
-                in_use: last.in_use,
+                process: last.process,
             });
         }
         steps.sort_by(|a, b| a.target.cmp(&b.target));
@@ -149,7 +149,7 @@ fn step(wanted: Rendered, last: Option<&InstalledFile>, there: Option<OnDisk>) -
         what,
         old: there.map(|there| there.content),
         new,
-        in_use: wanted.in_use,
+        process: wanted.process,
     }
 }
 
@@ -166,12 +166,12 @@ mod tests {
             target: "t".into(),
             mode: 0o644,
             content: content.into(),
-            in_use: None,
+            process: None,
         });
         let file = |content: &str| InstalledFile {
             part: "p".into(),
             sha256: checksum(content.as_bytes()),
-            in_use: None,
+            process: None,
         };
         let installed = Installed {
             files: last
@@ -221,7 +221,7 @@ mod tests {
             target: "bin/t".into(),
             mode: 0o755,
             content: "x".into(),
-            in_use: None,
+            process: None,
         };
         let on_disk = |_: &str| {
             Some(OnDisk {

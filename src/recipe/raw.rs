@@ -7,8 +7,9 @@ use serde::Deserialize;
 use serde_yaml::Value;
 
 use super::error::RecipeError;
+use super::helpers;
 use super::library::Source;
-use super::model::{Folder, InUse, Kind, OptionSpec, Part, Place};
+use super::model::{Folder, Kind, OptionSpec, Part, Place, Process};
 use super::when::When;
 use crate::config::line_of;
 
@@ -148,14 +149,25 @@ pub(super) struct RawPart {
     #[serde(default)]
     values: BTreeMap<String, Value>,
     #[serde(default)]
-    in_use: Option<RawInUse>,
+    process: Option<RawProcess>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawInUse {
+struct RawProcess {
     socket: String,
+    start: String,
     stop: String,
+}
+
+impl From<RawProcess> for Process {
+    fn from(raw: RawProcess) -> Self {
+        Process {
+            socket: raw.socket,
+            start: raw.start,
+            stop: raw.stop,
+        }
+    }
 }
 
 /// Where something is in a recipe's text.
@@ -213,6 +225,11 @@ impl RawOption {
         if RESERVED_NAMES.contains(&name.as_str()) {
             let what =
                 format!("`{name}` means something else in templates; another name is expected");
+            return Err(at.mistake(&["name"], what));
+        }
+        if helpers::names().contains(&name.as_str()) {
+            let what =
+                format!("`{{{{{name}}}}}` calls a helper in templates; another name is expected");
             return Err(at.mistake(&["name"], what));
         }
         let kind = match self.kind {
@@ -343,9 +360,7 @@ impl RawPart {
             when: at.when(&self.when)?,
             each: self.each,
             values,
-            in_use: self
-                .in_use
-                .map(|RawInUse { socket, stop }| InUse { socket, stop }),
+            process: self.process.map(RawProcess::into),
             place: at.place(),
         })
     }

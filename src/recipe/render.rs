@@ -24,7 +24,7 @@ use serde_json::{Map, Value};
 use super::error::RecipeError;
 use super::helpers;
 use super::library::Library;
-use super::model::{InUse, Part, Place, Recipe};
+use super::model::{Part, Place, Process, Recipe};
 use super::options::Resolved;
 use super::raw::{check_target, listed};
 
@@ -53,7 +53,7 @@ pub struct Rendered {
     pub mode: u32,
     pub content: String,
     /// With an absolute path.
-    pub in_use: Option<InUse>,
+    pub process: Option<Process>,
 }
 
 /// Renders every part of a recipe that is wanted.
@@ -79,18 +79,21 @@ pub fn render(
         targets.push((&piece.target, &part.name));
         let seen = pieces.seen(piece.turn.as_ref());
         let source = library.template(&part.template)?;
-        let in_use = part.in_use.as_ref().map(|in_use| {
-            let socket = value(&in_use.socket, &seen, &part.place)?;
-            let stop = value(&in_use.stop, &seen, &part.place)?;
-            let socket = surroundings.instance.join(socket).display().to_string();
-            Ok::<_, RecipeError>(InUse { socket, stop })
+        let process = part.process.as_ref().map(|process| {
+            let text = |text: &str| value(text, &seen, &part.place);
+            let socket = surroundings.instance.join(text(&process.socket)?);
+            Ok::<_, RecipeError>(Process {
+                socket: socket.display().to_string(),
+                start: text(&process.start)?,
+                stop: text(&process.stop)?,
+            })
         });
         made.files.push(Rendered {
             part: part.name.clone(),
             target: piece.target.clone(),
             mode: part.mode,
             content: render_text(&source.text, &seen, &source.origin, None)?,
-            in_use: in_use.transpose()?,
+            process: process.transpose()?,
         });
     }
     for folder in &recipe.folders {
@@ -444,6 +447,7 @@ mod tests {
         check("{{yaml 'plain'}}", "plain");
         check("{{yaml '127.0.0.1:8100'}}", "127.0.0.1:8100");
         check("{{shell name}}", r"'it'\''s <a> $1: #'");
+        check("{{shell '/srv/zeo-1'}} {{shell ''}}", "/srv/zeo-1 ''");
         check("{{python name}}", "\"it's <a> $1: #\"");
         check("{{zconfig name}}", "it's <a> $$1: #");
         check(

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use super::error::RecipeError;
 use super::installed::{INSTALLED, Installed, OWN_RECIPE, checksum};
-use super::model::InUse;
+use super::model::Process;
 
 /// What would be taken away.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Removal {
 pub struct Fate {
     pub target: String,
     pub state: State,
-    pub in_use: Option<InUse>,
+    pub process: Option<Process>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl Removal {
     pub fn plan(instance: &Path) -> Result<Option<Removal>, RecipeError> {
         let installed = Installed::load(instance)?;
         let mut files = Vec::new();
-        let mut look = |target: String, sha256: Option<&str>, in_use: Option<&InUse>| {
+        let mut look = |target: String, sha256: Option<&str>, process: Option<&Process>| {
             let path = instance.join(&target);
             let state = match std::fs::read(&path) {
                 Ok(content) if sha256 == Some(checksum(&content).as_str()) => State::Written,
@@ -65,12 +65,12 @@ impl Removal {
             files.push(Fate {
                 target,
                 state,
-                in_use: in_use.cloned(),
+                process: process.cloned(),
             });
             Ok(state)
         };
         for (target, file) in &installed.files {
-            look(target.clone(), Some(&file.sha256), file.in_use.as_ref())?;
+            look(target.clone(), Some(&file.sha256), file.process.as_ref())?;
             // What was written beside a file that a person edited. What a person has made of it since is
             // not ours to judge.
             let beside = format!("{target}.new");

@@ -19,6 +19,7 @@ mod house;
 mod import;
 mod inspect;
 mod jobs;
+mod instances;
 mod large;
 mod listeners;
 mod main_job;

@@ -154,11 +154,6 @@ fn clients_that_are_known_do_everything_over_tls() {
 #[test]
 fn blobs_go_over_tls() {
     let secure = Secure::made("Z5");
-    for copy in ["copy1", "copy2"] {
-        let line = format!("        blob_dir: var/{copy}/blobs");
-        let after = format!("file: var/{copy}/Data.fs");
-        secure.instance.configure(&after, &line);
-    }
     secure.instance.start().ok();
     let address = secure.shown("client", &secure.tcp);
     python::run("blob_features.py", &["blobs", &address]).ok();

@@ -209,7 +209,10 @@ fn a_reload_adds_a_member_and_takes_it_away_while_clients_work() {
     let mut workers = Workers::start(&instance.address, &instance.beside(""), false);
     workers.wait_for_more(3);
     let before = std::fs::read_to_string(instance.config()).expect("init wrote it");
-    instance.configure("members:", "      copy3:\n        file: var/copy3/Data.fs");
+    instance.configure(
+        "members:",
+        "      copy3: {file: var/copy3/Data.fs, blob_dir: var/copy3/blobs}",
+    );
     instance.run(&["reload"]).ok();
     instance.member("copy3");
     workers.wait_for_more(3);

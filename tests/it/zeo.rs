@@ -65,10 +65,6 @@ features! {
 fn blob_feature(script: &str, name: &str, shared: bool) {
     for encoding in ["Z5", "M5"] {
         let instance = Instance::made(&[&format!("encoding={encoding}")]);
-        for copy in ["copy1", "copy2"] {
-            let line = format!("        blob_dir: var/{copy}/blobs");
-            instance.configure(&format!("file: var/{copy}/Data.fs"), &line);
-        }
         let folder = instance.beside("shared-blobs");
         let folder = folder.to_str().expect("a plain path");
         let mut args = vec![name, instance.address.as_str()];

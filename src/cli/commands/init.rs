@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::recipe::library;
-use super::start::{self, StartArgs};
 use super::writing::{self, Wanted, WritingArgs};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
@@ -85,10 +84,10 @@ pub async fn run(args: InitArgs, context: &Context) -> Result<Exit, CliError> {
     };
     let written = writing::write(&wanted, &args.writing, args.yes, context)?;
     if args.start {
-        return start::in_instance(&StartArgs::default(), &instance, context).await;
+        return written.running.start(context).await;
     }
     if written.wrote && context.printer.format == Format::Table {
-        writing::next(&instance, written.changes, context).await;
+        written.running.show_next(written.changes, context).await;
     }
     Ok(Exit::Done)
 }
@@ -231,7 +230,7 @@ fn answers(
     let with = stored.map(|stored| stored.with.clone()).unwrap_or_default();
     let mut ask = |asked: Asked<'_>| {
         // What was left to follow other answers was answered once: it is not asked again.
-        let was_left = is_stored && recipe.with == with && asked.option.follows_others();
+        let was_left = is_stored && recipe.with == with && recipe.follows_others(asked.option);
         if args.yes || was_left {
             return Ok(None);
         }

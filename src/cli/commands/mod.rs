@@ -24,6 +24,7 @@ pub mod reopen;
 pub mod restart;
 pub mod scrub;
 pub mod shell;
+mod running;
 pub mod show;
 pub mod start;
 pub mod status;

@@ -1,15 +1,12 @@
 //! `uninstall`: takes away what `init` wrote.
 
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
 
-use super::writing::home_of;
-use crate::admin::api::Problem;
-use crate::admin::client::{AdminClient, ClientError, Target};
-use crate::cli::context::{Context, admin_socket, load_config};
+use super::running::Running;
+use crate::cli::context::{Context, load_config};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::{Format, Paint, Screen, View, escape};
@@ -63,17 +60,13 @@ pub async fn run(args: &UninstallArgs, context: &Context) -> Result<Exit, CliErr
             "nothing was written into {folder} by `init`: there is no .installed.yaml"
         )));
     };
-    let homes: Vec<PathBuf> = removal
-        .files
-        .iter()
-        .filter_map(|fate| home_of(&fate.target, &instance))
-        .collect();
+    let running = Running::of_installed(&removal, &instance);
     if !args.dry_run {
-        refuse_what_runs(&removal, &homes).await?;
+        refuse_what_runs(&running).await?;
     }
     let also_edited = args.edited == Edited::Remove;
     let mut left = removal.leaves(&instance, also_edited).paths;
-    left.extend(data_elsewhere(&homes, &instance));
+    left.extend(data_elsewhere(&running.homes, &instance));
     let mut view = UninstallView {
         instance: instance.display().to_string(),
         dry_run: true,
@@ -121,27 +114,14 @@ pub async fn run(args: &UninstallArgs, context: &Context) -> Result<Exit, CliErr
 }
 
 /// What runs could not be stopped any more: the commands that do it are what is removed.
-async fn refuse_what_runs(removal: &Removal, homes: &[PathBuf]) -> Result<(), CliError> {
-    let mut running = Vec::new();
-    for home in homes {
-        let client = AdminClient::new(Target::Socket(admin_socket(home)))
-            .map_err(|error| CliError::from(Problem::from(error)))?;
-        match client.ping().await {
-            Err(ClientError::NotRunning { .. }) => {}
-            Ok(_) => running.push(format!("zeoraidctl -C {} stop", home.display())),
-            Err(error) => return Err(Problem::from(error).into()),
-        }
-    }
-    let in_use = removal.files.iter().filter_map(|fate| fate.in_use.as_ref());
-    let in_use = in_use.filter(|in_use| UnixStream::connect(&in_use.socket).is_ok());
-    running.extend(in_use.map(|in_use| in_use.stop.clone()));
-    if running.is_empty() {
+async fn refuse_what_runs(running: &Running) -> Result<(), CliError> {
+    let stops = running.stops().await?;
+    if stops.is_empty() {
         return Ok(());
     }
-    running.dedup();
     Err(
         CliError::new("what it was made for still runs, and is not taken away under it")
-            .with_next(running.join(" && ")),
+            .with_next(stops.join(" && ")),
     )
 }
 

@@ -60,7 +60,7 @@ pub async fn run(args: &UpdateArgs, context: &Context) -> Result<Exit, CliError>
     };
     let written = writing::write(&wanted, &args.writing, args.yes, context)?;
     if written.wrote && written.changes && context.printer.format == Format::Table {
-        writing::next(&instance, written.changes, context).await;
+        written.running.show_next(true, context).await;
     }
     Ok(Exit::Done)
 }

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::changes::{Changes, diff};
-use super::start;
-use crate::cli::context::{Context, environment, load_config};
+use super::running::Running;
+use crate::cli::context::{Context, environment};
 use crate::cli::error::CliError;
-use crate::cli::output::{Format, Paint, Screen, View as _, escape};
+use crate::cli::output::{Format, Screen, View as _};
 use crate::cli::prompt::Question;
 use crate::config;
 use crate::recipe::apply::{Choice, apply, on_disk};
@@ -62,6 +62,7 @@ pub(super) struct Written {
     pub(super) wrote: bool,
     /// There was something to write.
     pub(super) changes: bool,
+    pub(super) running: Running,
 }
 
 /// Does it, or only shows it. `yes` asks nothing.
@@ -81,21 +82,23 @@ pub(super) fn write(
 
     let same_recipe = stored.is_some_and(|stored| stored.says_the_same(&own));
     let changes = !plan.is_empty() || !same_recipe;
-    let shown = Written {
+    let running = Running::of(&plan, instance);
+    let shown = |running| Written {
         wrote: false,
         changes,
+        running,
     };
     if args.diff {
         let style = context.printer.screen().style;
         let diffs = plan.steps.iter().filter(|step| step.what.is_change());
         let text: String = diffs.map(|step| diff(step, style)).collect();
         context.printer.write(&text)?;
-        return Ok(shown);
+        return Ok(shown(running));
     }
     if args.dry_run {
         let view = Changes::new(instance, recipe, &plan, true);
         context.printer.print(&view)?;
-        return Ok(shown);
+        return Ok(shown(running));
     }
     if changes {
         let asked = !yes && context.prompt.can_ask();
@@ -121,6 +124,7 @@ pub(super) fn write(
     Ok(Written {
         wrote: true,
         changes,
+        running,
     })
 }
 
@@ -139,25 +143,6 @@ fn confirm(view: &Changes, context: &Context) -> Result<(), CliError> {
     } else {
         Err(CliError::BrokenOff)
     }
-}
-
-/// What to type next: it depends on whether its daemon runs.
-pub(super) async fn next(instance: &Path, changes: bool, context: &Context) {
-    let runs = match load_config(instance).and_then(|config| start::client(&config)) {
-        Ok(client) => client.ping().await.is_ok(),
-        Err(_) => false,
-    };
-    let command = match (runs, changes) {
-        (false, _) => "start",
-        (true, true) => "reload",
-        (true, false) => return,
-    };
-    let wrapper = instance.join("bin/zeoraidctl");
-    let style = context.printer.error_style();
-    let word = style.paint(Paint::Strong, "Next:");
-    let command = format!("{} {command}", wrapper.display());
-    let command = style.paint(Paint::Command, &escape(&command));
-    context.printer.note(&format!("{word} {command}"));
 }
 
 fn plan(wanted: &Wanted<'_>) -> Result<(Plan, Installed), CliError> {
@@ -199,8 +184,11 @@ fn check_configuration(
 /// Where a step's file is a daemon's configuration: the folder of that daemon.
 pub(super) fn home_of(target: &str, instance: &Path) -> Option<PathBuf> {
     let folder = target.strip_suffix(config::FILE)?;
-    (folder.is_empty() || folder.ends_with('/'))
-        .then(|| instance.join(folder.trim_end_matches('/')))
+    if folder.is_empty() {
+        return Some(instance.to_owned());
+    }
+    let folder = folder.strip_suffix('/')?;
+    Some(instance.join(folder))
 }
 
 fn check_one(step: &Step, home: &Path, recipe: &Recipe, context: &Context) -> Result<(), CliError> {

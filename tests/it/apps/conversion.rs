@@ -76,16 +76,6 @@ fn place(instance: &Instance, name: &str) -> PathBuf {
     folder.join("Data.fs")
 }
 
-/// An array of two files that keep blobs.
-fn with_blobs(settings: &[&str]) -> Instance {
-    let instance = Instance::made(settings);
-    for copy in ["copy1", "copy2"] {
-        let line = format!("        blob_dir: var/{copy}/blobs");
-        instance.configure(&format!("file: var/{copy}/Data.fs"), &line);
-    }
-    instance
-}
-
 /// Everything that a `Data.fs` can hold: undone and redone, created and undone, long metadata, a pack.
 #[test]
 fn a_file_is_converted_into_an_array_and_back() {
@@ -120,8 +110,7 @@ fn a_file_is_converted_into_an_array_and_back() {
 /// another array.
 #[test]
 fn histories_with_blobs_go_out_through_other_storages_and_in_again() {
-    let instance = with_blobs(&[]);
-    instance.start().ok();
+    let instance = Instance::started(&[]);
     let folder = instance.beside("");
     let mix = ["--mix", "blob,undo"];
     let mut workers = Workers::start_with(&instance.address, &folder, 2, &mix);
@@ -142,8 +131,8 @@ fn histories_with_blobs_go_out_through_other_storages_and_in_again() {
     )
     .ok();
 
-    let adopted = with_blobs_of(&round);
-    adopted.start().ok();
+    // With the blobs beside it.
+    let adopted = Instance::started(&[&format!("adopt={}", round.display())]);
     adopted.wait_optimal();
     let mut files = instance.given_back();
     files.push(file);
@@ -154,30 +143,11 @@ fn histories_with_blobs_go_out_through_other_storages_and_in_again() {
     assert!(found["blobs"].as_u64() > Some(5), "{found}");
 }
 
-/// An array that takes over this file and the blobs beside it.
-fn with_blobs_of(file: &Path) -> Instance {
-    let instance = Instance::made(&[&format!("adopt={}", file.display())]);
-    let config = fs::read_to_string(instance.config()).expect("init wrote it");
-    assert!(config.contains("\n        file: "), "{config}");
-    let mut lines = String::new();
-    for line in config.lines() {
-        lines += line;
-        lines += "\n";
-        if let Some(path) = line.strip_prefix("        file: ") {
-            let blobs = Path::new(path.trim_matches('"')).with_file_name("blobs");
-            lines += &format!("        blob_dir: {}\n", blobs.display());
-        }
-    }
-    fs::write(instance.config(), lines).expect("writing the configuration");
-    instance
-}
-
 /// ZEO's client has no call that restores a blob: what is converted *into* a ZEO server comes without the files.
 /// The array takes it as Python's server does, and its members can be recovered all the same.
 #[test]
 fn blobs_that_never_came_do_not_keep_a_member_from_its_recovery() {
-    let instance = with_blobs(&[]);
-    instance.start().ok();
+    let instance = Instance::started(&[]);
     let mut workers = Workers::start_with(
         &instance.address,
         &instance.beside(""),
@@ -191,8 +161,7 @@ fn blobs_that_never_came_do_not_keep_a_member_from_its_recovery() {
     let array = Storage::ArrayWithBlobs(&instance);
     zodbconvert(&folder, &[], &array, &Storage::FileWithBlobs(&file)).ok();
 
-    let other = with_blobs(&[]);
-    other.start().ok();
+    let other = Instance::started(&[]);
     let array = Storage::ArrayWithBlobs(&other);
     zodbconvert(&folder, &[], &Storage::FileWithBlobs(&file), &array).ok();
     other.run(&["disable", "copy2", "--yes"]).ok();

@@ -1,0 +1,155 @@
+//! What runs by an instance: its daemons, and the processes that its recipe names (ZEO servers). `init`
+//! starts it, or says how; `uninstall` does not remove anything under it.
+
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::start::{self, StartArgs};
+use super::writing::home_of;
+use crate::admin::api::Problem;
+use crate::admin::client::{AdminClient, ClientError, Target};
+use crate::cli::context::{Context, admin_socket};
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::output::{Paint, escape};
+use crate::recipe::Process;
+use crate::recipe::plan::Plan;
+use crate::recipe::uninstall::Removal;
+
+/// What an instance is there for.
+pub(super) struct Running {
+    instance: PathBuf,
+    /// The folders of its daemons; the first is the instance's own.
+    pub(super) homes: Vec<PathBuf>,
+    processes: Vec<Process>,
+}
+
+impl Running {
+    /// Of an instance as it is to be.
+    pub(super) fn of(plan: &Plan, instance: &Path) -> Self {
+        let steps = plan.steps.iter().filter(|step| step.what.is_wanted());
+        Self::find(
+            steps.map(|step| (step.target.as_str(), step.process.as_ref())),
+            instance,
+        )
+    }
+
+    /// Of an instance as it is.
+    pub(super) fn of_installed(removal: &Removal, instance: &Path) -> Self {
+        let files = removal.files.iter();
+        Self::find(
+            files.map(|fate| (fate.target.as_str(), fate.process.as_ref())),
+            instance,
+        )
+    }
+
+    fn find<'a>(
+        files: impl Iterator<Item = (&'a str, Option<&'a Process>)>,
+        instance: &Path,
+    ) -> Self {
+        let mut running = Running {
+            instance: instance.to_owned(),
+            homes: Vec::new(),
+            processes: Vec::new(),
+        };
+        for (target, process) in files {
+            running.homes.extend(home_of(target, instance));
+            running.processes.extend(process.cloned());
+        }
+        running.homes.sort();
+        running
+    }
+
+    /// The commands that end what runs.
+    ///
+    /// # Errors
+    /// Where it cannot be found out whether a daemon runs.
+    pub(super) async fn stops(&self) -> Result<Vec<String>, CliError> {
+        let mut stops = Vec::new();
+        for home in &self.homes {
+            if daemon_runs(home).await? {
+                stops.push(format!("zeoraidctl -C {} stop", home.display()));
+            }
+        }
+        let processes = self.processes.iter().filter(|process| answers(process));
+        stops.extend(processes.map(|process| process.stop.clone()));
+        Ok(stops)
+    }
+
+    /// Starts what does not run: first what the daemons need. Shows the details of the first daemon.
+    pub(super) async fn start(&self, context: &Context) -> Result<Exit, CliError> {
+        for process in &self.processes {
+            if !answers(process) {
+                start_process(process, context)?;
+            }
+        }
+        let Some((first, others)) = self.homes.split_first() else {
+            return Err(CliError::new("this recipe gives no daemon to start"));
+        };
+        for home in others {
+            start::start(&StartArgs::default(), home, context).await?;
+        }
+        start::in_instance(&StartArgs::default(), first, context).await
+    }
+
+    /// What to type next: it depends on what runs.
+    pub(super) async fn show_next(&self, changes: bool, context: &Context) {
+        let processes = self.processes.iter().filter(|process| !answers(process));
+        let mut commands: Vec<_> = processes.map(|process| process.start.clone()).collect();
+        let wrapper = self.instance.join("bin/zeoraidctl");
+        for home in &self.homes {
+            let command = match (daemon_runs(home).await, changes) {
+                (Ok(true), true) => "reload",
+                (Ok(true), false) => continue,
+                (Ok(false) | Err(_), _) => "start",
+            };
+            commands.push(if *home == self.instance {
+                format!("{} {command}", wrapper.display())
+            } else {
+                format!("{} -C {} {command}", wrapper.display(), home.display())
+            });
+        }
+        let style = context.printer.error_style();
+        let mut word = style.paint(Paint::Strong, "Next:");
+        for command in commands {
+            let command = style.paint(Paint::Command, &escape(&command));
+            context.printer.note(&format!("{word} {command}"));
+            "     ".clone_into(&mut word);
+        }
+    }
+}
+
+async fn daemon_runs(home: &Path) -> Result<bool, CliError> {
+    let client = AdminClient::new(Target::Socket(admin_socket(home)))
+        .map_err(|error| CliError::from(Problem::from(error)))?;
+    match client.ping().await {
+        Ok(_) => Ok(true),
+        Err(ClientError::NotRunning { .. }) => Ok(false),
+        Err(error) => Err(Problem::from(error).into()),
+    }
+}
+
+fn answers(process: &Process) -> bool {
+    UnixStream::connect(&process.socket).is_ok()
+}
+
+/// What it says goes where our own progress goes: standard output is for answers.
+fn start_process(process: &Process, context: &Context) -> Result<(), CliError> {
+    let command = &process.start;
+    let failed = |why: String| {
+        CliError::new(format!("could not start what the daemon needs: {why}"))
+            .with_next(command.clone())
+    };
+    let ended = Command::new("/bin/sh")
+        .args(["-c", command])
+        .stdin(Stdio::null())
+        .stdout(std::io::stderr())
+        .status()
+        .map_err(|error| failed(format!("`{command}` cannot be run: {error}")))?;
+    if !ended.success() {
+        return Err(failed(format!("`{command}` ended with {ended}")));
+    }
+    context.printer.success(command);
+    Ok(())
+}
