@@ -936,7 +936,10 @@ fn small_commands() {
     exit 0
     -- stdout
       RECIPE         WHAT IT MAKES
+      classic        one daemon before ZEO servers, which keep the copies
+      cooperative    several daemons before the same ZEO servers, all of them serving
       embedded       one daemon with complete copies of its own (Data.fs files)
+      hot-spare      two daemons on two machines and a floating address (keepalived)
       single-server  a plain ZEO server replacement with one Data.fs
 
       ADDITION    WHAT IT ADDS (`init --with`)
@@ -967,6 +970,10 @@ fn small_commands() {
                      Where the copies lie (on disks of their own, if there are).
                      Paths with commas between, as many as there are to be copies;
                      relative ones are taken from the instance.
+      blob_dirs      paths                            (from the others)
+                     Where their blobs are kept (of an existing Data.fs, where they
+                     are; empty for none). Folders with commas between, one for each
+                     copy.
       admin_address  address                          -
                      Where the daemon answers over HTTP as well (empty for nowhere).
                      For Prometheus, load balancers and other machines. HOST:PORT;
@@ -981,7 +988,7 @@ fn small_commands() {
     insta::assert_snapshot!(bench.run("recipe show nothing"), @r#"
     exit 1
     -- stderr
-    error: there is no recipe `nothing`; there are: container, embedded, haproxy, logrotate, monitoring, single-server, supervisor, systemd, zope
+    error: there is no recipe `nothing`; there are: classic, container, cooperative, embedded, haproxy, hot-spare, logrotate, monitoring, single-server, supervisor, systemd, zope
     Next: zeoraidctl recipe list
     "#);
     insta::assert_snapshot!(bench.run("man nothing"), @r#"

@@ -11,7 +11,6 @@
 pub mod apply;
 pub mod builtin;
 mod error;
-pub mod helpers;
 pub mod installed;
 pub mod library;
 mod load;
@@ -24,6 +23,7 @@ mod raw;
 pub mod render;
 pub mod uninstall;
 mod when;
+pub mod words;
 #[cfg(test)]
 mod workshop;
 

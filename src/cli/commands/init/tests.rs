@@ -147,6 +147,7 @@ fn what_it_is_to_be_is_asked_and_shown_before_it_is_written() {
         classic  one daemon before ZEO servers, which keep the copies
         cooperative  several daemons before the same ZEO servers, all of them serving
       > embedded  one daemon with complete copies of its own (Data.fs files)
+        hot-spare  two daemons on two machines and a floating address (keepalived)
         single-server  a plain ZEO server replacement with one Data.fs
     And what besides?
     Name of the array [main]
