@@ -10,7 +10,6 @@
 
 // Another benchmark's; not all of it is used here.
 #[path = "compare/large.rs"]
-#[allow(dead_code, reason = "see above")]
 mod large;
 #[path = "compare/measure.rs"]
 #[expect(dead_code, reason = "see above")]

@@ -213,7 +213,8 @@ impl Buffer {
             Ok(*other == oid && *read == serial && stored.same_as(data)?)
         };
         if !is_blob_record(data) {
-            // No blob of ZODB's. It is looked for as far as that keeps nobody waiting.
+            // Of a class of the application's own, say. It is looked for as far as that keeps nobody waiting;
+            // beyond, it is stored twice, as by Python's server.
             let found = self.ops.rfind_in_memory(is_it)?;
             return Ok(found.map(|(number, _)| number));
         }

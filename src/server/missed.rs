@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
+use tracing::info;
 
 use crate::storage::{Result, Storage};
 use crate::zodb::{Oid, Tid, TidRange};
@@ -62,6 +63,8 @@ pub(super) async fn since(
         return Ok(None);
     }
     let Ok(Ok(_turn)) = tokio::time::timeout(PATIENCE, past.turns.acquire()).await else {
+        let waited_s = PATIENCE.as_secs();
+        info!(%since, waited_s, "others have the history read; a client drops its cache");
         return Ok(None);
     };
     let range = TidRange {

@@ -13,14 +13,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::storage::{
     Answer, Capabilities, Committed, CurrentRecord, Description, Extent, Fault, History,
     Invalidations, Loaded, Opener, Publisher, Result, Revision, SetAside, Size, Storage,
-    StorageError, Transaction, TxnToken, Undoable, Value,
+    StorageError, Transaction, TxnToken, Undoable, Value, pack_tid,
 };
 use crate::zodb::{Blob, HistoryTxn, Oid, Payload, RecordData, Tid, TidRange, TxnMeta};
 
@@ -481,9 +480,7 @@ impl Storage for MemoryStorage {
     }
 
     async fn pack(&self, time: f64) -> Result<()> {
-        let stop = Timestamp::from_microsecond((time * 1e6) as i64)
-            .map_err(|_| Answer::Invalid(format!("{time} is not a time")))?;
-        let stop = Tid::from_time(stop);
+        let stop = pack_tid(time)?;
         let _packing = Packing::new(&self.0)?;
         self.0.reach(Moment::Pack).await?;
         let _slot = slot(&self.0).await?;

@@ -37,6 +37,7 @@ mod fault;
 pub mod file;
 pub mod memory;
 mod operations;
+mod pack_time;
 mod publish;
 #[cfg(test)]
 pub(crate) mod python;
@@ -51,6 +52,7 @@ pub use conflicts::may_be_a_part;
 pub use extension::same_extension;
 pub use fault::{Fault, RESTART_SERVER, StorageError};
 pub use operations::{Operations, Walk};
+pub(crate) use pack_time::pack_tid;
 pub use publish::{Committed, CutOff, Invalidations, Publisher, TxnToken};
 
 /// The result of most calls.

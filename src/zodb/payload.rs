@@ -147,3 +147,25 @@ impl fmt::Debug for Payload {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_keeps_a_small_part_does_not_keep_the_whole() {
+        let whole = Bytes::from(vec![7; 1 << 20]);
+        let small = Payload::from(whole.slice(100..200));
+        let kept = small.detached();
+        assert!(kept.same_as(&small).unwrap());
+        drop(small);
+        assert!(whole.is_unique(), "nobody else holds the buffer");
+
+        // What is large is not copied.
+        let large = Payload::from(whole.slice(..1 << 19));
+        let kept = large.detached();
+        drop(large);
+        assert!(!whole.is_unique());
+        assert_eq!(kept.len(), 1 << 19);
+    }
+}

@@ -21,7 +21,6 @@ use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::Shared;
@@ -29,7 +28,7 @@ use crate::raid::controller::MemberId;
 use crate::raid::read::{Doubted, Patience};
 use crate::raid::runner::Runner;
 use crate::raid::view::Reader;
-use crate::storage::{Answer, Fault, StorageError};
+use crate::storage::{Answer, Fault, StorageError, pack_tid};
 use crate::zodb::{Oid, Tid, TidRange};
 
 /// How many files are found before the members were asked for their records. The walk waits meanwhile.
@@ -72,7 +71,7 @@ impl Runner {
         let Some(shared) = self.blobs.shared.clone() else {
             return Ok(0);
         };
-        let last = self.view().head.min(tid_of(time));
+        let last = self.view().head.min(pack_tid(time).unwrap_or(Tid::ZERO));
         let readers = self.all_packed(packed)?;
         let (told, found) = mpsc::channel(AHEAD);
         let directory = Arc::clone(&shared.directory);
@@ -286,11 +285,4 @@ impl<F: Fn() -> bool> Walk<'_, F> {
 fn in_folder(shared: &Shared, error: std::io::Error) -> NotPacked {
     let folder = shared.directory.root().display();
     NotPacked::Folder(Fault::io(format!("packing {folder}"), error))
-}
-
-/// The last transaction before a moment; where that is none, nothing is.
-fn tid_of(time: f64) -> Tid {
-    #[expect(clippy::cast_possible_truncation, reason = "it saturates")]
-    let nanoseconds = (time * 1e9) as i128;
-    Timestamp::from_nanosecond(nanoseconds).map_or(Tid::ZERO, Tid::from_time)
 }

@@ -229,6 +229,8 @@ async fn what_a_daemon_left_half_finished_is_finished_by_the_other() {
     let servers = three();
     let (one, other) = two_daemons(&servers).await;
     let first = add_until_done(&one.array, Oid(1)).await;
+    // Members tell of it when they like; who asks for the newest waits for it.
+    assert_eq!(other.array.newest_tid().await.unwrap(), first);
     // The first daemon dies after the first of three members has finished: as if it had written there
     // alone.
     let half = Daemon::start(&servers[..1], &folder(), ClusterMode::Single).await;

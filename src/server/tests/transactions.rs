@@ -1,7 +1,7 @@
 //! The calls of a transaction: their order, their answers, and how they end.
 
 use super::*;
-use crate::server::contention::Contention;
+use crate::server::contention::{Contention, Written};
 use crate::server::ended::Ended;
 use crate::server::lane::{Lane, LaneCall, LaneEvent, Surroundings, What};
 use crate::server::stats::Stats;
@@ -393,6 +393,55 @@ async fn who_begins_where_nothing_is_served_is_sent_elsewhere_and_not_told_to_re
         let event = std::future::poll_fn(|context| lane.poll(context)).await;
         assert!(matches!(event, LaneEvent::HangUp(Ended::NotServing(_))));
     }
+}
+
+/// What such a client lost before is no reason for others to wait: it has failed for another reason.
+#[tokio::test(start_paused = true)]
+async fn who_is_told_at_its_vote_what_went_wrong_gives_its_place_up() {
+    let storage = MemoryStorage::new("test");
+    let contention = Contention::new();
+    let loser = contention.contender();
+    let mut lane = Lane::new(Surroundings {
+        storage: &storage,
+        stats: Arc::new(Stats::new()),
+        serving: watch::channel(Serving::Yes).1,
+        read_only: false,
+        uploads: std::path::Path::new("none"),
+        shared_blobs: None,
+        contender: Arc::clone(&loser),
+    });
+    loser.lost([Oid(1)]);
+    let begin = What::Begin {
+        txn: txn(1),
+        meta: TxnMeta::default(),
+        tid: None,
+    };
+    let why = WireError::Storage("it makes no sense".to_owned());
+    let calls = [
+        begin,
+        What::Refuse("storea", why.clone()),
+        What::Vote(txn(1)),
+    ];
+    for (number, what) in (0..).zip(calls) {
+        lane.push(LaneCall {
+            id: MessageId::Int(number),
+            one_way: number < 2,
+            what,
+        });
+    }
+    let told = loop {
+        match std::future::poll_fn(|context| lane.poll(context)).await {
+            LaneEvent::Room => {}
+            LaneEvent::Reply(_, reply) => break reply,
+            _ => panic!("it ended otherwise"),
+        }
+    };
+    assert_eq!(told, Reply::Error(why));
+    let start = tokio::time::Instant::now();
+    let mut written = Written::default();
+    written.add(Oid(1));
+    contention.contender().turn(&written).await;
+    assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test]

@@ -31,13 +31,12 @@ use parking_lot::MutexGuard;
 use super::disk::{Disk, FileDisk, sync_folder_of};
 use super::engine::{Engine, beside};
 use super::{FileStorage, on_a_thread};
-use crate::storage::{Answer, Fault, Result};
+use crate::storage::{Answer, Fault, Result, pack_tid};
 use crate::zodb::Tid;
 
 mod blobs;
 mod copy;
 mod garbage;
-mod time;
 
 pub(super) use blobs::remove_listed;
 use copy::Copy;
@@ -93,7 +92,7 @@ impl Drop for Packing {
 impl FileStorage {
     pub(super) async fn pack_to(&self, time: f64) -> Result<()> {
         let engine = Arc::clone(&self.0);
-        let stop = time::tid_of(time)?;
+        let stop = pack_tid(time)?;
         let packing = Packing::begin(&engine)?;
         if engine.state.read().index.is_empty() {
             return Ok(());

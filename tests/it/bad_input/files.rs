@@ -104,25 +104,51 @@ fn a_copy_damaged_in_its_middle_is_left_out_where_it_is_seen() {
     });
 }
 
-/// Where a transaction begins, half-way through the file: `tid u64, length u64, …`, and the length once
-/// more at the end.
-fn transaction_in_the_middle(data: &Path) -> u64 {
-    let bytes = fs::read(data).expect("the file is there");
-    let mut at = 4;
-    while at < bytes.len() / 2 {
-        let length: [u8; 8] = bytes[at + 8..at + 16].try_into().expect("eight bytes");
-        at += usize::try_from(u64::from_be_bytes(length)).expect("a small file") + 8;
+/// A number of the file, as it has them: the first byte counts most.
+fn number(bytes: &[u8], at: usize, len: usize) -> usize {
+    let digits = bytes[at..at + len].iter();
+    digits.fold(0, |number, digit| number << 8 | usize::from(*digit))
+}
+
+/// Where the transactions begin: `tid u64, length u64, …`, and the length once more at the end.
+fn transactions(bytes: &[u8]) -> Vec<usize> {
+    let (mut begins, mut at) = (Vec::new(), 4);
+    while at < bytes.len() {
+        begins.push(at);
+        at += number(bytes, at + 8, 8) + 8;
     }
-    at as u64
+    assert!(begins.len() > 8, "too few transactions: {begins:?}");
+    begins
+}
+
+/// The transaction that has as many before it as after it. By their sizes it might be the last one, which
+/// every start compares.
+fn transaction_in_the_middle(data: &Path) -> u64 {
+    let begins = transactions(&fs::read(data).expect("the file is there"));
+    begins[begins.len() / 2] as u64
+}
+
+/// A byte in the pickle of a record near the middle: of the first record of a transaction, past the headers
+/// and the texts. What an undo writes has no pickle.
+fn pickle_in_the_middle(data: &Path) -> u64 {
+    const INTO: usize = 20;
+    let bytes = fs::read(data).expect("the file is there");
+    let begins = transactions(&bytes);
+    let from_middle = begins[..begins.len() - 1].iter().skip(begins.len() / 2);
+    let pickle = from_middle.copied().find_map(|begin| {
+        let texts = (17..23).step_by(2).map(|at| number(&bytes, begin + at, 2));
+        let record = begin + 23 + texts.sum::<usize>();
+        (number(&bytes, record + 34, 8) > INTO).then_some(record + 42)
+    });
+    (pickle.expect("somebody stored something") + INTO) as u64
 }
 
 /// A `Data.fs` has no checksums: flipped bits within a record are seen by comparing copies.
 #[test]
 fn a_flipped_bit_in_a_record_is_found_by_verify() {
     let (instance, workers) = stopped_with_content();
-    // Past the headers of the transaction and of its first record, in the pickle.
     let data = instance.copy(2);
-    let at = transaction_in_the_middle(&data) + 23 + 12 + 42 + 20;
+    let at = pickle_in_the_middle(&data);
     let before = fs::read(&data).expect("the file is there");
     let byte = before[usize::try_from(at).expect("a small file")];
     write_at(&data, at, &[byte ^ 1]);

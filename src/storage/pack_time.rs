@@ -1,4 +1,5 @@
-//! The TID of the time to which is packed, as Python computes it from seconds since 1970.
+//! The TID of the time to which is packed, as Python computes it from seconds since 1970: the same in every
+//! storage, so that members that are packed to one time keep the same.
 
 use jiff::Timestamp;
 
@@ -6,7 +7,10 @@ use crate::storage::Answer;
 use crate::zodb::Tid;
 
 /// Transactions up to this TID are packed.
-pub(super) fn tid_of(time: f64) -> Result<Tid, Answer> {
+///
+/// # Errors
+/// [`Answer::Invalid`] where it is no time that a TID can have.
+pub(crate) fn pack_tid(time: f64) -> Result<Tid, Answer> {
     let wrong = || Answer::Invalid("Invalid pack time".to_owned());
     // `TimeStamp(*gmtime(t)[:5] + (t % 60,))`
     let minutes = (time / 60.0).floor();
@@ -49,11 +53,22 @@ for t in map(float, sys.argv[1:]):
         let printed = python::run(lines, &times);
         let expected: Vec<&str> = printed.lines().collect();
         for (time, expected) in times.iter().zip(expected) {
-            let tid = tid_of(time.parse().unwrap()).unwrap();
+            let tid = pack_tid(time.parse().unwrap()).unwrap();
             assert_eq!(format!("{:016x}", tid.0), expected, "{time}");
         }
         for wrong in [f64::NAN, f64::INFINITY, -1e300, -3e9] {
-            assert!(tid_of(wrong).is_err());
+            assert!(pack_tid(wrong).is_err());
+        }
+    }
+
+    proptest::proptest! {
+        /// A number of seconds is not exact; with a microsecond more it is never before the transaction.
+        #[test]
+        fn a_microsecond_after_a_transaction_is_not_before_it(tid in 0x02d0_0000_0000_0000_u64..0x0600_0000_0000_0000) {
+            let Some(_) = Tid(tid).time() else { return Ok(()) };
+            let stop = pack_tid(Tid(tid).seconds() + 1e-6).unwrap();
+            let microseconds = (1 << 32) / 60_000_000;
+            proptest::prop_assert!((tid..tid + 3 * microseconds).contains(&stop.0), "{stop:?}");
         }
     }
 }
