@@ -12,6 +12,7 @@ mod error;
 mod exit;
 mod interrupt;
 mod launch;
+mod manual;
 pub mod output;
 mod place;
 mod progress;

@@ -934,39 +934,59 @@ fn small_commands() {
     exit 0
     -- stdout
       RECIPE         WHAT IT MAKES
+      classic        one daemon before ZEO servers, which keep the copies
+      cooperative    several daemons before the same ZEO servers, all of them serving
       embedded       one daemon with complete copies of its own (Data.fs files)
+      hot-spare      two daemons on two machines and a floating address (keepalived)
       single-server  a plain ZEO server replacement with one Data.fs
+
+      ADDITION    WHAT IT ADDS (`init --with`)
+      container   an image and a compose file, for Docker or Podman
+      haproxy     one address before the daemons, by HAProxy; one serves, the others are there for when it fails
+      logrotate   rotation of the log files, for logrotate
+      monitoring  scrape configuration and alerts for Prometheus, a dashboard for Grafana, checks for Nagios
+      supervisor  a program section for supervisord
+      systemd     units for systemd, hardened, and a timer that packs
+      zope        snippets for zope.conf, Plone's buildout, cookiecutter-zope-instance, containers
     "#);
     insta::assert_snapshot!(bench.run("recipe options embedded"), @r#"
     exit 0
     -- stdout
-      OPTION     VALUES                           DEFAULT
-      name       word                             main
-                 Name of the array. Clients name it as their storage. The only
-                 array of a daemon answers to `1` as well.
-      listen     address                          127.0.0.1:8100
-                 Where clients connect. HOST:PORT, [IPV6]:PORT or unix:PATH.
-      adopt      path                             -
-                 An existing Data.fs to take over (empty for a new database). It
-                 is used where it lies, as the first member; the other members
-                 are filled from it.
-      members    count                            2
-                 How many complete copies
-      paths      paths                            (from the others)
-                 Where the copies lie (on disks of their own, if there are).
-                 Paths with commas between, as many as there are to be copies;
-                 relative ones are taken from the instance.
-      encoding   Z5, M5                           Z5
-                 Encoding of the protocol. Z5 is pickle, which every client of
-                 ZEO 5 and 6 speaks; M5 is msgpack, for clients that have that
-                 package.
-      log_level  error, warn, info, debug, trace  info
-                 What is logged
+      OPTION         VALUES                           DEFAULT
+      name           word                             main
+                     Name of the array. Clients name it as their storage. The only
+                     array of a daemon answers to `1` as well.
+      listen         address                          127.0.0.1:8100
+                     Where clients connect. HOST:PORT, [IPV6]:PORT or unix:PATH.
+      adopt          path                             -
+                     An existing Data.fs to take over (empty for a new database). It
+                     is used where it lies, as the first member; the other members
+                     are filled from it.
+      members        count                            2
+                     How many complete copies
+      paths          paths                            (from the others)
+                     Where the copies lie (on disks of their own, if there are).
+                     Paths with commas between, as many as there are to be copies;
+                     relative ones are taken from the instance.
+      blob_dirs      paths                            (from the others)
+                     Where their blobs are kept (of an existing Data.fs, where they
+                     are; empty for none). Folders with commas between, one for each
+                     copy.
+      admin_address  address                          -
+                     Where the daemon answers over HTTP as well (empty for nowhere).
+                     For Prometheus, load balancers and other machines. HOST:PORT;
+                     beyond this machine it needs a token.
+      encoding       Z5, M5                           Z5
+                     Encoding of the protocol. Z5 is pickle, which every client of
+                     ZEO 5 and 6 speaks; M5 is msgpack, for clients that have that
+                     package.
+      log_level      error, warn, info, debug, trace  info
+                     What is logged
     "#);
     insta::assert_snapshot!(bench.run("recipe show nothing"), @r#"
     exit 1
     -- stderr
-    error: there is no recipe `nothing`; there are: embedded, single-server
+    error: there is no recipe `nothing`; there are: classic, container, cooperative, embedded, haproxy, hot-spare, logrotate, monitoring, single-server, supervisor, systemd, zope
     Next: zeoraidctl recipe list
     "#);
     insta::assert_snapshot!(bench.run("man nothing"), @r#"

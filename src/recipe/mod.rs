@@ -10,8 +10,8 @@
 
 pub mod apply;
 pub mod builtin;
+pub mod calls;
 mod error;
-pub mod helpers;
 pub mod installed;
 pub mod library;
 mod load;
@@ -22,6 +22,7 @@ pub mod options;
 pub mod plan;
 mod raw;
 pub mod render;
+pub mod starter;
 pub mod uninstall;
 mod when;
 #[cfg(test)]

@@ -12,7 +12,7 @@
 //! | `{{instance}}` | the instance's folder, absolute |
 //! | `{{program}}` | this program's file |
 //!
-//! and [`super::helpers`], besides Handlebars' own (`if`, `each`, `eq`, `and`, …). Of a part that is there
+//! and [`super::calls`], besides Handlebars' own (`if`, `each`, `eq`, `and`, …). Of a part that is there
 //! several times, a file that is repeated in the same way sees its own one, and every other file the first.
 
 use std::collections::BTreeMap;
@@ -21,8 +21,8 @@ use std::path::Path;
 use handlebars::{Handlebars, RenderErrorReason, TemplateErrorReason};
 use serde_json::{Map, Value};
 
+use super::calls;
 use super::error::RecipeError;
-use super::helpers;
 use super::library::Library;
 use super::model::{Part, Place, Process, Recipe};
 use super::options::Resolved;
@@ -363,7 +363,7 @@ fn render_text(
     let mut handlebars = Handlebars::new();
     handlebars.set_strict_mode(true);
     handlebars.register_escape_fn(handlebars::no_escape);
-    helpers::register(&mut handlebars);
+    calls::register(&mut handlebars);
     // In a value of a recipe, line 1 is the line of the recipe on which the value's owner begins.
     let at = |own: Option<usize>| line.or(own);
     handlebars
@@ -384,7 +384,7 @@ fn render_text(
             RenderErrorReason::MissingVariable(Some(name)) => unknown(name, context),
             RenderErrorReason::HelperNotFound(name) => format!(
                 "there is no helper `{name}`; there are: {}",
-                helpers::names().join(", ")
+                calls::names().join(", ")
             ),
             RenderErrorReason::PartialNotFound(name) => format!(
                 "`{{{{> {name}}}}}` would be another template; one that is whole by itself is expected"
@@ -501,7 +501,7 @@ mod tests {
             "{{nothing 1}}",
             &format!(
                 "t:1: there is no helper `nothing`; there are: {}",
-                helpers::names().join(", ")
+                calls::names().join(", ")
             ),
         );
         check(
