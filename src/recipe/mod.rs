@@ -19,6 +19,7 @@ mod load;
 mod mistakes;
 pub mod model;
 pub mod options;
+mod pieces;
 pub mod plan;
 mod raw;
 pub mod render;
