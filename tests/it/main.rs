@@ -23,6 +23,7 @@ mod main_job;
 mod options;
 mod packing;
 mod reached;
+mod recipes;
 mod screens;
 mod secure;
 mod suites;
