@@ -13,6 +13,7 @@ mod exit;
 mod interrupt;
 mod keys;
 mod launch;
+mod manual;
 pub mod output;
 mod place;
 mod progress;

@@ -10,6 +10,7 @@
 
 pub mod apply;
 pub mod builtin;
+pub mod calls;
 mod error;
 pub mod installed;
 pub mod library;
@@ -18,12 +19,13 @@ mod load;
 mod mistakes;
 pub mod model;
 pub mod options;
+mod pieces;
 pub mod plan;
 mod raw;
 pub mod render;
+pub mod starter;
 pub mod uninstall;
 mod when;
-pub mod words;
 #[cfg(test)]
 mod workshop;
 

@@ -6,11 +6,11 @@ use std::path::{Component, Path};
 use serde::Deserialize;
 use serde_yaml::Value;
 
+use super::calls;
 use super::error::RecipeError;
 use super::library::Source;
 use super::model::{Folder, Kind, OptionSpec, Part, Place, Process};
 use super::when::When;
-use super::words;
 use crate::config::line_of;
 
 #[derive(Debug, Deserialize)]
@@ -227,7 +227,7 @@ impl RawOption {
                 format!("`{name}` means something else in templates; another name is expected");
             return Err(at.mistake(&["name"], what));
         }
-        if words::names().contains(&name.as_str()) {
+        if calls::names().contains(&name.as_str()) {
             let what =
                 format!("`{{{{{name}}}}}` calls a helper in templates; another name is expected");
             return Err(at.mistake(&["name"], what));

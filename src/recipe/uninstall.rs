@@ -7,7 +7,7 @@
 //! Data is never in the record, so it is never removed.
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::error::RecipeError;
 use super::installed::{INSTALLED, Installed, OWN_RECIPE, checksum};
@@ -116,57 +116,62 @@ impl Removal {
 
     /// What is left afterwards.
     pub fn leaves(&self, instance: &Path, also_edited: bool) -> Left {
-        let removed = |path: &str| {
-            path == INSTALLED
-                || self
-                    .files
-                    .iter()
-                    .any(|fate| fate.target == path && fate.is_removed(also_edited))
-        };
         let mut paths = Vec::new();
-        self.look_into(instance, Path::new(""), 1, &removed, &mut paths);
+        let look = Look {
+            removal: self,
+            instance,
+            also_edited,
+        };
+        look.left(Path::new(""), 1, &mut paths);
         paths.sort();
         Left { paths }
     }
+}
 
-    /// Finds what is left in a folder; false where it would be removed itself.
-    fn look_into(
-        &self,
-        instance: &Path,
-        folder: &Path,
-        depth: usize,
-        removed: &dyn Fn(&str) -> bool,
-        left: &mut Vec<String>,
-    ) -> bool {
-        let entries = std::fs::read_dir(instance.join(folder));
-        let before = left.len();
-        for entry in entries.into_iter().flatten().flatten() {
-            let path = folder.join(entry.file_name());
-            let name = path.display().to_string();
-            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                if !removed(&name) {
-                    left.push(name);
-                }
-                continue;
+/// Looks for what is left.
+struct Look<'a> {
+    removal: &'a Removal,
+    instance: &'a Path,
+    also_edited: bool,
+}
+
+impl Look<'_> {
+    /// Names what is left in a folder: down to the second level, so that it can be taken in.
+    fn left(&self, folder: &Path, depth: usize, paths: &mut Vec<String>) {
+        for (path, is_folder) in self.entries(folder) {
+            let before = paths.len();
+            if is_folder && depth < DEPTH {
+                self.left(&path, depth + 1, paths);
             }
-            let count = left.len();
-            let stays = if depth < DEPTH {
-                self.look_into(instance, &path, depth + 1, removed, left)
-            } else {
-                let inside = std::fs::read_dir(entry.path()).into_iter().flatten();
-                let mut inside = inside.flatten().map(|entry| path.join(entry.file_name()));
-                let is_made = self.installed.folders.contains(&name);
-                inside.any(|path| !removed(&path.display().to_string())) || !is_made
-            };
-            if stays && left.len() == count {
-                left.push(format!("{name}/"));
+            if paths.len() == before && self.stays(&path, is_folder) {
+                let end = if is_folder { "/" } else { "" };
+                paths.push(format!("{}{end}", path.display()));
             }
         }
-        let is_made = self
-            .installed
-            .folders
-            .contains(&folder.display().to_string());
-        left.len() > before || !is_made
+    }
+
+    /// A folder that was not made by us stays, whatever is in it; and one with something in it.
+    fn stays(&self, path: &Path, is_folder: bool) -> bool {
+        let name = path.display().to_string();
+        if is_folder {
+            let mut entries = self.entries(path).into_iter();
+            return !self.removal.installed.folders.contains(&name)
+                || entries.any(|(path, is_folder)| self.stays(&path, is_folder));
+        }
+        let mut files = self.removal.files.iter();
+        name != INSTALLED
+            && !files.any(|fate| fate.target == name && fate.is_removed(self.also_edited))
+    }
+
+    /// Relative to the instance, with whether it is a folder.
+    fn entries(&self, folder: &Path) -> Vec<(PathBuf, bool)> {
+        let entries = std::fs::read_dir(self.instance.join(folder));
+        let entries = entries.into_iter().flatten().flatten();
+        let entries = entries.map(|entry| {
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            (folder.join(entry.file_name()), is_folder)
+        });
+        entries.collect()
     }
 }
 

@@ -384,3 +384,61 @@ fn recipes_and_templates_of_ones_own_stand_beside_the_built_in_ones() {
         ["recipes/note.yaml", "recipes/ours.yaml", "templates/motd"]
     );
 }
+
+#[test]
+fn what_recipe_new_makes_works_as_it_is() {
+    let instance = Instance::made(&[]);
+    let said = instance.run(&["recipe", "new", "mine"]).ok();
+    said.prints("recipes/mine.yaml\n")
+        .prints("templates/mine.txt\n")
+        .says("--recipe mine");
+    instance
+        .run(&["recipe", "new", "mine"])
+        .ended(1)
+        .says("there is a recipe `mine` already");
+    instance
+        .run(&["recipe", "new", "embedded"])
+        .ended(1)
+        .says("(built in)");
+    instance
+        .run(&["recipe", "new", "../x"])
+        .ended(2)
+        .says("no name for a recipe");
+    instance
+        .run(&["recipe", "options", "mine"])
+        .ok()
+        .prints("contact");
+    instance
+        .run(&["recipe", "show", "mine"])
+        .ok()
+        .prints("extends: embedded");
+
+    // It is what another instance can be made of, from the folder of the person.
+    let home = instance.beside("home");
+    let of_person = |args: &[&str]| {
+        let mut command = crate::harness::instance::command();
+        command.args(args).current_dir(instance.beside(""));
+        command.env("XDG_CONFIG_HOME", &home);
+        Run::of(command)
+    };
+    of_person(&["recipe", "new", "theirs"])
+        .ok()
+        .prints("home/zeoraid/recipes/theirs.yaml");
+    let other = instance.beside("other");
+    let other_name = other.display().to_string();
+    let contact = "contact=the people downstairs";
+    let listen = format!("listen=127.0.0.1:{}", free_port());
+    let init = ["init", &other_name, "--yes", "--recipe", "theirs"];
+    of_person(&[&init[..], &["--set", contact, "--set", &listen]].concat()).ok();
+    let text = fs::read_to_string(other.join("etc/theirs.txt")).expect("it is written");
+    assert!(
+        text.starts_with("This is main, with 3 copies, served at 127.0.0.1:"),
+        "{text}"
+    );
+    assert!(
+        text.contains("ask the people downstairs about it.\n  copy 1: "),
+        "{text}"
+    );
+    of_person(&["-C", &other_name, "recipe", "new", "more", "--user"]).ok();
+    assert!(home.join("zeoraid/templates/more.txt").exists());
+}

@@ -27,6 +27,7 @@ mod options;
 mod packing;
 mod process;
 mod reached;
+mod recipes;
 mod screens;
 mod secure;
 mod shell;

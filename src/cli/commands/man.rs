@@ -1,6 +1,6 @@
 //! `man`: the manual pages, made of the same definition as `--help`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Command, CommandFactory as _};
 
@@ -8,6 +8,7 @@ use crate::cli::args::Cli;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
+use crate::cli::manual;
 
 /// Print a manual page
 #[derive(Debug, Args)]
@@ -15,12 +16,14 @@ use crate::cli::exit::Exit;
 Examples:
   zeoraidctl man | man -l -
   zeoraidctl man recover | man -l -
+  zeoraidctl man zeoraid.yaml | man -l -      the configuration
+  zeoraidctl man zeoraid-recipe | man -l -    recipes and their templates
   zeoraidctl man --folder /usr/local/share/man/man1")]
 pub struct ManArgs {
-    /// The page of this command [default: of zeoraidctl]
+    /// The page of this command, or zeoraid.yaml, or zeoraid-recipe [default: of zeoraidctl]
     command: Option<String>,
 
-    /// Write all pages into this folder
+    /// Write all pages into this folder; where it is called man1, those of section 5 into man5 beside it
     #[arg(long, value_name = "DIR", conflicts_with = "command")]
     folder: Option<PathBuf>,
 }
@@ -29,10 +32,13 @@ pub fn run(args: &ManArgs, context: &Context) -> Result<Exit, CliError> {
     let pages = pages()?;
     if let Some(folder) = &args.folder {
         for (name, page) in &pages {
-            let path = folder.join(name);
-            std::fs::write(&path, page).map_err(|error| {
-                CliError::new(format!("could not write {}: {error}", path.display()))
-            })?;
+            let path = place(folder, name);
+            let failed =
+                |error| CliError::new(format!("could not write {}: {error}", path.display()));
+            if let Some(folder) = path.parent() {
+                std::fs::create_dir_all(folder).map_err(failed)?;
+            }
+            std::fs::write(&path, page).map_err(failed)?;
         }
         let count = pages.len();
         context
@@ -41,6 +47,7 @@ pub fn run(args: &ManArgs, context: &Context) -> Result<Exit, CliError> {
         return Ok(Exit::Done);
     }
     let wanted = match &args.command {
+        Some(file) if FILES.iter().any(|(name, _)| name == file) => format!("{file}.5"),
         Some(command) => format!("zeoraidctl-{command}.1"),
         None => "zeoraidctl.1".to_owned(),
     };
@@ -54,6 +61,22 @@ pub fn run(args: &ManArgs, context: &Context) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
+type PageOf = fn() -> Vec<u8>;
+
+/// The pages about files that people write.
+const FILES: &[(&str, PageOf)] = &[
+    ("zeoraid.yaml", manual::config::page),
+    ("zeoraid-recipe", manual::recipe::page),
+];
+
+/// `man` looks for a section in a folder of its own.
+fn place(folder: &Path, name: &str) -> PathBuf {
+    if name.ends_with(".5") && folder.file_name().is_some_and(|last| last == "man1") {
+        return folder.with_file_name("man5").join(name);
+    }
+    folder.join(name)
+}
+
 /// Every page: the name of its file, and its text.
 fn pages() -> Result<Vec<(String, Vec<u8>)>, CliError> {
     let mut command = Cli::command();
@@ -61,6 +84,11 @@ fn pages() -> Result<Vec<(String, Vec<u8>)>, CliError> {
     command.build();
     let mut pages = Vec::new();
     add_pages(&command, "zeoraidctl", &mut pages)?;
+    pages.extend(
+        FILES
+            .iter()
+            .map(|(name, page)| (format!("{name}.5"), page())),
+    );
     pages.sort();
     Ok(pages)
 }
@@ -86,6 +114,14 @@ fn add_pages(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn section_5_lies_where_man_looks_for_it() {
+        let place = |folder: &str, name: &str| place(Path::new(folder), name).display().to_string();
+        assert_eq!(place("/s/man1", "zeoraidctl.1"), "/s/man1/zeoraidctl.1");
+        assert_eq!(place("/s/man1", "zeoraid.yaml.5"), "/s/man5/zeoraid.yaml.5");
+        assert_eq!(place("man", "zeoraid.yaml.5"), "man/zeoraid.yaml.5");
+    }
 
     /// `ZEORAID_UPDATE_MAN=1 cargo test man_pages` writes them anew.
     #[test]

@@ -8,18 +8,22 @@ use serde::Serialize;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::output::{Paint, Screen, View, escape, table};
-use crate::recipe::{Kind, Library, Recipe};
+use crate::cli::output::{Format, Paint, Screen, View, escape, table};
+use crate::durable;
+use crate::recipe::{Kind, Library, Recipe, starter};
 
 /// Show the recipes that instances are made from
 ///
 /// Those built in, those in the instance's folders `recipes` and `templates`, and those in
-/// `~/.config/zeoraid`.
+/// `~/.config/zeoraid`. How recipes and templates are written is in zeoraid-recipe(5):
+/// `zeoraidctl man zeoraid-recipe`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   zeoraidctl recipe list
-  zeoraidctl recipe options embedded")]
+  zeoraidctl recipe options classic
+  zeoraidctl recipe new mine          makes recipes/mine.yaml, to begin with
+  zeoraidctl man zeoraid-recipe | man -l -")]
 pub struct RecipeArgs {
     #[command(subcommand)]
     command: RecipeCommand,
@@ -33,10 +37,22 @@ enum RecipeCommand {
     Show { name: String },
     /// Show what can be answered with `init --set OPTION=VALUE`
     Options { name: String },
+    /// Make a recipe and a template to begin with
+    ///
+    /// In the folders `recipes` and `templates` of the instance, or, outside of one, of
+    /// `~/.config/zeoraid`. They work as they are, and say in comments how to go on.
+    New {
+        name: String,
+
+        /// In `~/.config/zeoraid`, also where there is an instance
+        #[arg(long)]
+        user: bool,
+    },
 }
 
 pub fn run(args: RecipeArgs, context: &Context) -> Result<Exit, CliError> {
-    let library = library(context.instance().ok().as_deref());
+    let instance = context.instance().ok();
+    let library = library(instance.as_deref());
     match args.command {
         RecipeCommand::List => {
             let mut view = ListView::default();
@@ -76,20 +92,101 @@ pub fn run(args: RecipeArgs, context: &Context) -> Result<Exit, CliError> {
             let options = options.collect();
             context.printer.print(&OptionsView { options })?;
         }
+        RecipeCommand::New { name, user } => {
+            let folder = instance.filter(|_| !user).or_else(persons_folder);
+            let folder = folder.ok_or_else(|| {
+                CliError::new(
+                    "there is no instance here, and neither $XDG_CONFIG_HOME nor $HOME is set",
+                )
+            })?;
+            new(&name, &folder, &library, context)?;
+        }
     }
     Ok(Exit::Done)
 }
 
+/// Writes a recipe and its template. Nothing that is there is overwritten, nor hidden by one of its name.
+fn new(name: &str, folder: &Path, library: &Library, context: &Context) -> Result<(), CliError> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if name.is_empty() || !name.chars().all(allowed) {
+        return Err(CliError::usage(format!(
+            "`{name}` is no name for a recipe: letters, digits, `-` and `_` are expected"
+        )));
+    }
+    if library.recipes().iter().any(|other| other == name) {
+        let origin = library.recipe(name)?.origin;
+        return Err(
+            CliError::new(format!("there is a recipe `{name}` already: {origin}"))
+                .with_next(format!("zeoraidctl recipe show {name}")),
+        );
+    }
+    let files = [
+        (format!("recipes/{name}.yaml"), starter::recipe(name)),
+        (
+            format!("templates/{}", starter::template_name(name)),
+            starter::TEMPLATE.to_owned(),
+        ),
+    ];
+    let mut view = NewView::default();
+    for (file, _) in &files {
+        let path = folder.join(file);
+        if path.exists() {
+            return Err(CliError::new(format!(
+                "{} is there already; nothing was written",
+                path.display()
+            )));
+        }
+    }
+    for (file, text) in files {
+        let path = folder.join(file);
+        let failed = |error| CliError::new(format!("could not write {}: {error}", path.display()));
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(failed)?;
+        }
+        durable::write_with_mode(&path, text.as_bytes(), 0o644).map_err(failed)?;
+        view.written.push(path.display().to_string());
+    }
+    context.printer.print(&view)?;
+    if context.printer.format == Format::Table {
+        let style = context.printer.error_style();
+        let word = style.paint(Paint::Strong, "Next:");
+        let command = format!("zeoraidctl init DIR --recipe {name}");
+        let command = style.paint(Paint::Command, &command);
+        context
+            .printer
+            .note(&format!("{word} edit them as you like, then: {command}"));
+    }
+    Ok(())
+}
+
+#[derive(Default, Serialize)]
+struct NewView {
+    written: Vec<String>,
+}
+
+impl View for NewView {
+    fn table(&self, _: &Screen) -> String {
+        let lines = self
+            .written
+            .iter()
+            .map(|path| format!("{}\n", escape(path)));
+        lines.collect()
+    }
+}
+
 /// Where recipes are looked for.
 pub(super) fn library(instance: Option<&Path>) -> Library {
+    let folders = instance.map(Path::to_owned).into_iter();
+    Library::new(folders.chain(persons_folder()).collect())
+}
+
+fn persons_folder() -> Option<PathBuf> {
     let config = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
     let config = config.or_else(|| {
         let home = std::env::var_os("HOME")?;
         Some(PathBuf::from(home).join(".config"))
     });
-    let person = config.map(|folder| folder.join("zeoraid"));
-    let folders = instance.map(Path::to_owned).into_iter().chain(person);
-    Library::new(folders.collect())
+    config.map(|folder| folder.join("zeoraid"))
 }
 
 #[derive(Default, Serialize)]

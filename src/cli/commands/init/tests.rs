@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::prompt::script::Answer;
 use crate::cli::testing::Bench;
+use crate::recipe::{Kind, Library, OptionSpec, Recipe};
 
 /// A folder whose name does not show in what is printed.
 struct Place(tempfile::TempDir);
@@ -509,4 +510,74 @@ fn mistakes_of_a_configuration_are_shown_with_line_and_mend() {
     warning: etc/zeoraid.yaml was edited by hand and has mistakes; `zeoraidctl check-config` shows them
     Next: HERE/bin/zeoraidctl start
     "#);
+}
+
+#[test]
+fn every_addition_goes_with_every_recipe() {
+    let library = Library::built_in();
+    let is_addition = |name: &String| Recipe::load(&library, name).unwrap().addition;
+    let (additions, bases): (Vec<_>, Vec<_>) = library.recipes().into_iter().partition(is_addition);
+    for base in &bases {
+        let all = additions.join(",");
+        for with in additions.iter().chain([&all]) {
+            let place = Place::new();
+            let names: Vec<_> = with.split(',').map(str::to_owned).collect();
+            // What has no default, because nobody can know it.
+            let recipe = Recipe::combined(&library, base, &names).unwrap();
+            let open = recipe
+                .options
+                .iter()
+                .filter(|o| o.default.is_none() && !o.optional);
+            let answers: Vec<_> = open
+                .map(|option| format!("--set {}={}", option.name, some(&recipe, option)))
+                .collect();
+            let answers = answers.join(" ");
+            let shown = place.init(&format!("--recipe {base} --with {with} {answers}"));
+            assert!(shown.starts_with("exit 0\n"), "{base} with {with}: {shown}");
+            let checked = place.run("check-config -C HERE", []).0;
+            assert!(
+                checked.starts_with("exit 0\n"),
+                "{base} with {with}: {checked}"
+            );
+            let again = place.run("update -C HERE --yes", []).0;
+            assert!(
+                again.contains(": up to date\n"),
+                "{base} with {with}: {again}"
+            );
+            let gone = place.run("uninstall -C HERE --yes", []).0;
+            assert!(
+                gone.ends_with("Nothing is left.\n"),
+                "{base} with {with}: {gone}"
+            );
+            assert_eq!(
+                std::fs::read_dir(place.path()).unwrap().count(),
+                0,
+                "{base} with {with}"
+            );
+        }
+    }
+}
+
+/// Something that will do for an option.
+fn some(recipe: &Recipe, option: &OptionSpec) -> String {
+    let one = match option.kind {
+        Kind::Text | Kind::Word | Kind::Path | Kind::Paths => "x",
+        Kind::Count => "1",
+        Kind::Flag => "yes",
+        Kind::Choice(_) => panic!("a choice has a default"),
+        Kind::Address | Kind::Addresses => "192.0.2.1:700",
+    };
+    let count = option
+        .as_many_as
+        .as_deref()
+        .and_then(|name| recipe.option(name));
+    let count = count.and_then(|count| count.default.as_deref()?.parse().ok());
+    let several: Vec<_> = (1..=count.unwrap_or(1))
+        .map(|number: u16| format!("{one}{number}"))
+        .collect();
+    match option.kind {
+        Kind::Paths | Kind::Addresses => several.join(","),
+        Kind::Address => several[0].clone(),
+        _ => one.to_owned(),
+    }
 }
