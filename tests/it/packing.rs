@@ -86,8 +86,8 @@ fn packed_while_eight_clients_commit_it_is_what_python_makes_of_the_same_file() 
     assert!(waited < LONGEST.as_secs_f64(), "a client waited {waited} s");
     for member in instance.given_back() {
         let old = member.with_file_name("Data.fs.old");
-        let time = packed["time"].to_string();
-        let expected = python::run("packing.py", &["expect", path(&old), &time]).ok();
+        let time = packed["time"].as_str().expect("a time");
+        let expected = python::run("packing.py", &["expect", path(&old), time]).ok();
         let expected = fs::read(expected.stdout.trim()).expect("Python has packed it");
         let ours = fs::read(&member).expect("the member");
         let before = fs::metadata(&old).expect("it was kept").len() as usize;

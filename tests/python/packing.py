@@ -78,7 +78,8 @@ def pack(address):
         time.sleep(0.01)
     began = time.time()
     storage.pack(stop, wait=True)
-    print(json.dumps({"time": stop, "began": began, "ended": time.time()}))
+    # The time as text: not every reader of JSON takes a number exactly, and this one is of a transaction.
+    print(json.dumps({"time": repr(stop), "began": began, "ended": time.time()}))
     storage.close()
 
 
