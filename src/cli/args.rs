@@ -109,7 +109,7 @@ pub struct GlobalArgs {
     #[arg(short = 'S', long, value_name = "NAME", global = true)]
     pub array: Option<String>,
 
-    /// How answers are printed
+    /// How answers are printed; the keys are in zeoraid-json(5)
     #[arg(
         short,
         long,

@@ -376,6 +376,8 @@ pub(super) fn line(recovery: &Recovery, width: usize, style: Style) -> String {
     let Some(percent) = percent(done, total) else {
         return format!("{phase}  {amounts}").trim_end().to_owned();
     };
+    let beside = console::measure_text_width(&phase) + " 100 %  ".len();
+    let amounts = fitting(&amounts, width.saturating_sub(beside));
     let used = console::measure_text_width(&phase) + console::measure_text_width(&amounts) + 9;
     let room = width.saturating_sub(used).min(40);
     let bar = if room >= 8 {

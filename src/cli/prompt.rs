@@ -63,7 +63,7 @@ pub trait Prompt {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum PromptError {
-    #[error("there is no terminal to ask on: {question}; answer it with `{flag}`")]
+    #[error("there is no terminal to ask on (\"{question}\"); answer it with `{flag}`")]
     NoTerminal { question: String, flag: String },
     #[error("broken off")]
     BrokenOff,
@@ -309,7 +309,7 @@ pub(super) mod script {
         let error = prompt.confirm(question, false).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "there is no terminal to ask on: Take out copy1?; answer it with `--yes`"
+            "there is no terminal to ask on (\"Take out copy1?\"); answer it with `--yes`"
         );
     }
 }

@@ -10,6 +10,20 @@ use crate::admin::api::{
     MemberState, Problem, Recovery, RecoveryState, Reloaded,
 };
 
+mod documents;
+mod jobs;
+mod local;
+mod recovering;
+mod states;
+
+/// Commands and what they print, as a person would see them one after the other.
+fn session(bench: &Bench, lines: &[&str]) -> String {
+    let shown = lines
+        .iter()
+        .map(|line| format!("$ zeoraidctl {line}\n{}\n", bench.run(line)));
+    shown.collect()
+}
+
 fn refused(name: &str) -> MemberDetails {
     MemberDetails {
         outlook: Some("next try in 8 s; recovers by itself".into()),
@@ -26,6 +40,10 @@ fn degraded() -> Vec<ArrayDetails> {
 }
 
 fn recovering() -> ArrayDetails {
+    let queued = MemberDetails {
+        outlook: Some("waits for the recovery of copy3".into()),
+        ..refused("copy2")
+    };
     let third = MemberDetails {
         state: MemberState::Recovering,
         ..out("copy3", "disabled by root")
@@ -40,7 +58,7 @@ fn recovering() -> ArrayDetails {
             held_ms: Some(2100),
             waiting: 3,
         },
-        ..array(vec![member("copy1"), refused("copy2"), third])
+        ..array(vec![member("copy1"), queued, third])
     }
 }
 
@@ -98,6 +116,8 @@ fn status_is_a_line_and_an_exit_code() {
     exit 2
     -- stdout
     {
+      "state": "degraded",
+      "line": "degraded: 1 of 2 members out (copy2: connection refused, 4 min)",
       "version": "0.1.0",
       "pid": 4711,
       "started": "2026-11-20T08:00:00Z",
@@ -116,6 +136,8 @@ fn status_is_a_line_and_an_exit_code() {
     insta::assert_snapshot!(Bench::new(optimal()).run("status -o yaml"), @r#"
     exit 0
     -- stdout
+    state: optimal
+    line: optimal
     version: 0.1.0
     pid: 4711
     started: 2026-11-20T08:00:00Z
@@ -196,7 +218,8 @@ fn a_daemon_that_does_not_run_is_a_state_of_its_own() {
     {
       "state": "unknown",
       "line": "no daemon runs: unix:/srv/zodb/var/zeoraid.sock: there is no such socket",
-      "next": "zeoraidctl start"
+      "next": "zeoraidctl start",
+      "arrays": []
     }
     "#);
     insta::assert_snapshot!(bench().run("details"), @r#"
@@ -259,10 +282,9 @@ fn details_say_what_happened_since_when_what_it_means_and_what_next() {
       MEMBER  STATE         TYPE  WHERE              LATENCY  LAG
       copy1   ● optimal     file  var/copy1/Data.fs  0.4 ms   -
       copy2   ✖ degraded    file  var/copy2/Data.fs  -        1 402 tx, 31 MiB
-              connection refused since 09:12 (4 min); next try in 8 s; recovers by
-              itself
+              connection refused since 09:12 (4 min); waits for the recovery of
+              copy3
               last transaction 0x040d23c81c000000  2026-11-20 09:12:06 UTC
-              waits for the recovery of copy3
               1 fault since the daemon started
       copy3   ⟳ recovering  file  var/copy3/Data.fs  -        1 402 tx, 31 MiB
               disabled by root since 09:12 (4 min)
@@ -327,6 +349,7 @@ fn details_fit_60_columns_and_carry_the_same_facts_as_json() {
     exit 2
     -- stdout
     {
+      "state": "degraded",
       "arrays": [
         {
           "name": "main",
@@ -526,11 +549,11 @@ fn members_are_chosen_from_what_the_analysis_found() {
     insta::assert_snapshot!(bench.questions(), @r#"
     Which members?
       [x] copy2  behind by 1 402 transactions (31 MiB)
-      [ ] copy3  diverged at 2026-11-20 09:12:06 UTC
+      [ ] copy3  diverged after 2026-11-20 09:12:06 UTC: 3 only here, lacks 12
     How?
-      > copy what is missing   (1 402 transactions, 31 MiB; about 1 s)
+      > copy what is missing   (1 402 tx, 31 MiB; about 1 s)
         copy and compare everything   (reads both copies: 8.4 GiB; about 2 min)
-        cut back or start afresh   (cuts what it alone has; 1 402 transactions, 31 MiB; about 1 s)
+        cut back or start afresh   (cuts nothing; 1 402 tx, 31 MiB; about 1 s)
     Limit the rate? [no limit]
     "#);
     insta::assert_snapshot!(bench.asked().join("\n"), @r#"
@@ -576,9 +599,9 @@ fn what_would_be_cut_is_named_and_confirmed_by_typing() {
     looking at copy2 …
     looking at copy3 …
     times are estimates, at 50 MiB/s
-    warning: copy3 holds 3 transactions that the array does not; they will be cut from it and set aside in a file. Both agree up to 0x040d23c81c000000  2026-11-20 09:12:06 UTC
-    warning:   0x040d23c820000000  2026-11-20 09:12:07 UTC  /acl admin  /front-page/edit\u{1b}[31m
-    warning:   and 2 more
+    warning: copy3 holds 3 transactions that the array does not. What only it holds will be cut from it and set aside in a file. Both agree up to 0x040d23c81c000000  2026-11-20 09:12:06 UTC
+      0x040d23c820000000  2026-11-20 09:12:07 UTC  /acl admin  /front-page/edit\u{1b}[31m
+      and 2 more
     ✔ copy2 is optimal
     ✔ copy3 is optimal (epoch 7). The array is optimal.
       what was cut is in var/copy3/Data.fs.cut-0x040d23c81c000000
@@ -586,12 +609,12 @@ fn what_would_be_cut_is_named_and_confirmed_by_typing() {
     insta::assert_snapshot!(typed.questions(), @r#"
     Which members?
       [x] copy2  behind by 1 402 transactions (31 MiB)
-      [ ] copy3  diverged at 2026-11-20 09:12:06 UTC
+      [ ] copy3  diverged after 2026-11-20 09:12:06 UTC: 3 only here, lacks 12
     How?
-      > what each needs   (copy2: copy what is missing; copy3: cut back or start afresh)
-        copy what is missing   (1 414 transactions, 31.0 MiB; about 1 s)
-        copy and compare everything   (reads both copies: 8.4 GiB; about 5 min)
-        cut back or start afresh   (3 transactions cut; 1 414 transactions, 31.0 MiB; about 1 s)
+      > what each needs   (copy2: copy; copy3: cut back)
+        copy what is missing   (will not do: copy3 has diverged)
+        copy and compare everything   (will not do: copy3 has diverged)
+        cut back or start afresh   (cuts 3 tx; 1 414 tx, 31 MiB; about 1 s)
     Limit the rate? [no limit]
     Cut copy3? Type `copy3` to go on
     "#);
@@ -606,19 +629,19 @@ fn what_would_be_cut_is_named_and_confirmed_by_typing() {
     insta::assert_snapshot!(refused.run("recover copy3 --rebuild"), @r#"
     exit 1
     -- stderr
-    warning: copy3 holds 3 transactions that the array does not; they will be cut from it and set aside in a file. Both agree up to 0x040d23c81c000000  2026-11-20 09:12:06 UTC
-    warning:   0x040d23c820000000  2026-11-20 09:12:07 UTC  /acl admin  /front-page/edit\u{1b}[31m
-    warning:   and 2 more
+    warning: copy3 holds 3 transactions that the array does not. What only it holds will be cut from it and set aside in a file. Both agree up to 0x040d23c81c000000  2026-11-20 09:12:06 UTC
+      0x040d23c820000000  2026-11-20 09:12:07 UTC  /acl admin  /front-page/edit\u{1b}[31m
+      and 2 more
     broken off; nothing was changed
     "#);
     assert_eq!(refused.asked(), ["analyse main/copy3"]);
     insta::assert_snapshot!(bench(vec![]).run("recover copy3 --rebuild"), @r#"
     exit 2
     -- stderr
-    warning: copy3 holds 3 transactions that the array does not; they will be cut from it and set aside in a file. Both agree up to 0x040d23c81c000000  2026-11-20 09:12:06 UTC
-    warning:   0x040d23c820000000  2026-11-20 09:12:07 UTC  /acl admin  /front-page/edit\u{1b}[31m
-    warning:   and 2 more
-    error: there is no terminal to ask on: Cut copy3? Type `copy3` to go on; answer it with `--yes`
+    warning: copy3 holds 3 transactions that the array does not. What only it holds will be cut from it and set aside in a file. Both agree up to 0x040d23c81c000000  2026-11-20 09:12:06 UTC
+      0x040d23c820000000  2026-11-20 09:12:07 UTC  /acl admin  /front-page/edit\u{1b}[31m
+      and 2 more
+    error: there is no terminal to ask on ("Cut copy3? Type `copy3` to go on"); answer it with `--yes`
     "#);
     let yes = bench(vec![]);
     yes.run("recover copy3 --rebuild --yes --detach");
@@ -757,7 +780,7 @@ fn a_member_is_disabled_after_a_question_where_one_copy_remains() {
     insta::assert_snapshot!(Bench::new(optimal()).run("disable copy2"), @r#"
     exit 2
     -- stderr
-    error: there is no terminal to ask on: Only copy1 will hold every transaction. Take out copy2?; answer it with `--yes`
+    error: there is no terminal to ask on ("Only copy1 will hold every transaction. Take out copy2?"); answer it with `--yes`
     "#);
     insta::assert_snapshot!(Bench::new(degraded()).run("disable copy1 --yes"), @r#"
     exit 1
@@ -810,7 +833,11 @@ fn packing(state: JobState, members: [(&str, JobMemberState); 2]) -> Job {
     let member = |(name, state): (&str, JobMemberState)| JobMember {
         name: name.to_owned(),
         state,
-        reason: (state == JobMemberState::Skipped).then(|| "Already packing".to_owned()),
+        reason: match state {
+            JobMemberState::Skipped => Some("Already packing".to_owned()),
+            JobMemberState::Failed => Some("[Errno 28] No space left on device".to_owned()),
+            _ => None,
+        },
     };
     Job {
         state,
@@ -937,19 +964,23 @@ fn small_commands() {
     -- stdout
       RECIPE         WHAT IT MAKES
       classic        one daemon before ZEO servers, which keep the copies
-      cooperative    several daemons before the same ZEO servers, all of them serving
+      cooperative    several daemons before the same ZEO servers, all of them
+                     serving
       embedded       one daemon with complete copies of its own (Data.fs files)
       hot-spare      two daemons on two machines and a floating address (keepalived)
       single-server  a plain ZEO server replacement with one Data.fs
 
       ADDITION    WHAT IT ADDS (`init --with`)
       container   an image and a compose file, for Docker or Podman
-      haproxy     one address before the daemons, by HAProxy; one serves, the others are there for when it fails
+      haproxy     one address before the daemons, by HAProxy; one serves, the others
+                  are there for when it fails
       logrotate   rotation of the log files, for logrotate
-      monitoring  scrape configuration and alerts for Prometheus, a dashboard for Grafana, checks for Nagios
+      monitoring  scrape configuration and alerts for Prometheus, a dashboard for
+                  Grafana, checks for Nagios
       supervisor  a program section for supervisord
       systemd     units for systemd, hardened, and a timer that packs
-      zope        snippets for zope.conf, Plone's buildout, cookiecutter-zope-instance, containers
+      zope        snippets for zope.conf, Plone's buildout,
+                  cookiecutter-zope-instance, containers
     "#);
     insta::assert_snapshot!(bench.run("recipe options embedded"), @r#"
     exit 0

@@ -176,6 +176,7 @@ impl AdminApi for FakeDaemon {
                 .with_next("recover another member first: zeoraidctl recover --interactive"));
         }
         let found = array.members.into_iter().find(|other| other.name == member);
+        let found = found.map(|member| out(&member.name, "disabled by an operator"));
         found.ok_or_else(|| Problem::not_found(format!("there is no member {member}")))
     }
 

@@ -133,11 +133,11 @@ fn outlook(report: &MemberReport, array: &ArrayReport, auto_recover: bool) -> Op
     if report.state != raid::MemberState::Degraded {
         return None;
     }
-    let queued = array.recovery.as_ref().is_some_and(|recovery| {
+    let queued = array.recovery.as_ref().filter(|recovery| {
         recovery.outcome == RecoveryOutcome::Running && recovery.queued.contains(&report.name)
     });
-    if queued {
-        return Some("waits for its recovery".to_owned());
+    if let Some(running) = queued {
+        return Some(format!("waits for the recovery of {}", running.member));
     }
     let restart = report.reason.as_ref();
     let restart = restart.is_some_and(|reason| reason.ends_with(RESTART_SERVER));
@@ -460,6 +460,9 @@ fn millis(duration: Duration) -> u64 {
 
 /// `1 402 transactions (31 MiB)`.
 fn words(extent: Extent) -> String {
+    if extent.transactions == 0 {
+        return "nothing".to_owned();
+    }
     let size = humansize::format_size(extent.bytes, humansize::BINARY.decimal_places(1));
     format!("{} ({size})", counted(extent.transactions, "transaction"))
 }
@@ -509,7 +512,7 @@ mod tests {
                 only_here: Vec::new(),
                 only_here_count: 1,
             },
-            "diverged after 0x0000000000000001; 1 transaction only here, lacks 0 transactions (0 B)",
+            "diverged after 0x0000000000000001; 1 transaction only here, lacks nothing",
             Strategy::Rebuild,
         );
     }

@@ -45,9 +45,9 @@ fn the_guided_recovery_asks_recovers_and_says_how_it_ended() {
     ✔ Which members? (space chooses, enter goes on) · copy2  behind by [n] transactions ([bytes])
     times are estimates, at [bytes]/s
     ? How? ›
-    ❯ copy what is missing   ( [n] transactions, [bytes]; about 1 s)
+    ❯ copy what is missing   ([n] tx, [bytes]; about 1 s)
       copy and compare everything   (reads both copies: [bytes]; about 1 s)
-      cut back or start afresh   (cuts what it alone has; [n] transactions, [bytes]; about 1 s)
+      cut back or start afresh   (cuts nothing; [n] tx, [bytes]; about 1 s)
     "#);
     terminal.press(DOWN);
     terminal.press(ENTER);

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde::Serialize;
 
 use super::following::{Followed, Kind};
 use super::recover::parse_rate;
@@ -11,7 +10,7 @@ use crate::admin::api::{BackupRequest, BackupResult, Job, JobKind, JobState, Pro
 use crate::cli::context::{Context, here};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::output::{Format, Screen, View, escape, format};
+use crate::cli::output::{escape, format};
 
 /// Copy an array into a folder while it serves
 ///
@@ -83,8 +82,9 @@ pub async fn run(args: &BackupArgs, context: &Context) -> Result<Exit, CliError>
         None => found(BACKUP.last(&*api, &array).await?, &array)?,
     };
     if args.cancel {
-        api.cancel_job(&job.id).await?;
+        let job = api.cancel_job(&job.id).await?;
         say_cancelled(&job, context);
+        context.printer.print_for_programs(&job)?;
         return Ok(Exit::Done);
     }
     if args.detach {
@@ -92,6 +92,7 @@ pub async fn run(args: &BackupArgs, context: &Context) -> Result<Exit, CliError>
             "{} is being backed up; come back with `zeoraidctl backup --attach`",
             escape(&array)
         ));
+        context.printer.print_for_programs(&job)?;
         return Ok(Exit::Done);
     }
     match BACKUP.follow(&*api, job, context).await? {
@@ -165,9 +166,7 @@ fn summary(job: Job, context: &Context) -> Result<Exit, CliError> {
         }
     }
     let (state, problem) = (job.state, job.problem.clone());
-    if printer.format != Format::Table {
-        printer.print(&BackedUpView { job })?;
-    }
+    printer.print_for_programs(&job)?;
     match (state, problem) {
         (JobState::Done, _) => Ok(Exit::Done),
         (_, Some(problem)) => Err(problem.into()),
@@ -195,17 +194,4 @@ fn amounts(done: &BackupResult) -> String {
         );
     }
     text
-}
-
-#[derive(Serialize)]
-#[serde(transparent)]
-struct BackedUpView {
-    job: Job,
-}
-
-impl View for BackedUpView {
-    /// People were told on standard error already.
-    fn table(&self, _: &Screen) -> String {
-        String::new()
-    }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::cli::context::{Context, environment};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
+use crate::cli::output::table::wrap;
 use crate::cli::output::{Paint, Screen, View, escape};
 use crate::config::{self, ConfigError, Mistake};
 
@@ -34,6 +35,10 @@ pub fn run(args: &CheckConfigArgs, context: &Context) -> Result<Exit, CliError> 
     let (mistakes, warnings) = match config::load(&instance, file, &environment) {
         Ok(config) => (config.check_certificates(), config.warnings().to_vec()),
         Err(ConfigError::Mistakes(mistakes)) => (mistakes, Vec::new()),
+        // An instance that is not there can be made; a file that was named cannot.
+        Err(error @ ConfigError::Unreadable { .. }) if file.is_some() => {
+            return Err(CliError::new(error.to_string()));
+        }
         Err(error @ ConfigError::Unreadable { .. }) => return Err(error.into()),
     };
     let shown = file.map_or_else(
@@ -143,13 +148,18 @@ impl MistakeView {
             place += &format!(":{line}:{column}");
         }
         let place = style.paint(Paint::Strong, &place);
-        let mut text = format!("{place}: {}\n", escape(&self.what));
+        let mut text = format!("{place}: {}", escape(&self.what));
+        if screen.terminal {
+            text = wrap(&text, screen.width.saturating_sub(2)).join("\n  ");
+        }
+        text.push('\n');
         if let Some(line) = &self.text {
             text += &format!("    {}\n", style.paint(Paint::Faint, &escape(line)));
         }
         if !self.mend.is_empty() {
-            let mend = style.paint(Paint::Command, &escape(&self.mend));
-            text += &format!("    {mend}\n");
+            for line in wrap(&escape(&self.mend), screen.width.saturating_sub(4)) {
+                text += &format!("    {}\n", style.paint(Paint::Command, &line));
+            }
         }
         text
     }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use super::status::{paint_state, state_word, unknown_of};
+use super::status::{UnknownView, paint_state, state_word, unknown_of, worst};
 use crate::admin::api::{AdminApi, ArrayDetails, ArrayState, MemberDetails, MemberState, Recovery};
 use crate::cli::context::{Clock, Context};
 use crate::cli::error::CliError;
@@ -44,13 +44,19 @@ pub async fn run(args: &DetailsArgs, context: &Context) -> Result<Exit, CliError
             Ok(view.exit())
         }
         Err(
-            error @ CliError::Failed {
+            error @ (CliError::Failed {
                 exit: Exit::Usage, ..
-            },
+            }
+            | CliError::OutputClosed),
         ) => Err(error),
         Err(error) => {
             let (message, next) = unknown_of(&error);
             context.printer.error(&message, &[], next.as_deref());
+            if context.printer.format != Format::Table {
+                context
+                    .printer
+                    .print(&UnknownView::new(message, next, false))?;
+            }
             Ok(Exit::Unknown)
         }
     }
@@ -61,6 +67,9 @@ async fn ask(api: &dyn AdminApi, context: &Context) -> Result<DetailsView, CliEr
         Some(name) => vec![api.array(name).await?],
         None => api.arrays().await?,
     };
+    if arrays.is_empty() {
+        return Err(CliError::new("the daemon serves no array"));
+    }
     Ok(DetailsView::new(
         arrays,
         &context.clock,
@@ -79,24 +88,11 @@ async fn watch(context: &Context) -> Result<Exit, CliError> {
     let mut before: Option<String> = None;
     loop {
         let (text, exit) = match ask(&*api, context).await {
-            Ok(view) => {
-                let text = match printer.format {
-                    Format::Table => view.table(&printer.screen()),
-                    // A document in a line, so that whoever reads the stream can tell them apart.
-                    Format::Json => {
-                        serde_json::to_string(&view).map_err(std::io::Error::other)? + "\n"
-                    }
-                    Format::Yaml => format!(
-                        "---\n{}",
-                        serde_yaml::to_string(&view).map_err(std::io::Error::other)?
-                    ),
-                };
-                (text, view.exit())
-            }
+            Ok(view) => (printer.streamed(&view)?, view.exit()),
             Err(error) => {
-                let (message, _) = unknown_of(&error);
-                let word = printer.screen().style.paint(Paint::Bad, "unknown:");
-                (format!("{word} {}\n", escape(&message)), Exit::Unknown)
+                let (message, next) = unknown_of(&error);
+                let view = UnknownView::new(message, next, false);
+                (printer.streamed(&view)?, Exit::Unknown)
             }
         };
         if live {
@@ -119,6 +115,8 @@ async fn watch(context: &Context) -> Result<Exit, CliError> {
 /// The arrays, and the moment and zone that times are shown for.
 #[derive(Serialize)]
 pub(super) struct DetailsView {
+    /// Of the worst array; `unknown` where there is none.
+    state: &'static str,
     arrays: Vec<ArrayDetails>,
     #[serde(skip)]
     now: Timestamp,
@@ -132,6 +130,7 @@ pub(super) struct DetailsView {
 impl DetailsView {
     pub(super) fn new(arrays: Vec<ArrayDetails>, clock: &Clock, instance: Option<PathBuf>) -> Self {
         DetailsView {
+            state: worst(arrays.iter().map(|array| array.state)),
             arrays,
             now: clock.now(),
             zone: clock.zone.clone(),
@@ -179,10 +178,15 @@ impl DetailsView {
         let state = format!("{sign} {}", state_word(array.state));
         let state = paint_state(array.state, &state, style);
         let addresses: Vec<_> = array.addresses.iter().map(|a| escape(a)).collect();
+        let serving = if is_read_only(array) {
+            style.paint(Paint::Bad, "read-only")
+        } else {
+            "serving".to_owned()
+        };
         let serving = match (array.serving, addresses.is_empty()) {
             (false, _) => style.paint(Paint::Bad, "not serving"),
-            (true, true) => "serving".to_owned(),
-            (true, false) => format!("serving {}", addresses.join(", ")),
+            (true, true) => serving,
+            (true, false) => format!("{serving} {}", addresses.join(", ")),
         };
         let since = format::since(array.since, self.now, &self.zone);
         let first = [
@@ -225,6 +229,10 @@ impl DetailsView {
 
     fn members(&self, array: &ArrayDetails, screen: &Screen) -> String {
         let headings = ["MEMBER", "STATE", "TYPE", "WHERE", "LATENCY", "LAG"];
+        let names = array.members.iter();
+        let names = names.map(|member| console::measure_text_width(&escape(&member.name)));
+        let widest = names.max().unwrap_or(0).max("MEMBER".len());
+        let room = screen.width - table::indent(widest, screen.width);
         let rows = array.members.iter().map(|member| {
             let cells = vec![
                 screen.style.paint(Paint::Strong, &escape(&member.name)),
@@ -234,21 +242,22 @@ impl DetailsView {
                 member.latency_ms.map_or("-".into(), format::milliseconds),
                 member.lag.map_or("-".into(), |lag| format::lag(lag, false)),
             ];
-            let below = self.below(array, member, screen);
+            let below = self.below(array, member, room, screen.style);
             table::Row { cells, below }
         });
         let rows: Vec<_> = rows.collect();
-        table::columns(&headings, rows, Some(3), screen.width, screen.style)
+        // Where first, then what is least missed.
+        table::columns(&headings, rows, [3, 5, 4, 2], screen.width, screen.style)
     }
 
     /// What is said below a member that is not optimal, and below one that had faults.
-    fn below(&self, array: &ArrayDetails, member: &MemberDetails, screen: &Screen) -> Vec<String> {
-        let indent = array
-            .members
-            .iter()
-            .map(|m| console::measure_text_width(&m.name));
-        let indent = indent.max().unwrap_or(0).max("MEMBER".len()) + 4;
-        let room = screen.width.saturating_sub(indent).max(20);
+    fn below(
+        &self,
+        array: &ArrayDetails,
+        member: &MemberDetails,
+        room: usize,
+        style: Style,
+    ) -> Vec<String> {
         let mut lines = Vec::new();
         if member.state != MemberState::Optimal {
             let mut sentence = match &member.reason {
@@ -262,22 +271,17 @@ impl DetailsView {
             if let Some(outlook) = &member.outlook {
                 sentence += &format!("; {}", escape(outlook));
             }
-            lines.extend(table::wrap(&sentence, room));
+            lines.push(sentence);
             if let Some(last) = &member.last {
-                let last = format!("last transaction {}", format::transaction(last, &self.zone));
-                lines.extend(table::wrap(&last, room));
+                lines.push(format!(
+                    "last transaction {}",
+                    format::transaction(last, &self.zone)
+                ));
             }
         }
         let recovery: Option<&Recovery> = array.recovery.as_ref();
-        if let Some(recovery) = recovery {
-            if recovery.member == member.name {
-                lines.push(progress::line(recovery, room, screen.style));
-            } else if recovery.queued.contains(&member.name) {
-                lines.push(format!(
-                    "waits for the recovery of {}",
-                    escape(&recovery.member)
-                ));
-            }
+        if let Some(recovery) = recovery.filter(|recovery| recovery.member == member.name) {
+            lines.push(progress::line(recovery, room, style));
         }
         if member.faults > 0 {
             lines.push(format!(
@@ -304,13 +308,19 @@ fn meaning(array: &ArrayDetails) -> Option<String> {
         .filter(|member| member.state == MemberState::Optimal)
         .map(|member| member.name.as_str())
         .collect();
+    let why = array.line.split_once(": ").map_or("", |(_, why)| why);
+    let why = if why.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", escape(why))
+    };
+    if is_read_only(array) {
+        return Some(format!(
+            "Clients can read, and every commit is refused{why}. Commits are taken again when enough \
+             members are recovered."
+        ));
+    }
     if !array.serving {
-        let why = array.line.split_once(": ").map_or("", |(_, why)| why);
-        let why = if why.is_empty() {
-            String::new()
-        } else {
-            format!(": {}", escape(why))
-        };
         return Some(format!(
             "Clients are refused{why}. Every acknowledged transaction is on the members of the last \
              in-sync set: keep their files."
@@ -332,6 +342,11 @@ fn meaning(array: &ArrayDetails) -> Option<String> {
             array.members.len()
         )),
     }
+}
+
+/// Too few members remain, and the fail mode allows reading.
+fn is_read_only(array: &ArrayDetails) -> bool {
+    array.serving && array.state == ArrayState::Failed
 }
 
 fn member_state(state: MemberState, style: Style) -> String {

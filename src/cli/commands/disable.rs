@@ -1,13 +1,12 @@
 //! `disable`: takes a member out until an operator has it recovered.
 
 use clap::Args;
-use serde::Serialize;
 
-use crate::admin::api::{MemberDetails, MemberState};
+use crate::admin::api::MemberState;
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::output::{Format, Screen, View, escape};
+use crate::cli::output::escape;
 use crate::cli::prompt::Question;
 
 /// Take a member out of the array
@@ -59,20 +58,6 @@ pub async fn run(args: &DisableArgs, context: &Context) -> Result<Exit, CliError
         "{0} is out; bring it back with `zeoraidctl recover {0}`",
         escape(&member.name)
     ));
-    if context.printer.format != Format::Table {
-        context.printer.print(&DisabledView { member })?;
-    }
+    context.printer.print_for_programs(&member)?;
     Ok(Exit::Done)
-}
-
-#[derive(Serialize)]
-#[serde(transparent)]
-struct DisabledView {
-    member: MemberDetails,
-}
-
-impl View for DisabledView {
-    fn table(&self, _: &Screen) -> String {
-        String::new()
-    }
 }

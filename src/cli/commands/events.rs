@@ -9,6 +9,7 @@ use crate::admin::api::{Event, Level};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
+use crate::cli::output::table::wrap;
 use crate::cli::output::{Format, Paint, Screen, View, escape, format};
 
 /// Show what happens in the daemon, until Ctrl-C
@@ -40,8 +41,9 @@ async fn show(args: &EventsArgs, context: &Context) -> Result<Exit, CliError> {
         }
         match context.printer.format {
             Format::Json => {
-                let line = serde_json::to_string(&event).map_err(std::io::Error::other)?;
-                context.printer.write(&format!("{line}\n"))?;
+                let zone = context.clock.zone.clone();
+                let line = context.printer.streamed(&EventView { event, zone })?;
+                context.printer.write(&line)?;
             }
             Format::Yaml => context.printer.print(&vec_of(event, context))?,
             Format::Table => context.printer.print(&EventView {
@@ -97,11 +99,18 @@ impl View for EventView {
         };
         let word = screen.style.paint(paint, &format!("{word:<7}"));
         let of = array.as_ref().map(|array| format!("{}: ", escape(array)));
-        format!(
-            "{id:>6}  {}  {word}  {}{}\n",
+        let line = format!(
+            "{id:>6}  {}  {word}  {}{}",
             format::time(*time, &self.zone),
             of.unwrap_or_default(),
             escape(message)
-        )
+        );
+        if screen.terminal {
+            // What goes on stands below the time.
+            let lines = wrap(&line, screen.width.saturating_sub(8)).join("\n        ");
+            let before = line.len() - line.trim_start().len();
+            return format!("{:before$}{lines}\n", "");
+        }
+        format!("{line}\n")
     }
 }

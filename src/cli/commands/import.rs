@@ -289,6 +289,7 @@ fn ask(
     let shown = context.prompt.can_ask();
     if shown {
         let screen = Screen {
+            terminal: context.printer.stderr_is_terminal(),
             style: context.printer.error_style(),
             width: context.printer.width(),
         };

@@ -279,7 +279,10 @@ impl FileView {
 
     fn end(&self) -> String {
         let Some(reason) = &self.end.reason else {
-            return "complete".to_owned();
+            return match self.end.bytes {
+                0 => "complete".to_owned(),
+                _ => format!("cannot be read from {} on", self.end.position),
+            };
         };
         format!(
             "{} behind the last finished transaction, from {} on: {}. It is being written now, or was left \
@@ -303,12 +306,11 @@ impl View for FileView {
             format::counted(self.records, "record"),
             format::counted(self.objects, "object"),
         );
-        let size = format!(
-            "{} ({} bytes), of {}",
-            format::bytes(self.bytes),
-            format::count(self.bytes),
-            self.made_by
-        );
+        let size = match self.bytes {
+            few @ 0..1024 => format::bytes(few),
+            many => format!("{} ({} bytes)", format::bytes(many), format::count(many)),
+        };
+        let size = format!("{size}, of {}", self.made_by);
         let blobs = match &self.blobs {
             Some(folder) => escape(folder).into_owned(),
             None => "no folder of blobs is beside it".to_owned(),
@@ -348,7 +350,9 @@ impl View for FileView {
         let mistakes = format::counted(check.mistake_count, "mistake");
         text += &format!("{} {mistakes}\n", screen.style.paint(Paint::Bad, "✖"));
         for mistake in &check.mistakes {
-            text += &format!("  at {}: {}\n", mistake.position, escape(&mistake.what));
+            let mistake = format!("at {}: {}", mistake.position, escape(&mistake.what));
+            let lines = wrap(&mistake, screen.width.saturating_sub(4));
+            text += &format!("  {}\n", lines.join("\n    "));
         }
         let more = check.mistake_count - check.mistakes.len() as u64;
         if more > 0 {
@@ -400,12 +404,14 @@ impl From<Listed> for TransactionView {
 
 impl View for TransactionsView {
     fn table(&self, screen: &Screen) -> String {
+        if self.transactions.is_empty() {
+            return "no transaction\n".to_owned();
+        }
         let row = |one: &TransactionView| {
-            let user = match one.user.as_str() {
-                "" => String::new(),
-                user => format!("{}: ", escape(user)),
+            let said = match (one.user.as_str(), one.description.as_str()) {
+                ("", said) | (said, "") => escape(said).into_owned(),
+                (user, said) => format!("{}: {}", escape(user), escape(said)),
             };
-            let said = format!("{user}{}", escape(&one.description));
             let packed = match one.status {
                 "normal" => "",
                 other => other,
@@ -428,6 +434,6 @@ impl View for TransactionsView {
         };
         let rows = self.transactions.iter().map(row).collect();
         let headings = ["TRANSACTION", "TIME", "RECORDS", "SIZE", ""];
-        columns(&headings, rows, None, screen.width, screen.style)
+        columns(&headings, rows, [1, 3, 2], screen.width, screen.style)
     }
 }

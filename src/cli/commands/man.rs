@@ -18,9 +18,10 @@ Examples:
   zeoraidctl man recover | man -l -
   zeoraidctl man zeoraid.yaml | man -l -      the configuration
   zeoraidctl man zeoraid-recipe | man -l -    recipes and their templates
+  zeoraidctl man zeoraid-json | man -l -      the keys of -o json
   zeoraidctl man --folder /usr/local/share/man/man1")]
 pub struct ManArgs {
-    /// The page of this command, or zeoraid.yaml, or zeoraid-recipe [default: of zeoraidctl]
+    /// The page of this command, or zeoraid.yaml, zeoraid-recipe, zeoraid-json [default: of zeoraidctl]
     command: Option<String>,
 
     /// Write all pages into this folder; where it is called man1, those of section 5 into man5 beside it
@@ -63,10 +64,11 @@ pub fn run(args: &ManArgs, context: &Context) -> Result<Exit, CliError> {
 
 type PageOf = fn() -> Vec<u8>;
 
-/// The pages about files that people write.
+/// The pages about files that people write, and documents that programs read.
 const FILES: &[(&str, PageOf)] = &[
     ("zeoraid.yaml", manual::config::page),
     ("zeoraid-recipe", manual::recipe::page),
+    ("zeoraid-json", manual::answers::page),
 ];
 
 /// `man` looks for a section in a folder of its own.

@@ -3,14 +3,13 @@
 use clap::Args;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, civil};
-use serde::Serialize;
 
 use super::following::{Followed, Kind};
 use crate::admin::api::{AdminApi, Job, JobKind, JobMemberState, JobState, PackRequest, Problem};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::output::{Format, Screen, View, escape};
+use crate::cli::output::escape;
 
 /// Remove old revisions and unreachable objects
 ///
@@ -65,6 +64,7 @@ pub async fn run(args: &PackArgs, context: &Context) -> Result<Exit, CliError> {
             "{} is being packed; come back with `zeoraidctl pack --attach`",
             escape(&array)
         ));
+        context.printer.print_for_programs(&job)?;
         return Ok(Exit::Done);
     }
     match PACK.follow(&*api, job, context).await? {
@@ -92,8 +92,9 @@ async fn running(api: &dyn AdminApi, array: &str) -> Result<Job, CliError> {
 }
 
 async fn cancel(api: &dyn AdminApi, job: &Job, context: &Context) -> Result<Exit, CliError> {
-    api.cancel_job(&job.id).await?;
-    say_cancelled(job, context);
+    let job = api.cancel_job(&job.id).await?;
+    say_cancelled(&job, context);
+    context.printer.print_for_programs(&job)?;
     Ok(Exit::Done)
 }
 
@@ -123,6 +124,10 @@ fn summary(job: Job, context: &Context) -> Result<Exit, CliError> {
             continue;
         }
         left_out = true;
+        // Where none was packed, the problem names each with its reason.
+        if job.problem.is_some() {
+            continue;
+        }
         let reason = member.reason.as_deref().unwrap_or("the pack was cancelled");
         printer.warning(&format!(
             "{} was not packed: {}",
@@ -132,9 +137,7 @@ fn summary(job: Job, context: &Context) -> Result<Exit, CliError> {
     }
     let problem = job.problem.clone();
     let state = job.state;
-    if printer.format != Format::Table {
-        printer.print(&PackedView { job })?;
-    }
+    printer.print_for_programs(&job)?;
     match (state, problem) {
         (JobState::Done, _) if !left_out => Ok(Exit::Done),
         (JobState::Done | JobState::Running, _) => Ok(Exit::Failed),
@@ -144,19 +147,6 @@ fn summary(job: Job, context: &Context) -> Result<Exit, CliError> {
         }
         (JobState::Failed, Some(problem)) => Err(problem.into()),
         (JobState::Failed, None) => Err(CliError::new(format!("{array} could not be packed"))),
-    }
-}
-
-#[derive(Serialize)]
-#[serde(transparent)]
-struct PackedView {
-    job: Job,
-}
-
-impl View for PackedView {
-    /// People were told on standard error already.
-    fn table(&self, _: &Screen) -> String {
-        String::new()
     }
 }
 

@@ -258,14 +258,13 @@ impl View for OptionsView {
                 Some(help) => format!("{}. {help}", option.prompt),
                 None => option.prompt.clone(),
             };
-            let room = screen.width.saturating_sub(16).max(20);
             table::Row {
                 cells: vec![
                     screen.style.paint(Paint::Strong, &escape(&option.name)),
                     escape(&kind).into_owned(),
                     escape(default).into_owned(),
                 ],
-                below: table::wrap(&escape(&text), room),
+                below: vec![escape(&text).into_owned()],
             }
         });
         table::columns(

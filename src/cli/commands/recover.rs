@@ -13,7 +13,7 @@ use self::cost::Costs;
 use self::follow::follow;
 use crate::admin::api::{
     AdminApi, Analysis, ArrayDetails, Finding, MemberState, Problem, RateLimit, RecoverRequest,
-    RecoveryState, Strategy,
+    RecoveryState, Strategy, Transaction,
 };
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
@@ -124,6 +124,7 @@ pub async fn run(args: RecoverArgs, context: &Context) -> Result<Exit, CliError>
             if names.len() == 1 { "is" } else { "are" },
         );
         context.printer.success(&text);
+        context.printer.print_for_programs(&started)?;
         return Ok(Exit::Done);
     }
     let first = started
@@ -239,7 +240,8 @@ async fn guided(
             let name = escape(&found.member);
             // What can be mended without cutting anything is offered first.
             let chosen = found.advice != Strategy::Rebuild;
-            (format!("{name:widest$}  {}", escape(&found.line)), chosen)
+            let line = analysis_line(found, context);
+            (choice(&format!("{name:widest$}  {line}"), context), chosen)
         })
         .collect();
     let question = Question {
@@ -273,6 +275,32 @@ async fn guided(
     Ok(Some(Plan { members, rate }))
 }
 
+/// What was found, in the words of who looks: with the time of this place, and short enough for a choice.
+fn analysis_line(found: &Analysis, context: &Context) -> String {
+    let Finding::Diverged {
+        common,
+        lag,
+        only_here_count,
+        ..
+    } = &found.finding
+    else {
+        return escape(&found.line).into_owned();
+    };
+    let since = match common {
+        Some(common) => match common.time {
+            Some(time) => format!("after {}", format::time(time, &context.clock.zone)),
+            None => format!("after {}", escape(&common.tid)),
+        },
+        None => "from the beginning".to_owned(),
+    };
+    let lacks = match lag.transactions {
+        0 => "nothing".to_owned(),
+        many => format::count(many),
+    };
+    let only_here = format::count(*only_here_count);
+    format!("diverged {since}: {only_here} only here, lacks {lacks}")
+}
+
 /// Which strategy for each.
 fn how(
     args: &RecoverArgs,
@@ -299,14 +327,15 @@ fn how(
     if !alike {
         let each: Vec<_> = advised
             .iter()
-            .map(|(member, strategy)| format!("{}: {}", escape(member), words(*strategy)))
+            .map(|(member, strategy)| format!("{}: {}", escape(member), word(*strategy)))
             .collect();
-        items.push(format!("what each needs   ({})", each.join("; ")));
+        let each = format!("what each needs   ({})", each.join("; "));
+        items.push(choice(&each, context));
         choices.push(advised.clone());
     }
     for strategy in [Strategy::Missing, Strategy::Verify, Strategy::Rebuild] {
         let cost = costs.of(strategy, analyses);
-        items.push(format!("{}   ({cost})", words(strategy)));
+        items.push(choice(&format!("{}   ({cost})", words(strategy)), context));
         choices.push(all(strategy));
     }
     let default = choices
@@ -319,6 +348,22 @@ fn how(
     };
     let index = context.prompt.select(question, &items, default)?;
     Ok(choices.swap_remove(index.min(choices.len() - 1)))
+}
+
+/// A choice is a line: one that the terminal wraps would stay there when another is chosen. The whole
+/// reason is said again where it matters.
+fn choice(text: &str, context: &Context) -> String {
+    const SIGNS: usize = 6;
+    let room = context.printer.width().saturating_sub(SIGNS);
+    console::truncate_str(text, room, "…").into_owned()
+}
+
+fn word(strategy: Strategy) -> &'static str {
+    match strategy {
+        Strategy::Missing => "copy",
+        Strategy::Verify => "compare",
+        Strategy::Rebuild => "cut back",
+    }
 }
 
 fn words(strategy: Strategy) -> &'static str {
@@ -353,32 +398,24 @@ fn confirm_cut(args: &RecoverArgs, found: &Analysis, context: &Context) -> Resul
             ..
         } => {
             let counted = format::counted(*only_here_count, "transaction");
-            printer.warning(&match common {
+            let shown = only_here.iter().take(SHOWN);
+            let mut lines: Vec<String> = shown.map(|it| transaction_line(it, context)).collect();
+            let more = only_here_count.saturating_sub(lines.len() as u64);
+            if more > 0 {
+                lines.push(format!("and {} more", format::count(more)));
+            }
+            let text = match common {
                 Some(common) => format!(
-                    "{member} holds {counted} that the array does not; they will be cut from it and set \
-                     aside in a file. Both agree up to {}",
+                    "{member} holds {counted} that the array does not. What only it holds will be cut from \
+                     it and set aside in a file. Both agree up to {}",
                     format::transaction(common, &context.clock.zone)
                 ),
                 None => format!(
                     "{member} and the array share no transaction: its {counted} will be set aside in a \
                      file, and it is filled afresh"
                 ),
-            });
-            for transaction in only_here.iter().take(SHOWN) {
-                let user = transaction.user.as_deref().unwrap_or_default();
-                let description = transaction.description.as_deref().unwrap_or_default();
-                let line = format!(
-                    "  {}  {}  {}",
-                    format::transaction(transaction, &context.clock.zone),
-                    escape(user),
-                    escape(description)
-                );
-                printer.warning(line.trim_end());
-            }
-            let more = only_here_count.saturating_sub(only_here.len().min(SHOWN) as u64);
-            if more > 0 {
-                printer.warning(&format!("  and {} more", format::count(more)));
-            }
+            };
+            printer.warning_with(&text, &lines);
         }
         Finding::Damaged { reason } => printer.warning(&format!(
             "{member} cannot be read ({}): its file will be set aside, and it is filled afresh",
@@ -402,12 +439,26 @@ fn confirm_cut(args: &RecoverArgs, found: &Analysis, context: &Context) -> Resul
     }
 }
 
+/// `0x040d23c820000000  2026-11-20 09:12:07 UTC  admin  /front-page/edit`.
+fn transaction_line(transaction: &Transaction, context: &Context) -> String {
+    let user = transaction.user.as_deref().unwrap_or_default();
+    let description = transaction.description.as_deref().unwrap_or_default();
+    let line = format!(
+        "{}  {}  {}",
+        format::transaction(transaction, &context.clock.zone),
+        escape(user),
+        escape(description)
+    );
+    line.trim_end().to_owned()
+}
+
 async fn cancel(api: &dyn AdminApi, array: &str, context: &Context) -> Result<Exit, CliError> {
     let cancelled = api.cancel_recovery(array).await?;
     context.printer.success(&format!(
         "the recovery of {} is cancelled; the next one continues from there",
         escape(&cancelled.member)
     ));
+    context.printer.print_for_programs(&cancelled)?;
     Ok(Exit::Done)
 }
 
@@ -432,6 +483,7 @@ async fn pause(
     } else {
         format!("the recovery of {member} goes on")
     });
+    context.printer.print_for_programs(&changed)?;
     Ok(Exit::Done)
 }
 

@@ -67,8 +67,9 @@ pub async fn run(args: &ScrubArgs, context: &Context) -> Result<Exit, CliError> 
         api.scrub(&array, ScrubRequest { rate }).await?
     };
     if args.cancel {
-        api.cancel_job(&job.id).await?;
+        let job = api.cancel_job(&job.id).await?;
         say_cancelled(&job, context);
+        context.printer.print_for_programs(&job)?;
         return Ok(Exit::Done);
     }
     if args.detach {
@@ -76,6 +77,7 @@ pub async fn run(args: &ScrubArgs, context: &Context) -> Result<Exit, CliError> 
             "{} is being scrubbed; come back with `zeoraidctl scrub --attach`",
             escape(&array)
         ));
+        context.printer.print_for_programs(&job)?;
         return Ok(Exit::Done);
     }
     match SCRUB.follow(&*api, job, context).await? {
@@ -105,6 +107,7 @@ fn summary(job: Job, context: &Context) -> Result<Exit, CliError> {
     let printer = &context.printer;
     let array = escape(&job.array).into_owned();
     let Some(found) = &job.scrub else {
+        printer.print_for_programs(&job)?;
         return Err(match (job.state, job.problem) {
             (_, Some(problem)) => problem.into(),
             (JobState::Cancelled, None) => {
@@ -144,7 +147,17 @@ impl View for ScrubbedView {
         let style = screen.style;
         let names = self.job.members.iter().map(|member| escape(&member.name));
         let names: Vec<_> = names.collect();
+        let left_out = self.job.members.iter();
+        let left_out = left_out.filter(|member| member.state != JobMemberState::Done);
+        let left_out: Vec<_> = left_out.map(|member| escape(&member.name)).collect();
         let (sign, verdict) = match found.differences {
+            0 if !left_out.is_empty() => (
+                style.paint(Paint::Bad, "✖"),
+                format!(
+                    "no differences, but not read to the end: {}",
+                    left_out.join(", ")
+                ),
+            ),
             0 => (style.paint(Paint::Good, "✔"), "no differences".to_owned()),
             many => (
                 style.paint(Paint::Bad, "✖"),
@@ -152,7 +165,9 @@ impl View for ScrubbedView {
             ),
         };
         let mut text = format!("{sign} {}: {verdict}\n", names.join(", "));
-        text += &format!("  {}\n", self.compared(found));
+        for line in wrap(&self.compared(found), screen.width.saturating_sub(2)) {
+            text += &format!("  {line}\n");
+        }
         for member in &self.job.members {
             if let Some(reason) = &member.reason {
                 let line = format!("{}: {}", escape(&member.name), escape(reason));
@@ -165,7 +180,7 @@ impl View for ScrubbedView {
             let rows = found.listed.iter().map(|one| self.row(one)).collect();
             let headings = ["TRANSACTION", "OBJECT", "WHAT", "WHO HOLDS THE SAME"];
             text.push('\n');
-            text += &columns(&headings, rows, Some(3), screen.width, style);
+            text += &columns(&headings, rows, [3, 1], screen.width, style);
             let more = found.differences - found.listed.len() as u64;
             if more > 0 {
                 text += &format!("  and {} more\n", format::count(more));

@@ -98,7 +98,7 @@ impl View for ShowView {
         let table = table::columns(
             &["SETTING", "VALUE", "FROM"],
             rows.collect(),
-            None,
+            [1],
             screen.width,
             screen.style,
         );

@@ -60,12 +60,9 @@ fn unknown(args: &StatusArgs, context: &Context, error: CliError) -> Result<Exit
         return Err(error);
     }
     let (detail, next) = unknown_of(&error);
-    context.printer.print(&UnknownView {
-        state: "unknown",
-        line: detail,
-        next: next.clone(),
-        nagios: args.nagios,
-    })?;
+    context
+        .printer
+        .print(&UnknownView::new(detail, next, args.nagios))?;
     Ok(Exit::Unknown)
 }
 
@@ -92,8 +89,13 @@ async fn ask(args: &StatusArgs, context: &Context) -> Result<(StatusView, Exit),
             performance.extend(performance_data(&details));
         }
     }
+    if status.arrays.is_empty() {
+        return Err(CliError::new("the daemon serves no array"));
+    }
     let exit = Exit::of_states(status.arrays.iter().map(|array| array.state));
-    let view = StatusView {
+    let mut view = StatusView {
+        state: worst(status.arrays.iter().map(|array| array.state)),
+        line: String::new(),
         version: status.version,
         pid: status.pid,
         started: status.started,
@@ -103,11 +105,23 @@ async fn ask(args: &StatusArgs, context: &Context) -> Result<(StatusView, Exit),
         all: args.all,
         nagios: args.nagios.then_some(performance),
     };
+    view.line = view.line(Style::PLAIN);
     Ok((view, exit))
+}
+
+/// The word for the worst of several arrays.
+pub(super) fn worst(states: impl IntoIterator<Item = ArrayState>) -> &'static str {
+    match Exit::of_states(states) {
+        Exit::State(state) => state_word(state),
+        _ => "unknown",
+    }
 }
 
 #[derive(Serialize)]
 struct StatusView {
+    /// Of the worst array, with what `status` says without `-o`.
+    state: &'static str,
+    line: String,
     version: String,
     pid: u32,
     started: Timestamp,
@@ -126,7 +140,7 @@ impl StatusView {
         let mut arrays: Vec<&ArrayStatus> = self.arrays.iter().collect();
         arrays.sort_by_key(|array| std::cmp::Reverse(Exit::State(array.state).code()));
         match arrays.as_slice() {
-            [] => "unknown: the daemon serves no array".into(),
+            [] => String::new(),
             [one] => painted(one, style),
             many if many.iter().all(|array| array.state == ArrayState::Optimal) => {
                 format!(
@@ -175,13 +189,27 @@ impl View for StatusView {
     }
 }
 
+/// What is said where nobody answers. The keys are those of an answer.
 #[derive(Serialize)]
-struct UnknownView {
+pub(super) struct UnknownView {
     state: &'static str,
     line: String,
     next: Option<String>,
+    arrays: [ArrayStatus; 0],
     #[serde(skip)]
     nagios: bool,
+}
+
+impl UnknownView {
+    pub(super) fn new(line: String, next: Option<String>, nagios: bool) -> Self {
+        UnknownView {
+            state: "unknown",
+            line,
+            next,
+            arrays: [],
+            nagios,
+        }
+    }
 }
 
 impl View for UnknownView {

@@ -88,6 +88,7 @@ pub async fn run(args: &UninstallArgs, context: &Context) -> Result<Exit, CliErr
     let asked = !args.yes;
     if asked {
         let screen = Screen {
+            terminal: context.printer.stderr_is_terminal(),
             style: context.printer.error_style(),
             width: context.printer.width(),
         };

@@ -130,6 +130,7 @@ pub(super) fn write(
 
 fn confirm(view: &Changes, context: &Context) -> Result<(), CliError> {
     let screen = Screen {
+        terminal: context.printer.stderr_is_terminal(),
         style: context.printer.error_style(),
         width: context.printer.width(),
     };

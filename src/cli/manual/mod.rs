@@ -1,8 +1,9 @@
-//! The pages of section 5 of the manual: files that people write. (Those of section 1 are made of the
+//! The pages of section 5 of the manual: files that people write, and documents that programs read. (Those of section 1 are made of the
 //! definition of the arguments; see `commands::man`.)
 //!
 //! What a page lists is data, which the tests compare with what the program knows.
 
+pub(super) mod answers;
 pub(super) mod config;
 pub(super) mod recipe;
 

@@ -30,7 +30,7 @@ pub fn bytes(bytes: u64) -> String {
     let exact = humansize::format_size(bytes, format.decimal_places(1));
     let whole = exact.find('.').unwrap_or(0);
     if whole < 3 {
-        exact
+        exact.replace(".0 ", " ")
     } else {
         humansize::format_size(bytes, format.decimal_places(0))
     }
@@ -127,6 +127,7 @@ mod tests {
         assert_eq!(counted(1, "client"), "1 client");
         assert_eq!(bytes(8), "8 B");
         assert_eq!(bytes(31 << 20), "31 MiB");
+        assert_eq!(bytes((31 << 20) + 4096), "31 MiB");
         assert_eq!(bytes(275_755_520), "263 MiB");
         assert_eq!(bytes(9_019_431_321), "8.4 GiB");
         assert_eq!(

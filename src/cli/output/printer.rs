@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::escape::{escape, escape_json, is_harmless};
 use super::style::{Paint, Style};
+use super::table::wrap;
 
 /// How answers are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -27,6 +28,8 @@ pub trait View: Serialize {
 #[derive(Debug, Clone, Copy)]
 pub struct Screen {
     pub style: Style,
+    /// Whether people look at it. Elsewhere what is looked for line by line stays in one line.
+    pub terminal: bool,
     pub width: usize,
 }
 
@@ -50,6 +53,8 @@ pub struct Printer {
 
 /// Where nothing says how wide the screen is.
 const WIDTH: usize = 80;
+/// Text is not wrapped to less than this.
+const ROOM: usize = 20;
 
 impl Printer {
     /// Prints to the standard streams. `color` is none where the terminal decides.
@@ -95,17 +100,32 @@ impl Printer {
         let text = match self.format {
             Format::Table => view.table(&self.screen()),
             Format::Json => json(view)?,
-            Format::Yaml => {
-                let yaml = serde_yaml::to_string(view).map_err(io::Error::other)?;
-                // Where plain YAML would hold what a terminal obeys, JSON with escapes is YAML too.
-                if is_harmless(&yaml) {
-                    yaml
-                } else {
-                    json(view)?
-                }
-            }
+            Format::Yaml => yaml(view)?,
         };
         self.write(&text)
+    }
+
+    /// What people were told on standard error, for programs.
+    pub fn print_for_programs(&self, value: &impl Serialize) -> io::Result<()> {
+        let text = match self.format {
+            Format::Table => return Ok(()),
+            Format::Json => json(value)?,
+            Format::Yaml => yaml(value)?,
+        };
+        self.write(&text)
+    }
+
+    /// An answer as one of many in a stream: a line of JSON, or a document of YAML, so that whoever reads
+    /// can tell them apart.
+    pub fn streamed(&self, view: &impl View) -> io::Result<String> {
+        match self.format {
+            Format::Table => Ok(view.table(&self.screen())),
+            Format::Json => {
+                let json = serde_json::to_string(view).map_err(io::Error::other)?;
+                Ok(format!("{}\n", escape_json(&json)))
+            }
+            Format::Yaml => Ok(format!("---\n{}", yaml(view)?)),
+        }
     }
 
     /// Writes text to standard output as it is.
@@ -120,7 +140,7 @@ impl Printer {
         stdout.writer.flush()
     }
 
-    /// Says something about the work, on standard error.
+    /// Says something about the work, on standard error. One line is wrapped, several are laid out.
     pub fn note(&self, text: &str) {
         if !self.quiet {
             self.say(text);
@@ -135,21 +155,32 @@ impl Printer {
 
     /// `warning: …`, on standard error.
     pub fn warning(&self, text: &str) {
+        self.warning_with(text, &[]);
+    }
+
+    /// A warning, and the lines that belong to it.
+    pub fn warning_with(&self, text: &str, details: &[String]) {
         let word = self.error_style().paint(Paint::Warning, "warning:");
         self.say(&format!("{word} {text}"));
+        for line in details {
+            self.say(&format!("  {line}"));
+        }
     }
 
     /// `error: …`, the lines that belong to it, and the next step, on standard error.
     pub fn error(&self, message: &str, details: &[String], next: Option<&str>) {
         let style = self.error_style();
         let word = style.paint(Paint::Bad, "error:");
-        self.say(&format!("{word} {}", escape_lines(message)));
+        for line in format!("{word} {}", escape_lines(message)).lines() {
+            self.say(line);
+        }
         for line in details {
             self.say(&format!("  {}", escape(line)));
         }
         if let Some(next) = next {
             let word = style.paint(Paint::Strong, "Next:");
-            self.say(&format!(
+            // In one piece, to be copied.
+            self.say_as_it_is(&format!(
                 "{word} {}",
                 style.paint(Paint::Command, &escape(next))
             ));
@@ -157,8 +188,10 @@ impl Printer {
     }
 
     pub fn screen(&self) -> Screen {
+        let stdout = self.stdout.borrow();
         Screen {
-            style: self.stdout.borrow().style,
+            style: stdout.style,
+            terminal: stdout.terminal,
             width: self.width(),
         }
     }
@@ -184,8 +217,24 @@ impl Printer {
         })
     }
 
-    /// A line on standard error. That nobody reads it is no reason to stop.
+    /// A line on standard error. A terminal gets it between words; elsewhere a message stays a line, which
+    /// can be looked for.
     fn say(&self, line: &str) {
+        if !self.stderr_is_terminal() || line.contains('\n') {
+            return self.say_as_it_is(line);
+        }
+        let text = line.trim_start_matches(' ');
+        let indent = line.len() - text.len();
+        let room = self.width().saturating_sub(indent + 2).max(ROOM);
+        let mut before = indent;
+        for line in wrap(text, room) {
+            self.say_as_it_is(&format!("{:before$}{line}", ""));
+            before = indent + 2;
+        }
+    }
+
+    /// That nobody reads it is no reason to stop.
+    fn say_as_it_is(&self, line: &str) {
         let mut stderr = self.stderr.borrow_mut();
         let written = writeln!(stderr.writer, "{line}");
         drop(written.and_then(|()| stderr.writer.flush()));
@@ -197,9 +246,19 @@ pub fn is_dumb() -> bool {
     std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
-fn json(view: &impl View) -> io::Result<String> {
+fn json(view: &impl Serialize) -> io::Result<String> {
     let json = serde_json::to_string_pretty(view).map_err(io::Error::other)?;
     Ok(format!("{}\n", escape_json(&json)))
+}
+
+/// Where plain YAML would hold what a terminal obeys, JSON with escapes is YAML too.
+fn yaml(view: &impl Serialize) -> io::Result<String> {
+    let yaml = serde_yaml::to_string(view).map_err(io::Error::other)?;
+    if is_harmless(&yaml) {
+        Ok(yaml)
+    } else {
+        json(view)
+    }
 }
 
 /// Messages of ours may have several lines; everything else in them is escaped.

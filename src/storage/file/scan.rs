@@ -224,7 +224,7 @@ impl Scan<'_> {
     /// Where the length at the end is right, the transaction was written to its end, and what is wrong
     /// within is damage.
     fn wrong_within(&mut self, begin: u64, end: u64, at: u64) -> io::Result<Stop> {
-        let what = format!("record at {at}, which the transaction at {begin} cannot have,");
+        let what = format!("record at {at} that does not fit into the transaction at {begin}");
         Ok(if self.window.number(end)? == end - begin {
             Stop::Damaged(what)
         } else {

@@ -226,7 +226,7 @@ fn what_is_there_is_replaced_only_when_a_person_says_so() {
     insta::assert_snapshot!(place.run("import HERE/zeo.conf -C HERE/new --yes -q", []), @r#"
     exit 2
     -- stderr
-    error: there is no terminal to ask on: HERE/new/etc/zeoraid.yaml is there already. Replace it? It stays beside, as .old; answer it with `--replace`
+    error: there is no terminal to ask on ("HERE/new/etc/zeoraid.yaml is there already. Replace it? It stays beside, as .old"); answer it with `--replace`
     HERE/new/etc/zeoraid.yaml is there already. Replace it? It stays beside, as .old [y/N]
     "#);
     let refused = place.run(

@@ -208,7 +208,7 @@ fn without_a_terminal_the_flags_are_named() {
     insta::assert_snapshot!(place.run("init HERE", []).0, @r#"
     exit 2
     -- stderr
-    error: there is no terminal to ask on: Name of the array; answer it with `--set name=VALUE` or `--yes`
+    error: there is no terminal to ask on ("Name of the array"); answer it with `--set name=VALUE` or `--yes`
     "#);
     insta::assert_snapshot!(place.init("--set members=none"), @r#"
     exit 1

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::admin::api::{
     AdminApi, Analysis, ArrayDetails, Finding, Lag, RateLimit, RecoveryState, Strategy,
 };
-use crate::cli::output::format;
+use crate::cli::output::{escape, format};
 
 /// Where nothing was measured: a disk that does other things as well.
 const ASSUMED: f64 = 50.0 * 1024.0 * 1024.0;
@@ -51,7 +51,7 @@ impl Costs {
         format!("times are estimates, at {speed}/s")
     }
 
-    /// `1 402 transactions, 31 MiB; about 1 s`.
+    /// `1 402 tx, 31 MiB; about 1 s`.
     pub(super) fn of(&self, strategy: Strategy, analyses: &[Analysis]) -> String {
         let mut lag = Lag {
             transactions: 0,
@@ -79,11 +79,17 @@ impl Costs {
             lag.bytes += lacks.bytes;
         }
         let copied = lag.bytes + afresh;
-        let copy = if copied == lag.bytes {
-            format::lag(lag, true)
+        let copy = if copied == 0 || lag.transactions + afresh == 0 {
+            "copies nothing".to_owned()
+        } else if copied == lag.bytes {
+            format::lag(lag, false)
         } else {
             format::bytes(copied)
         };
+        if let (Strategy::Missing | Strategy::Verify, Some(why)) = (strategy, will_not_do(analyses))
+        {
+            return why;
+        }
         let compared = self.whole * analyses.len() as u64;
         let (what, bytes) = match strategy {
             Strategy::Missing => (copy, lag.bytes),
@@ -92,16 +98,29 @@ impl Costs {
                 (compare, lag.bytes + compared)
             }
             Strategy::Rebuild if cut > 0 => {
-                let cut = format::counted(cut, "transaction");
-                (format!("{cut} cut; {copy}"), copied)
+                (format!("cuts {} tx; {copy}", format::count(cut)), copied)
             }
-            Strategy::Rebuild => (format!("cuts what it alone has; {copy}"), copied),
+            Strategy::Rebuild if afresh > 0 => (format!("sets aside; {copy}"), copied),
+            Strategy::Rebuild => (format!("cuts nothing; {copy}"), copied),
         };
         format!("{what}; {}", self.time(bytes))
     }
 
+    /// `about 1 s`.
     fn time(&self, bytes: u64) -> String {
         let seconds = (bytes as f64 / self.bytes_per_second).ceil().max(1.0) as u64;
         format!("about {}", format::duration(seconds))
     }
+}
+
+/// Why nothing is mended without cutting.
+fn will_not_do(analyses: &[Analysis]) -> Option<String> {
+    analyses.iter().find_map(|found| {
+        let why = match &found.finding {
+            Finding::Diverged { .. } => "has diverged",
+            Finding::Damaged { .. } => "cannot be read",
+            Finding::UpToDate | Finding::Behind { .. } | Finding::Empty { .. } => return None,
+        };
+        Some(format!("will not do: {} {why}", escape(&found.member)))
+    })
 }

@@ -11,7 +11,7 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::keys::Keys;
-use crate::cli::output::{Format, Screen, View, escape};
+use crate::cli::output::escape;
 use crate::cli::progress;
 
 /// Often enough for a bar to move smoothly.
@@ -272,16 +272,20 @@ async fn summary(
             printer.note(&format!("  what was cut is in {}", escape(file)));
         }
     }
-    if printer.format != Format::Table {
-        printer.print(&RecoveredView {
-            array: &details,
-            recovered: ended
-                .iter()
-                .filter(|(_, how, _)| matches!(how, Ended::Done))
-                .map(|(member, ..)| member.as_str())
-                .collect(),
-        })?;
-    }
+    printer.print_for_programs(&Told {
+        recovered: ended
+            .iter()
+            .filter(|(_, how, _)| matches!(how, Ended::Done))
+            .map(|(member, ..)| member.as_str())
+            .collect(),
+        not_recovered: ended.iter().filter_map(NotRecovered::of).collect(),
+        set_aside: ended
+            .iter()
+            .filter_map(|(_, _, recovery)| recovery.as_ref())
+            .flat_map(|recovery| &recovery.set_aside)
+            .collect(),
+        array: &details,
+    })?;
     match failed {
         Some(error) => Err(error),
         None => Ok(Exit::Done),
@@ -304,14 +308,38 @@ fn outcome(details: &ArrayDetails) -> String {
 }
 
 #[derive(Serialize)]
-struct RecoveredView<'a> {
+struct Told<'a> {
     recovered: Vec<&'a str>,
+    not_recovered: Vec<NotRecovered<'a>>,
+    /// Files with what was cut.
+    set_aside: Vec<&'a String>,
     array: &'a ArrayDetails,
 }
 
-impl View for RecoveredView<'_> {
-    /// People were told on standard error already.
-    fn table(&self, _: &Screen) -> String {
-        String::new()
+#[derive(Serialize)]
+struct NotRecovered<'a> {
+    member: &'a str,
+    /// `cancelled` or `failed`.
+    state: &'static str,
+    reason: Option<&'a str>,
+    next: Option<String>,
+}
+
+impl NotRecovered<'_> {
+    fn of((member, how, _): &(String, Ended, Option<Recovery>)) -> Option<NotRecovered<'_>> {
+        let (state, reason, next) = match how {
+            Ended::Done => return None,
+            Ended::Cancelled => {
+                let next = format!("zeoraidctl recover {member}");
+                ("cancelled", None, Some(next))
+            }
+            Ended::Failed { why, next } => ("failed", Some(why.as_str()), next.clone()),
+        };
+        Some(NotRecovered {
+            member,
+            state,
+            reason,
+            next,
+        })
     }
 }

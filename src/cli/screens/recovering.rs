@@ -1,0 +1,211 @@
+//! `recover`: what was found, how far it is, how it ended.
+
+use super::*;
+use crate::admin::api::{Analysis, Finding, Lag, RateLimit, Strategy};
+use crate::cli::testing::transaction;
+
+const LACKS: Lag = Lag {
+    transactions: 1402,
+    bytes: 31 << 20,
+};
+
+/// Of each kind; with the line that the daemon says.
+fn findings() -> Vec<(&'static str, Analysis)> {
+    let of = |finding, line: &str, advice| Analysis {
+        member: "copy2".into(),
+        source: "copy1".into(),
+        finding,
+        line: line.into(),
+        advice,
+    };
+    let only_here = |count: u64| Finding::Diverged {
+        common: (count < 1000).then(|| transaction("0x040d23c81c000000", "09:12:06")),
+        lag: Lag {
+            transactions: if count == 1 { 0 } else { 12 },
+            bytes: 4096,
+        },
+        only_here: (0..count.min(20))
+            .map(|_| crate::admin::api::Transaction {
+                user: Some("/Plone/acl_users admin".into()),
+                description: Some("/Plone/front-page/edit, the text of which says a lot".into()),
+                ..transaction("0x040d23c820000000", "09:12:07")
+            })
+            .collect(),
+        only_here_count: count,
+    };
+    vec![
+        (
+            "up-to-date",
+            of(Finding::UpToDate, "holds everything", Strategy::Missing),
+        ),
+        ("behind", behind("copy2")),
+        (
+            "empty",
+            of(
+                Finding::Empty { lag: LACKS },
+                "empty; lacks 1 402 transactions (31 MiB)",
+                Strategy::Missing,
+            ),
+        ),
+        ("diverged-by-one", of(only_here(1), "", Strategy::Rebuild)),
+        ("diverged-by-many", of(only_here(12), "", Strategy::Rebuild)),
+        (
+            "nothing-in-common",
+            of(only_here(12_345), "", Strategy::Rebuild),
+        ),
+        (
+            "damaged",
+            of(
+                Finding::Damaged {
+                    reason: "damaged at 4711: the record's length leads behind the end".into(),
+                },
+                "cannot be used: damaged at 4711: the record's length leads behind the end",
+                Strategy::Rebuild,
+            ),
+        ),
+    ]
+}
+
+fn ended(state: RecoveryState) -> Recovery {
+    Recovery {
+        state,
+        ended: Some(at("09:16:44")),
+        ..copying("copy2")
+    }
+}
+
+#[test]
+fn every_finding_is_shown_before_the_question() {
+    for (name, found) in findings() {
+        let answers = [
+            Answer::Choose(vec![0]),
+            Answer::Default,
+            Answer::Default,
+            Answer::Type("copy2"),
+        ];
+        for terminal in [false, true] {
+            let mut bench = Bench::new(degraded()).answering(answers.clone());
+            bench.terminal = terminal;
+            bench
+                .daemon
+                .analyses
+                .lock()
+                .insert("copy2".into(), found.clone());
+            let done = (ended(RecoveryState::Done), Some(optimal().remove(0)));
+            *bench.daemon.recoveries.lock() = [done].into();
+            let shown = bench.run("recover --interactive") + "-- questions\n" + &bench.questions();
+            if !terminal {
+                insta::assert_snapshot!(name, shown);
+                continue;
+            }
+            // At a terminal the same, wrapped.
+            for line in shown.lines() {
+                assert!(console::measure_text_width(line) <= 80, "{name}: {line}");
+            }
+        }
+    }
+}
+
+/// What each look sees, and the lines where there is no terminal.
+#[test]
+fn progress_is_a_line_for_each_phase() {
+    let step = |phase: &str, note: Option<&str>| Recovery {
+        note: note.map(str::to_owned),
+        ..recovery("copy2", phase)
+    };
+    let tx = |phase: &str| Recovery {
+        done: Lag {
+            transactions: 953,
+            bytes: 0,
+        },
+        total: Lag {
+            transactions: 1402,
+            bytes: 0,
+        },
+        time_left_s: Some(7300),
+        ..recovery("copy2", phase)
+    };
+    let paused = Recovery {
+        rate: RateLimit {
+            paused: true,
+            ..RateLimit::default()
+        },
+        ..copying("copy2")
+    };
+    let bench = Bench::new(degraded());
+    *bench.daemon.recoveries.lock() = [
+        (
+            step("queued", Some("waits for the recovery of copy3")),
+            None,
+        ),
+        (
+            step("analyse", Some("compares the last transactions")),
+            None,
+        ),
+        (copying("copy2"), None),
+        (step("catch-up", Some("commits wait")), None),
+        (tx("verify"), None),
+        (ended(RecoveryState::Done), Some(optimal().remove(0))),
+    ]
+    .into();
+    let mut shown = bench.run("recover");
+    let bench = Bench::new(degraded());
+    *bench.daemon.recoveries.lock() = [
+        (paused, None),
+        (ended(RecoveryState::Done), Some(optimal().remove(0))),
+    ]
+    .into();
+    shown += &bench.run("recover --quiet");
+    let mut alone = recovering();
+    alone.members.remove(1);
+    shown += &Bench::new(vec![alone]).run("recover");
+    insta::assert_snapshot!("phases", shown);
+}
+
+#[test]
+fn every_end_is_told_to_people_and_to_programs() {
+    let failed = Recovery {
+        problem: Some(
+            Problem::failed("copy2: [Errno 28] No space left on device")
+                .with_next("make room on its disk, then: zeoraidctl recover copy2"),
+        ),
+        ..ended(RecoveryState::Failed)
+    };
+    let set_aside = Recovery {
+        set_aside: vec!["var/copy2/Data.fs.cut-0x040d23c81c000000".into()],
+        ..ended(RecoveryState::Done)
+    };
+    for (name, last, after) in [
+        ("done", ended(RecoveryState::Done), optimal()),
+        ("set-aside", set_aside, optimal()),
+        ("cancelled", ended(RecoveryState::Cancelled), degraded()),
+        ("failed", failed, degraded()),
+    ] {
+        let shown = [
+            "recover copy2",
+            "recover copy2 -o json",
+            "recover copy2 -o yaml -q",
+        ]
+        .map(|line| {
+            let bench = Bench::new(degraded());
+            *bench.daemon.recoveries.lock() = [(last.clone(), Some(after[0].clone()))].into();
+            session(&bench, &[line])
+        });
+        insta::assert_snapshot!(format!("ended-{name}"), shown.concat());
+    }
+}
+
+#[test]
+fn a_recovery_that_runs_is_changed_and_says_so() {
+    let bench = Bench::new(vec![recovering()]);
+    *bench.daemon.recoveries.lock() = [(copying("copy3"), None)].into();
+    let commands = [
+        "recover --pause",
+        "recover --resume -o json",
+        "recover --cancel",
+        "recover --cancel -o json",
+        "recover copy2 --detach",
+        "recover copy2 --detach -o json",
+    ];
+    insta::assert_snapshot!("changed", session(&bench, &commands));
+}
