@@ -937,19 +937,19 @@ fn small_commands() {
     -- stdout
       RECIPE         WHAT IT MAKES
       classic        one daemon before ZEO servers, which keep the copies
-      cooperative    several daemons before the same ZEO servers, all of them serving
+      cooperative    several daemons, all serving, before the same ZEO servers
       embedded       one daemon with complete copies of its own (Data.fs files)
       hot-spare      two daemons on two machines and a floating address (keepalived)
       single-server  a plain ZEO server replacement with one Data.fs
 
       ADDITION    WHAT IT ADDS (`init --with`)
       container   an image and a compose file, for Docker or Podman
-      haproxy     one address before the daemons, by HAProxy; one serves, the others are there for when it fails
+      haproxy     one address before the daemons, by HAProxy; one of them serves
       logrotate   rotation of the log files, for logrotate
-      monitoring  scrape configuration and alerts for Prometheus, a dashboard for Grafana, checks for Nagios
+      monitoring  alerts for Prometheus, a dashboard for Grafana, checks for Nagios
       supervisor  a program section for supervisord
       systemd     units for systemd, hardened, and a timer that packs
-      zope        snippets for zope.conf, Plone's buildout, cookiecutter-zope-instance, containers
+      zope        snippets for zope.conf, buildout, cookiecutter and containers
     "#);
     insta::assert_snapshot!(bench.run("recipe options embedded"), @r#"
     exit 0

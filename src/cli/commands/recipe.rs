@@ -204,12 +204,18 @@ struct ListedRecipe {
 impl View for ListView {
     fn table(&self, screen: &Screen) -> String {
         let list = |heads: [&str; 2], recipes: &[ListedRecipe]| {
-            let rows = recipes.iter().map(|recipe| table::Row {
-                cells: vec![
-                    screen.style.paint(Paint::Strong, &escape(&recipe.name)),
-                    escape(&recipe.description).into_owned(),
-                ],
-                below: Vec::new(),
+            let names = recipes.iter().map(|recipe| recipe.name.chars().count());
+            let name = names.chain([heads[0].len()]).max().unwrap_or(0);
+            let room = screen.width.saturating_sub(name + 4).max(20);
+            let rows = recipes.iter().map(|recipe| {
+                let mut lines = table::wrap(&escape(&recipe.description), room);
+                let below = lines.split_off(1);
+                let name = screen.style.paint(Paint::Strong, &escape(&recipe.name));
+                lines.insert(0, name);
+                table::Row {
+                    cells: lines,
+                    below,
+                }
             });
             table::columns(&heads, rows.collect(), None, screen.width, screen.style)
         };
@@ -275,5 +281,61 @@ impl View for OptionsView {
             screen.width,
             screen.style,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::output::Style;
+
+    fn screen(width: usize) -> Screen {
+        Screen {
+            style: Style::PLAIN,
+            width,
+        }
+    }
+
+    #[test]
+    fn a_description_is_a_line_of_eighty_columns() {
+        let library = Library::new(Vec::new());
+        let mut view = ListView::default();
+        for name in library.recipes() {
+            let recipe = Recipe::load(&library, &name).unwrap();
+            let list = if recipe.addition {
+                &mut view.additions
+            } else {
+                &mut view.recipes
+            };
+            list.push(ListedRecipe {
+                name,
+                description: recipe.description,
+            });
+        }
+        assert!(view.additions.len() > 5, "they were found");
+        let text = view.table(&screen(80));
+        for recipe in view.recipes.iter().chain(&view.additions) {
+            let line = text
+                .lines()
+                .find(|line| line.ends_with(&recipe.description));
+            let line = line.unwrap_or_else(|| panic!("{}: in two lines:\n{text}", recipe.name));
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_longer_goes_on_below() {
+        let own = ListedRecipe {
+            name: "own".into(),
+            description: "what somebody made at home and described at length".into(),
+        };
+        let view = ListView {
+            recipes: vec![own],
+            additions: Vec::new(),
+        };
+        assert_eq!(
+            view.table(&screen(40)),
+            "  RECIPE  WHAT IT MAKES\n  own     what somebody made at home and\n          described at length\n"
+        );
     }
 }
