@@ -1036,12 +1036,12 @@ fn help_fits_80_columns() {
 fn backing_up(state: JobState) -> Job {
     let done = crate::admin::api::BackupResult {
         folder: "/backup/monday".into(),
-        last: crate::admin::api::Transaction {
+        last: Some(crate::admin::api::Transaction {
             tid: "0x040d23ccb0000000".into(),
             time: Some(at("09:16:40")),
             user: None,
             description: None,
-        },
+        }),
         transactions: 1402,
         objects: 300,
         bytes: 31 << 20,

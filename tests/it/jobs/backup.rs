@@ -104,6 +104,28 @@ fn a_backup_is_of_one_moment_while_four_clients_commit() {
 }
 
 #[test]
+fn a_backup_of_an_empty_array_says_that_it_is_empty() {
+    let instance = Instance::started(&[]);
+    let run = instance.run(&["backup", "plain"]).ok();
+    assert!(run.stderr.contains("it is empty"), "{run}");
+    assert!(!run.stderr.contains("as of"), "{run}");
+    let run = instance.run(&["backup", "said", "-o", "json"]).ok();
+    let job: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    assert_eq!(job["backup"]["transactions"], 0, "{job}");
+    assert_eq!(job["backup"]["last"], Value::Null, "{job}");
+    assert!(
+        instance.log().contains("; it is empty"),
+        "{}",
+        instance.log()
+    );
+
+    // It says so as long as it is true.
+    python::run("features.py", &["plain_visit", &instance.address]).ok();
+    let run = instance.run(&["backup", "full"]).ok();
+    assert!(run.stderr.contains(", as of "), "{run}");
+}
+
+#[test]
 fn a_backup_that_is_cancelled_leaves_nothing_and_nobody_packs_meanwhile() {
     let lab = Lab::started(FILES);
     let mut workers = lab.workers_of(2, "");
