@@ -31,17 +31,39 @@ pub struct RecipeArgs {
 
 #[derive(Debug, Subcommand)]
 enum RecipeCommand {
-    /// Show the names of the recipes
+    /// Show the recipes and additions, and what each makes
+    #[command(after_help = "\
+Example:
+  zeoraidctl recipe list")]
     List,
     /// Show the text of a recipe
-    Show { name: String },
+    #[command(after_help = "\
+Examples:
+  zeoraidctl recipe show embedded
+  zeoraidctl recipe show systemd > recipes/mine.yaml")]
+    Show {
+        /// The recipe or addition
+        name: String,
+    },
     /// Show what can be answered with `init --set OPTION=VALUE`
-    Options { name: String },
+    #[command(after_help = "\
+Examples:
+  zeoraidctl recipe options classic
+  zeoraidctl recipe options monitoring -o json")]
+    Options {
+        /// The recipe or addition
+        name: String,
+    },
     /// Make a recipe and a template to begin with
     ///
     /// In the folders `recipes` and `templates` of the instance, or, outside of one, of
     /// `~/.config/zeoraid`. They work as they are, and say in comments how to go on.
+    #[command(after_help = "\
+Examples:
+  zeoraidctl recipe new mine          makes recipes/mine.yaml
+  zeoraidctl recipe new mine --user")]
     New {
+        /// What it is to be called: letters, digits, `-` and `_`
         name: String,
 
         /// In `~/.config/zeoraid`, also where there is an instance

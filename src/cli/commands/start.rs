@@ -31,7 +31,7 @@ use crate::config::Config;
 Examples:
   zeoraidctl start
   zeoraidctl start --timeout 10m
-  zeoraidctl start --foreground      for systemd and containers; the same as `fg`")]
+  zeoraidctl start --foreground    for systemd and containers, as `fg`")]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is a flag that people type"
