@@ -448,7 +448,7 @@ impl View for TransactionsView {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
+    use std::sync::mpsc::sync_channel;
     use std::time::Instant;
 
     use super::*;
@@ -467,20 +467,17 @@ mod tests {
         let shown = Bench::new(Vec::new()).run_as(&line, async |_, context, shown| {
             let inspection = Arc::new(Inspection::open(&path, None).unwrap());
             let until = Instant::now() + PATIENCE;
-            let seen = Arc::new(AtomicBool::new(false));
-            let is_seen = Arc::clone(&seen);
+            let (seen, is_seen) = sync_channel(1);
             // What is read is half read until that was shown.
             let reading = read(&inspection, "read", &path, context, move |_, reached| {
                 reached(100);
-                while !is_seen.load(Ordering::Relaxed) && Instant::now() < until {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
+                is_seen.recv_timeout(PATIENCE).ok();
             });
             let watching = async {
                 while !shown.text().contains("Data.fs: read 50 %") && Instant::now() < until {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
-                seen.store(true, Ordering::Relaxed);
+                seen.send(()).ok();
             };
             let (read, ()) = tokio::join!(reading, watching);
             read.map(|()| Exit::Done)
