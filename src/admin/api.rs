@@ -381,8 +381,8 @@ pub struct Job {
 pub struct BackupResult {
     /// Where it is, on the daemon's machine.
     pub folder: String,
-    /// The last transaction in it.
-    pub last: Transaction,
+    /// The last transaction in it; none where nothing was ever committed.
+    pub last: Option<Transaction>,
     pub transactions: u64,
     pub objects: u64,
     /// Of the `Data.fs`.

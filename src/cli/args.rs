@@ -32,8 +32,9 @@ Examples:
   zeoraidctl recover --interactive          bring members back, guided
   zeoraidctl                                the prompt, with all commands
 
-Exit codes: 0 done, 1 could not be done, 2 wrong usage; `status` and `details`:
-0 optimal, 1 recovering, 2 degraded or failed, 3 unknown."
+Exit codes: 0 done, 1 could not be done, 2 wrong usage, or a daemon that cannot
+start because its configuration is missing or has mistakes; `status` and
+`details`: 0 optimal, 1 recovering, 2 degraded or failed, 3 unknown."
 )]
 pub struct Cli {
     #[command(flatten)]

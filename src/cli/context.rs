@@ -2,6 +2,7 @@
 //!
 //! The one place that turns arguments and configuration into a client.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -119,6 +120,12 @@ impl Context {
         load_config(&self.instance()?)
     }
 
+    /// The configuration of the instance whose daemon is to be started.
+    pub fn config_to_start(&self) -> Result<Config, CliError> {
+        let instance = self.instance().map_err(CliError::into_usage)?;
+        load_config_to_start(&instance)
+    }
+
     /// The array that the command is about.
     pub async fn array(&self, api: &dyn AdminApi) -> Result<ArrayDetails, CliError> {
         if let Some(name) = &self.global.array {
@@ -212,6 +219,20 @@ impl Clock {
 /// Reads the configuration of an instance.
 pub fn load_config(instance: &Path) -> Result<Config, CliError> {
     config::load(instance, None, &environment).map_err(CliError::from)
+}
+
+/// The same for who starts a daemon. Where the configuration is missing or has mistakes, that ends as wrong
+/// usage does: so systemd and supervisors know that starting it again mends nothing. A file that could not
+/// be read for another reason may be read the next time.
+pub fn load_config_to_start(instance: &Path) -> Result<Config, CliError> {
+    config::load(instance, None, &environment).map_err(|error| {
+        let is_final = match &error {
+            ConfigError::Mistakes(_) => true,
+            ConfigError::Unreadable { source, .. } => source.kind() == ErrorKind::NotFound,
+        };
+        let error = CliError::from(error);
+        if is_final { error.into_usage() } else { error }
+    })
 }
 
 /// A variable of the environment.

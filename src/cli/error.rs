@@ -68,6 +68,15 @@ impl CliError {
         self
     }
 
+    /// The same, with the exit code of wrong usage.
+    #[must_use]
+    pub fn into_usage(mut self) -> Self {
+        if let CliError::Failed { exit, .. } = &mut self {
+            *exit = Exit::Usage;
+        }
+        self
+    }
+
     pub fn exit(&self) -> Exit {
         match self {
             CliError::Failed { exit, .. } => *exit,

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | 0 | done |
 //! | 1 | could not be done; the message says what, and what next |
-//! | 2 | wrong usage |
+//! | 2 | wrong usage; of what starts a daemon, also a configuration that is missing or has mistakes |
 //!
 //! `status` and `details` answer with the codes of the Nagios plugin protocol instead: 0 optimal,
 //! 1 recovering, 2 degraded or failed, 3 unknown.

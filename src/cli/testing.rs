@@ -13,8 +13,10 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use parking_lot::Mutex;
 
-use super::args::Cli;
+use super::args::{Cli, Command};
 use super::context::{Clock, Context};
+use super::error::CliError;
+use super::exit::Exit;
 use super::interrupt::fake::Presses;
 use super::output::{Output, Printer, Style};
 use super::prompt::script::{Answer, Script};
@@ -306,6 +308,17 @@ impl Bench {
 
     /// Runs a command and shows its exit code and both outputs, as a person would see them.
     pub(super) fn run(&self, line: &str) -> String {
+        self.run_as(line, async |command, context, _| {
+            super::dispatch(command, context).await
+        })
+    }
+
+    /// The same of something else than the whole command, which can look at standard error meanwhile.
+    pub(super) fn run_as(
+        &self,
+        line: &str,
+        run: impl AsyncFnOnce(Command, &Context, &Buffer) -> Result<Exit, CliError>,
+    ) -> String {
         let words = line.split_whitespace();
         let cli = match Cli::try_parse_from(std::iter::once("zeoraidctl").chain(words)) {
             Ok(cli) => cli,
@@ -338,7 +351,7 @@ impl Bench {
             .start_paused(true)
             .build()
             .unwrap();
-        let ended = runtime.block_on(super::dispatch(cli.command.expect("a command"), &context));
+        let ended = runtime.block_on(run(cli.command.expect("a command"), &context, &err));
         let code = super::finish(ended, &context).code();
         let mut shown = format!("exit {code}\n");
         for (name, text) in [("stdout", out.text()), ("stderr", err.text())] {
@@ -368,7 +381,7 @@ impl Bench {
 }
 
 #[derive(Clone)]
-struct Buffer {
+pub(super) struct Buffer {
     bytes: Rc<RefCell<Vec<u8>>>,
     takes: Option<usize>,
 }
@@ -381,7 +394,7 @@ impl Buffer {
         }
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         String::from_utf8(self.bytes.borrow().clone()).unwrap()
     }
 }

@@ -166,7 +166,7 @@ fn log(mut section: Section<'_>, claims: &mut Claims, found: &mut Findings) -> L
 }
 
 /// Whether there is such a user is known only where the daemon starts.
-fn user(text: &str) -> Result<String, String> {
+pub(super) fn user(text: &str) -> Result<String, String> {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '$' | '@');
     if text.is_empty() || text.starts_with('-') || !text.chars().all(plain) {
         return Err(format!(
@@ -176,7 +176,7 @@ fn user(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn parse_umask(text: &str) -> Result<u32, String> {
+pub(super) fn parse_umask(text: &str) -> Result<u32, String> {
     let wrong = || format!("`{text}` is no umask; octal digits, like \"027\"");
     let digits = text.strip_prefix("0o").unwrap_or(text);
     let mask = u32::from_str_radix(digits, 8).map_err(|_| wrong())?;

@@ -58,7 +58,7 @@ pub(super) fn backup(array: &str, report: &BackupReport) -> Job {
 fn backed_up(done: &BackedUp) -> BackupResult {
     BackupResult {
         folder: done.folder.display().to_string(),
-        last: transaction(done.last),
+        last: (!done.last.is_zero()).then(|| transaction(done.last)),
         transactions: done.transactions,
         objects: done.objects,
         bytes: done.bytes,

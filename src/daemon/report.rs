@@ -423,10 +423,11 @@ fn array_state(state: raid::ArrayState) -> ArrayState {
     }
 }
 
+/// The one before the first has no time.
 pub(super) fn transaction(tid: Tid) -> Transaction {
     Transaction {
         tid: tid.to_string(),
-        time: tid.time(),
+        time: tid.time().filter(|_| !tid.is_zero()),
         user: None,
         description: None,
     }

@@ -266,6 +266,9 @@ impl fmt::Display for Notice {
             Notice::BackupStarted { member, folder } => {
                 write!(f, "backing up {member} into {folder}")
             }
+            Notice::BackupDone { folder, last } if last.is_zero() => {
+                write!(f, "backed up in {folder}; it is empty")
+            }
             Notice::BackupDone { folder, last } => write!(f, "backed up to {last} in {folder}"),
             Notice::BackupFailed { folder, reason } => {
                 write!(f, "the backup into {folder} failed: {reason}")

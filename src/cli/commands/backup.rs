@@ -152,9 +152,10 @@ fn summary(job: Job, context: &Context) -> Result<Exit, CliError> {
     let array = escape(&job.array).into_owned();
     if let Some(done) = &job.backup {
         let folder = escape(&done.folder);
-        let as_of = match done.last.time {
-            Some(time) => format!(", as of {}", format::time(time, &context.clock.zone)),
-            None => String::new(),
+        let as_of = match done.last.as_ref().map(|last| last.time) {
+            Some(Some(time)) => format!(", as of {}", format::time(time, &context.clock.zone)),
+            Some(None) => String::new(),
+            None => "; it is empty: nothing was ever committed".to_owned(),
         };
         printer.success(&format!("{array} is backed up in {folder}{as_of}"));
         printer.note(&format!("  {}", amounts(done)));

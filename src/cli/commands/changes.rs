@@ -1,11 +1,10 @@
 //! What would change, or has changed, in an instance: as a table, and line by line.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
 use serde::Serialize;
-use similar::TextDiff;
 
+use crate::cli::output::diff::unified;
 use crate::cli::output::{Paint, Screen, Style, View, escape};
 use crate::recipe::Recipe;
 use crate::recipe::plan::{Plan, Step, What};
@@ -104,30 +103,8 @@ fn action(what: What) -> &'static str {
 pub(super) fn diff(step: &Step, style: Style) -> String {
     let old = String::from_utf8_lossy(step.old.as_deref().unwrap_or_default());
     let new = String::from_utf8_lossy(&step.new);
-    if old == new {
-        return String::new();
-    }
-    let (from, to) = match step.what {
-        What::Create => ("/dev/null".to_owned(), format!("b/{}", step.target)),
-        What::Remove => (format!("a/{}", step.target), "/dev/null".to_owned()),
-        _ => (format!("a/{}", step.target), format!("b/{}", step.target)),
-    };
-    let diff = TextDiff::from_lines(old.as_ref(), new.as_ref());
-    let text = diff.unified_diff().header(&from, &to).to_string();
-    let mut painted = String::with_capacity(text.len());
-    for line in text.lines() {
-        let paint = match line.as_bytes().first() {
-            Some(b'+') => Some(Paint::Good),
-            Some(b'-') => Some(Paint::Bad),
-            Some(b'@') => Some(Paint::Faint),
-            _ => None,
-        };
-        let line = escape(line);
-        let line = match paint {
-            Some(paint) => style.paint(paint, &line),
-            None => line.into_owned(),
-        };
-        writeln!(painted, "{line}").expect("writing to a string does not fail");
-    }
-    painted
+    let name = step.target.as_str();
+    let from = (step.what != What::Create).then_some(name);
+    let to = (step.what != What::Remove).then_some(name);
+    unified((from, &old), (to, &new), style)
 }

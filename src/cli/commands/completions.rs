@@ -12,9 +12,10 @@ use crate::cli::exit::Exit;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  zeoraidctl completions bash > ~/.local/share/bash-completion/completions/zeoraidctl
+  zeoraidctl completions bash > /etc/bash_completion.d/zeoraidctl
   zeoraidctl completions zsh > ~/.zfunc/_zeoraidctl")]
 pub struct CompletionsArgs {
+    /// Which shell
     shell: Shell,
 }
 

@@ -11,7 +11,9 @@ use crate::daemon::Start;
 
 /// Run the daemon in the foreground
 ///
-/// Logs to standard error. Tells systemd when it serves; SIGTERM and Ctrl-C end it cleanly.
+/// Logs to standard error. Tells systemd when it serves; SIGTERM and Ctrl-C end it cleanly. The exit code
+/// is 2 where the configuration is missing or has mistakes, which no restart mends, and 1 for whatever
+/// else it could not start or go on for.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -32,7 +34,7 @@ pub struct FgArgs {
 }
 
 pub fn run(args: &FgArgs, context: &Context) -> Result<Exit, CliError> {
-    let config = context.config()?;
+    let config = context.config_to_start()?;
     if args.force {
         start::confirm_force_in_foreground(args, context)?;
     }
@@ -48,7 +50,7 @@ pub(in crate::cli) async fn in_a_process(
     args: &FgArgs,
     context: &Context,
 ) -> Result<Exit, CliError> {
-    let config = context.config()?;
+    let config = context.config_to_start()?;
     if args.force {
         start::confirm_force_in_foreground(args, context)?;
     }

@@ -6,16 +6,15 @@
 
 mod view;
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use similar::TextDiff;
 
 use super::check_config::{MistakeView, instance_of};
 use crate::cli::context::{Context, environment};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
+use crate::cli::output::diff::unified;
 use crate::cli::output::{Format, Paint, Screen, Style, View as _, escape};
 use crate::cli::place::find_instance;
 use crate::cli::prompt::Question;
@@ -363,31 +362,11 @@ fn diff(old: Option<&[u8]>, new: &str, target: &Target, style: Style) -> String 
     let name = target
         .file
         .strip_prefix(&target.instance)
-        .unwrap_or(&target.file);
-    let from = match old {
-        Some(_) => format!("a/{}", name.display()),
-        None => "/dev/null".to_owned(),
-    };
-    let to = format!("b/{}", name.display());
-    let diff = TextDiff::from_lines(old_text.as_ref(), new);
-    let mut painted = String::new();
-    if old_text != new {
-        for line in diff.unified_diff().header(&from, &to).to_string().lines() {
-            let paint = match line.as_bytes().first() {
-                Some(b'+') => Some(Paint::Good),
-                Some(b'-') => Some(Paint::Bad),
-                Some(b'@') => Some(Paint::Faint),
-                _ => None,
-            };
-            let line = escape(line);
-            let line = match paint {
-                Some(paint) => style.paint(paint, &line),
-                None => line.into_owned(),
-            };
-            writeln!(painted, "{line}").expect("writing to a string does not fail");
-        }
-    }
-    painted
+        .unwrap_or(&target.file)
+        .display()
+        .to_string();
+    let from = old.is_some().then_some(name.as_str());
+    unified((from, &old_text), (Some(&name), new), style)
 }
 
 #[cfg(test)]

@@ -62,15 +62,26 @@ pub async fn run(args: InspectArgs, context: &Context) -> Result<Exit, CliError>
     let inspection = Arc::new(opened.map_err(|error| could_not(&path, &error, args.check))?);
     let zone = context.clock.zone.clone();
     if let Some(count) = args.transactions {
-        let listed = on_a_thread(move || inspection.last_transactions(count)).await?;
-        let listed = listed.map_err(|error| could_not(&path, &error, false))?;
+        // Without an index the whole file is read, to find where it ends.
+        let listed = read(&inspection, "read", &path, context, move |file, reached| {
+            file.last_transactions(count, reached)
+        });
+        let listed = listed
+            .await?
+            .map_err(|error| could_not(&path, &error, false))?;
         let transactions = listed.into_iter().map(TransactionView::from).collect();
         context
             .printer
             .print(&TransactionsView { zone, transactions })?;
         return Ok(Exit::Done);
     }
-    let found = read(&inspection, args.check, &path, context).await?;
+    let (check, phase) = (args.check, if args.check { "check" } else { "read" });
+    let found = read(&inspection, phase, &path, context, move |file, reached| {
+        file.read(check, reached)
+    });
+    let found = found
+        .await?
+        .map_err(|error| could_not(&path, &error, check))?;
     let view = FileView::of(&path, &inspection, found, zone);
     let exit = match &view.check {
         Some(check) if check.mistake_count > 0 => Exit::Failed,
@@ -103,22 +114,25 @@ async fn on_a_thread<T: Send + 'static>(
     answer.await.map_err(ended)
 }
 
+/// Tells how far it is, in bytes.
+type Reached<'a> = &'a mut dyn FnMut(u64);
+
 /// Reads it on a thread, with a bar.
-async fn read(
+async fn read<T: Send + 'static>(
     inspection: &Arc<Inspection>,
-    check: bool,
+    phase: &str,
     path: &Path,
     context: &Context,
-) -> Result<Contents, CliError> {
+    work: impl FnOnce(&Inspection, Reached<'_>) -> T + Send + 'static,
+) -> Result<T, CliError> {
     /// What is read sooner needs no bar.
     const LOOK_EVERY: Duration = Duration::from_millis(200);
     let reached = Arc::new(AtomicU64::new(0));
     let (file, at) = (Arc::clone(inspection), Arc::clone(&reached));
     let mut reading = std::pin::pin!(on_a_thread(move || {
-        file.read(check, &mut |position| at.store(position, Ordering::Relaxed))
+        work(&file, &mut |position| at.store(position, Ordering::Relaxed))
     }));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let phase = if check { "check" } else { "read" };
     let mut display = progress::display(&context.printer, "");
     let found = loop {
         // Either may be dropped: the thread goes on, and a sleep holds nothing.
@@ -131,7 +145,7 @@ async fn read(
         }
     };
     display.end(false);
-    found?.map_err(|error| could_not(path, &error, check))
+    found
 }
 
 #[derive(Serialize)]
@@ -435,5 +449,48 @@ impl View for TransactionsView {
         let rows = self.transactions.iter().map(row).collect();
         let headings = ["TRANSACTION", "TIME", "RECORDS", "SIZE", ""];
         columns(&headings, rows, [1, 3, 2], screen.width, screen.style)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::cli::testing::Bench;
+
+    const PATIENCE: Duration = Duration::from_mins(1);
+
+    #[test]
+    fn whoever_waits_sees_how_far_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("Data.fs");
+        let mut file = b"FS21".to_vec();
+        file.resize(200, 0);
+        std::fs::write(&path, file).unwrap();
+        let line = format!("inspect {} --transactions", path.display());
+        let shown = Bench::new(Vec::new()).run_as(&line, async |_, context, shown| {
+            let inspection = Arc::new(Inspection::open(&path, None).unwrap());
+            let until = Instant::now() + PATIENCE;
+            let (seen, is_seen) = sync_channel(1);
+            // What is read is half read until that was shown.
+            let reading = read(&inspection, "read", &path, context, move |_, reached| {
+                reached(100);
+                is_seen.recv_timeout(PATIENCE).ok();
+            });
+            let watching = async {
+                while !shown.text().contains("Data.fs: read 50 %") && Instant::now() < until {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                seen.send(()).ok();
+            };
+            let (read, ()) = tokio::join!(reading, watching);
+            read.map(|()| Exit::Done)
+        });
+        assert!(
+            shown.contains("Data.fs: read 50 %, 100 B of 200 B"),
+            "{shown}"
+        );
     }
 }

@@ -16,8 +16,8 @@ use crate::cli::launch::{self, Signal};
 #[command(after_help = "\
 Examples:
   zeoraidctl kill            TERM
-  zeoraidctl kill HUP        read the configuration again; SIGHUP and 1 are the same
-  zeoraidctl kill KILL       end it at once; the files are safe, as after a crash")]
+  zeoraidctl kill HUP        read the configuration again, as SIGHUP and 1
+  zeoraidctl kill KILL       end it at once; files are safe, as after a crash")]
 pub struct KillArgs {
     /// Its name, with or without SIG, or its number
     #[arg(default_value = "TERM", value_parser = Signal::parse)]

@@ -31,17 +31,39 @@ pub struct RecipeArgs {
 
 #[derive(Debug, Subcommand)]
 enum RecipeCommand {
-    /// Show the names of the recipes
+    /// Show the recipes and additions, and what each makes
+    #[command(after_help = "\
+Example:
+  zeoraidctl recipe list")]
     List,
     /// Show the text of a recipe
-    Show { name: String },
+    #[command(after_help = "\
+Examples:
+  zeoraidctl recipe show embedded
+  zeoraidctl recipe show systemd > recipes/mine.yaml")]
+    Show {
+        /// The recipe or addition
+        name: String,
+    },
     /// Show what can be answered with `init --set OPTION=VALUE`
-    Options { name: String },
+    #[command(after_help = "\
+Examples:
+  zeoraidctl recipe options classic
+  zeoraidctl recipe options monitoring -o json")]
+    Options {
+        /// The recipe or addition
+        name: String,
+    },
     /// Make a recipe and a template to begin with
     ///
     /// In the folders `recipes` and `templates` of the instance, or, outside of one, of
     /// `~/.config/zeoraid`. They work as they are, and say in comments how to go on.
+    #[command(after_help = "\
+Examples:
+  zeoraidctl recipe new mine          makes recipes/mine.yaml
+  zeoraidctl recipe new mine --user")]
     New {
+        /// What it is to be called: letters, digits, `-` and `_`
         name: String,
 
         /// In `~/.config/zeoraid`, also where there is an instance
@@ -204,12 +226,18 @@ struct ListedRecipe {
 impl View for ListView {
     fn table(&self, screen: &Screen) -> String {
         let list = |heads: [&str; 2], recipes: &[ListedRecipe]| {
-            let rows = recipes.iter().map(|recipe| table::Row {
-                cells: vec![
-                    screen.style.paint(Paint::Strong, &escape(&recipe.name)),
-                    escape(&recipe.description).into_owned(),
-                ],
-                below: Vec::new(),
+            let names = recipes.iter().map(|recipe| recipe.name.chars().count());
+            let name = names.chain([heads[0].len()]).max().unwrap_or(0);
+            let room = screen.width.saturating_sub(name + 4).max(20);
+            let rows = recipes.iter().map(|recipe| {
+                let mut lines = table::wrap(&escape(&recipe.description), room);
+                let below = lines.split_off(1);
+                let name = screen.style.paint(Paint::Strong, &escape(&recipe.name));
+                lines.insert(0, name);
+                table::Row {
+                    cells: lines,
+                    below,
+                }
             });
             table::columns(&heads, rows.collect(), None, screen.width, screen.style)
         };
@@ -274,5 +302,62 @@ impl View for OptionsView {
             screen.width,
             screen.style,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::output::Style;
+
+    fn screen(width: usize) -> Screen {
+        Screen {
+            style: Style::PLAIN,
+            terminal: true,
+            width,
+        }
+    }
+
+    #[test]
+    fn a_description_is_a_line_of_eighty_columns() {
+        let library = Library::new(Vec::new());
+        let mut view = ListView::default();
+        for name in library.recipes() {
+            let recipe = Recipe::load(&library, &name).unwrap();
+            let list = if recipe.addition {
+                &mut view.additions
+            } else {
+                &mut view.recipes
+            };
+            list.push(ListedRecipe {
+                name,
+                description: recipe.description,
+            });
+        }
+        assert!(view.additions.len() > 5, "they were found");
+        let text = view.table(&screen(80));
+        for recipe in view.recipes.iter().chain(&view.additions) {
+            let line = text
+                .lines()
+                .find(|line| line.ends_with(&recipe.description));
+            let line = line.unwrap_or_else(|| panic!("{}: in two lines:\n{text}", recipe.name));
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_longer_goes_on_below() {
+        let own = ListedRecipe {
+            name: "own".into(),
+            description: "what somebody made at home and described at length".into(),
+        };
+        let view = ListView {
+            recipes: vec![own],
+            additions: Vec::new(),
+        };
+        assert_eq!(
+            view.table(&screen(40)),
+            "  RECIPE  WHAT IT MAKES\n  own     what somebody made at home and\n          described at length\n"
+        );
     }
 }

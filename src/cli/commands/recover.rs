@@ -41,7 +41,7 @@ Examples:
     reason = "each is a flag that people type"
 )]
 pub struct RecoverArgs {
-    /// The members to recover
+    /// The members to recover [default: the only one that is out]
     members: Vec<String>,
 
     /// Every member that is out

@@ -22,7 +22,7 @@ pub struct RestartArgs {
 }
 
 pub async fn run(args: &RestartArgs, context: &Context) -> Result<Exit, CliError> {
-    let config = context.config()?;
+    let config = context.config_to_start()?;
     if let Some(pid) = stop::stop(&StopArgs::default(), context).await? {
         context
             .printer

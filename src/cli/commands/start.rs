@@ -15,7 +15,7 @@ use super::fg::FgArgs;
 use super::logtail;
 use crate::admin::api::{AdminApi as _, Problem, Status};
 use crate::admin::client::{AdminClient, ClientError, Target};
-use crate::cli::context::{Context, load_config};
+use crate::cli::context::{Context, load_config, load_config_to_start};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::launch;
@@ -31,7 +31,7 @@ use crate::config::Config;
 Examples:
   zeoraidctl start
   zeoraidctl start --timeout 10m
-  zeoraidctl start --foreground      for systemd and containers; the same as `fg`")]
+  zeoraidctl start --foreground    for systemd and containers, as `fg`")]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is a flag that people type"
@@ -68,7 +68,7 @@ const DYING: Duration = Duration::from_secs(2);
 const LOG_LINES: usize = 12;
 
 pub async fn run(args: &StartArgs, context: &Context) -> Result<Exit, CliError> {
-    let instance = context.instance()?;
+    let instance = context.instance().map_err(CliError::into_usage)?;
     start(args, &instance, context).await
 }
 
@@ -96,7 +96,7 @@ pub(super) async fn start(
     instance: &Path,
     context: &Context,
 ) -> Result<Exit, CliError> {
-    let config = load_config(instance)?;
+    let config = load_config_to_start(instance)?;
     launch::check_user(&config)?;
     let client = client(&config)?.with_timeout(Duration::from_secs(5));
     match who_is_there(&client).await {

@@ -23,7 +23,7 @@ Examples:
   zeoraidctl stop
   zeoraidctl stop --timeout 5m")]
 pub struct StopArgs {
-    /// Wait so long
+    /// Wait so long for its end
     #[arg(short, long, value_name = "TIME", default_value = "1m", value_parser = crate::config::parse_duration)]
     timeout: Duration,
 }

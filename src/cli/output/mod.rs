@@ -4,6 +4,7 @@
 //! YAML: the same facts each time. Answers go to standard output, everything that is said about the
 //! work (notes, warnings, errors, progress, questions) to standard error.
 
+pub mod diff;
 mod escape;
 pub mod format;
 mod printer;

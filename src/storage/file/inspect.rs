@@ -22,7 +22,7 @@ use super::format::{FIRST, RecordHeader, TxnHeader, is_magic};
 use super::index::Index;
 use super::index_file::{self, Saved};
 use super::origin::Origin;
-use super::scan::{Scan, Stop, last_before, scan};
+use super::scan::{Scan, Stop, last_before, scan_telling};
 use super::window::Window;
 use crate::storage::{BlobDirectory, Fault};
 use crate::zodb::{Oid, Tid, TxnStatus};
@@ -307,7 +307,11 @@ impl Inspection {
     ///
     /// # Errors
     /// What reading gives; what is damaged.
-    pub fn last_transactions(&self, count: usize) -> Result<Vec<Listed>, Fault> {
+    pub fn last_transactions(
+        &self,
+        count: usize,
+        reached: &mut dyn FnMut(u64),
+    ) -> Result<Vec<Listed>, Fault> {
         let path = &self.paths.data;
         let fault = |error| Fault::io(format!("reading {}", path.display()), error);
         let (saved, _) = self.saved_index();
@@ -319,7 +323,7 @@ impl Inspection {
             }
             None => (Index::default(), FIRST, Tid::ZERO),
         };
-        let end = scan(&self.disk, path, from, last, &mut index)?.end;
+        let end = scan_telling(&self.disk, path, from, last, &mut index, reached)?.end;
         drop(index);
         let mut window = Window::new(&self.disk, 64 * 1024, end);
         let (mut begin, mut left) = (end, count);

@@ -40,12 +40,25 @@ pub(super) fn scan(
     last: Tid,
     index: &mut Index,
 ) -> Result<Scanned, Fault> {
+    scan_telling(disk, path, from, last, index, &mut |_| {})
+}
+
+/// The same; `reached` is told how far it is.
+pub(super) fn scan_telling(
+    disk: &dyn Disk,
+    path: &Path,
+    from: u64,
+    last: Tid,
+    index: &mut Index,
+    reached: &mut dyn FnMut(u64),
+) -> Result<Scanned, Fault> {
     let fault = |error| Fault::io(format!("reading {}", path.display()), error);
     let len = disk.len().map_err(fault)?;
     let mut scan = Scan::new(disk, from, len, last);
     // Into the index only where the transaction proves right: a torn one is cut.
     let mut found = Vec::new();
     loop {
+        reached(scan.at);
         if scan.at == len {
             return Ok(scan.found(None));
         }

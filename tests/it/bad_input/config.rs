@@ -45,8 +45,9 @@ fn five_mistakes_are_told_at_once_with_line_and_mend() {
 #[test]
 fn a_daemon_does_not_start_with_mistakes_and_says_them_all() {
     let instance = broken();
-    for command in ["start", "fg"] {
-        let run = instance.run(&[command]).ended(1);
+    for command in ["start", "fg", "restart"] {
+        // By this code whoever looks after the daemon knows that starting it again mends nothing.
+        let run = instance.run(&[command]).ended(2);
         for line in [1, 2, 9, 10, 11] {
             let part = format!("zeoraid.yaml:{line}:");
             assert!(
@@ -92,5 +93,17 @@ fn what_is_not_yaml_is_told_with_its_line() {
     let run = instance.run(&["check-config"]);
     assert_eq!(run.code, 1, "{run}");
     fs::remove_file(instance.config()).expect("it was there");
-    instance.run(&["start"]).ended(1).says("zeoraidctl init");
+    for command in ["start", "fg", "restart"] {
+        instance.run(&[command]).ended(2).says("zeoraidctl init");
+    }
+}
+
+/// What is no mistake of the configuration is worth another try.
+#[test]
+fn a_daemon_that_cannot_start_for_another_reason_ends_otherwise() {
+    let first = Instance::started(&[]);
+    let second = Instance::made(&[&format!("listen={}", first.address)]);
+    for command in ["start", "fg"] {
+        second.run(&[command]).ended(1).says(&first.address);
+    }
 }

@@ -104,6 +104,28 @@ fn a_backup_is_of_one_moment_while_four_clients_commit() {
 }
 
 #[test]
+fn a_backup_of_an_empty_array_says_that_it_is_empty() {
+    let instance = Instance::started(&[]);
+    let run = instance.run(&["backup", "plain"]).ok();
+    assert!(run.stderr.contains("it is empty"), "{run}");
+    assert!(!run.stderr.contains("as of"), "{run}");
+    let run = instance.run(&["backup", "said", "-o", "json"]).ok();
+    let job: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    assert_eq!(job["backup"]["transactions"], 0, "{job}");
+    assert_eq!(job["backup"]["last"], Value::Null, "{job}");
+    assert!(
+        instance.log().contains("; it is empty"),
+        "{}",
+        instance.log()
+    );
+
+    // It says so as long as it is true.
+    python::run("features.py", &["plain_visit", &instance.address]).ok();
+    let run = instance.run(&["backup", "full"]).ok();
+    assert!(run.stderr.contains(", as of "), "{run}");
+}
+
+#[test]
 fn a_backup_that_is_cancelled_leaves_nothing_and_nobody_packs_meanwhile() {
     let lab = Lab::started(FILES);
     let mut workers = lab.workers_of(2, "");
@@ -175,6 +197,50 @@ fn what_is_no_place_for_a_backup_is_told_before_anything_is_copied() {
         refused("/proc/monday", "making /proc/monday.partial");
     }
     assert!(instance.beside("letters/a").exists());
+}
+
+/// The blobs of an array are in a folder that clients share: the backup is whole without that folder.
+fn bring_the_blobs(setup: LabSetup) {
+    let instance = Instance::new();
+    let shared = instance.beside("shared");
+    fs::create_dir(&shared).expect("a folder to share");
+    let lab = Lab::on(instance, setup);
+    let instance = &lab.instance;
+    instance.start().ok();
+    instance.wait_optimal();
+    let more = &["--mix", "blob,undo", "--blob-dir", text(&shared)];
+    let mut workers = Workers::start_with(&instance.address, &instance.beside(""), 2, more);
+    workers.wait_for_more(6);
+    until("a blob to be written", PATIENCE, || has_a_blob(&shared));
+    workers.wait_for_more(1);
+    let run = instance.run(&["backup", "monday", "-o", "json"]).ok();
+    workers.end();
+    instance.stop();
+    fs::rename(&shared, instance.beside("gone")).expect("it is there");
+
+    let job: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    let found = read(&instance.beside("monday"));
+    assert!(found["blobs"].as_u64() >= Some(1), "{found}");
+    assert_eq!(found["blobs"], job["backup"]["blobs"], "{job}");
+    assert_eq!(job["backup"]["blobs_missing"], 0, "{job}");
+}
+
+#[test]
+fn a_backup_brings_blobs_that_clients_share_with_the_daemon() {
+    bring_the_blobs(LabSetup {
+        settings: "shared_blob_dir: ../shared",
+        ..FILES
+    });
+}
+
+/// Members keep none of their own: the folder is the only place where they are.
+#[test]
+fn a_backup_brings_blobs_that_only_the_shared_folder_has() {
+    bring_the_blobs(LabSetup {
+        blobs: false,
+        settings: "shared_blob_dir: ../shared\nblobs_shared_with: everything",
+        ..FILES
+    });
 }
 
 #[test]

@@ -159,6 +159,12 @@ fn the_commands_of_the_unit_work() {
         other => Err(format!("{other:?}")),
     });
     assert_eq!(status.code(), Some(0));
+
+    // With a mistake in the configuration it is not started again and again.
+    instance.configure("arrays:", "  spare: {members: nobody}");
+    let code = run(&start).code;
+    let never_again = words(&unit, "RestartPreventExitStatus=");
+    assert!(never_again.contains(&code.to_string()), "{code}");
 }
 
 /// What Docker runs in the container, without Docker: with the environment of the compose file.

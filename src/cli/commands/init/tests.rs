@@ -146,7 +146,7 @@ fn what_it_is_to_be_is_asked_and_shown_before_it_is_written() {
     insta::assert_snapshot!(asked.join("\n"), @r#"
     What is it to be?
         classic  one daemon before ZEO servers, which keep the copies
-        cooperative  several daemons before the same ZEO servers, all of them serving
+        cooperative  several daemons, all serving, before the same ZEO servers
       > embedded  one daemon with complete copies of its own (Data.fs files)
         hot-spare  two daemons on two machines and a floating address (keepalived)
         single-server  a plain ZEO server replacement with one Data.fs

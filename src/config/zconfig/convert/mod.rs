@@ -82,6 +82,8 @@ struct Draft {
     arrays: Vec<ArrayDraft>,
     log: Map,
     pid_file: Option<(String, Place)>,
+    /// `effective_user` and `umask`.
+    process: Map,
     /// Where it says, or does not say, that the server resolves conflicts.
     resolves: Option<(Place, &'static str)>,
     found: Findings,
@@ -115,7 +117,7 @@ impl Draft {
             zeo::zeo(section, paths, self);
         }
         if let Some(section) = top.one_section("runner", &mut self.found) {
-            runner::runner(section, &mut self.found);
+            runner::runner(section, &mut self.process, &mut self.found);
         }
         if let Some(section) = top.one_section("eventlog", &mut self.found) {
             self.log = logs::eventlog(section, paths, &mut self.found);
@@ -289,6 +291,7 @@ impl Draft {
         if let Some((path, place)) = &self.pid_file {
             map.text("pid_file", path, place);
         }
+        map.extend(self.process);
         Ok(Converted {
             text: render(&head(&files, &notes), map, &|place| {
                 place.within(&folder).to_string()

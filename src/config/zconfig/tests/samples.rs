@@ -127,6 +127,7 @@ fn a_plain_server_becomes_an_array_of_one_file() {
 <runner>
   program $INSTANCE/bin/runzeo
   user zope
+  umask 0027
   backoff-limit 10
 </runner>
 ",
@@ -159,6 +160,10 @@ fn a_plain_server_becomes_an_array_of_one_file() {
       level: warn  # zeo.conf:24
 
     pid_file: HERE/var/ZEO.pid  # zeo.conf:10
+
+    effective_user: zope  # zeo.conf:32
+
+    umask: '027'  # zeo.conf:33
     "#);
     insta::assert_snapshot!(old.notes(&imported), @r#"
     ! zeo.conf:9: `monitor-address 8101` in <zeo>
@@ -166,15 +171,44 @@ fn a_plain_server_becomes_an_array_of_one_file() {
     ! zeo.conf:18: `quota 10GB` in <filestorage>
     ! zeo.conf:26: `max-size 5MB` in <logfile>
     ! zeo.conf:28: <syslog> in <eventlog>
-    ! zeo.conf:32: `user zope` in <runner>
-    ! zeo.conf:33: `backoff-limit 10` in <runner>
+    ! zeo.conf:34: `backoff-limit 10` in <runner>
       zeo.conf:3: `address 8100` listens on every IPv4 address of this machine, as before
       zeo.conf:11: `client-conflict-resolution true`
       zeo.conf:13: <filestorage 1> is one copy
       zeo.conf:25: `format %(message)s` in <logfile>
       zeo.conf:31: `program HERE/bin/runzeo` in <runner>
+      zeo.conf:32: `user zope` in <runner>
     "#);
-    config(&imported);
+    let config = config(&imported);
+    assert_eq!(config.effective_user.as_deref(), Some("zope"));
+    assert_eq!(config.umask, Some(0o027));
+}
+
+#[test]
+fn a_user_and_umask_that_cannot_be_taken_over_are_said() {
+    let server =
+        "<zeo>\n  address 8100\n</zeo>\n<filestorage>\n  path HERE/Data.fs\n</filestorage>\n";
+    let with = |keys: &str| Old::of(&format!("{server}<runner>\n{keys}</runner>\n"));
+    let imported = with("  user 1001\n  umask 777\n").import();
+    let notes: Vec<_> = imported
+        .notes
+        .iter()
+        .map(|note| (note.kind, note.mend.as_str()))
+        .collect();
+    for mend in ["the login name", "could not use its own files"] {
+        let found = notes.iter().find(|(_, said)| said.contains(mend));
+        assert_eq!(
+            found.map(|(kind, _)| *kind),
+            Some(NoteKind::ToDo),
+            "{mend}: {notes:?}"
+        );
+    }
+    let read = config(&imported);
+    assert_eq!((read.effective_user, read.umask), (None, None));
+
+    // In the shape that Python takes as well; and where there is no user, none is made up.
+    let read = config(&with("  umask 0o2\n").import());
+    assert_eq!((read.effective_user, read.umask), (None, Some(0o002)));
 }
 
 #[test]
