@@ -328,11 +328,19 @@ impl Config {
         &self.settings
     }
 
-    /// What is wrong with the files of certificates that are named, which are not looked into before they
+    /// What is wrong with the files of certificates, keys and the token that are named, which are not looked into before they
     /// are needed: whoever asks for the status need not be allowed to read them. Blocks.
     #[must_use]
     pub fn check_certificates(&self) -> Vec<Mistake> {
-        super::listen::check_certificates(self)
+        let mut mistakes = super::listen::check_certificates(self);
+        mistakes.extend(super::permissions::secrets(self));
+        mistakes
+    }
+
+    /// Where everybody on this machine could change what the daemon does or reads. Blocks.
+    #[must_use]
+    pub fn check_permissions(&self) -> Vec<Mistake> {
+        super::permissions::exposed(self)
     }
 
     /// What is no mistake, but probably not meant either.

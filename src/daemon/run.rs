@@ -101,7 +101,8 @@ async fn live(config: Config, start: Start, logging: Logging) -> Result<(), Daem
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(version, pid = std::process::id(), instance = %config.instance.display(), "starting");
 
-    for warning in config.warnings() {
+    let exposed = config.check_permissions();
+    for warning in config.warnings().iter().chain(&exposed) {
         tracing::warn!(%warning, "in the configuration");
     }
 
