@@ -207,3 +207,33 @@ fn unknown(id: i64) -> BoxFuture<'static, Done> {
     let error = WireError::Key(Value::Int(id));
     Box::pin(std::future::ready(Done::Reply(Reply::Error(error))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zodb::TxnMeta;
+
+    fn made() -> Made {
+        let transaction = Arc::new(HistoryTxn {
+            tid: Tid(1),
+            meta: TxnMeta::default(),
+            records: Vec::new(),
+        });
+        let records = Records {
+            transaction,
+            next: 0,
+        };
+        Made(Iterator::Records(Arc::new(Mutex::new(records))))
+    }
+
+    /// Several may be on their way while there was room for one.
+    #[test]
+    fn one_that_was_made_while_others_were_is_refused_where_it_is_too_much() {
+        let mut iterators = Iterators::new(1);
+        assert_eq!(iterators.add(made()), Ok(Reply::Iterator(0)));
+        let passed = iterators.add(made()).expect_err("there is no room");
+        assert_eq!(passed.limit, Limit::Iterators);
+        iterators.remove(0);
+        assert_eq!(iterators.add(made()), Ok(Reply::Iterator(1)));
+    }
+}

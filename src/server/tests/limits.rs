@@ -226,6 +226,7 @@ async fn where_memory_is_scarce_who_does_not_read_goes_and_others_do_not_notice(
 async fn half_messages_are_memory_too() {
     let limits = options(|options| options.memory_bytes = 2 << 20);
     let house = House::with(MemoryStorage::new("test"), limits);
+    let start = tokio::time::Instant::now();
     let mut halves = Vec::new();
     for _ in 0..3 {
         let mut client = house.client().await;
@@ -234,6 +235,11 @@ async fn half_messages_are_memory_too() {
         halves.push(client);
     }
     house.until_passed(Limit::Memory).await;
+    assert!(
+        start.elapsed() < Duration::from_mins(1),
+        "{:?}",
+        start.elapsed()
+    );
     assert!(house.shared.memory.total() <= 2 << 20);
     house.client().await.commit(1, Tid::ZERO, b"data").await;
 }
