@@ -30,6 +30,12 @@ pub fn write_with_mode(path: &Path, content: &[u8], mode: u32) -> io::Result<()>
     std::fs::File::open(folder)?.sync_all()
 }
 
+/// How many bytes a user who is not root can still write to the disk of a file or a folder. Blocks.
+pub fn free_space(path: &Path) -> io::Result<u64> {
+    let disk = rustix::fs::statvfs(path)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 /// What the daemon can be asked. The daemon implements it; commands and the HTTP server use it.
@@ -64,6 +65,10 @@ pub struct Status {
     /// Whether every array serves clients.
     pub ready: bool,
     pub arrays: Vec<ArrayStatus>,
+    /// How often clients, and connections of this protocol, have passed a limit since the start, by the
+    /// limit's name below `limits`.
+    #[serde(default)]
+    pub limits_passed: BTreeMap<String, u64>,
 }
 
 /// One array's line of the status.

@@ -126,6 +126,7 @@ impl AdminApi for Fake {
             started: Timestamp::UNIX_EPOCH,
             uptime_s: 1,
             ready: serving,
+            limits_passed: [("frame".to_owned(), 3)].into(),
             arrays: vec![ArrayStatus {
                 name: "main".into(),
                 state: ArrayState::Degraded,

@@ -17,10 +17,14 @@ use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 
 use super::api::Problem;
+use super::http::LARGEST_BODY;
 use super::listen::Peer;
 
 /// No answer takes longer, but the stream of events.
 const LONGEST: Duration = Duration::from_mins(10);
+
+/// So long a request's body may take to come.
+const BODY: Duration = Duration::from_secs(30);
 
 /// A bearer token, kept as its hash.
 #[derive(Clone)]
@@ -102,6 +106,13 @@ pub(super) async fn guard(State(rules): State<Rules>, request: Request, next: Ne
         tracing::warn!(who = %peer, %method, path, why = problem.detail, "admin request refused");
         return problem.into_response();
     }
+    let request = match whole(request).await {
+        Ok(request) => request,
+        Err(problem) => {
+            tracing::warn!(who = %peer, %method, path, why = problem.detail, "admin request refused");
+            return problem.into_response();
+        }
+    };
     let changes = !matches!(method, Method::GET | Method::HEAD);
     let response = if path == "/v1/events" {
         next.run(request).await
@@ -118,6 +129,34 @@ pub(super) async fn guard(State(rules): State<Rules>, request: Request, next: Ne
         tracing::trace!(who = %peer, %method, path, status, "admin request");
     }
     response
+}
+
+/// The request with its body, which was read: at most so much, for at most so long.
+async fn whole(request: Request) -> Result<Request, Problem> {
+    let (parts, body) = request.into_parts();
+    let read = axum::body::to_bytes(body, LARGEST_BODY);
+    match tokio::time::timeout(BODY, read).await {
+        Ok(Ok(body)) => Ok(Request::from_parts(parts, body.into())),
+        Ok(Err(error)) if is_too_large(&error) => Err(Problem::too_large(format!(
+            "at most {LARGEST_BODY} bytes are read"
+        ))),
+        Ok(Err(error)) => Err(Problem::invalid(format!("the body did not come: {error}"))),
+        Err(_) => Err(Problem::timeout(format!(
+            "the body did not come within {} s",
+            BODY.as_secs()
+        ))),
+    }
+}
+
+fn is_too_large(error: &axum::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.to_string().contains("length limit exceeded") {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 impl Rules {

@@ -25,13 +25,14 @@ use super::api::{
     PackRequest, Problem, RateLimit, RecoverRequest, Recovery, Reloaded, ScrubRequest, Status,
 };
 use super::guard::{Rules, Token, guard};
-use super::listen::{ListenError, Peer, Socket, Tcp};
+use super::listen::{ListenError, Socket, Tcp};
 use super::metrics::Metrics;
+use super::serve::serve;
 use super::{openapi, page};
 use crate::task::{Stop, Tasks};
 
 /// No request of this protocol is larger.
-const LARGEST_BODY: usize = 64 * 1024;
+pub(super) const LARGEST_BODY: usize = 64 * 1024;
 
 /// Every route: the answer to an unknown path, and what the `OpenAPI` document is checked against.
 pub(super) const ROUTES: &[(&str, &str)] = &[
@@ -77,26 +78,20 @@ struct Shared {
 
 /// Serves on the Unix socket until the tasks are told to stop.
 pub fn serve_socket(tasks: &Tasks, socket: Socket, admin: Admin) {
-    let stop = tasks.stop().clone();
-    let router = router(admin, Rules::default(), stop.clone());
-    let service = router.into_make_service_with_connect_info::<Peer>();
-    let server = axum::serve(socket, service);
-    let server = server.with_graceful_shutdown(async move { stop.requested().await });
-    tasks.spawn("admin socket", async move { ended(server.await) });
+    let router = router(admin, Rules::default(), tasks.stop().clone());
+    let serving = serve(socket, router, "admin socket", tasks.clone());
+    tasks.spawn("admin socket", serving);
 }
 
 /// Serves on a TCP address until the tasks are told to stop.
 pub fn serve_tcp(tasks: &Tasks, tcp: Tcp, token: Option<Token>, admin: Admin) {
-    let stop = tasks.stop().clone();
     let rules = Rules {
         token: token.map(Arc::new),
         network: true,
     };
-    let router = router(admin, rules, stop.clone());
-    let service = router.into_make_service_with_connect_info::<Peer>();
-    let server = axum::serve(tcp, service);
-    let server = server.with_graceful_shutdown(async move { stop.requested().await });
-    tasks.spawn("admin address", async move { ended(server.await) });
+    let router = router(admin, rules, tasks.stop().clone());
+    let serving = serve(tcp, router, "admin address", tasks.clone());
+    tasks.spawn("admin address", serving);
 }
 
 /// Binds and serves in one step, for those who need no port.
@@ -107,12 +102,6 @@ pub async fn start(tasks: &Tasks, path: &std::path::Path, admin: Admin) -> Resul
     let socket = Socket::bind(path).await?;
     serve_socket(tasks, socket, admin);
     Ok(())
-}
-
-fn ended(result: std::io::Result<()>) {
-    if let Err(error) = result {
-        tracing::error!(%error, "the admin protocol is no longer served");
-    }
 }
 
 fn router(admin: Admin, rules: Rules, stop: Stop) -> Router {

@@ -3,6 +3,9 @@
 //! The socket appears with its mode already set: it is bound in a folder that only we can enter and
 //! then renamed to its place, because between `bind` and `chmod` anybody could connect. What a killed
 //! daemon left behind is replaced; a socket at which somebody answers is not.
+//!
+//! At each of the two so many connections are served at the same time ([`Room`]): whoever fills one does not lock
+//! out the other. Who comes then is told so, and counted.
 
 use std::fmt;
 use std::io;
@@ -11,13 +14,14 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
 
 use super::secure::Carrier;
 use crate::tls::Spoken;
@@ -25,8 +29,72 @@ use crate::tls::Spoken;
 /// The mode of the socket: the owner and its group administrate.
 pub const SOCKET_MODE: u32 = 0o660;
 
-/// Connections at the same time, at each listener: whoever fills one does not lock out the other.
+/// Connections at the same time, at each listener, unless it is said otherwise.
 const CONNECTIONS: usize = 64;
+
+/// So many are told at the same time that there is no room; beyond that they are hung up on.
+const TOLD: usize = 16;
+
+/// What is written to nobody for so long, although something is to be written, is not written any more.
+const UNREAD: Duration = Duration::from_secs(30);
+
+/// How many connections were turned away. Clones are the same one.
+#[derive(Debug, Clone, Default)]
+pub struct TurnedAway(Arc<AtomicU64>);
+
+impl TurnedAway {
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// The connections that there may be at one listener.
+#[derive(Debug)]
+pub struct Room {
+    pub(super) most: usize,
+    places: Arc<Semaphore>,
+    told: Arc<Semaphore>,
+    turned_away: TurnedAway,
+}
+
+/// What a connection is accepted for.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// To be served.
+    Served(OwnedSemaphorePermit),
+    /// To be told that there is no room.
+    Told(OwnedSemaphorePermit),
+}
+
+impl Room {
+    /// For so many; those that are turned away are counted.
+    #[must_use]
+    pub fn new(most: usize, turned_away: &TurnedAway) -> Self {
+        Room {
+            most,
+            places: Arc::new(Semaphore::new(most)),
+            told: Arc::new(Semaphore::new(TOLD)),
+            turned_away: turned_away.clone(),
+        }
+    }
+
+    /// A place for one more connection; none where it is to be hung up on.
+    pub(super) fn place(&self) -> Option<Place> {
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            return Some(Place::Served(place));
+        }
+        self.turned_away.0.fetch_add(1, Relaxed);
+        let told = Arc::clone(&self.told).try_acquire_owned().ok()?;
+        Some(Place::Told(told))
+    }
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Room::new(CONNECTIONS, &TurnedAway::default())
+    }
+}
 
 /// Could not listen.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +137,7 @@ impl fmt::Display for Peer {
 #[derive(Debug)]
 pub struct Socket {
     listener: UnixListener,
-    room: Arc<Semaphore>,
+    room: Room,
     _file: SocketFile,
 }
 
@@ -92,6 +160,12 @@ impl Socket {
         })
     }
 
+    /// The same, with room for other than [`CONNECTIONS`].
+    #[must_use]
+    pub fn with_room(self, room: Room) -> Self {
+        Socket { room, ..self }
+    }
+
     fn place(path: &Path) -> io::Result<Socket> {
         let folder = path.parent().unwrap_or(Path::new("."));
         let private = tempfile::Builder::new()
@@ -105,7 +179,7 @@ impl Socket {
         std::fs::rename(&first, path)?;
         Ok(Socket {
             listener,
-            room: Arc::new(Semaphore::new(CONNECTIONS)),
+            room: Room::default(),
             _file: SocketFile {
                 path: path.to_owned(),
                 inode,
@@ -144,7 +218,7 @@ impl Drop for SocketFile {
 #[derive(Debug)]
 pub struct Tcp {
     listener: TcpListener,
-    room: Arc<Semaphore>,
+    room: Room,
     tls: Option<Arc<Spoken>>,
 }
 
@@ -161,9 +235,15 @@ impl Tcp {
         })?;
         Ok(Tcp {
             listener,
-            room: Arc::new(Semaphore::new(CONNECTIONS)),
+            room: Room::default(),
             tls,
         })
+    }
+
+    /// The same, with room for other than [`CONNECTIONS`].
+    #[must_use]
+    pub fn with_room(self, room: Room) -> Self {
+        Tcp { room, ..self }
     }
 
     /// Where it listens, for port 0.
@@ -173,70 +253,86 @@ impl Tcp {
     }
 }
 
-/// A connection that gives its place back when it ends.
-#[derive(Debug)]
-pub struct Conn<S> {
-    stream: S,
-    _place: Option<OwnedSemaphorePermit>,
+/// Where connections of the admin protocol come from.
+pub(super) trait Listens: Send + 'static {
+    type Io: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    /// The next connection, and who is at its other end.
+    ///
+    /// # Errors
+    /// What the system gives: of the one connection, or for lack of descriptors.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Io, Peer)>> + Send;
+
+    fn room(&self) -> &Room;
 }
 
-impl Listener for Socket {
-    type Io = Conn<UnixStream>;
-    type Addr = ();
+impl Listens for Socket {
+    type Io = UnixStream;
 
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let place = Arc::clone(&self.room).acquire_owned().await.ok();
-        let (stream, _) = Listener::accept(&mut self.listener).await;
-        let conn = Conn {
-            stream,
-            _place: place,
-        };
-        (conn, ())
-    }
-
-    fn local_addr(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Listener for Tcp {
-    type Io = Conn<Carrier>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let place = Arc::clone(&self.room).acquire_owned().await.ok();
-        let (stream, address) = Listener::accept(&mut self.listener).await;
-        let conn = Conn {
-            stream: Carrier::new(stream, self.tls.as_deref()),
-            _place: place,
-        };
-        (conn, address)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-impl Connected<IncomingStream<'_, Socket>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Socket>) -> Self {
-        match stream.io().stream.peer_cred() {
+    async fn accept(&self) -> io::Result<(UnixStream, Peer)> {
+        let (stream, _) = self.listener.accept().await?;
+        let peer = match stream.peer_cred() {
             Ok(cred) => Peer::Process {
                 uid: cred.uid(),
                 pid: cred.pid(),
             },
             Err(_) => Peer::Unknown,
+        };
+        Ok((stream, peer))
+    }
+
+    fn room(&self) -> &Room {
+        &self.room
+    }
+}
+
+impl Listens for Tcp {
+    type Io = Carrier;
+
+    async fn accept(&self) -> io::Result<(Carrier, Peer)> {
+        let (stream, address) = self.listener.accept().await?;
+        let carrier = Carrier::new(stream, self.tls.as_deref());
+        Ok((carrier, Peer::Network(address)))
+    }
+
+    fn room(&self) -> &Room {
+        &self.room
+    }
+}
+
+/// A connection whose other end must read what is written to it.
+#[derive(Debug)]
+pub(super) struct Read<S> {
+    stream: S,
+    /// Runs while something cannot be written.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Read<S> {
+    pub(super) fn new(stream: S) -> Self {
+        let stalled = None;
+        Read { stream, stalled }
+    }
+
+    /// What became of writing; an error where it has not gone on for too long.
+    fn judged<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
         }
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(UNREAD)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
-impl Connected<IncomingStream<'_, Tcp>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Tcp>) -> Self {
-        Peer::Network(*stream.remote_addr())
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Conn<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Read<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -246,21 +342,24 @@ impl<S: AsyncRead + Unpin> AsyncRead for Conn<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Conn<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Read<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.judged(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.judged(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.judged(cx, shut)
     }
 }
 

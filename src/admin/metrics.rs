@@ -71,6 +71,9 @@ fn state_of_daemon(status: &Status) {
     gauge!("zeoraid_build_info", "version" => status.version.clone()).set(1.0);
     gauge!("zeoraid_uptime_seconds").set(status.uptime_s as f64);
     gauge!("zeoraid_ready").set(f64::from(u8::from(status.ready)));
+    for (limit, count) in &status.limits_passed {
+        counter!("zeoraid_limits_passed_total", "limit" => limit.clone()).absolute(*count);
+    }
 }
 
 fn state_of_array(array: &ArrayDetails) {
@@ -141,6 +144,10 @@ fn describe() {
         "Since the daemon started"
     );
     describe_gauge!("zeoraid_ready", "1 while every array serves clients");
+    describe_counter!(
+        "zeoraid_limits_passed_total",
+        "How often clients have passed a limit"
+    );
     describe_gauge!(
         "zeoraid_array_state",
         "1 for the state that the array is in"

@@ -15,6 +15,7 @@ mod metrics;
 mod openapi;
 mod page;
 mod secure;
+mod serve;
 
 pub use guard::{Token, TokenError};
 pub use metrics::Metrics;

@@ -20,7 +20,7 @@ use crate::tls::Spoken;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// A connection.
-pub enum Carrier {
+pub(super) enum Carrier {
     Plain(TcpStream),
     /// Boxed, as it is much larger and soon over.
     Shaking(Box<Shaking>),
@@ -30,7 +30,7 @@ pub enum Carrier {
 }
 
 /// A handshake that is under way.
-pub struct Shaking {
+pub(super) struct Shaking {
     accept: Accept<TcpStream>,
     deadline: Pin<Box<Sleep>>,
 }

@@ -101,6 +101,7 @@ impl AdminApi for FakeDaemon {
             started: at("08:00:00"),
             uptime_s: 4601,
             ready: arrays.iter().all(|array| array.serving),
+            limits_passed: std::collections::BTreeMap::new(),
             arrays: arrays
                 .iter()
                 .map(|array| ArrayStatus {

@@ -94,8 +94,44 @@ fn limits(mut section: Section<'_>, arrays: &[ArrayConfig], found: &mut Findings
     let limits = Limits {
         threads: section.count("threads", default_threads(arrays), 1, found),
         connections: section.count("connections", 1000, 1, found),
+        connections_by_address: section.count("connections_by_address", 500, 1, found),
+        handshake: section.duration("handshake", 30 * SECOND, 10 * MS, found),
+        register: section.duration("register", 600 * SECOND, 10 * MS, found),
         frame: section.size("frame", 512 << 20, 1 << 20, found),
+        calls: section.count("calls", 256, 1, found),
+        iterators: section.count("iterators", 1000, 2, found),
+        unread: section.size("unread", 16 << 20, 64 << 10, found),
+        unread_timeout: section.duration("unread_timeout", 300 * SECOND, SECOND, found),
+        memory: section.size("memory", 1 << 30, 8 << 20, found),
+        transaction: section.size("transaction", 256 << 30, 1 << 20, found),
+        transactions: section.size("transactions", 1 << 40, 1 << 20, found),
+        keep_free: section.size("keep_free", 256 << 20, 0, found),
+        admin_connections: section.count("admin_connections", 64, 4, found),
     };
+    // What waits for the rest of itself must fit.
+    if limits.memory < limits.frame {
+        let (memory, frame) = (format_size(limits.memory), format_size(limits.frame));
+        let place = section.written("memory").or(section.written("frame"));
+        found.mistake(
+            place.unwrap_or(section.place()),
+            format!("limits.memory is {memory}, and one message may be {frame} long"),
+            "at least as much as `limits.frame`",
+        );
+    }
+    if limits.transactions < limits.transaction {
+        let (all, one) = (
+            format_size(limits.transactions),
+            format_size(limits.transaction),
+        );
+        let place = section
+            .written("transactions")
+            .or(section.written("transaction"));
+        found.mistake(
+            place.unwrap_or(section.place()),
+            format!("limits.transactions is {all}, and one transaction may be {one} large"),
+            "at least as much as `limits.transaction`",
+        );
+    }
     section.end(found);
     limits
 }

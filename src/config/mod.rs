@@ -15,6 +15,7 @@ mod environment;
 mod listen;
 mod members;
 mod mistake;
+mod permissions;
 mod read;
 mod section;
 mod together;

@@ -73,12 +73,36 @@ pub enum Encoding {
 /// What one daemon takes upon itself at most.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Clients at the same time.
-    pub connections: usize,
-    /// The size of one message of a client, in bytes.
-    pub frame: u64,
     /// Threads that serve, at least one; not counted are those that wait for disks.
     pub threads: usize,
+    /// Clients at the same time.
+    pub connections: usize,
+    /// Of those, from one address: over a Unix socket, of one user.
+    pub connections_by_address: usize,
+    /// How long a client may take for TLS and for choosing an encoding.
+    pub handshake: Duration,
+    /// How long it may take to register after that.
+    pub register: Duration,
+    /// The size of one message of a client, in bytes.
+    pub frame: u64,
+    /// Calls of one client that are answered at the same time. The others wait.
+    pub calls: usize,
+    /// Iterators that one client may have open.
+    pub iterators: usize,
+    /// Bytes that wait for one client, before no more of its calls are taken.
+    pub unread: u64,
+    /// A client that reads nothing for so long, while something waits for it, is closed.
+    pub unread_timeout: Duration,
+    /// Bytes of messages from and to all clients, as far as they are more than a little of each.
+    pub memory: u64,
+    /// What one transaction may store, records and blobs, in bytes.
+    pub transaction: u64,
+    /// The same of all transactions together that are not finished.
+    pub transactions: u64,
+    /// No transaction grows where its disk would have fewer bytes left than this.
+    pub keep_free: u64,
+    /// Connections of the admin protocol, at its socket and at its address each.
+    pub admin_connections: usize,
 }
 
 /// Where the admin protocol is served.
@@ -304,11 +328,19 @@ impl Config {
         &self.settings
     }
 
-    /// What is wrong with the files of certificates that are named, which are not looked into before they
+    /// What is wrong with the files of certificates, keys and the token that are named, which are not looked into before they
     /// are needed: whoever asks for the status need not be allowed to read them. Blocks.
     #[must_use]
     pub fn check_certificates(&self) -> Vec<Mistake> {
-        super::listen::check_certificates(self)
+        let mut mistakes = super::listen::check_certificates(self);
+        mistakes.extend(super::permissions::secrets(self));
+        mistakes
+    }
+
+    /// Where everybody on this machine could change what the daemon does or reads. Blocks.
+    #[must_use]
+    pub fn check_permissions(&self) -> Vec<Mistake> {
+        super::permissions::exposed(self)
     }
 
     /// What is no mistake, but probably not meant either.

@@ -33,7 +33,7 @@ listen: [127.0.0.1:8100, "unix:var/zeo.sock", "[::1]:8100"]
 encoding: M5
 read_only: yes
 transaction_timeout: 90s
-limits: {connections: 10, frame: 1GiB, threads: 3}
+limits: {connections: 10, frame: 1GiB, threads: 3, unread_timeout: 20s, keep_free: 0B, transaction: 1TB}
 admin:
   socket: /run/zeoraid.sock
   address: 127.0.0.1:8101
@@ -107,6 +107,9 @@ fn everything_can_be_said() {
     assert!(config.read_only);
     assert_eq!(config.limits.frame, 1 << 30);
     assert_eq!(config.limits.threads, 3);
+    assert_eq!(config.limits.unread_timeout, Duration::from_secs(20));
+    assert_eq!(config.limits.keep_free, 0);
+    assert_eq!(config.limits.transaction, 1_000_000_000_000);
     assert_eq!(config.admin.address, Some(("127.0.0.1".into(), 8101)));
     let main = config.array("main").unwrap();
     assert!(
@@ -241,6 +244,16 @@ fn each_kind_of_mistake_has_its_words() {
         ("limits: {frame: 1kB}", "too small; at least 1MiB"),
         ("limits: {connections: many}", "not a whole number"),
         ("limits: {threads: 0}", "too small; at least 1"),
+        ("limits: {handshake: 30}", "has no unit"),
+        ("limits: {iterators: 1}", "too small; at least 2"),
+        (
+            "limits: {frame: 2GiB}",
+            "limits.memory is 1GiB, and one message may be 2GiB long; at least as much as `limits.frame`",
+        ),
+        (
+            "limits: {transactions: 1GiB}",
+            "limits.transactions is 1GiB, and one transaction may be 256GiB large",
+        ),
         ("limits: 5", "limits must have keys and values"),
         (
             "limits: {conections: 5}",
@@ -248,7 +261,7 @@ fn each_kind_of_mistake_has_its_words() {
         ),
         (
             "limits: {sausage: 5}",
-            "known are connections, frame, threads",
+            "known are admin_connections, calls, connections, connections_by_address, frame, handshake",
         ),
         ("listen: []", "no client could connect"),
         ("listen: localhost", "has no port; write `localhost:8100`"),

@@ -3,6 +3,7 @@
 //! It answers from the first moment on: before the arrays are opened, it says that they are being
 //! started. What changes something runs to its end even if whoever asked goes away.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -22,6 +23,7 @@ use crate::admin::api::{
     Reloaded, ScrubRequest, Setting, Status,
 };
 use crate::admin::events::EventLog;
+use crate::admin::listen::TurnedAway;
 use crate::config::{self, Config};
 use crate::raid::{ArrayReport, RecoveryOutcome, Refused};
 use crate::server::Server;
@@ -39,6 +41,7 @@ struct Inner {
     server: OnceLock<Server>,
     /// How TLS is spoken at the address of the admin protocol, where it is.
     admin_tls: OnceLock<Arc<Spoken>>,
+    turned_away: TurnedAway,
     events: EventLog,
     logging: Logging,
     started: Timestamp,
@@ -56,6 +59,7 @@ impl Daemon {
             arrays: OnceLock::new(),
             server: OnceLock::new(),
             admin_tls: OnceLock::new(),
+            turned_away: TurnedAway::default(),
             events: EventLog::new(),
             logging,
             started: Timestamp::now(),
@@ -119,6 +123,22 @@ impl Daemon {
             && self.server().is_some()
             && !reports.is_empty()
             && reports.iter().all(|report| report.serving.can_read())
+    }
+
+    /// How often each limit was passed.
+    fn limits_passed(&self) -> BTreeMap<String, u64> {
+        let of_clients = self.server().map(Server::refusals).unwrap_or_default();
+        let of_clients = of_clients.into_iter();
+        let mut all: BTreeMap<String, u64> = of_clients
+            .map(|(limit, count)| (limit.name().to_owned(), count))
+            .collect();
+        all.insert("admin_connections".to_owned(), self.0.turned_away.count());
+        all
+    }
+
+    /// Connections of the admin protocol that were turned away.
+    pub(super) fn turned_away(&self) -> &TurnedAway {
+        &self.0.turned_away
     }
 
     fn reports(&self) -> impl Iterator<Item = ArrayReport> {
@@ -298,6 +318,7 @@ impl AdminApi for Daemon {
             uptime_s: u64::try_from(uptime.as_secs()).unwrap_or_default(),
             ready: self.is_ready(&reports),
             arrays,
+            limits_passed: self.limits_passed(),
         })
     }
 

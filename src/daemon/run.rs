@@ -17,7 +17,7 @@ use super::signals::{Asked, Signals};
 use super::{supervisor, user};
 use crate::admin::api::EventStream;
 use crate::admin::http::{self, Admin};
-use crate::admin::listen::{Socket, Tcp};
+use crate::admin::listen::{Room, Socket, Tcp};
 use crate::admin::{Metrics, Token};
 use crate::config::Config;
 use crate::raid::PACK_DONE;
@@ -101,7 +101,8 @@ async fn live(config: Config, start: Start, logging: Logging) -> Result<(), Daem
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(version, pid = std::process::id(), instance = %config.instance.display(), "starting");
 
-    for warning in config.warnings() {
+    let exposed = config.check_permissions();
+    for warning in config.warnings().iter().chain(&exposed) {
         tracing::warn!(%warning, "in the configuration");
     }
 
@@ -148,7 +149,8 @@ pub(super) async fn serve_admin(daemon: &Daemon, tasks: &Tasks) -> Result<(), Da
     let config = daemon.config();
     let token = config.admin.token_file.as_deref().map(Token::read);
     let token = token.transpose()?;
-    let socket = Socket::bind(&config.admin.socket).await?;
+    let room = || Room::new(config.limits.admin_connections, daemon.turned_away());
+    let socket = Socket::bind(&config.admin.socket).await?.with_room(room());
     let admin = Admin {
         api: Arc::new(daemon.clone()),
         metrics: Metrics::install(),
@@ -162,7 +164,7 @@ pub(super) async fn serve_admin(daemon: &Daemon, tasks: &Tasks) -> Result<(), Da
             daemon.set_admin_tls(Arc::clone(tls));
         }
         let secure = tls.is_some();
-        let tcp = Tcp::bind(host, *port, tls).await?;
+        let tcp = Tcp::bind(host, *port, tls).await?.with_room(room());
         if let Some(address) = tcp.address() {
             tracing::info!(%address, token = token.is_some(), tls = secure, "admin protocol over TCP");
         }

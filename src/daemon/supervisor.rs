@@ -218,6 +218,7 @@ fn opener(config: &Config, array: &ArrayConfig, member: &MemberConfig) -> Arc<dy
                 // What a client may send, a member may send back.
                 max_frame_bytes: defaults.max_frame_bytes.max(bytes(config.limits.frame)),
                 blob_folder: fetched_blobs(config, &array.name),
+                keep_free_bytes: config.limits.keep_free,
                 tls,
                 ..defaults
             };
@@ -273,13 +274,25 @@ fn array_options(config: &Config, array: &ArrayConfig, force: bool) -> ArrayOpti
 }
 
 fn server_options(config: &Config) -> ServerOptions {
+    let limits = &config.limits;
     ServerOptions {
         offer: match config.encoding {
             config::Encoding::Z5 => Dialect::Pickle,
             config::Encoding::M5 => Dialect::Msgpack,
         },
-        max_connections: config.limits.connections,
-        max_frame_bytes: bytes(config.limits.frame),
+        max_connections: limits.connections,
+        max_connections_by_address: limits.connections_by_address,
+        max_frame_bytes: bytes(limits.frame),
+        handshake_timeout: limits.handshake,
+        register_timeout: limits.register,
+        outbox_bytes: bytes(limits.unread),
+        calls_in_flight: limits.calls,
+        iterators: limits.iterators,
+        write_timeout: limits.unread_timeout,
+        memory_bytes: bytes(limits.memory),
+        max_transaction_bytes: limits.transaction,
+        max_transactions_bytes: limits.transactions,
+        keep_free_bytes: limits.keep_free,
         transaction_timeout: config.transaction_timeout,
         ..ServerOptions::default()
     }

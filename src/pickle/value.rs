@@ -34,6 +34,57 @@ pub enum Value {
 }
 
 impl Value {
+    /// A copy that shares no memory with the message that it came in; none where it would take more than
+    /// about `most` bytes. Whatever is kept of a stranger's message is copied so.
+    #[must_use]
+    pub fn small_copy(&self, most: usize) -> Option<Value> {
+        let mut left = most;
+        self.copy_within(&mut left)
+    }
+
+    fn copy_within(&self, left: &mut usize) -> Option<Value> {
+        let octets = match self {
+            Value::Bytes(bytes) | Value::BigInt(bytes) => bytes.len(),
+            Value::Text(text) => text.len(),
+            Value::Object { module, name, .. } | Value::Global { module, name } => {
+                module.len() + name.len()
+            }
+            _ => 0,
+        };
+        *left = left.checked_sub(size_of::<Value>() + octets)?;
+        let mut all = |items: &[Value]| -> Option<Vec<Value>> {
+            items.iter().map(|item| item.copy_within(left)).collect()
+        };
+        Some(match self {
+            Value::Bytes(bytes) => Value::Bytes(Bytes::copy_from_slice(bytes)),
+            Value::BigInt(bytes) => Value::BigInt(Bytes::copy_from_slice(bytes)),
+            Value::Tuple(items) => Value::Tuple(all(items)?),
+            Value::List(items) => Value::List(all(items)?),
+            Value::Set(items) => Value::Set(all(items)?),
+            Value::Dict(entries) => {
+                let copied = entries
+                    .iter()
+                    .map(|(key, value)| Some((key.copy_within(left)?, value.copy_within(left)?)));
+                Value::Dict(copied.collect::<Option<_>>()?)
+            }
+            Value::Object {
+                module,
+                name,
+                arguments,
+                state,
+            } => Value::Object {
+                module: module.clone(),
+                name: name.clone(),
+                arguments: all(arguments)?,
+                state: match state {
+                    Some(state) => Some(Box::new(state.copy_within(left)?)),
+                    None => None,
+                },
+            },
+            plain => plain.clone(),
+        })
+    }
+
     /// The integer, where it is one; `True` and `False` count as in Python.
     #[must_use]
     pub fn as_int(&self) -> Option<i64> {
@@ -84,5 +135,38 @@ impl Value {
             .iter()
             .rfind(|(key, _)| key.as_octets() == Some(name.as_bytes()))?;
         Some(&entry.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_copy_is_the_same_in_memory_of_its_own_and_a_large_one_is_none() {
+        let frame = Bytes::from(vec![7; 1 << 20]);
+        let part = Value::Bytes(frame.slice(10..20));
+        let value = Value::Tuple(vec![
+            part.clone(),
+            Value::Dict(vec![(
+                Value::Text("key".to_owned()),
+                Value::List(vec![part]),
+            )]),
+            Value::Object {
+                module: "m".to_owned(),
+                name: "n".to_owned(),
+                arguments: vec![Value::Int(1)],
+                state: Some(Box::new(Value::BigInt(frame.slice(..12)))),
+            },
+        ]);
+        let copy = value.small_copy(4096).expect("it is small");
+        assert_eq!(copy, value);
+        drop(value);
+        assert!(frame.is_unique(), "nothing of the message is kept");
+        assert_eq!(copy.small_copy(300), None);
+        let long = Value::Text("x".repeat(5000));
+        assert_eq!(long.small_copy(4096), None);
+        let many = Value::List(vec![Value::None; 1000]);
+        assert_eq!(many.small_copy(4096), None);
     }
 }

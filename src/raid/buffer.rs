@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::Spool;
 use crate::storage::{Fault, Operations};
@@ -11,12 +12,51 @@ use crate::zodb::{Blob, Oid, Op, Payload, Tid};
 /// What an operation takes in memory beside its data, roughly, in bytes.
 const OVERHEAD: usize = 128;
 
+/// All transactions of an array together may have so many times in memory what one may; beyond it, those that
+/// have more than one such part of that move it into their files.
+const TOGETHER: usize = 16;
+
+/// What all transactions of an array have in memory, in bytes.
+#[derive(Debug, Clone, Default)]
+pub(super) struct InMemory(Arc<AtomicUsize>);
+
+/// The part of one of them.
+struct Part {
+    all: InMemory,
+    bytes: usize,
+}
+
+impl Part {
+    fn add(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.all.0.fetch_add(bytes, Relaxed);
+    }
+
+    fn clear(&mut self) {
+        self.all.0.fetch_sub(self.bytes, Relaxed);
+        self.bytes = 0;
+    }
+
+    /// Whether it is more than it may be where one may have `most`.
+    fn is_too_much(&self, most: usize) -> bool {
+        self.bytes > most
+            || (self.bytes > most / TOGETHER
+                && self.all.0.load(Relaxed) > most.saturating_mul(TOGETHER))
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
 /// The operations of one transaction.
 pub(super) struct Buffer {
     /// Those who vote on it have it too.
     ops: Arc<Operations>,
     spool: Spool,
-    memory_bytes: usize,
+    in_memory: Part,
     total_bytes: u64,
     /// The objects that are blobs.
     blobs: HashMap<Oid, BlobOps>,
@@ -35,11 +75,11 @@ struct BlobOps {
 }
 
 impl Buffer {
-    pub(super) fn new(spool: Spool) -> Self {
+    pub(super) fn new(spool: Spool, all: InMemory) -> Self {
         Buffer {
             ops: Arc::default(),
             spool,
-            memory_bytes: 0,
+            in_memory: Part { all, bytes: 0 },
             total_bytes: 0,
             blobs: HashMap::new(),
         }
@@ -122,7 +162,7 @@ impl Buffer {
         let Some(op) = self.merge(op)? else {
             return Ok(());
         };
-        self.memory_bytes += op.size() + OVERHEAD;
+        self.in_memory.add(op.size() + OVERHEAD);
         self.total_bytes += carried(&op);
         let number = self.ops.count();
         match &op {
@@ -135,7 +175,7 @@ impl Buffer {
             _ => {}
         }
         Arc::make_mut(&mut self.ops).push(op);
-        if self.memory_bytes > self.spool.memory_bytes {
+        if self.in_memory.is_too_much(self.spool.memory_bytes) {
             self.spill().await
         } else {
             Ok(())
@@ -270,7 +310,7 @@ impl Buffer {
         };
         let written = tokio::task::spawn_blocking(write).await;
         self.ops = written.unwrap_or_else(|ended| Err(spool_fault(io::Error::other(ended))))?;
-        self.memory_bytes = 0;
+        self.in_memory.clear();
         Ok(())
     }
 }
@@ -328,10 +368,10 @@ mod tests {
             folder: folder.path().to_owned(),
             memory_bytes: 1000,
         };
-        let mut buffer = Buffer::new(spool);
+        let mut buffer = Buffer::new(spool, InMemory::default());
         for n in 0..20u8 {
             buffer.push(store(u64::from(n % 7), n, 300)).await.unwrap();
-            assert!(buffer.memory_bytes <= 1000);
+            assert!(buffer.in_memory.bytes <= 1000);
         }
         buffer
             .push(Op::CheckCurrent {
@@ -354,6 +394,35 @@ mod tests {
         buffer.push(store(3, 77, 2000)).await.unwrap();
         let last = stored(&buffer).pop().unwrap();
         assert_eq!(last, (Oid(3), vec![77; 2000]));
+    }
+
+    #[tokio::test]
+    async fn many_that_are_open_take_no_more_memory_than_some_and_lose_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool {
+            folder: folder.path().to_owned(),
+            memory_bytes: 16_000,
+        };
+        let all = InMemory::default();
+        let mut buffers = Vec::new();
+        for n in 0..100u8 {
+            let mut buffer = Buffer::new(spool.clone(), all.clone());
+            for oid in 0..20 {
+                buffer.push(store(oid, n, 500)).await.unwrap();
+            }
+            buffers.push(buffer);
+        }
+        // Each by itself would have 12 560.
+        let most = 16_000 * TOGETHER + 100 * 2 * 1000;
+        let now = all.0.load(Relaxed);
+        assert!(now <= most, "{now}");
+        for (n, buffer) in buffers.iter().enumerate() {
+            let stored = stored(buffer);
+            assert_eq!(stored.len(), 20);
+            assert!(stored.iter().all(|(_, data)| *data == vec![n as u8; 500]));
+        }
+        drop(buffers);
+        assert_eq!(all.0.load(Relaxed), 0);
     }
 
     /// As Python's client does it: all records, and then all files.
@@ -380,7 +449,7 @@ mod tests {
             data: data.clone(),
             blob: suite::blob(b"content"),
         };
-        let mut buffer = Buffer::new(spool);
+        let mut buffer = Buffer::new(spool, InMemory::default());
         for oid in 0..BLOBS {
             buffer.push(put(oid, &record)).await.unwrap();
             buffer.push(store(1000 + oid, 1, 50)).await.unwrap();
@@ -413,7 +482,7 @@ mod tests {
             folder: "/nonexistent/spool".into(),
             memory_bytes: 10,
         };
-        let error = Buffer::new(spool)
+        let error = Buffer::new(spool, InMemory::default())
             .push(store(1, 1, 100))
             .await
             .expect_err("no folder");

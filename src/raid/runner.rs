@@ -16,6 +16,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::backup::LastBackup;
 use super::blobs::Blobs;
+use super::buffer::InMemory;
 use super::cache::RecordCache;
 use super::controller::{
     Asked, Ballot, CommitId, Configured, Controller, Effect, Event, Generation, MemberId, Now,
@@ -60,6 +61,8 @@ pub(super) struct Runner {
     pub oid_floor: tokio::sync::Mutex<Oid>,
     next_commit: AtomicU64,
     pub blobs: Blobs,
+    /// What transactions have in memory before their votes.
+    pub in_memory: InMemory,
     /// When it was told last that members disagree on a read.
     disagreed: Mutex<Option<Instant>>,
 }
@@ -187,6 +190,7 @@ impl Runner {
             oid_floor: tokio::sync::Mutex::new(Oid(0)),
             next_commit: AtomicU64::new(1),
             blobs,
+            in_memory: InMemory::default(),
             disagreed: Mutex::default(),
         })
     }

@@ -64,7 +64,7 @@ impl ArrayTransaction {
             token: TxnToken::new(),
             meta,
             wanted,
-            buffer: Buffer::new(runner.options.spool.clone()),
+            buffer: Buffer::new(runner.options.spool.clone(), runner.in_memory.clone()),
             can,
             staged: Vec::new(),
         }

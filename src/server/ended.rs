@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::limits::Passed;
 use crate::storage::CutOff;
 use crate::wire::connection::ReadError;
 use crate::wire::handshake::HandshakeError;
@@ -18,6 +19,8 @@ pub(super) enum Ended {
     StatusAsked,
     #[error("the client did not {what} within {} s", .after.as_secs_f64())]
     TooSlow { what: &'static str, after: Duration },
+    #[error(transparent)]
+    Limit(#[from] Passed),
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error("could not write: {0}")]
@@ -54,7 +57,8 @@ impl Ended {
             | Ended::Read(ReadError::Io(_))
             | Ended::Write(_)
             | Ended::Handshake(_) => false,
-            Ended::Read(_)
+            Ended::Limit(_)
+            | Ended::Read(_)
             | Ended::TooSlow { .. }
             | Ended::Garbage(_)
             | Ended::Unregistered(_)

@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 
 use super::lane::in_memory;
+use super::limits::{Limit, Passed};
 use super::reads::{Done, error};
 use crate::pickle::Value;
 use crate::storage::{History, Storage};
@@ -61,8 +62,8 @@ impl Iterators {
         first: Option<Tid>,
         last: Option<Tid>,
     ) -> BoxFuture<'a, Done> {
-        if self.open.len() >= self.most {
-            return self.too_many();
+        if let Err(passed) = self.room() {
+            return too_many(passed);
         }
         let range = TidRange {
             first: first.unwrap_or(Tid::ZERO),
@@ -84,11 +85,15 @@ impl Iterators {
     }
 
     /// Gives an iterator its id.
-    pub(super) fn add(&mut self, made: Made) -> Reply {
+    ///
+    /// # Errors
+    /// Where there are too many.
+    pub(super) fn add(&mut self, made: Made) -> Result<Reply, Passed> {
+        self.room()?;
         let id = self.next;
         self.next += 1;
         self.open.insert(id, made.0);
-        Reply::Iterator(id)
+        Ok(Reply::Iterator(id))
     }
 
     /// Forgets an iterator that has come to its end.
@@ -124,8 +129,8 @@ impl Iterators {
 
     /// `iterator_record_start`: over the records of the last transaction of the iterator `id`.
     pub(super) fn start_records(&self, id: i64, tid: Tid) -> BoxFuture<'static, Done> {
-        if self.open.len() >= self.most {
-            return self.too_many();
+        if let Err(passed) = self.room() {
+            return too_many(passed);
         }
         let Some(Iterator::Transactions(iterator)) = self.open.get(&id).cloned() else {
             return unknown(id);
@@ -181,19 +186,54 @@ impl Iterators {
         })
     }
 
-    fn too_many(&self) -> BoxFuture<'static, Done> {
-        let why = format!(
-            "{} iterators are open, which is the limit; iterate to their ends, or drop them",
+    fn room(&self) -> Result<(), Passed> {
+        if self.open.len() < self.most {
+            return Ok(());
+        }
+        let what = format!(
+            "{} iterators are open; iterate to their ends, or drop them",
             self.most
         );
-        Box::pin(std::future::ready(Done::Reply(Reply::Error(
-            WireError::Storage(why),
-        ))))
+        Err(Passed::new(Limit::Iterators, what))
     }
+}
+
+fn too_many(passed: Passed) -> BoxFuture<'static, Done> {
+    Box::pin(std::future::ready(Done::Passed(passed)))
 }
 
 /// Clients rely on its being a `KeyError`.
 fn unknown(id: i64) -> BoxFuture<'static, Done> {
     let error = WireError::Key(Value::Int(id));
     Box::pin(std::future::ready(Done::Reply(Reply::Error(error))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zodb::TxnMeta;
+
+    fn made() -> Made {
+        let transaction = Arc::new(HistoryTxn {
+            tid: Tid(1),
+            meta: TxnMeta::default(),
+            records: Vec::new(),
+        });
+        let records = Records {
+            transaction,
+            next: 0,
+        };
+        Made(Iterator::Records(Arc::new(Mutex::new(records))))
+    }
+
+    /// Several may be on their way while there was room for one.
+    #[test]
+    fn one_that_was_made_while_others_were_is_refused_where_it_is_too_much() {
+        let mut iterators = Iterators::new(1);
+        assert_eq!(iterators.add(made()), Ok(Reply::Iterator(0)));
+        let passed = iterators.add(made()).expect_err("there is no room");
+        assert_eq!(passed.limit, Limit::Iterators);
+        iterators.remove(0);
+        assert_eq!(iterators.add(made()), Ok(Reply::Iterator(1)));
+    }
 }

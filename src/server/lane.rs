@@ -28,15 +28,17 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 mod blobs;
+mod stored;
 mod upload;
 
 pub(super) use blobs::BlobRecord;
 use blobs::Blobs;
+pub(super) use stored::{Stored, Storing};
 pub(super) use upload::prepare as prepare_uploads;
 
 use super::contention::{Contender, Written};
 use super::ended::Ended;
-use super::start::Serving;
+use super::start::{Serving, Shared};
 use super::stats::{Counted, Granted, Stats};
 use crate::storage::{
     BlobDirectory, Fault, Finishing, Storage, StorageError, Transaction, TxnToken, Vote, Voted,
@@ -59,6 +61,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 pub(super) struct LaneCall {
     pub(super) id: MessageId,
     pub(super) one_way: bool,
+    /// Of the message that it came in, in bytes.
+    pub(super) size: usize,
     pub(super) what: What,
 }
 
@@ -101,6 +105,9 @@ pub(super) enum LaneEvent {
 /// What the calls of a transaction need beside each other.
 #[derive(Clone)]
 pub(super) struct Surroundings<'a> {
+    /// Where it is told and counted that the client has passed a limit.
+    pub(super) shared: &'a Shared,
+    pub(super) peer: String,
     pub(super) storage: &'a dyn Storage,
     pub(super) stats: Arc<Stats>,
     pub(super) serving: watch::Receiver<Serving>,
@@ -136,6 +143,7 @@ struct Open {
     token: TxnToken,
     work: Work,
     blobs: Box<Blobs>,
+    storing: Storing,
     written: Written,
     /// The conflicts that the client was told of, to resolve them.
     told: Vec<Oid>,
@@ -152,6 +160,7 @@ struct Ready {
     id: TxnId,
     token: TxnToken,
     voted: Box<dyn Voted>,
+    storing: Storing,
     counted: Counted,
     granted: Granted,
 }
@@ -162,7 +171,7 @@ enum Running<'a> {
     Finish {
         future: Finishing,
         /// The transaction is counted until it is finished.
-        _guards: (Counted, Granted),
+        _guards: (Counted, Granted, Storing),
     },
 }
 
@@ -192,6 +201,16 @@ impl<'a> Lane<'a> {
     pub(super) fn push(&mut self, call: LaneCall) {
         self.queued_bytes += call.size();
         self.queue.push_back(call);
+    }
+
+    /// Refuses the transaction for a message that was not kept: its vote will say why.
+    pub(super) fn refuse(&mut self, method: &'static str, error: WireError) {
+        self.push(LaneCall {
+            id: MessageId::Int(0),
+            one_way: true,
+            size: 0,
+            what: What::Refuse(method, error),
+        });
     }
 
     /// The size of the calls that wait, in bytes.
@@ -272,7 +291,9 @@ impl<'a> Lane<'a> {
 
     /// Begins a call, together with those behind it that can be done in one go.
     fn begin(&mut self, call: LaneCall) -> Option<LaneEvent> {
-        let LaneCall { id, one_way, what } = call;
+        let LaneCall {
+            id, one_way, what, ..
+        } = call;
         let id = (!one_way).then_some(id);
         match what {
             What::Finish(txn) => Some(self.finish(id, &txn)?),
@@ -306,7 +327,7 @@ impl<'a> Lane<'a> {
                 self.client_since = None;
                 self.running = Running::Finish {
                     future: ready.voted.finish(),
-                    _guards: (ready.counted, ready.granted),
+                    _guards: (ready.counted, ready.granted, ready.storing),
                 };
                 Some(LaneEvent::FinishBegan {
                     token: ready.token,
@@ -357,13 +378,14 @@ impl<'a> Lane<'a> {
 
 impl LaneCall {
     fn size(&self) -> usize {
-        let data = match &self.what {
-            What::Do { op, .. } => op.size(),
-            What::BlobChunk(chunk) => chunk.len(),
-            What::BlobEnd(record) | What::BlobShared(record, _) => record.data.len(),
+        let content = match &self.what {
+            // What came in a few bytes may be long when it is written out.
+            What::Begin { meta, .. } => {
+                meta.user.len() + meta.description.len() + meta.extension.len()
+            }
             _ => 0,
         };
-        data + CALL_SIZE
+        self.size.max(content) + CALL_SIZE
     }
 }
 
@@ -385,10 +407,10 @@ async fn step(
         let mut clients_move = false;
         (state, method, outcome) = match what {
             What::Begin { txn, meta, tid } => begin(&around, state, txn, meta, tid).await,
-            What::Do { txn, op } => store(state, &txn, op).await,
+            What::Do { txn, op } => store(&around, state, &txn, op).await,
             What::BlobStart => blobs::start(&around, state).await,
-            What::BlobChunk(chunk) => blobs::chunk(state, chunk).await,
-            What::BlobEnd(record) => blobs::end(state, record).await,
+            What::BlobChunk(chunk) => blobs::chunk(&around, state, chunk).await,
+            What::BlobEnd(record) => blobs::end(&around, state, record).await,
             What::BlobShared(record, name) => blobs::shared(&around, state, record, &name).await,
             What::Refuse(method, error) => refuse(state, method, error),
             What::Vote(txn) => {
@@ -484,6 +506,7 @@ async fn begin(
         token,
         work,
         blobs: Box::default(),
+        storing: around.shared.stored.begin(),
         written: Written::default(),
         told: Vec::new(),
         counted: around.stats.active.count(),
@@ -491,7 +514,7 @@ async fn begin(
     (State::Open(open), METHOD, Ok(Reply::None))
 }
 
-async fn store(state: State, txn: &TxnId, op: Op) -> Outcome {
+async fn store(around: &Surroundings<'_>, state: State, txn: &TxnId, op: Op) -> Outcome {
     let method = method(&op);
     let mut open = match state {
         State::Open(open) if open.id == *txn => open,
@@ -500,6 +523,7 @@ async fn store(state: State, txn: &TxnId, op: Op) -> Outcome {
     if let Some(oid) = op.writes() {
         open.written.add(oid);
     }
+    open.stores(around, op.size() as u64).await;
     if let Work::Sound(transaction) = &mut open.work
         && let Err(error) = transaction.store(open.blobs.complete(op)).await
     {
@@ -525,6 +549,20 @@ fn refuse(state: State, method: &'static str, error: WireError) -> Outcome {
 }
 
 impl Open {
+    /// Counts what is to be stored. Beyond a limit the transaction is aborted, and takes no more room.
+    async fn stores(&mut self, around: &Surroundings<'_>, bytes: u64) {
+        let Work::Sound(_) = self.work else {
+            return;
+        };
+        let size = bytes + CALL_SIZE as u64;
+        if let Err(passed) = self.storing.add(size, around.uploads).await {
+            around.shared.tell_passed(&around.peer, "", &passed);
+            self.poison(WireError::Storage(passed.to_string()));
+            self.blobs.let_go();
+            self.storing.let_go();
+        }
+    }
+
     /// Aborts the transaction; its vote will say why. The first reason is the one that counts.
     fn poison(&mut self, error: WireError) {
         if let Work::Sound(_) = self.work {
@@ -547,6 +585,7 @@ async fn vote(around: &Surroundings<'_>, state: State, txn: &TxnId) -> Outcome {
         token,
         work,
         mut blobs,
+        storing,
         written,
         told,
         counted,
@@ -583,6 +622,7 @@ async fn vote(around: &Surroundings<'_>, state: State, txn: &TxnId) -> Outcome {
                 id,
                 token,
                 voted,
+                storing,
                 counted,
                 granted: around.stats.vote_granted(),
             };
@@ -598,6 +638,7 @@ async fn vote(around: &Surroundings<'_>, state: State, txn: &TxnId) -> Outcome {
                         token,
                         work: Work::Sound(transaction),
                         blobs,
+                        storing,
                         written,
                         told,
                         counted,

@@ -9,13 +9,17 @@ use std::time::Duration;
 
 use rustix::fs::Mode;
 use rustix::net::sockopt;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::admission::{Place, Source};
+use super::limits::Passed;
 use super::options::ListenAddress;
-use super::session;
 use super::start::Shared;
 use super::tls::{self, Carrier};
+use super::{session, turned_away};
 use crate::task::{Backoff, Tasks};
 use crate::tls::{Spoken, TlsError};
 
@@ -304,55 +308,102 @@ async fn accept(
     match listener {
         Listener::Tcp(listener) => {
             let (stream, peer) = listener.accept().await?;
+            let source = Source::of(peer.ip());
             let peer = peer.to_string();
-            if !has_room(shared, &peer) {
+            let Some(admitted) = admit(shared, source, &peer) else {
                 return Ok(());
-            }
+            };
             if let Err(error) = prepare(&stream) {
                 debug!(%peer, %error, "could not set socket options");
             }
             if let Some(tls) = tls {
-                secured(Carrier::Tcp(stream), tls, peer, shared);
+                secured(Carrier::Tcp(stream), tls, admitted, peer, shared);
                 return Ok(());
             }
             let (read, write) = stream.into_split();
-            let session = session::run(read, write, peer.clone(), Arc::clone(shared));
-            shared.sessions.spawn(peer, session);
+            plain(read, write, admitted, peer, shared);
         }
         Listener::Unix { listener, .. } => {
             let (stream, _) = listener.accept().await?;
-            let process = stream.peer_cred().ok().and_then(|cred| cred.pid());
+            let cred = stream.peer_cred().ok();
+            let source = cred.map_or(Source::Unknown, |cred| Source::User(cred.uid()));
+            let process = cred.and_then(|cred| cred.pid());
             let peer = match process {
                 Some(process) => format!("{listening} (process {process})"),
                 None => listening.to_string(),
             };
-            if !has_room(shared, &peer) {
+            let Some(admitted) = admit(shared, source, &peer) else {
                 return Ok(());
-            }
+            };
             if let Some(tls) = tls {
-                secured(Carrier::Unix(stream), tls, peer, shared);
+                secured(Carrier::Unix(stream), tls, admitted, peer, shared);
                 return Ok(());
             }
             let (read, write) = stream.into_split();
-            let session = session::run(read, write, peer.clone(), Arc::clone(shared));
-            shared.sessions.spawn(peer, session);
+            plain(read, write, admitted, peer, shared);
         }
     }
     Ok(())
 }
 
-fn secured(carrier: Carrier, tls: &Arc<Spoken>, peer: String, shared: &Arc<Shared>) {
-    let session = tls::serve(carrier, Arc::clone(tls), peer.clone(), Arc::clone(shared));
+/// A connection that has a place: for a session, or for being told why it is not let in.
+pub(super) struct Admitted {
+    pub(super) place: Place,
+    pub(super) turned_away: Option<Passed>,
+    pub(super) at: Instant,
+}
+
+/// Gives a connection its place; none where it is merely hung up on.
+fn admit(shared: &Shared, source: Source, peer: &str) -> Option<Admitted> {
+    let (place, turned_away) = match shared.admission.enter(source) {
+        Ok(place) => (place, None),
+        Err(passed) => {
+            shared.tell_passed(peer, "", &passed);
+            (shared.admission.to_be_told()?, Some(passed))
+        }
+    };
+    Some(Admitted {
+        place,
+        turned_away,
+        at: Instant::now(),
+    })
+}
+
+/// Serves a connection in a task of its own, or tells it why not.
+fn plain<R, W>(read: R, write: W, admitted: Admitted, peer: String, shared: &Arc<Shared>)
+where
+    R: AsyncRead + Unpin + Send + 'static,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
+    let session = admitted.serve(read, write, peer.clone(), Arc::clone(shared));
     shared.sessions.spawn(peer, session);
 }
 
-fn has_room(shared: &Shared, peer: &str) -> bool {
-    let most = shared.options.max_connections;
-    if shared.sessions.len() < most {
-        return true;
+fn secured(
+    carrier: Carrier,
+    tls: &Arc<Spoken>,
+    admitted: Admitted,
+    peer: String,
+    shared: &Arc<Shared>,
+) {
+    let (tls, all) = (Arc::clone(tls), Arc::clone(shared));
+    let session = tls::serve(carrier, tls, admitted, peer.clone(), all);
+    shared.sessions.spawn(peer, session);
+}
+
+impl Admitted {
+    /// Serves a connection, or tells it why not. The place is kept until it ends.
+    pub(super) async fn serve<R, W>(self, read: R, write: W, peer: String, shared: Arc<Shared>)
+    where
+        R: AsyncRead + Unpin + Send,
+        W: AsyncWrite + Unpin + Send,
+    {
+        match self.turned_away {
+            None => session::run(read, write, peer, self.at, shared).await,
+            Some(passed) => turned_away::run(read, write, passed, peer, shared).await,
+        }
+        drop(self.place);
     }
-    warn!(%peer, most, "connection refused: there are too many");
-    false
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {

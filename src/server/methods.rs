@@ -20,9 +20,13 @@ use crate::zodb::{Answer, Op, Payload};
 /// that a short record does not hold a long buffer until its transaction ends.
 const KEEP_BUFFER: usize = 16 << 10;
 
+/// Texts of a transaction that are longer than the format has room for are refused by its vote, with their
+/// limit; longer ones than this at once.
+const LONGEST_TEXT: usize = 1 << 20;
+
 impl<W: AsyncWrite + Unpin + Send> Session<'_, W> {
-    /// Begins a call.
-    pub(super) fn call(&mut self, request: Request) -> Result<(), Ended> {
+    /// Begins a call, which came in a message of this size.
+    pub(super) fn call(&mut self, request: Request, size: usize) -> Result<(), Ended> {
         let Request { id, one_way, call } = request;
         let method = call.method();
         let about = |id| About {
@@ -38,19 +42,27 @@ impl<W: AsyncWrite + Unpin + Send> Session<'_, W> {
                 data,
                 txn,
             } => {
-                let data = kept(data);
+                let data = kept(data, size);
                 let op = Op::Store { oid, serial, data };
-                self.in_lane(id, one_way, What::Do { txn, op })
+                self.in_lane((id, one_way, size), What::Do { txn, op })
             }
-            Call::TpcBegin { txn, meta, tid } => {
-                self.in_lane(id, one_way, What::Begin { txn, meta, tid })
+            Call::TpcBegin { txn, mut meta, tid } => {
+                for text in [&mut meta.user, &mut meta.description, &mut meta.extension] {
+                    // Its vote says how long it may be, for which it need not be there as a whole.
+                    if text.len() > LONGEST_TEXT {
+                        let error = reads::malformed(method, "a text is far too long");
+                        return self.refuse(&id, one_way, method, error);
+                    }
+                    *text = detached(std::mem::take(text), size);
+                }
+                self.in_lane((id, one_way, size), What::Begin { txn, meta, tid })
             }
-            Call::Vote { txn } => self.in_lane(id, one_way, What::Vote(txn)),
-            Call::TpcFinish { txn } => self.in_lane(id, one_way, What::Finish(txn)),
-            Call::TpcAbort { txn } => self.in_lane(id, one_way, What::Abort(txn)),
+            Call::Vote { txn } => self.in_lane((id, one_way, size), What::Vote(txn)),
+            Call::TpcFinish { txn } => self.in_lane((id, one_way, size), What::Finish(txn)),
+            Call::TpcAbort { txn } => self.in_lane((id, one_way, size), What::Abort(txn)),
             Call::CheckCurrent { oid, serial, txn } => {
                 let op = Op::CheckCurrent { oid, serial };
-                self.in_lane(id, one_way, What::Do { txn, op })
+                self.in_lane((id, one_way, size), What::Do { txn, op })
             }
             Call::Restorea {
                 oid,
@@ -62,35 +74,42 @@ impl<W: AsyncWrite + Unpin + Send> Session<'_, W> {
                 let op = Op::Restore {
                     oid,
                     serial,
-                    data: data.map(kept),
+                    data: data.map(|data| kept(data, size)),
                     previous,
                 };
-                self.in_lane(id, one_way, What::Do { txn, op })
+                self.in_lane((id, one_way, size), What::Do { txn, op })
             }
             Call::DeleteObject { oid, serial, txn } => {
                 let op = Op::Delete { oid, serial };
-                self.in_lane(id, one_way, What::Do { txn, op })
+                self.in_lane((id, one_way, size), What::Do { txn, op })
             }
             Call::Undoa { tid, txn } => {
                 let op = Op::Undo { tid };
-                self.in_lane(id, one_way, What::Do { txn, op })
+                self.in_lane((id, one_way, size), What::Do { txn, op })
             }
-            Call::StoreBlobStart => self.in_lane(id, one_way, What::BlobStart),
-            Call::StoreBlobChunk { chunk } => self.in_lane(id, one_way, What::BlobChunk(chunk)),
+            Call::StoreBlobStart => self.in_lane((id, one_way, size), What::BlobStart),
+            Call::StoreBlobChunk { chunk } => {
+                let chunk = if chunk.len() < size / 2 {
+                    Bytes::copy_from_slice(&chunk)
+                } else {
+                    chunk
+                };
+                self.in_lane((id, one_way, size), What::BlobChunk(chunk))
+            }
             Call::StoreBlobEnd {
                 oid,
                 serial,
                 data,
                 txn,
             } => {
-                let data = kept(data);
+                let data = kept(data, size);
                 let record = BlobRecord {
                     txn,
                     oid,
                     serial,
                     data,
                 };
-                self.in_lane(id, one_way, What::BlobEnd(record))
+                self.in_lane((id, one_way, size), What::BlobEnd(record))
             }
             Call::StoreBlobShared {
                 oid,
@@ -99,14 +118,14 @@ impl<W: AsyncWrite + Unpin + Send> Session<'_, W> {
                 file,
                 txn,
             } => {
-                let data = kept(data);
+                let data = kept(data, size);
                 let record = BlobRecord {
                     txn,
                     oid,
                     serial,
                     data,
                 };
-                self.in_lane(id, one_way, What::BlobShared(record, file))
+                self.in_lane((id, one_way, size), What::BlobShared(record, file))
             }
             // It names no transaction: that is for the vote to say, as of one that is not there.
             Call::Malformed {
@@ -115,7 +134,7 @@ impl<W: AsyncWrite + Unpin + Send> Session<'_, W> {
             } => {
                 let reason = format!("Invalid transaction id: {why}");
                 let error = WireError::Answer(Answer::Undo { reason, oid: None });
-                self.in_lane(id, one_way, What::Refuse("undoa", error))
+                self.in_lane((id, one_way, size), What::Refuse("undoa", error))
             }
             // Python's server does not look at these before the vote, and so it is the vote that fails.
             Call::Malformed {
@@ -130,7 +149,7 @@ impl<W: AsyncWrite + Unpin + Send> Session<'_, W> {
                 why,
             } => {
                 let error = reads::malformed(method, &why);
-                self.in_lane(id, one_way, What::Refuse(method, error))
+                self.in_lane((id, one_way, size), What::Refuse(method, error))
             }
 
             Call::Ping => self.reply(&id, one_way, &Reply::None),
@@ -139,7 +158,7 @@ impl<W: AsyncWrite + Unpin + Send> Session<'_, W> {
                 self.reply(&id, one_way, &Reply::Info(info))
             }
             Call::SetClientLabel { label } => {
-                self.label = Some(label);
+                self.set_label(label);
                 self.reply(&id, one_way, &Reply::None)
             }
             // As of a file storage that was opened for reading only.
@@ -210,8 +229,17 @@ impl<W: AsyncWrite + Unpin + Send> Session<'_, W> {
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "as all arms of the match above")]
-    fn in_lane(&mut self, id: MessageId, one_way: bool, what: What) -> Result<(), Ended> {
-        self.lane.push(LaneCall { id, one_way, what });
+    fn in_lane(
+        &mut self,
+        (id, one_way, size): (MessageId, bool, usize),
+        what: What,
+    ) -> Result<(), Ended> {
+        self.lane.push(LaneCall {
+            id,
+            one_way,
+            size,
+            what,
+        });
         Ok(())
     }
 
@@ -220,10 +248,15 @@ impl<W: AsyncWrite + Unpin + Send> Session<'_, W> {
     }
 }
 
-fn kept(data: Bytes) -> Payload {
-    if data.len() < KEEP_BUFFER {
-        Bytes::copy_from_slice(&data).into()
+/// Data of a message of this size, for keeping: what is much smaller than its message does not keep it.
+fn kept(data: Bytes, size: usize) -> Payload {
+    detached(data, size).into()
+}
+
+fn detached(data: Bytes, size: usize) -> Bytes {
+    if data.len() < KEEP_BUFFER || data.len() < size / 2 {
+        Bytes::copy_from_slice(&data)
     } else {
-        data.into()
+        data
     }
 }

@@ -8,16 +8,22 @@
 //! blobs that are sent in pieces, [`sending`]). Who has lost a conflict comes next ([`contention`]). What
 //! each method begins is in [`methods`]; TLS, where an address has it, in [`tls`].
 //!
+//! What a client can take is limited: its place ([`admission`]), memory ([`memory`]), what its transactions
+//! store ([`lane`]). Each limit has a name ([`limits`]) that whoever passes it is told.
+//!
 //! It does not know of members, of the configuration, or of the admin protocol's transport; the
 //! original `ZEORaid`'s extension methods are answered through [`AdminApi`](crate::admin::api::AdminApi)
 //! ([`extension`]).
 
+mod admission;
 mod contention;
 mod ended;
 mod extension;
 mod iterators;
 mod lane;
+mod limits;
 mod listener;
+mod memory;
 mod methods;
 mod missed;
 mod options;
@@ -32,8 +38,10 @@ mod stats;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod turned_away;
 mod welcome;
 
+pub use limits::Limit;
 pub use listener::{ListenError, Listening};
 pub use options::{Listen, ListenAddress, ServerOptions};
 pub use start::{Certificates, Served, Server, Serving};

@@ -45,11 +45,13 @@ impl fmt::Display for ListenAddress {
 pub struct ServerOptions {
     /// What is announced; the client chooses.
     pub offer: Dialect,
-    /// Connections beyond this are closed when they come.
+    /// Connections beyond this are told so, and closed.
     pub max_connections: usize,
-    /// A larger message closes its connection.
+    /// The same for those from one address.
+    pub max_connections_by_address: usize,
+    /// The transaction that a larger message belongs to is refused; of another one the connection is closed.
     pub max_frame_bytes: usize,
-    /// How long a client may take to choose an encoding.
+    /// How long a client may take for TLS and for choosing an encoding.
     pub handshake_timeout: Duration,
     /// How long a client may take to register. Python's client verifies one connection at a time, so
     /// that an honest one may have to wait for another server.
@@ -69,6 +71,15 @@ pub struct ServerOptions {
     pub iterators: usize,
     /// A client that reads nothing for this long, while something waits for it, is closed.
     pub write_timeout: Duration,
+    /// Messages from and to all clients in memory, as far as they are more than a little of each. Beyond
+    /// it, who has more waits, and who has had more for the longest is closed after some seconds.
+    pub memory_bytes: usize,
+    /// What a transaction may store, records and blobs. The vote of a larger one is refused.
+    pub max_transaction_bytes: u64,
+    /// The same of all transactions that are not finished.
+    pub max_transactions_bytes: u64,
+    /// A large transaction that would leave less than this free on the disk of its uploads is refused.
+    pub keep_free_bytes: u64,
     /// A client may take this long from its vote to its finish; then it is closed, which aborts.
     pub transaction_timeout: Duration,
     /// So long a server that stops waits for the transactions that clients have begun. (A finish in hand is
@@ -81,6 +92,7 @@ impl Default for ServerOptions {
         ServerOptions {
             offer: Dialect::Pickle,
             max_connections: 4096,
+            max_connections_by_address: 4096,
             max_frame_bytes: frame::DEFAULT_LIMIT,
             handshake_timeout: Duration::from_secs(30),
             register_timeout: Duration::from_mins(10),
@@ -88,8 +100,12 @@ impl Default for ServerOptions {
             outbox_bytes: 16 << 20,
             transaction_bytes: 16 << 20,
             calls_in_flight: 256,
-            iterators: 1024,
+            iterators: 1000,
             write_timeout: Duration::from_mins(5),
+            memory_bytes: 1 << 30,
+            max_transaction_bytes: 256 << 30,
+            max_transactions_bytes: 1 << 40,
+            keep_free_bytes: 256 << 20,
             transaction_timeout: Duration::from_mins(1),
             stop_grace: Duration::from_secs(5),
         }

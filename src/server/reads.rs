@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use super::ended::Ended;
 use super::extension;
 use super::iterators::Made;
+use super::limits::Passed;
 use super::missed;
 use super::packing;
 use super::sending::BlobKey;
@@ -74,6 +75,8 @@ pub(super) enum Done {
     Blob(BlobKey, Result<Blob, StorageError>),
     /// A pack has ended well.
     Packed,
+    /// The client has passed a limit.
+    Passed(Passed),
     HangUp(Ended),
 }
 

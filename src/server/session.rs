@@ -9,8 +9,11 @@
 //! 3. write, or wait for whatever comes first: room to write, an answer, an invalidation, a call.
 //!
 //! Nothing is taken from a client while too much waits to be written to it, or too many of its calls
-//! are in flight; it is closed when that lasts too long.
+//! are in flight; it is closed when that lasts too long. What it holds in memory is counted with that of all
+//! others ([`Holding`](super::memory::Holding)). An answer to a load that comes when there is no room for it is
+//! let go of, and asked for again, so that what a client asks for and does not read is nowhere.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,6 +33,8 @@ use tracing::{debug, info, warn};
 use super::ended::Ended;
 use super::iterators::Iterators;
 use super::lane::{Lane, LaneEvent, Surroundings};
+use super::limits::{self, Limit, Passed};
+use super::memory::{self, Holding};
 use super::outbox::{Outbox, Sent};
 use super::reads::{self, About, Answered, Done, Load, LoadDone, Read, Work};
 use super::sending::{Said, Sending};
@@ -37,7 +42,8 @@ use super::start::{Served, Serving, Shared};
 use super::tls;
 use super::welcome::{self, Registered};
 use crate::storage::Committed;
-use crate::wire::connection::{Reader, Writer};
+use crate::wire::connection::{Next, ReadError, Reader, Writer};
+use crate::wire::frame::{self, FrameTooLarge};
 use crate::wire::handshake::HandshakeError;
 use crate::wire::{FromClient, MessageId, Reply, WireError};
 use crate::zodb::{Oid, Tid};
@@ -48,6 +54,14 @@ const WRITE_AT: usize = 256 << 10;
 /// Where this much waits to be written, no more is read of blobs: the client is not faster.
 const BLOBS_UNTIL: usize = 1 << 20;
 
+/// How many calls of one client besides loads are worked on at the same time: what they answer is kept until
+/// it is written. The others wait, and take no more than they came in.
+const OTHERS: usize = 16;
+
+/// So much is kept of a client's name for itself, and of why it was closed, in bytes.
+const LABEL: usize = 200;
+const REASON: usize = 1000;
+
 /// How often a load is asked again whose answer was too old.
 const LOAD_TRIES: u32 = 10;
 
@@ -55,7 +69,7 @@ const LOAD_TRIES: u32 = 10;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Serves one connection until it ends.
-pub(super) async fn run<R, W>(read: R, write: W, peer: String, shared: Arc<Shared>)
+pub(super) async fn run<R, W>(read: R, write: W, peer: String, since: Instant, shared: Arc<Shared>)
 where
     R: AsyncRead + Unpin + Send,
     W: AsyncWrite + Unpin + Send,
@@ -66,7 +80,7 @@ where
     let stop = shared.sessions.stop().clone();
     let started = tokio::select! {
         // Nothing has happened yet that dropping it could lose.
-        started = welcome::start(&mut reader, writer, &peer, &shared) => started,
+        started = welcome::start(&mut reader, writer, &peer, since, &shared) => started,
         () = stop.requested() => Err(Ended::Stopping),
     };
     let ended = match started {
@@ -84,8 +98,12 @@ where
     };
     if matches!(ended, Ended::Handshake(HandshakeError::Tls)) {
         tls::tell_refused(&shared, &peer, &ended.to_string());
+    } else if let Ended::Limit(passed) = &ended {
+        shared.tell_passed(&peer, &label, passed);
     } else if ended.is_remarkable() {
-        warn!(%peer, %label, reason = %ended, "client disconnected by the server");
+        // Words of the client's may be in it.
+        let reason = shortened(ended.to_string(), REASON);
+        warn!(%peer, %label, %reason, "client disconnected by the server");
     } else if label == peer {
         debug!(%peer, reason = %ended, "connection ended");
     } else {
@@ -99,7 +117,13 @@ pub(super) struct Session<'a, W> {
     pub(super) served: &'a Served,
     outbox: Outbox<'a, W>,
     pub(super) lane: Lane<'a>,
-    reads: FuturesUnordered<Read<'a>>,
+    /// Loads that are under way, and those that are asked for again when there is room.
+    loads_asked: FuturesUnordered<Read<'a>>,
+    again: VecDeque<Again>,
+    /// Other calls that are under way, and those that have not begun.
+    others: FuturesUnordered<Read<'a>>,
+    waiting: VecDeque<(About, BoxFuture<'a, Done>)>,
+    holding: Holding,
     pub(super) iterators: Iterators,
     pub(super) sending: Sending,
     serving: watch::Receiver<Serving>,
@@ -136,6 +160,8 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
             served,
             outbox: Outbox::new(writer, invalidations, storage, last),
             lane: Lane::new(Surroundings {
+                shared,
+                peer: peer.to_owned(),
                 storage,
                 stats: Arc::clone(&served.stats),
                 serving: served.serving.clone(),
@@ -144,7 +170,11 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
                 shared_blobs: served.shared_blobs.as_ref(),
                 contender: served.contention.contender(),
             }),
-            reads: FuturesUnordered::new(),
+            loads_asked: FuturesUnordered::new(),
+            again: VecDeque::new(),
+            others: FuturesUnordered::new(),
+            waiting: VecDeque::new(),
+            holding: shared.memory.holding(),
             iterators: Iterators::new(shared.options.iterators),
             sending: Sending::default(),
             serving: served.serving.clone(),
@@ -202,11 +232,14 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
     /// One turn of the loop.
     async fn turn<R: AsyncRead + Unpin>(&mut self, reader: &mut Reader<R>) -> Result<(), Ended> {
         while self.may_take() && self.outbox.pending() < WRITE_AT {
-            let Some(frame) = reader.buffered()? else {
-                break;
+            let taken = match reader.buffered() {
+                Ok(None) => break,
+                taken => taken,
             };
-            self.take(reader, frame)?;
+            self.taken(reader, taken)?;
         }
+        self.ask_again()?;
+        self.begin_others()?;
         self.load_blobs()?;
         self.go_on_with_transaction()?;
         self.count_loads();
@@ -214,8 +247,10 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
             return Err(Ended::Stopping);
         }
 
+        let held = reader.held() + self.lane.queued_bytes() + self.outbox.pending();
+        self.holding.set(held);
         let may_take = self.may_take();
-        let room = self.outbox.pending() < self.shared.options.outbox_bytes;
+        let room = self.has_room();
         let deadline = self.deadline();
         let pending = self.outbox.pending();
         let sending_goes_on = pending < BLOBS_UNTIL && self.sending.is_busy();
@@ -243,16 +278,20 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
             () = until(deadline), if deadline.is_some() => Came::Deadline,
             committed = invalidations.next(), if room => Came::Committed(committed?),
             event = poll_fn(|context| lane.poll(context)), if lane.is_busy() => Came::Lane(event),
-            // An answer is not asked to go on while there is no room for it.
-            Some(answered) = self.reads.next(), if room => Came::Answered(answered),
+            Some(answered) = self.loads_asked.next() => Came::Answered(answered),
+            // Such an answer is not asked to go on while there is no room for it.
+            Some(answered) = self.others.next(), if room => Came::Answered(answered),
             changed = self.resized.changed(), if room => match changed {
                 Ok(()) => Came::Resized,
                 Err(_) => return Err(Ended::NotServing("it is closed".to_owned())),
             },
             said = sending.next(), if sending_goes_on => Came::Blob(said),
-            frame = reader.next_frame(), if may_take => match frame? {
-                Some(frame) => Came::Frame(frame),
-                None => return Err(Ended::ClientLeft),
+            next = reader.next(memory::OWN), if may_take => match next {
+                Ok(Next::Frame(frame)) => Came::Frame(Ok(Some(frame))),
+                // What has come is counted at the next turn.
+                Ok(Next::Part) => Came::Room,
+                Ok(Next::End) => return Err(Ended::ClientLeft),
+                Err(error) => Came::Frame(Err(error)),
             },
         };
         self.note_progress(pending);
@@ -271,24 +310,102 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
                 Ok(())
             }
             Came::Blob(said) => self.say(said),
-            Came::Frame(frame) => self.take(reader, frame),
+            Came::Frame(taken) => self.taken(reader, taken),
         }
     }
 
     /// Whether another call of the client may be taken now.
     fn may_take(&self) -> bool {
         let options = &self.shared.options;
+        let calls = self.loads_asked.len() + self.others.len() + self.waiting.len();
         self.outbox.pending() < options.outbox_bytes
-            && self.reads.len() + self.sending.len() < options.calls_in_flight
+            && calls + self.sending.len() < options.calls_in_flight
+            && self.again.is_empty()
             && self.lane.queued_bytes() < options.transaction_bytes
+            && !self.holding.is_scarce()
     }
 
-    /// Takes a message of the client.
-    fn take<R>(&mut self, reader: &Reader<R>, frame: Bytes) -> Result<(), Ended> {
+    /// Whether more may be queued for the client. Where memory is scarce because of what it sends, a little
+    /// may still.
+    fn has_room(&self) -> bool {
+        let pending = self.outbox.pending();
+        pending < self.shared.options.outbox_bytes
+            && (pending < memory::OWN || !self.holding.is_scarce())
+    }
+
+    /// Takes a message of the client, or hears that one was too large.
+    fn taken<R>(
+        &mut self,
+        reader: &Reader<R>,
+        taken: Result<Option<Bytes>, ReadError>,
+    ) -> Result<(), Ended> {
+        let frame = match taken {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Ok(()),
+            Err(ReadError::TooLarge(frame)) => return self.too_large(&frame),
+            Err(error) => return Err(error.into()),
+        };
+        let size = frame.len();
         match reader.dialect().decode_from_client(frame)? {
             FromClient::Heartbeat => Ok(()),
-            FromClient::Request(request) => self.call(request),
+            FromClient::Request(request) => self.call(request, size),
         }
+    }
+
+    /// A message beyond the limit was passed over. Where it belonged to a transaction, its vote says so.
+    fn too_large(&mut self, frame: &FrameTooLarge) -> Result<(), Ended> {
+        let what = format!(
+            "a message of {} bytes is larger than {}",
+            frame.announced,
+            limits::size(frame.limit as u64)
+        );
+        let passed = Passed::new(Limit::Frame, what);
+        let Some(method) = method_of_transaction(&frame.head) else {
+            return Err(passed.into());
+        };
+        self.shared.tell_passed(&self.peer, self.name(), &passed);
+        let error = WireError::Storage(passed.to_string());
+        self.lane.refuse(method, error);
+        Ok(())
+    }
+
+    /// Says that a limit was passed, to the log and to the client.
+    fn passed(&self, passed: &Passed) -> Reply {
+        self.shared.tell_passed(&self.peer, self.name(), passed);
+        Reply::Error(WireError::Storage(passed.to_string()))
+    }
+
+    fn name(&self) -> &str {
+        self.label.as_deref().unwrap_or_default()
+    }
+
+    /// Asks again for what there was no room for, one after the other.
+    fn ask_again(&mut self) -> Result<(), Ended> {
+        while self.loads_asked.is_empty()
+            && self
+                .again
+                .front()
+                .is_some_and(|again| self.fits(again.size))
+            && let Some(again) = self.again.pop_front()
+        {
+            self.try_load(again.about, again.oid, again.before, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Begins the calls whose turn it is.
+    fn begin_others(&mut self) -> Result<(), Ended> {
+        while self.has_room() && self.others.len() < OTHERS {
+            let Some((about, future)) = self.waiting.pop_front() else {
+                break;
+            };
+            self.begin(about, future)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_label(&mut self, label: String) {
+        self.label = Some(shortened(label, LABEL));
     }
 
     /// `loadBefore`.
@@ -303,7 +420,7 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
         match load.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(done) => self.loaded(about, done),
             Poll::Pending => {
-                self.reads.push(Read {
+                self.loads_asked.push(Read {
                     about: Some(about),
                     work: Work::Load(load),
                 });
@@ -320,6 +437,17 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
         if about.one_way {
             return Ok(());
         }
+        let size = loaded.as_ref().map_or(0, |loaded| loaded.data.len());
+        if !self.fits(size) {
+            let again = Again {
+                about,
+                oid: done.oid,
+                before: done.before,
+                size,
+            };
+            self.again.push_back(again);
+            return Ok(());
+        }
         match self.outbox.loaded(&about.id, done.oid, loaded.as_ref())? {
             Sent::Yes => Ok(()),
             Sent::AskAgain if done.tries < LOAD_TRIES => {
@@ -333,19 +461,34 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
         }
     }
 
+    /// Whether an answer of this size can be queued now. One that is large in itself is, when it is the only
+    /// one.
+    fn fits(&self, size: usize) -> bool {
+        let pending = self.outbox.pending();
+        if size <= memory::OWN || pending == 0 {
+            return pending == 0 || pending + size <= 2 * self.shared.options.outbox_bytes;
+        }
+        pending + size <= self.shared.options.outbox_bytes && self.holding.has_room_for(size)
+    }
+
+    /// Begins a call that reads, when it is its turn.
+    pub(super) fn read(&mut self, about: About, future: BoxFuture<'a, Done>) -> Result<(), Ended> {
+        if self.others.len() >= OTHERS || !self.waiting.is_empty() {
+            self.waiting.push_back((about, future));
+            return Ok(());
+        }
+        self.begin(about, future)
+    }
+
     /// Begins a call that reads, and takes the answer if it is there at once.
-    pub(super) fn read(
-        &mut self,
-        about: About,
-        mut future: BoxFuture<'a, Done>,
-    ) -> Result<(), Ended> {
+    fn begin(&mut self, about: About, mut future: BoxFuture<'a, Done>) -> Result<(), Ended> {
         match future
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()))
         {
             Poll::Ready(done) => self.done(about, done),
             Poll::Pending => {
-                self.reads.push(Read {
+                self.others.push(Read {
                     about: Some(about),
                     work: Work::Other(future),
                 });
@@ -364,7 +507,11 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
     fn done(&mut self, about: About, done: Done) -> Result<(), Ended> {
         let reply = match done {
             Done::Reply(reply) => reply,
-            Done::Iterator(made) => self.iterators.add(made),
+            Done::Iterator(made) => match self.iterators.add(made) {
+                Ok(reply) => reply,
+                Err(passed) => self.passed(&passed),
+            },
+            Done::Passed(passed) => self.passed(&passed),
             Done::IteratorEnded(id, reply) => {
                 self.iterators.remove(id);
                 reply
@@ -473,9 +620,11 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
                 match reads::error(failed) {
                     Done::HangUp(ended) => Err(ended),
                     Done::Reply(reply) => Ok(self.outbox.finish_failed(&reply)?),
-                    Done::Iterator(_) | Done::IteratorEnded(..) | Done::Blob(..) | Done::Packed => {
-                        Ok(())
-                    }
+                    Done::Iterator(_)
+                    | Done::IteratorEnded(..)
+                    | Done::Blob(..)
+                    | Done::Passed(_)
+                    | Done::Packed => Ok(()),
                 }
             }
             LaneEvent::HangUp(ended) => Err(ended),
@@ -490,29 +639,39 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
             .client_since()
             .map(|since| since + options.transaction_timeout);
         let reading = self.stalled.map(|since| since + options.write_timeout);
-        [transaction, reading, self.stop_by]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            transaction,
+            reading,
+            self.stop_by,
+            self.holding.look_again(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn too_late(&self) -> Result<(), Ended> {
         if self.stop_by.is_some_and(|by| by <= Instant::now()) {
             return Err(Ended::Stopping);
         }
+        if let Some(passed) = self.holding.must_go() {
+            return Err(passed.into());
+        }
         let options = &self.shared.options;
-        let (what, after) = if self
-            .stalled
-            .is_some_and(|since| since.elapsed() >= options.write_timeout)
-        {
-            ("read what waits for it", options.write_timeout)
-        } else {
-            (
-                "finish the transaction it had voted for",
-                options.transaction_timeout,
-            )
-        };
-        Err(Ended::TooSlow { what, after })
+        let is_over =
+            |since: Option<Instant>, after| since.is_some_and(|since| since.elapsed() >= after);
+        if is_over(self.stalled, options.write_timeout) {
+            let after = options.write_timeout.as_secs_f64();
+            let what = format!("the client did not read what waits for it within {after} s");
+            return Err(Passed::new(Limit::UnreadTimeout, what).into());
+        }
+        if is_over(self.lane.client_since(), options.transaction_timeout) {
+            return Err(Ended::TooSlow {
+                what: "finish the transaction it had voted for",
+                after: options.transaction_timeout,
+            });
+        }
+        Ok(())
     }
 
     /// Notes whether the client has read something of the `before` bytes that waited for it.
@@ -533,6 +692,15 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
     }
 }
 
+/// A load that is asked for again, because there was no room for its answer.
+struct Again {
+    about: About,
+    oid: Oid,
+    before: Tid,
+    /// Of the answer, in bytes.
+    size: usize,
+}
+
 /// What a session waited for.
 enum Came<'a> {
     Room,
@@ -545,7 +713,48 @@ enum Came<'a> {
     /// The client is to be told how much the storage holds.
     Resized,
     Blob(Said),
-    Frame(Bytes),
+    Frame(Result<Option<Bytes>, ReadError>),
+}
+
+/// The methods of a transaction whose messages can be large.
+const LARGE: [&str; 5] = [
+    "restorea",
+    "storea",
+    "storeBlobChunk",
+    "storeBlobEnd",
+    "storeBlobShared",
+];
+
+fn method_of_transaction(head: &[u8]) -> Option<&'static str> {
+    let says = |method: &&str| {
+        head.windows(method.len())
+            .any(|part| part == method.as_bytes())
+    };
+    LARGE.into_iter().find(says)
+}
+
+/// Whether a message is of a transaction, by its beginning; none where that does not say yet.
+pub(super) fn is_of_transaction(head: &[u8]) -> Option<bool> {
+    match head.first() {
+        None => None,
+        // A pickle of protocol 2 or later, or a tuple of four in msgpack.
+        Some(0x80 | 0x94) => match method_of_transaction(head) {
+            Some(_) => Some(true),
+            None if head.len() < frame::HEAD => None,
+            None => Some(false),
+        },
+        Some(_) => Some(false),
+    }
+}
+
+/// The beginning of a text, at most so many bytes of it.
+fn shortened(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.push('…');
+        text.shrink_to_fit();
+    }
+    text
 }
 
 async fn until(deadline: Option<Instant>) {

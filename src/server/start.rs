@@ -6,11 +6,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tracing::warn;
+use tokio::time::Instant;
+use tracing::{debug, warn};
 
+use super::admission::Admission;
 use super::contention::Contention;
-use super::lane::prepare_uploads;
+use super::lane::{Stored, prepare_uploads};
+use super::limits::{Limit, Passed, Refusals};
 use super::listener::{self, ListenError, Listening};
+use super::memory::Memory;
 use super::missed::Past;
 use super::options::{Listen, ServerOptions};
 use super::packing::Packing;
@@ -156,6 +160,10 @@ pub(super) struct Shared {
     pub(super) served: BTreeMap<String, Served>,
     pub(super) admin: OnceLock<Arc<dyn AdminApi>>,
     pub(super) sessions: Tasks,
+    pub(super) admission: Arc<Admission>,
+    pub(super) memory: Arc<Memory>,
+    pub(super) stored: Arc<Stored>,
+    pub(super) refusals: Refusals,
     pub(super) refused: Refused,
     /// Packs that clients have asked for.
     pub(super) packs: Tasks,
@@ -273,7 +281,13 @@ impl Server {
     /// Connections, whether registered or not.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.shared.sessions.len()
+        self.shared.admission.len()
+    }
+
+    /// How often clients have passed each limit.
+    #[must_use]
+    pub fn refusals(&self) -> Vec<(Limit, u64)> {
+        self.shared.refusals.counts().collect()
     }
 
     /// Stops listening, then ends the sessions: a finish in hand is finished, all else is aborted. Packs
@@ -298,7 +312,12 @@ fn of(address: &impl ToString) -> impl FnOnce(TlsError) -> ListenError {
 
 impl Shared {
     pub(super) fn new(options: ServerOptions, served: Vec<Served>) -> Self {
+        let (most, by_address) = (options.max_connections, options.max_connections_by_address);
         Shared {
+            admission: Admission::new(most, by_address),
+            memory: Memory::new(options.memory_bytes),
+            stored: Stored::new(&options),
+            refusals: Refusals::default(),
             options,
             served: served
                 .into_iter()
@@ -308,6 +327,17 @@ impl Shared {
             sessions: Tasks::new("ZEO sessions"),
             refused: Refused::default(),
             packs: Tasks::new("packs of ZEO clients"),
+        }
+    }
+
+    /// Counts that a client has passed a limit, and says so, once in a while for each host.
+    pub(super) fn tell_passed(&self, peer: &str, label: &str, passed: &Passed) {
+        self.refusals.count(passed.limit);
+        let (limit, what) = (passed.limit, &passed.what);
+        if let Some(unsaid) = self.refused.tell(peer, limit.name(), Instant::now()) {
+            warn!(%peer, %label, %limit, what, unsaid, "a client has passed a limit");
+        } else {
+            debug!(%peer, %label, %limit, what, "a client has passed a limit");
         }
     }
 }

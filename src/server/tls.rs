@@ -1,7 +1,8 @@
 //! TLS with clients: the handshake, and what it is spoken by.
 //!
 //! A connection without TLS does not come by here. One with TLS does its handshake in its own task,
-//! within the time that a client has for choosing an encoding, and is a session as any other after that.
+//! within the time that a client has for it and for choosing an encoding, and is a session as any other after
+//! that.
 //! What certificates are read anew takes effect for who connects from then on.
 
 use std::io::{self, IoSlice};
@@ -19,8 +20,10 @@ use tokio_rustls::rustls::{Error, ServerConfig};
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
-use super::session;
+use super::limits::Limit;
+use super::listener::Admitted;
 use super::start::Shared;
+use super::turned_away;
 use crate::tls::{Spoken, why_refused};
 
 /// What TLS is spoken over. One type for both kinds, so that there is one session with TLS.
@@ -30,21 +33,36 @@ pub(super) enum Carrier {
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(carrier: Carrier, tls: Arc<Spoken>, peer: String, shared: Arc<Shared>) {
+pub(super) async fn serve(
+    carrier: Carrier,
+    tls: Arc<Spoken>,
+    admitted: Admitted,
+    peer: String,
+    shared: Arc<Shared>,
+) {
     let config = tls.config();
     let stop = shared.sessions.stop().clone();
     let limit = shared.options.handshake_timeout;
+    let limit = match admitted.turned_away {
+        None => limit,
+        Some(_) => limit.min(turned_away::PATIENCE),
+    };
     let shaken = tokio::select! {
         // Nothing has happened yet that dropping it could lose.
-        shaken = shake(carrier, config, limit) => shaken,
+        shaken = shake(carrier, config, admitted.at, limit) => shaken,
         () = stop.requested() => return,
     };
     match shaken {
         Ok(stream) => {
             let (read, write) = tokio::io::split(stream);
-            session::run(read, write, peer, shared).await;
+            admitted.serve(read, write, peer, shared).await;
         }
-        Err(Some(reason)) => tell_refused(&shared, &peer, &reason),
+        Err(Some(reason)) => {
+            if admitted.at.elapsed() >= limit {
+                shared.refusals.count(Limit::Handshake);
+            }
+            tell_refused(&shared, &peer, &reason);
+        }
         Err(None) => debug!(%peer, "left before the TLS handshake"),
     }
 }
@@ -63,9 +81,9 @@ const WAITED: Duration = Duration::from_secs(1);
 async fn shake(
     carrier: Carrier,
     config: Arc<ServerConfig>,
+    begun: Instant,
     limit: Duration,
 ) -> Result<TlsStream<Carrier>, Option<String>> {
-    let begun = Instant::now();
     let deadline = begun + limit;
     let greeting = LazyConfigAcceptor::new(Acceptor::default(), carrier);
     let greeted = match timeout_at(deadline, greeting).await {
@@ -77,7 +95,10 @@ async fn shake(
     match timeout_at(deadline, greeted.into_stream(config)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(Some(refusal(&error).unwrap_or_else(|| LEFT.to_owned()))),
-        Err(_) => Err(Some("it did not end the handshake in time".to_owned())),
+        Err(_) => Err(Some(format!(
+            "it did not end the handshake in time ({})",
+            Limit::Handshake
+        ))),
     }
 }
 

@@ -3,17 +3,22 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
 use super::ended::Ended;
+use super::limits::{Limit, Passed};
 use super::reads::{self, Done};
+use super::session::is_of_transaction;
 use super::start::{Served, Serving, Shared};
 use crate::storage::Invalidations;
 use crate::wire::connection::{Reader, Writer};
 use crate::wire::handshake::{self, Choice};
 use crate::wire::{Call, FromClient, Reply, Request, WireError};
 use crate::zodb::{Answer, Tid};
+
+/// Nobody who has not registered has more to say in one message, in bytes: a method and a storage's name.
+pub(super) const REGISTER_FRAME: usize = 64 << 10;
 
 /// How long a storage may take to say its last TID to who only asks for the status.
 const STATUS_WAIT: Duration = Duration::from_secs(1);
@@ -33,6 +38,7 @@ pub(super) async fn start<'a, R, W>(
     reader: &mut Reader<R>,
     mut writer: Writer<W>,
     peer: &str,
+    since: Instant,
     shared: &'a Shared,
 ) -> Result<Registered<'a, W>, Ended>
 where
@@ -41,7 +47,10 @@ where
 {
     let options = &shared.options;
     let choosing = handshake::accept(reader, &mut writer, options.offer);
-    let choice = within("choose an encoding", options.handshake_timeout, choosing).await??;
+    // What TLS took counts.
+    let limit = Limit::Handshake;
+    let wait = (since, options.handshake_timeout);
+    let choice = within("choose an encoding", limit, wait, choosing).await??;
     match choice {
         Choice::Dialect(dialect) => debug!(%peer, ?dialect, "encoding chosen"),
         Choice::Status => {
@@ -49,13 +58,19 @@ where
             return Err(Ended::StatusAsked);
         }
     }
+    let frame = reader.limit();
+    reader.set_limit(frame.min(REGISTER_FRAME));
     let registering = register(reader, writer, shared);
-    within("register", options.register_timeout, registering).await?
+    let wait = (Instant::now(), options.register_timeout);
+    let registered = within("register", Limit::Register, wait, registering).await??;
+    reader.set_limit(frame);
+    reader.pass_over(is_of_transaction);
+    Ok(registered)
 }
 
 /// The answer to `ruok`. A storage that does not answer counts as empty rather than as no storage: who
 /// watches the server gets the other figures.
-async fn tell_status<W: AsyncWrite + Unpin>(
+pub(super) async fn tell_status<W: AsyncWrite + Unpin>(
     writer: &mut Writer<W>,
     shared: &Shared,
 ) -> Result<(), Ended> {
@@ -160,10 +175,12 @@ async fn admit<'a>(
 
 async fn within<T>(
     what: &'static str,
-    after: Duration,
+    limit: Limit,
+    (since, after): (Instant, Duration),
     future: impl Future<Output = T>,
 ) -> Result<T, Ended> {
-    timeout(after, future)
-        .await
-        .map_err(|_| Ended::TooSlow { what, after })
+    timeout_at(since + after, future).await.map_err(|_| {
+        let what = format!("the client did not {what} within {} s", after.as_secs_f64());
+        Ended::Limit(Passed::new(limit, what))
+    })
 }

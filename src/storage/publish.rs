@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
@@ -50,6 +50,8 @@ pub struct Committed {
 #[derive(Debug)]
 pub struct Invalidations {
     queue: mpsc::Receiver<Committed>,
+    /// How many objects the transactions in the queue wrote.
+    queued_oids: Arc<AtomicUsize>,
     /// Taken from the queue, and later than the head when that was looked at.
     early: Option<Committed>,
     head: Arc<Head>,
@@ -93,7 +95,11 @@ impl Invalidations {
         let next = match self.early.take() {
             Some(early) => early,
             None => match self.queue.try_recv() {
-                Ok(committed) => committed,
+                Ok(committed) => {
+                    self.queued_oids
+                        .fetch_sub(committed.oids.len(), Ordering::Relaxed);
+                    committed
+                }
                 Err(mpsc::error::TryRecvError::Empty) => return Ok(None),
                 Err(mpsc::error::TryRecvError::Disconnected) => return Err(CutOff),
             },
@@ -109,13 +115,36 @@ impl Invalidations {
 /// A storage's end of all its subscribers' queues, and its head.
 #[derive(Debug, Default)]
 pub struct Publisher {
-    subscribers: Mutex<Vec<mpsc::Sender<Committed>>>,
+    subscribers: Mutex<Vec<Subscriber>>,
     head: Arc<Head>,
 }
 
+#[derive(Debug)]
+struct Subscriber {
+    queue: mpsc::Sender<Committed>,
+    queued_oids: Arc<AtomicUsize>,
+}
+
+impl Subscriber {
+    /// Queues a transaction; false where the queue is full or its other end is gone.
+    fn tell(&self, committed: &Committed) -> bool {
+        let queued = self.queued_oids.load(Ordering::Relaxed);
+        // However large one is, it is told of.
+        if queued > 0 && queued + committed.oids.len() > Publisher::QUEUED_OIDS {
+            return false;
+        }
+        // First: whoever takes it out counts it down.
+        self.queued_oids
+            .fetch_add(committed.oids.len(), Ordering::Relaxed);
+        self.queue.try_send(committed.clone()).is_ok()
+    }
+}
+
 impl Publisher {
-    /// How many transactions a subscriber may lag behind before it is cut off.
+    /// How many transactions a subscriber may lag behind before it is cut off, and how many objects these may
+    /// have written together: a list of objects is kept as long as one subscriber has it in its queue.
     const QUEUE: usize = 4096;
+    const QUEUED_OIDS: usize = 8 << 20;
 
     #[must_use]
     pub fn new() -> Self {
@@ -138,13 +167,18 @@ impl Publisher {
     #[must_use]
     pub fn subscribe(&self) -> Invalidations {
         let (sender, queue) = mpsc::channel(Self::QUEUE);
+        let queued_oids: Arc<AtomicUsize> = Arc::default();
         let mut subscribers = self.subscribers.lock();
         // Where nothing is published, nobody else notices who has left.
-        subscribers.retain(|queue| !queue.is_closed());
-        subscribers.push(sender);
+        subscribers.retain(|subscriber| !subscriber.queue.is_closed());
+        subscribers.push(Subscriber {
+            queue: sender,
+            queued_oids: Arc::clone(&queued_oids),
+        });
         drop(subscribers);
         Invalidations {
             queue,
+            queued_oids,
             early: None,
             head: Arc::clone(&self.head),
         }
@@ -159,7 +193,7 @@ impl Publisher {
     /// Puts a transaction into every queue and raises the head to it. The caller keeps TID order.
     pub fn publish(&self, committed: &Committed) {
         let mut subscribers = self.subscribers.lock();
-        subscribers.retain(|queue| queue.try_send(committed.clone()).is_ok());
+        subscribers.retain(|subscriber| subscriber.tell(committed));
         // Never lowered: who has seen a head is answered as of it.
         self.head.tid.fetch_max(committed.tid.0, Ordering::AcqRel);
         // Who subscribes now must find the new head.
@@ -210,6 +244,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_lags_behind_by_many_objects_is_cut_off_however_few_the_transactions() {
+        let publisher = Publisher::new();
+        let (mut lazy, mut diligent) = (publisher.subscribe(), publisher.subscribe());
+        let large = |tid: u64, count: usize| Committed {
+            oids: (0..count as u64).map(Oid).collect(),
+            ..committed(tid)
+        };
+        let most = Publisher::QUEUED_OIDS;
+        for (tid, count) in [(1, most / 2), (2, most / 2), (3, 1)] {
+            publisher.publish(&large(tid, count));
+            assert_eq!(diligent.try_next().unwrap().unwrap().oids.len(), count);
+        }
+        for tid in [1, 2] {
+            assert_eq!(lazy.next().await.unwrap().tid, Tid(tid));
+        }
+        assert_eq!(lazy.next().await, Err(CutOff));
+        // One that is too large alone is told of, and what follows when it was taken.
+        for tid in [4, 5] {
+            publisher.publish(&large(tid, most + 1));
+            assert_eq!(diligent.try_next().unwrap().unwrap().tid, Tid(tid));
+        }
+    }
+
+    #[tokio::test]
     async fn who_has_left_takes_no_room_where_nothing_is_published() {
         let publisher = Publisher::new();
         let mut stays = publisher.subscribe();
@@ -237,9 +295,7 @@ mod tests {
         let publisher = Publisher::new();
         let mut subscriber = publisher.subscribe();
         // As if the publishing thread were stopped between the queues and the head.
-        publisher.subscribers.lock()[0]
-            .try_send(committed(5))
-            .unwrap();
+        assert!(publisher.subscribers.lock()[0].tell(&committed(5)));
         assert_eq!(subscriber.try_next(), Ok(None));
         publisher.set_head(Tid(5));
         assert_eq!(subscriber.try_next(), Ok(Some(committed(5))));

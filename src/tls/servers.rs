@@ -83,6 +83,7 @@ pub fn config(wanted: &ClientTls) -> Result<ClientConfig, TlsError> {
     };
     let chain = files::certificates(certificate)?;
     let key_file = wanted.key.as_ref().unwrap_or(certificate);
+    files::is_private(key_file)?;
     let key = files::private_key(key_file)?;
     builder
         .with_client_auth_cert(chain, key)

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::dialect::{DecodeError, Dialect, FromClient, FromServer};
-use super::frame::{FrameTooLarge, Frames};
+use super::frame::{FrameTooLarge, Frames, Judge};
 use super::message::{MessageId, Push, Reply, Request};
 use super::output::Output;
 use super::sink::EncodeError;
@@ -31,6 +31,16 @@ pub enum ReadError {
     TooLarge(#[from] FrameTooLarge),
     #[error("the connection ended in the middle of a message")]
     Truncated,
+}
+
+/// What has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    Frame(Bytes),
+    /// More of a frame that is not whole.
+    Part,
+    /// The other side has ended the connection between two frames.
+    End,
 }
 
 /// Why a message could not be received.
@@ -79,6 +89,28 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
     }
 
+    /// The next frame, or that this much more has come of one that is not whole yet: for who counts what
+    /// waits in memory.
+    ///
+    /// Cancel safe: what was read is kept.
+    pub async fn next(&mut self, step: usize) -> Result<Next, ReadError> {
+        let before = self.frames.held();
+        loop {
+            if let Some(frame) = self.frames.take()? {
+                return Ok(Next::Frame(frame));
+            }
+            if self.frames.held() >= before + step {
+                return Ok(Next::Part);
+            }
+            if self.io.read_buf(self.frames.room()).await? == 0 {
+                if self.frames.has_part() {
+                    return Err(ReadError::Truncated);
+                }
+                return Ok(Next::End);
+            }
+        }
+    }
+
     /// The next frame where it has arrived as a whole. Reads nothing.
     pub fn buffered(&mut self) -> Result<Option<Bytes>, ReadError> {
         Ok(self.frames.take()?)
@@ -114,6 +146,16 @@ impl<R> Reader<R> {
     /// The largest frame that is taken, in bytes.
     pub fn limit(&self) -> usize {
         self.limit
+    }
+
+    /// Which larger frames are passed over, see [`Frames::pass_over`].
+    pub fn pass_over(&mut self, judge: Judge) {
+        self.frames.pass_over(judge);
+    }
+
+    /// Bytes that were read and not taken yet.
+    pub fn held(&self) -> usize {
+        self.frames.held()
     }
 
     pub fn set_limit(&mut self, limit: usize) {

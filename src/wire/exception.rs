@@ -13,6 +13,11 @@ use super::sink::Sink;
 use crate::pickle::Value;
 use crate::zodb::{Answer, Conflict, Oid, Tid};
 
+/// A server's words go to clients, logs and events: so much of them is kept of one exception, in bytes, and so
+/// many of those that are in one.
+const LONGEST_TEXT: usize = 4000;
+const MOST_ERRORS: usize = 1000;
+
 const KEY_ERROR: &str = "builtins.KeyError";
 const TYPE_ERROR: &str = "builtins.TypeError";
 const VALUE_ERROR: &str = "builtins.ValueError";
@@ -165,7 +170,7 @@ pub(super) fn decode(value: Value) -> Result<WireError, DecodeError> {
     Ok(known(&class, &arguments).unwrap_or_else(|| {
         WireError::Answer(Answer::Other {
             text: describe(&arguments),
-            class,
+            class: cut(&class),
         })
     }))
 }
@@ -174,6 +179,7 @@ fn known(class: &str, arguments: &Value) -> Option<WireError> {
     let answer = match class {
         KEY_ERROR | "exceptions.KeyError" => {
             let key = arguments.as_items()?.first().cloned();
+            let key = key.and_then(|key| key.small_copy(LONGEST_TEXT));
             return Some(WireError::Key(key.unwrap_or(Value::None)));
         }
         VALUE_ERROR | "exceptions.ValueError" => {
@@ -195,7 +201,7 @@ fn known(class: &str, arguments: &Value) -> Option<WireError> {
         }
         MULTIPLE_UNDO => {
             let mut errors = Vec::new();
-            for pair in arguments.get("_errs")?.as_items()? {
+            for pair in arguments.get("_errs")?.as_items()?.iter().take(MOST_ERRORS) {
                 let [oid, error] = pair.as_items()? else {
                     return None;
                 };
@@ -219,7 +225,7 @@ fn conflict(arguments: &Value) -> Option<Conflict> {
             .and_then(|serials| eight(serials.get(index)?, "serial").ok())
             .map_or(Tid::ZERO, Tid::from_bytes)
     };
-    let text = |name: &str| arguments.get(name)?.as_text().map(str::to_owned);
+    let text = |name: &str| arguments.get(name)?.as_text().map(cut);
     Some(Conflict {
         class_name: text("class_name"),
         message: text("message"),
@@ -236,50 +242,157 @@ fn undo(error: &Value) -> Option<(String, Option<Oid>)> {
         Value::Object { arguments, .. } => arguments.get(1)?,
         _ => return None,
     };
-    let reason = entries.get("_reason")?.as_text()?.to_owned();
+    let reason = cut(entries.get("_reason")?.as_text()?);
     let oid = eight(entries.get("_oid")?, "oid").ok().map(Oid::from_bytes);
     Some((reason, oid))
 }
 
-/// The arguments of an exception in words.
+/// The arguments of an exception in words, as many as anybody reads.
 fn describe(arguments: &Value) -> String {
+    let mut words = Words::default();
     match arguments {
-        Value::Tuple(items) | Value::List(items) => {
-            let items: Vec<String> = items.iter().map(describe_one).collect();
-            items.join(", ")
-        }
+        Value::Tuple(items) | Value::List(items) => words.list(items),
         Value::Dict(_) => match arguments.get("message").and_then(Value::as_text) {
-            Some(message) => message.to_owned(),
-            None => describe_one(arguments),
+            Some(message) => words.put(message),
+            None => words.one(arguments),
         },
-        other => describe_one(other),
+        other => words.one(other),
+    }
+    words.0
+}
+
+/// The beginning of a text, where it is longer than anybody reads.
+fn cut(text: &str) -> String {
+    let mut words = Words::default();
+    words.put(text);
+    words.0
+}
+
+/// A text that ends where it has become too long.
+#[derive(Default)]
+struct Words(String);
+
+impl Words {
+    fn is_full(&self) -> bool {
+        self.0.len() >= LONGEST_TEXT
+    }
+
+    fn put(&mut self, text: &str) {
+        if self.is_full() {
+            return;
+        }
+        let room = LONGEST_TEXT - self.0.len();
+        if text.len() <= room {
+            self.0.push_str(text);
+        } else {
+            self.0.push_str(&text[..text.floor_char_boundary(room)]);
+            // What is full stays so.
+            self.0.push_str(" …");
+            while !self.is_full() {
+                self.0.push('.');
+            }
+        }
+    }
+
+    fn list(&mut self, items: &[Value]) {
+        for (at, item) in items.iter().enumerate() {
+            if self.is_full() {
+                return;
+            }
+            if at > 0 {
+                self.put(", ");
+            }
+            self.one(item);
+        }
+    }
+
+    fn one(&mut self, value: &Value) {
+        match value {
+            Value::None => self.put("None"),
+            Value::Bool(bool) => self.put(&bool.to_string()),
+            Value::Int(int) => self.put(&int.to_string()),
+            Value::Float(float) => self.put(&float.to_string()),
+            Value::Text(text) => self.put(text),
+            Value::Bytes(bytes) => {
+                if let Ok(eight) = <[u8; 8]>::try_from(bytes.as_ref()) {
+                    self.put(&Oid::from_bytes(eight).to_string());
+                } else {
+                    let some = &bytes[..bytes.len().min(LONGEST_TEXT + 1)];
+                    self.put(&some.escape_ascii().to_string());
+                }
+            }
+            Value::Tuple(items) | Value::List(items) | Value::Set(items) => {
+                self.put("(");
+                self.list(items);
+                self.put(")");
+            }
+            Value::Dict(entries) => {
+                self.put("{");
+                for (at, (key, value)) in entries.iter().enumerate() {
+                    if self.is_full() {
+                        return;
+                    }
+                    if at > 0 {
+                        self.put(", ");
+                    }
+                    self.one(key);
+                    self.put(": ");
+                    self.one(value);
+                }
+                self.put("}");
+            }
+            Value::BigInt(_) => self.put("a large integer"),
+            Value::Object { module, name, .. } => {
+                self.put("a ");
+                self.put(module);
+                self.put(".");
+                self.put(name);
+            }
+            Value::Global { module, name } => {
+                self.put(module);
+                self.put(".");
+                self.put(name);
+            }
+        }
     }
 }
 
-fn describe_one(value: &Value) -> String {
-    match value {
-        Value::None => "None".to_owned(),
-        Value::Bool(bool) => bool.to_string(),
-        Value::Int(int) => int.to_string(),
-        Value::Float(float) => float.to_string(),
-        Value::Text(text) => text.clone(),
-        Value::Bytes(bytes) => match <[u8; 8]>::try_from(bytes.as_ref()) {
-            Ok(eight) => Oid::from_bytes(eight).to_string(),
-            Err(_) => bytes.escape_ascii().to_string(),
-        },
-        Value::Tuple(items) | Value::List(items) | Value::Set(items) => {
-            let items: Vec<String> = items.iter().map(describe_one).collect();
-            format!("({})", items.join(", "))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exception_is_as_long_as_it_is_of_use() {
+        let error = |class: &str, arguments: Value| {
+            let class = Value::Text(class.to_owned());
+            decode(Value::Tuple(vec![class, arguments])).expect("a pair")
+        };
+        let text = |error: WireError| match error {
+            WireError::Answer(Answer::Other { class, text }) => (class, text),
+            WireError::Value(text) | WireError::Storage(text) => (String::new(), text),
+            other => panic!("{other:?}"),
+        };
+        let short = Value::Tuple(vec![Value::Int(28), Value::Text("no space".to_owned())]);
+        assert_eq!(
+            text(error("builtins.OSError", short)),
+            ("builtins.OSError".to_owned(), "28, no space".to_owned())
+        );
+        let long = |of: &str| Value::Text(of.repeat(10 << 20));
+        let nested = Value::List(vec![Value::List(vec![long("é")]), long("b"), long("c")]);
+        let wide = Value::List(vec![Value::Tuple(vec![Value::Int(1); 9]); 1 << 20]);
+        let dict = Value::Dict(vec![(long("k"), long("v")); 10]);
+        let bytes = Value::Tuple(vec![Value::Bytes(vec![0; 10 << 20].into())]);
+        for arguments in [nested, wide, dict, bytes] {
+            for class in [
+                "builtins.OSError",
+                STORAGE,
+                VALUE_ERROR,
+                &"x".repeat(1 << 20),
+            ] {
+                let (class, text) = text(error(class, arguments.clone()));
+                assert!(text.len() < 5000, "{}", text.len());
+                assert!(class.len() < 5000, "{}", class.len());
+            }
         }
-        Value::Dict(entries) => {
-            let entries: Vec<String> = entries
-                .iter()
-                .map(|(key, value)| format!("{}: {}", describe_one(key), describe_one(value)))
-                .collect();
-            format!("{{{}}}", entries.join(", "))
-        }
-        Value::BigInt(_) => "a large integer".to_owned(),
-        Value::Object { module, name, .. } => format!("a {module}.{name}"),
-        Value::Global { module, name } => format!("{module}.{name}"),
     }
 }

@@ -19,12 +19,18 @@ const READ_STEP: usize = 64 << 10;
 /// nothing, and frames up to this size are never moved.
 const FRAME_STEP: usize = 1 << 20;
 
+/// How much is kept of the beginning of a frame that is passed over: enough to see which message it was.
+pub const HEAD: usize = 64;
+
 /// A frame that is larger than its receiver takes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a frame of {announced} bytes was announced, the limit is {limit}")]
 pub struct FrameTooLarge {
     pub announced: usize,
     pub limit: usize,
+    /// The beginning of the frame where it was passed over: what follows it can be read. Empty where it
+    /// was not.
+    pub head: Vec<u8>,
 }
 
 /// Cuts a stream of bytes into frames.
@@ -32,6 +38,19 @@ pub struct FrameTooLarge {
 pub struct Frames {
     buffer: BytesMut,
     limit: usize,
+    passes_over: Option<Judge>,
+    passing: Option<Passing>,
+}
+
+/// Whether a frame beyond the limit is passed over, by what has come of its beginning; none where that is too
+/// little to tell. It is asked with [`HEAD`] bytes at most, and must tell then.
+pub type Judge = fn(&[u8]) -> Option<bool>;
+
+/// A frame that is being passed over.
+#[derive(Debug)]
+struct Passing {
+    left: usize,
+    frame: FrameTooLarge,
 }
 
 impl Frames {
@@ -41,7 +60,21 @@ impl Frames {
         Frames {
             buffer: BytesMut::new(),
             limit,
+            passes_over: None,
+            passing: None,
         }
+    }
+
+    /// Frames beyond the limit of which this says so are read to their end and forgotten, so that the stream
+    /// can be used further.
+    pub fn pass_over(&mut self, judge: Judge) {
+        self.passes_over = Some(judge);
+    }
+
+    /// Bytes that have come of a frame, or of several.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.buffer.len()
     }
 
     /// Changes the limit for the frames that were not taken yet.
@@ -55,16 +88,34 @@ impl Frames {
     /// long should copy that piece.
     ///
     /// # Errors
-    /// The announced length is beyond the limit. The stream cannot be used further.
+    /// The announced length is beyond the limit. The stream cannot be used further, unless the frame was
+    /// [passed over](Self::pass_over): then it is said at its end.
     pub fn take(&mut self) -> Result<Option<Bytes>, FrameTooLarge> {
+        if self.passing.is_some() {
+            return self.pass().map_or(Ok(None), Err);
+        }
         let Some(announced) = self.announced() else {
             return Ok(None);
         };
         if announced > self.limit {
-            return Err(FrameTooLarge {
+            let frame = FrameTooLarge {
                 announced,
                 limit: self.limit,
+                head: Vec::new(),
+            };
+            let head = &self.buffer[LENGTH..];
+            let head = &head[..head.len().min(HEAD)];
+            match self.passes_over.map(|judge| judge(head)) {
+                None | Some(Some(false)) => return Err(frame),
+                Some(None) if head.len() < HEAD => return Ok(None),
+                Some(None | Some(true)) => {}
+            }
+            self.buffer.advance(LENGTH);
+            self.passing = Some(Passing {
+                left: announced,
+                frame,
             });
+            return self.pass().map_or(Ok(None), Err);
         }
         if self.buffer.len() - LENGTH < announced {
             return Ok(None);
@@ -73,15 +124,34 @@ impl Frames {
         Ok(Some(self.buffer.split_to(announced).freeze()))
     }
 
+    /// Forgets what has come of the frame that is passed over; gives it at its end.
+    fn pass(&mut self) -> Option<FrameTooLarge> {
+        let passing = self.passing.as_mut()?;
+        let came = self.buffer.len().min(passing.left);
+        let head = &mut passing.frame.head;
+        head.extend_from_slice(&self.buffer[..came.min(HEAD - head.len())]);
+        self.buffer.advance(came);
+        passing.left -= came;
+        if passing.left > 0 {
+            return None;
+        }
+        self.passing.take().map(|passing| passing.frame)
+    }
+
     /// Where to append what was read, with room for a good piece.
     ///
     /// Beyond [`FRAME_STEP`], room grows with what has arrived, not with what was announced: a frame of
     /// `n` bytes costs at most about `2n`, whatever its sender claimed.
     pub fn room(&mut self) -> &mut BytesMut {
         let arrived = self.buffer.len();
-        let missing = self
-            .announced()
-            .map_or(0, |announced| (announced + LENGTH).saturating_sub(arrived));
+        let announced = match self.passing {
+            // What comes is not kept.
+            Some(_) => None,
+            None => self
+                .announced()
+                .filter(|announced| *announced <= self.limit),
+        };
+        let missing = announced.map_or(0, |announced| (announced + LENGTH).saturating_sub(arrived));
         let free = self.buffer.capacity() - arrived;
         if missing <= FRAME_STEP {
             // All of the frame, at once, and while little of it would have to be moved; a small one
@@ -98,7 +168,7 @@ impl Frames {
     /// Whether some bytes of a frame are there that is not whole.
     #[must_use]
     pub fn has_part(&self) -> bool {
-        !self.buffer.is_empty()
+        !self.buffer.is_empty() || self.passing.is_some()
     }
 
     fn announced(&self) -> Option<usize> {
@@ -138,9 +208,35 @@ mod tests {
             frames.take(),
             Err(FrameTooLarge {
                 announced: u32::MAX as usize,
-                limit: 1 << 20
+                limit: 1 << 20,
+                head: Vec::new(),
             })
         );
+    }
+
+    #[test]
+    fn a_frame_that_is_passed_over_takes_no_memory_and_what_follows_is_read() {
+        let mut frames = Frames::new(1000);
+        frames.pass_over(|head| head.first().map(|first| *first == 0));
+        let large: Vec<u8> = (0..3_000_000u32).map(|n| n as u8).collect();
+        feed(&mut frames, &(large.len() as u32).to_be_bytes());
+        for piece in large.chunks(10_000) {
+            assert_eq!(frames.take(), Ok(None));
+            assert!(frames.has_part());
+            feed(&mut frames, piece);
+            assert!(frames.room().capacity() <= 2 * READ_STEP);
+        }
+        feed(&mut frames, b"\0\0\0\x02ok");
+        let passed = frames.take().expect_err("it was too large");
+        assert_eq!(passed.head, large[..HEAD]);
+        assert_eq!((passed.announced, passed.limit), (large.len(), 1000));
+        assert_eq!(frames.take(), Ok(Some(Bytes::from_static(b"ok"))));
+        assert!(!frames.has_part());
+        // One of which nothing is to be made is refused as soon as that is known.
+        feed(&mut frames, &(1001u32).to_be_bytes());
+        assert_eq!(frames.take(), Ok(None));
+        feed(&mut frames, b"\xff");
+        assert!(frames.take().is_err());
     }
 
     #[test]

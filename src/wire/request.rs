@@ -15,6 +15,14 @@ use crate::zodb::{Oid, Tid, TxnMeta, TxnStatus};
 /// How many identifiers are given out at most, and by default.
 const NEW_OIDS: i64 = 100;
 
+/// What a client may make up for the id of a call or a transaction, and for what an undo log is searched for, in
+/// memory, in bytes. Python's ids are integers, and pairs of eight bytes.
+const LARGEST_ID: usize = 1 << 10;
+const LARGEST_ARGUMENT: usize = 64 << 10;
+
+/// How many arguments an extension method is given at most.
+const MOST_ARGUMENTS: usize = 16;
+
 /// The four parts of every message.
 pub(super) struct Envelope {
     pub(super) id: MessageId,
@@ -32,7 +40,7 @@ impl Envelope {
         let [id, flag, name, content] = <[Value; 4]>::try_from(parts)
             .map_err(|parts| DecodeError::Shape(format!("it has {} parts, not 4", parts.len())))?;
         Ok(Envelope {
-            id: message_id(id),
+            id: message_id(id).ok_or_else(|| shape("its id is too large"))?,
             flag: match flag {
                 Value::None => 0,
                 flag => flag
@@ -51,19 +59,21 @@ impl Envelope {
     }
 }
 
-fn message_id(id: Value) -> MessageId {
-    match id {
+/// None where it is larger than anybody's.
+fn message_id(id: Value) -> Option<MessageId> {
+    Some(match id {
         Value::Int(int) => MessageId::Int(int),
         Value::Tuple(pair) => {
             if let [oid, tid] = &pair[..]
                 && let (Ok(oid), Ok(tid)) = (eight(oid, ""), eight(tid, ""))
             {
-                return MessageId::Load(Oid::from_bytes(oid), Tid::from_bytes(tid));
+                let (oid, tid) = (Oid::from_bytes(oid), Tid::from_bytes(tid));
+                return Some(MessageId::Load(oid, tid));
             }
-            MessageId::Other(Value::Tuple(pair))
+            MessageId::Other(Value::Tuple(pair).small_copy(LARGEST_ID)?)
         }
-        other => MessageId::Other(other),
-    }
+        other => MessageId::Other(other.small_copy(LARGEST_ID)?),
+    })
 }
 
 pub(super) fn encode_id<S: Sink>(id: &MessageId, sink: &mut S) {
@@ -259,7 +269,9 @@ fn parse(method: &str, take: &mut Items) -> items::Result<Option<Call>> {
             specification: if take.is_empty() {
                 Value::None
             } else {
-                take.any("the specification")?
+                let specification = take.any("the specification")?;
+                let small = specification.small_copy(LARGEST_ARGUMENT);
+                small.ok_or("the specification is too large")?
             },
         },
         "server_status" => Call::ServerStatus,
@@ -267,11 +279,11 @@ fn parse(method: &str, take: &mut Items) -> items::Result<Option<Call>> {
             label: take.text("the label")?,
         },
         "ping" => Call::Ping,
-        "raid_status" => raid(RaidMethod::Status, take),
-        "raid_details" => raid(RaidMethod::Details, take),
-        "raid_recover" => raid(RaidMethod::Recover, take),
-        "raid_disable" => raid(RaidMethod::Disable, take),
-        "raid_reload" => raid(RaidMethod::Reload, take),
+        "raid_status" => raid(RaidMethod::Status, take)?,
+        "raid_details" => raid(RaidMethod::Details, take)?,
+        "raid_recover" => raid(RaidMethod::Recover, take)?,
+        "raid_disable" => raid(RaidMethod::Disable, take)?,
+        "raid_reload" => raid(RaidMethod::Reload, take)?,
         _ => return Ok(None),
     }))
 }
@@ -396,15 +408,21 @@ fn serial(take: &mut Items) -> items::Result<Tid> {
 }
 
 fn txn(take: &mut Items) -> items::Result<TxnId> {
-    take.any("the transaction's id").map(TxnId)
+    let id = take.any("the transaction's id")?;
+    let id = id.small_copy(LARGEST_ID);
+    Ok(TxnId(id.ok_or("the transaction's id is too large")?))
 }
 
-fn raid(method: RaidMethod, take: &mut Items) -> Call {
+fn raid(method: RaidMethod, take: &mut Items) -> items::Result<Call> {
     let mut arguments = Vec::new();
     while let Ok(argument) = take.any("") {
-        arguments.push(argument);
+        let argument = argument.small_copy(LARGEST_ARGUMENT);
+        arguments.push(argument.ok_or("an argument is too large")?);
+        if arguments.len() > MOST_ARGUMENTS {
+            return Err("there are too many arguments".to_owned());
+        }
     }
-    Call::Raid { method, arguments }
+    Ok(Call::Raid { method, arguments })
 }
 
 fn tpc_begin(take: &mut Items) -> items::Result<Call> {

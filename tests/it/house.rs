@@ -42,6 +42,8 @@ const DOORS: &[(&str, &[&str])] = &[
             "task",
             "tls",
             "pickle",
+            // What is left of a disk.
+            "durable",
         ],
     ),
     // The plan has no door from `config` to `tls`: what a listener's files are is said there once.

@@ -29,6 +29,7 @@ mod process;
 mod reached;
 mod recipes;
 mod screens;
+mod secrets;
 mod secure;
 mod shell;
 mod suites;

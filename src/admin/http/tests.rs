@@ -9,6 +9,7 @@ use super::*;
 use crate::admin::api::{Level, RecoveryState, ScrubRequest, Strategy};
 use crate::admin::client::{AdminClient, ClientError, Target};
 use crate::admin::fake::Fake;
+use crate::admin::listen::{Room, TurnedAway};
 use crate::tls::testing::{Flaw, Made, put};
 use crate::tls::{Authenticate, ServerTls, Spoken};
 
@@ -390,4 +391,121 @@ async fn on_tcp_tls_is_spoken_with_who_knows_the_certificate() {
     };
     let error = AdminClient::new(missing).unwrap_err();
     assert!(error.to_string().contains("missing.pem"), "{error}");
+}
+
+/// Sends these bytes and gives all that comes back until the daemon closes.
+async fn raw(socket: &Path, bytes: &[u8]) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let mut stream = tokio::net::UnixStream::connect(socket).await.unwrap();
+    // It may have been closed already.
+    drop(stream.write_all(bytes).await);
+    let mut answer = Vec::new();
+    drop(stream.read_to_end(&mut answer).await);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn heads_and_bodies_are_bounded() {
+    let running = run().await;
+    let head = |header: &str| format!("GET /healthz HTTP/1.1\r\nhost: x\r\n{header}\r\n\r\n");
+    let large = raw(
+        &running.socket,
+        head(&format!("x: {}", "y".repeat(100_000))).as_bytes(),
+    )
+    .await;
+    assert!(large.starts_with("HTTP/1.1 431"), "{large}");
+    let many = "h: x\r\n".repeat(1000);
+    let many = raw(&running.socket, head(many.trim_end()).as_bytes()).await;
+    assert!(many.starts_with("HTTP/1.1 431"), "{many}");
+    // Bodies: that it is too large is known by its length, and in pieces as soon as it is.
+    let path = "/v1/arrays/main/pack";
+    let body = "x".repeat(LARGEST_BODY + 1);
+    assert_eq!(running.ask("POST", path, &body).await.0, 413);
+    let piece = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
+    let chunked = format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n{}",
+        piece.repeat(1000)
+    );
+    let answer = raw(&running.socket, chunked.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert_eq!(running.ask("GET", "/healthz", "").await.0, 200);
+    running
+        .tasks
+        .shutdown(Duration::from_secs(10))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn who_fills_the_room_is_told_and_what_does_not_come_is_not_waited_for() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("zeoraid.sock");
+    let fake = Fake::default();
+    let tasks = Tasks::new("admin tasks");
+    let turned_away = TurnedAway::default();
+    let socket = Socket::bind(&path)
+        .await
+        .unwrap()
+        .with_room(Room::new(4, &turned_away));
+    serve_socket(&tasks, socket, admin(&fake));
+    // Nothing, half a head, half a body, and one who asked and stays.
+    let begun = [
+        "",
+        "GET /v1/sta",
+        "POST /v1/arrays/main/pack HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{",
+        "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n",
+    ];
+    let mut held = Vec::new();
+    for begun in begun {
+        let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        held.push(stream);
+    }
+    // Which of them was accepted is seen by that the next one is turned away.
+    let full = loop {
+        let answer = raw(
+            &path,
+            b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        )
+        .await;
+        if !answer.starts_with("HTTP/1.1 200") {
+            break answer;
+        }
+    };
+    assert!(full.starts_with("HTTP/1.1 503"), "{full}");
+    assert!(full.contains("limits.admin_connections"), "{full}");
+    assert!(turned_away.count() >= 1);
+    tokio::time::pause();
+    for mut stream in held {
+        let mut answer = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_mins(2), stream.read_to_end(&mut answer));
+        drop(ended.await.expect("it is closed in time"));
+    }
+    tokio::time::resume();
+    let answer = raw(
+        &path,
+        b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+    )
+    .await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    tasks.shutdown(Duration::from_secs(10)).await.unwrap();
+}
+
+/// Events go on for ever; who does not read them does not keep its place for ever.
+#[tokio::test]
+async fn events_that_nobody_reads_end() {
+    use crate::admin::listen::Read;
+    use tokio::io::AsyncWriteExt as _;
+
+    tokio::time::pause();
+    let (ours, theirs) = tokio::io::duplex(100);
+    let mut written = Read::new(theirs);
+    let start = tokio::time::Instant::now();
+    let error = written.write_all(&[0; 1000]).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+    assert!(start.elapsed() < Duration::from_mins(1));
+    drop(ours);
 }

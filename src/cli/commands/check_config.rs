@@ -16,7 +16,7 @@ use crate::config::{self, ConfigError, Mistake};
 ///
 /// Each with its file, line and column, and how to mend it. The exit code is 0 where there is none.
 /// What is allowed, but probably not meant, is said as well. Certificates and keys of addresses with TLS are
-/// looked into.
+/// looked into, and whether others can read what is secret, or change what the daemon does.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -33,7 +33,11 @@ pub fn run(args: &CheckConfigArgs, context: &Context) -> Result<Exit, CliError> 
         Some(file) => (instance_of(file, context), Some(file.as_path())),
     };
     let (mistakes, warnings) = match config::load(&instance, file, &environment) {
-        Ok(config) => (config.check_certificates(), config.warnings().to_vec()),
+        Ok(config) => {
+            let mut warnings = config.warnings().to_vec();
+            warnings.extend(config.check_permissions());
+            (config.check_certificates(), warnings)
+        }
         Err(ConfigError::Mistakes(mistakes)) => (mistakes, Vec::new()),
         // An instance that is not there can be made; a file that was named cannot.
         Err(error @ ConfigError::Unreadable { .. }) if file.is_some() => {

@@ -77,20 +77,86 @@ const LISTEN: &[Key] = &[
 
 const SECTIONS: &[Key] = &[
     Key {
+        name: "limits.threads",
+        values: "number",
+        what: "Threads that serve. The default is one where all members are ZEO servers, and one for each \
+               processor otherwise.",
+    },
+    Key {
         name: "limits.connections",
         values: "number [1000]",
-        what: "Clients at the same time.",
+        what: "Clients at the same time. Who comes then is told so when it registers.",
+    },
+    Key {
+        name: "limits.connections_by_address",
+        values: "number [500]",
+        what: "Of those, from one address (of IPv6, one network of 64 bits; over a Unix socket, of one user).",
+    },
+    Key {
+        name: "limits.handshake",
+        values: "duration [30s]",
+        what: "How long a client may take for TLS and for choosing an encoding.",
+    },
+    Key {
+        name: "limits.register",
+        values: "duration [10m]",
+        what: "How long it may take to register after that. A client of ZEO that knows several addresses does \
+               it at one after the other.",
     },
     Key {
         name: "limits.frame",
         values: "size [512MiB]",
-        what: "One message of a client.",
+        what: "One message of a client: an object, mostly. The vote of a transaction with a larger one says \
+               so.",
     },
     Key {
-        name: "limits.threads",
-        values: "number",
-        what: "Threads that serve. The default is one where all members are ZEO servers, and one for each processor \
-               otherwise.",
+        name: "limits.calls",
+        values: "number [256]",
+        what: "Calls of one client that are answered at the same time. Those beyond wait.",
+    },
+    Key {
+        name: "limits.iterators",
+        values: "number [1000]",
+        what: "Iterators that one client may have open. A further one is an error.",
+    },
+    Key {
+        name: "limits.unread",
+        values: "size [16MiB]",
+        what: "What may wait to be read by one client before none of its calls are taken. A single answer may \
+               be larger.",
+    },
+    Key {
+        name: "limits.unread_timeout",
+        values: "duration [5m]",
+        what: "A client that reads nothing for so long, while something waits for it, loses its connection.",
+    },
+    Key {
+        name: "limits.memory",
+        values: "size [1GiB]",
+        what: "Messages of all clients in memory, from them and to them. Beyond it, those wait that have more \
+               than a little there, and who of them has had it the longest loses its connection after some \
+               seconds. At least as much as `limits.frame`.",
+    },
+    Key {
+        name: "limits.transaction",
+        values: "size [256GiB]",
+        what: "What one transaction may store, records and blobs. The vote of a larger one says so.",
+    },
+    Key {
+        name: "limits.transactions",
+        values: "size [1TiB]",
+        what: "The same of all transactions together that are not finished.",
+    },
+    Key {
+        name: "limits.keep_free",
+        values: "size [256MiB]",
+        what: "What is always left free on the disk of `spool.folder`: a large transaction that would take of \
+               it is refused, by its vote. 0B for nothing.",
+    },
+    Key {
+        name: "limits.admin_connections",
+        values: "number [64]",
+        what: "Connections of the admin protocol, at its socket and at its address each.",
     },
     Key {
         name: "admin.socket",

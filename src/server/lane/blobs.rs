@@ -64,6 +64,16 @@ impl Blobs {
         told
     }
 
+    /// The transaction is refused: what it has uploaded is of no use to anybody. The rest of an upload is
+    /// passed over.
+    pub(super) fn let_go(&mut self) {
+        self.stored.clear();
+        self.in_conflict.clear();
+        if self.uploading.is_some() {
+            self.uploading = Some(Uploading::PassedOver);
+        }
+    }
+
     /// An upload has come to an end that cannot be used.
     pub(super) fn end_upload(&mut self) {
         self.uploading = None;
@@ -120,11 +130,12 @@ pub(super) async fn start(around: &Surroundings<'_>, state: State) -> Outcome {
 }
 
 /// `storeBlobChunk`.
-pub(super) async fn chunk(state: State, chunk: Bytes) -> Outcome {
+pub(super) async fn chunk(around: &Surroundings<'_>, state: State, chunk: Bytes) -> Outcome {
     const METHOD: &str = "storeBlobChunk";
     let State::Open(mut open) = state else {
         return (state, METHOD, Err(wrong("a blob for no open transaction")));
     };
+    open.stores(around, chunk.len() as u64).await;
     match &mut open.blobs.uploading {
         None => return (State::Open(open), METHOD, Err(wrong("no upload was begun"))),
         Some(Uploading::PassedOver) => {}
@@ -139,7 +150,7 @@ pub(super) async fn chunk(state: State, chunk: Bytes) -> Outcome {
 }
 
 /// `storeBlobEnd`.
-pub(super) async fn end(state: State, record: BlobRecord) -> Outcome {
+pub(super) async fn end(around: &Surroundings<'_>, state: State, record: BlobRecord) -> Outcome {
     const METHOD: &str = "storeBlobEnd";
     let mut open = match state {
         State::Open(open) if open.id == record.txn => open,
@@ -151,7 +162,7 @@ pub(super) async fn end(state: State, record: BlobRecord) -> Outcome {
         Some(Uploading::Writing(upload)) => upload,
     };
     match upload.end().await {
-        Ok(blob) => store_blob(State::Open(open), METHOD, record, blob).await,
+        Ok(blob) => store_blob(around, State::Open(open), METHOD, record, blob).await,
         Err(error) => {
             open.passes_over(&error);
             (State::Open(open), METHOD, Ok(Reply::None))
@@ -182,7 +193,10 @@ pub(super) async fn shared(
     }
     match upload::shared(directory, record.oid, name).await {
         // Of a poisoned transaction, it is removed.
-        Ok(blob) => store_blob(State::Open(open), METHOD, record, blob).await,
+        Ok(blob) => {
+            open.stores(around, blob.len()).await;
+            store_blob(around, State::Open(open), METHOD, record, blob).await
+        }
         Err(error) => {
             open.passes_over(&error);
             (State::Open(open), METHOD, Ok(Reply::None))
@@ -190,14 +204,20 @@ pub(super) async fn shared(
     }
 }
 
-async fn store_blob(state: State, method: &'static str, record: BlobRecord, blob: Blob) -> Outcome {
+async fn store_blob(
+    around: &Surroundings<'_>,
+    state: State,
+    method: &'static str,
+    record: BlobRecord,
+    blob: Blob,
+) -> Outcome {
     let op = Op::StoreBlob {
         oid: record.oid,
         serial: record.serial,
         data: record.data,
         blob,
     };
-    let (state, _, outcome) = store(state, &record.txn, op).await;
+    let (state, _, outcome) = store(around, state, &record.txn, op).await;
     (state, method, outcome)
 }
 

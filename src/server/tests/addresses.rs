@@ -352,7 +352,13 @@ async fn the_end_of_a_reply_does_not_stay_in_tls() {
     let (ours, theirs) = tokio::io::duplex(4096);
     let (server, client) = tokio::join!(acceptor.accept(theirs), connector.connect(name, ours));
     let (read, write) = tokio::io::split(server.unwrap());
-    let session = session::run(read, write, "test".to_owned(), Arc::clone(&house.shared));
+    let session = session::run(
+        read,
+        write,
+        "test".to_owned(),
+        tokio::time::Instant::now(),
+        Arc::clone(&house.shared),
+    );
     house.shared.sessions.spawn("test", session);
 
     let (read, write) = tokio::io::split(client.unwrap());

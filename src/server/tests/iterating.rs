@@ -97,8 +97,10 @@ async fn iterators_are_bounded_and_collected() {
     assert_eq!(client.call(start()).await, Reply::Iterator(0));
     assert_eq!(client.call(start()).await, Reply::Iterator(1));
     let reply = client.call(start()).await;
+    let is_it =
+        |text: &str| text.contains("2 iterators are open") && text.contains("limits.iterators");
     assert!(
-        matches!(reply, Reply::Error(WireError::Storage(_))),
+        matches!(&reply, Reply::Error(WireError::Storage(text)) if is_it(text)),
         "{reply:?}"
     );
     client

@@ -46,6 +46,11 @@ impl Late {
         self.head.send_replace(head);
     }
 
+    /// How many loads have taken their answer.
+    pub(super) fn count(&self) -> usize {
+        *self.taken.borrow()
+    }
+
     /// Waits until this many loads have taken their answer.
     pub(super) async fn taken(&self, count: usize) {
         let mut taken = self.taken.subscribe();

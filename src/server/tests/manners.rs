@@ -57,6 +57,7 @@ async fn a_frame_beyond_the_limit_is_refused_before_it_comes() {
     let house = House::with(MemoryStorage::new("test"), options);
     let mut client = house.client().await;
     client.raw(&1001u32.to_be_bytes()).await;
+    client.raw(b"x").await;
     client.is_closed().await;
 }
 

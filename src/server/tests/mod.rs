@@ -27,6 +27,7 @@ mod extension;
 mod full;
 mod iterating;
 mod late;
+mod limits;
 mod manners;
 mod order;
 mod transactions;
@@ -77,7 +78,13 @@ impl House {
     fn pipe(&self) -> DuplexStream {
         let (ours, theirs) = tokio::io::duplex(self.pipe);
         let (read, write) = tokio::io::split(theirs);
-        let session = session::run(read, write, "test".to_owned(), Arc::clone(&self.shared));
+        let session = session::run(
+            read,
+            write,
+            "test".to_owned(),
+            tokio::time::Instant::now(),
+            Arc::clone(&self.shared),
+        );
         self.shared.sessions.spawn("test", session);
         ours
     }

@@ -372,7 +372,10 @@ async fn who_begins_where_nothing_is_served_is_sent_elsewhere_and_not_told_to_re
     };
     for serving in [no, starting] {
         let storage = MemoryStorage::new("test");
+        let shared = Shared::new(ServerOptions::default(), Vec::new());
         let mut lane = Lane::new(Surroundings {
+            shared: &shared,
+            peer: String::new(),
             storage: &storage,
             stats: Arc::new(Stats::new()),
             serving: watch::channel(serving).1,
@@ -384,6 +387,7 @@ async fn who_begins_where_nothing_is_served_is_sent_elsewhere_and_not_told_to_re
         lane.push(LaneCall {
             id: MessageId::Int(0),
             one_way: true,
+            size: 0,
             what: What::Begin {
                 txn: txn(1),
                 meta: TxnMeta::default(),
@@ -400,8 +404,11 @@ async fn who_begins_where_nothing_is_served_is_sent_elsewhere_and_not_told_to_re
 async fn who_is_told_at_its_vote_what_went_wrong_gives_its_place_up() {
     let storage = MemoryStorage::new("test");
     let contention = Contention::new();
+    let shared = Shared::new(ServerOptions::default(), Vec::new());
     let loser = contention.contender();
     let mut lane = Lane::new(Surroundings {
+        shared: &shared,
+        peer: String::new(),
         storage: &storage,
         stats: Arc::new(Stats::new()),
         serving: watch::channel(Serving::Yes).1,
@@ -426,6 +433,7 @@ async fn who_is_told_at_its_vote_what_went_wrong_gives_its_place_up() {
         lane.push(LaneCall {
             id: MessageId::Int(number),
             one_way: number < 2,
+            size: 0,
             what,
         });
     }

@@ -26,6 +26,7 @@ use super::disk::Disk;
 use super::index::Index;
 use super::lock::LockFile;
 use super::recent::Recent;
+use super::turns::Turns;
 use super::{FileOptions, Paths};
 use crate::storage::blobs::Placed;
 use crate::storage::{BlobDirectory, Fault, Publisher, Result, StorageError, TxnToken};
@@ -73,6 +74,7 @@ pub(super) struct Engine {
     refuses: ArcSwapOption<Fault>,
     jobs: Mutex<Option<SyncSender<Job>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    pub(super) large_reads: Turns,
     lock: Mutex<Option<LockFile>>,
     /// The end of the file when the index was saved last.
     pub(super) saved_at: AtomicU64,
@@ -281,6 +283,7 @@ impl Engine {
             refuses: ArcSwapOption::empty(),
             jobs: Mutex::new(None),
             threads: Mutex::new(Vec::new()),
+            large_reads: Turns::default(),
             lock: Mutex::new(lock),
             saved_at: AtomicU64::new(saved_at),
         }

@@ -54,6 +54,7 @@ pub(in crate::storage) mod references;
 mod restore;
 mod rewind;
 mod scan;
+mod turns;
 mod undo;
 mod undo_log;
 mod window;

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use super::disk::Disk;
 use super::engine::Engine;
 use super::format::{FIRST, RecordHeader, TxnHeader, head, u64_at};
+use super::turns::LARGE;
 use crate::storage::{Answer, CurrentRecord, Fault, Loaded, Result, Revision, StorageError};
 use crate::zodb::{Oid, Tid};
 
@@ -135,6 +136,8 @@ impl Reader<'_> {
             } else if let Some(data) = scratch[..filled].get(body..body + len) {
                 Some(Bytes::copy_from_slice(data))
             } else {
+                let is_large = len >= LARGE && self.patience == Patience::Some;
+                let _turn = is_large.then(|| self.engine.large_reads.take());
                 let mut data = vec![0; len];
                 let there = filled - body;
                 data[..there].copy_from_slice(&scratch[body..filled]);

@@ -23,8 +23,12 @@ use crate::storage::{Answer, Fault, Result, StorageError};
 use crate::wire::{Call, Expected, Push, Reply, WireError};
 use crate::zodb::{Blob, Oid, Tid};
 
-/// How many pieces wait to be written.
+/// How many pieces wait to be written, and how large each may be, in bytes. (Python's server sends 59 000.)
 const PIECES: usize = 32;
+const LARGEST_PIECE: usize = 1 << 20;
+
+/// After so many bytes it is looked at what is left of the disk.
+const LOOK_EVERY: u64 = 16 << 20;
 
 type Fetch = BoxFuture<'static, Result<Blob>>;
 
@@ -94,8 +98,10 @@ impl Line {
             pieces: Some(sender),
             whole: false,
         });
-        let folder = self.way.options.blob_folder.clone();
-        let written = tokio::task::spawn_blocking(move || write(&folder, pieces));
+        let options = Arc::clone(&self.way.options);
+        let written = tokio::task::spawn_blocking(move || {
+            write(&options.blob_folder, options.keep_free_bytes, pieces)
+        });
         let call = Call::SendBlob { oid, serial };
         // The turn goes on when the server has said its last word of this blob, wanted or not.
         let answer = {
@@ -198,6 +204,12 @@ impl Listener for OnBlobs {
                 let Some(pieces) = pieces else {
                     return Err(unasked(oid));
                 };
+                if chunk.len() > LARGEST_PIECE {
+                    return Err(Fault::Damaged(format!(
+                        "the server sent a piece of {} bytes of the blob {oid}; {LARGEST_PIECE} are taken",
+                        chunk.len()
+                    )));
+                }
                 // Whoever writes may have failed; he says so.
                 drop(pieces.send(chunk).await);
             }
@@ -231,6 +243,7 @@ fn unasked(oid: Oid) -> Fault {
 /// Writes pieces into a temporary file, until there are no more.
 fn write(
     folder: &std::path::Path,
+    keep_free: u64,
     mut pieces: mpsc::Receiver<Bytes>,
 ) -> Result<Blob, StorageError> {
     let what = || format!("writing a blob to {}", folder.display());
@@ -238,22 +251,51 @@ fn write(
     let fault = |error| Fault::here(what(), error);
     let file = tempfile::Builder::new().prefix("blob-").tempfile_in(folder);
     let mut file = file.map_err(fault)?;
+    let mut unlooked = 0;
     while let Some(piece) = pieces.blocking_recv() {
+        unlooked += piece.len() as u64;
+        if unlooked >= LOOK_EVERY {
+            unlooked = 0;
+            leave_free(folder, keep_free).map_err(fault)?;
+        }
         file.write_all(&piece).map_err(fault)?;
     }
     file.flush().map_err(fault)?;
     Ok(Blob::temporary(file.into_temp_path()).map_err(fault)?)
 }
 
+/// That there is more left of a disk than has to be.
+pub(super) fn leave_free(folder: &std::path::Path, keep_free: u64) -> std::io::Result<()> {
+    if keep_free > 0 && crate::durable::free_space(folder)? < keep_free {
+        let text = format!("less than {keep_free} bytes are left of the disk (limits.keep_free)");
+        return Err(std::io::Error::new(std::io::ErrorKind::StorageFull, text));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_blob_without_end_does_not_fill_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let (sender, pieces) = mpsc::channel(1);
+        let at = folder.path().to_owned();
+        let written = tokio::task::spawn_blocking(move || write(&at, u64::MAX, pieces));
+        // Until nobody takes them any more.
+        while sender.send(Bytes::from(vec![0; 1 << 20])).await.is_ok() {}
+        let error = written.await.unwrap().err().unwrap();
+        assert!(error.to_string().contains("limits.keep_free"), "{error}");
+        assert!(matches!(error.fault(), Some(Fault::Here { .. })), "{error}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 
     #[test]
     fn a_disk_of_ours_that_takes_nothing_is_no_fault_of_the_server() {
         let gone = tempfile::tempdir().unwrap().path().join("gone");
         let (_sender, pieces) = mpsc::channel(1);
-        let error = write(&gone, pieces).err().unwrap();
+        let error = write(&gone, 0, pieces).err().unwrap();
         assert!(matches!(error.fault(), Some(Fault::Here { .. })), "{error}");
     }
 }

@@ -12,17 +12,21 @@
 //! dropped.
 
 use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::Inner;
+use super::blobs::leave_free;
 use super::errors::{meant, unexpected};
 use super::link::{Asked, Handler, Link, closed};
+use super::{Inner, ZeoOptions};
 use crate::storage::{Answer, Fault, History, RESTART_SERVER, Result, StorageError};
 use crate::wire::{Call, Expected, IteratedRecord, Reply, WireError};
-use crate::zodb::{HistoryRecord, HistoryTxn, RecordData, Tid, TidRange, TxnMeta};
+use crate::zodb::{HistoryRecord, HistoryTxn, Payload, RecordData, Tid, TidRange, TxnMeta};
 
 /// How many transactions are asked for ahead.
 const AHEAD: usize = 64;
@@ -33,6 +37,11 @@ const LEAST_RECORDS: usize = 4;
 
 /// About how many bytes are asked for ahead.
 const BYTES: u64 = 8 << 20;
+
+/// What of one transaction is in memory before it goes into a file, and how many records it may have: more than
+/// any has, and what a server sends without end must end somewhere.
+const IN_MEMORY: usize = 16 << 20;
+const RECORDS_OF_ONE: usize = 50_000_000;
 
 /// How often an iteration begins anew where its two iterators disagree, or its connection is lost.
 const TRIES: usize = 3;
@@ -45,6 +54,8 @@ const UNLUCKY_PAUSE: Duration = Duration::from_millis(25);
 pub(super) struct Headers {
     link: Arc<Link>,
     iterator: i64,
+    /// What may come.
+    rest: TidRange,
     asked: VecDeque<Asked>,
     ended: bool,
 }
@@ -55,6 +66,7 @@ impl Headers {
         Ok(Headers {
             link: Arc::clone(link),
             iterator,
+            rest: range,
             asked: VecDeque::new(),
             ended: false,
         })
@@ -81,7 +93,18 @@ impl Headers {
             return Ok(None);
         };
         match self.link.within("`iterator_next`", asked).await? {
-            Reply::Transaction(Some(header)) => Ok(Some(header)),
+            Reply::Transaction(Some((tid, meta))) => {
+                // So it ends: one that goes round would go on for ever.
+                if !(self.rest.first..=self.rest.last).contains(&tid) {
+                    let TidRange { first, last } = self.rest;
+                    let text = format!(
+                        "the server gave transaction {tid} where one from {first} to {last} had to come"
+                    );
+                    return Err(Fault::Damaged(text).into());
+                }
+                self.rest.first = tid.next();
+                Ok(Some((tid, meta)))
+            }
             Reply::Transaction(None) => {
                 self.ended = true;
                 self.asked.clear();
@@ -169,7 +192,8 @@ impl Iteration {
         let run = if range.first > range.last || range.last.is_zero() {
             None
         } else {
-            Some(inner.over_reader(|link| Run::begin(link, range)).await?)
+            let run = inner.over_reader(|link| Run::begin(link, range, &inner.options));
+            Some(run.await?)
         };
         Ok(Iteration {
             inner: Arc::clone(inner),
@@ -206,7 +230,10 @@ impl History for Iteration {
                     self.tries -= 1;
                     self.inner.heard.alive()?;
                     let rest = self.rest;
-                    let run = self.inner.over_reader(|link| Run::begin(link, rest));
+                    let options = &self.inner.options;
+                    let run = self
+                        .inner
+                        .over_reader(|link| Run::begin(link, rest, options));
                     self.run = Some(run.await?);
                 }
             }
@@ -248,6 +275,9 @@ struct Run {
     /// Averages: of a record's size, and of the records in a transaction.
     bytes: f64,
     records: f64,
+    /// Where a large transaction lies meanwhile, and what is left free there.
+    folder: PathBuf,
+    keep_free: u64,
 }
 
 /// A transaction on its way.
@@ -261,11 +291,16 @@ struct Body {
     /// How many records are asked for next.
     step: usize,
     records: Vec<HistoryRecord>,
+    /// Bytes of the records that are not in the file.
+    in_memory: usize,
+    file: Option<Arc<File>>,
+    /// So many of the records are in it.
+    spooled: usize,
     ended: bool,
 }
 
 impl Run {
-    async fn begin(link: Arc<Link>, range: TidRange) -> Result<Self> {
+    async fn begin(link: Arc<Link>, range: TidRange, options: &ZeoOptions) -> Result<Self> {
         let scout = Headers::begin(&link, range).await?;
         let body = start(&link, range).await?;
         Ok(Run {
@@ -276,6 +311,8 @@ impl Run {
             asked: 0,
             bytes: 1000.0,
             records: 2.0,
+            folder: options.blob_folder.clone(),
+            keep_free: options.keep_free_bytes,
         })
     }
 
@@ -296,7 +333,12 @@ impl Run {
             };
             self.asked -= 1;
             match self.link.within("`iterator_record_next`", asked).await? {
-                Reply::Record(Some(record)) => self.take(&mut body, record)?,
+                Reply::Record(Some(record)) => {
+                    self.take(&mut body, record)?;
+                    if body.in_memory > IN_MEMORY {
+                        body.spool(&self.folder, self.keep_free).await?;
+                    }
+                }
                 Reply::Record(None) => body.ended = true,
                 other => return Err(unexpected(other, "`iterator_record_next`").into()),
             }
@@ -345,6 +387,9 @@ impl Run {
                 asked: VecDeque::new(),
                 step: 0,
                 records: Vec::new(),
+                in_memory: 0,
+                file: None,
+                spooled: 0,
                 ended: false,
             });
         }
@@ -424,6 +469,11 @@ impl Run {
         }
         let size = record.data.as_ref().map_or(0, bytes::Bytes::len);
         self.bytes += (size as f64 - self.bytes) / 16.0;
+        body.in_memory += size;
+        if body.records.len() >= RECORDS_OF_ONE {
+            let text = format!("transaction {} has no end of records", body.tid);
+            return Err(Fault::Damaged(text).into());
+        }
         body.records.push(HistoryRecord {
             oid: record.oid,
             data: match (record.data, record.data_txn) {
@@ -480,8 +530,50 @@ impl Body {
             asked: VecDeque::new(),
             step: 0,
             records: Vec::new(),
+            in_memory: 0,
+            file: None,
+            spooled: 0,
             ended: true,
         }
+    }
+
+    /// Moves the data that is in memory into a file, which has no name and goes with the records.
+    async fn spool(&mut self, folder: &Path, keep_free: u64) -> Result<()> {
+        let (folder, mut records) = (folder.to_owned(), std::mem::take(&mut self.records));
+        let (mut file, spooled) = (self.file.take(), self.spooled);
+        let work = move || -> std::io::Result<_> {
+            leave_free(&folder, keep_free)?;
+            let to = match file.take() {
+                Some(file) => file,
+                None => Arc::new(tempfile::tempfile_in(&folder)?),
+            };
+            let mut end = to.metadata()?.len();
+            let mut writer = BufWriter::new(&*to);
+            for record in &mut records[spooled..] {
+                let data = match &mut record.data {
+                    RecordData::Data(data) | RecordData::Back { data, .. } => data,
+                    RecordData::Gone => continue,
+                };
+                let Some(bytes) = data.in_memory().cloned() else {
+                    continue;
+                };
+                writer.write_all(&bytes)?;
+                *data = Payload::piece(Arc::clone(&to), end, bytes.len());
+                end += bytes.len() as u64;
+            }
+            writer.flush()?;
+            drop(writer);
+            Ok((records, to))
+        };
+        let done = tokio::task::spawn_blocking(work).await;
+        let done = done.unwrap_or_else(|ended| Err(std::io::Error::other(ended)));
+        let (records, file) =
+            done.map_err(|error| Fault::here("keeping a large transaction in a file", error))?;
+        self.spooled = records.len();
+        self.records = records;
+        self.file = Some(file);
+        self.in_memory = 0;
+        Ok(())
     }
 
     /// Both iterators must be at the same transaction: the file may have been packed between them.

@@ -52,7 +52,10 @@ pub struct ZeoOptions {
     /// The largest message that is taken.
     pub max_frame_bytes: usize,
     /// Where blobs are put that are fetched from the server, while somebody has a handle of them.
+    /// Large transactions that are being read lie there, too.
     pub blob_folder: PathBuf,
+    /// So much of that disk is left free, in bytes.
+    pub keep_free_bytes: u64,
     pub tls: Option<ZeoTls>,
 }
 
@@ -69,6 +72,7 @@ impl ZeoOptions {
             heartbeat: Duration::from_secs(5),
             max_frame_bytes: frame::DEFAULT_LIMIT,
             blob_folder: std::env::temp_dir(),
+            keep_free_bytes: 0,
             tls: None,
         }
     }

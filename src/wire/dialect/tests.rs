@@ -84,7 +84,8 @@ fn meta() -> impl Strategy<Value = TxnMeta> {
 }
 
 fn txn() -> impl Strategy<Value = TxnId> {
-    prop_oneof![any::<i64>().prop_map(Value::Int), value()].prop_map(TxnId)
+    let small = value().prop_filter_map("ids are small", |value| value.small_copy(1 << 10));
+    prop_oneof![any::<i64>().prop_map(Value::Int), small].prop_map(TxnId)
 }
 
 fn id() -> impl Strategy<Value = MessageId> {
@@ -327,7 +328,9 @@ fn error() -> impl Strategy<Value = WireError> {
     ];
     prop_oneof![
         4 => answer.prop_map(WireError::Answer),
-        1 => value().prop_map(WireError::Key),
+        1 => value()
+            .prop_filter_map("keys are small", |value| value.small_copy(4000))
+            .prop_map(WireError::Key),
         1 => ".*".prop_map(WireError::Value),
         1 => ".*".prop_map(WireError::Type),
         1 => ".*".prop_map(WireError::NotImplemented),

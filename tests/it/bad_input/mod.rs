@@ -4,5 +4,6 @@
 mod config;
 mod disk_full;
 mod files;
+mod limits;
 mod peers;
 mod places;

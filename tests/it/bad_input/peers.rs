@@ -411,7 +411,7 @@ fn a_client_that_does_not_read_is_hung_up_on() {
     python::run("features.py", &["plain_visit", &instance.address]).ok();
 }
 
-fn resident_kib(pid: i32) -> u64 {
+pub(super) fn resident_kib(pid: i32) -> u64 {
     let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
         return 0;
     };

@@ -3,7 +3,7 @@
 //! Written without the crate's own `wire` and `pickle`, so that a mistake there is not made here too.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddrV4, TcpStream};
 use std::time::Duration;
 
 /// What a well-behaved peer answers within.
@@ -29,15 +29,37 @@ pub(crate) enum Say<'a> {
 
 impl Raw {
     pub(crate) fn connect(address: &str) -> Self {
-        let stream = TcpStream::connect(address).expect("the daemon listens");
+        Self::of(TcpStream::connect(address).expect("the daemon listens"))
+    }
+
+    fn of(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
         stream.set_write_timeout(Some(PATIENCE)).expect("not zero");
         Raw { stream, next: 1 }
     }
 
+    /// From another address of this machine, like `127.0.0.2`.
+    pub(crate) fn connect_from(source: &str, address: &str) -> Self {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
+
+        let to: SocketAddrV4 = address.parse().expect("an IPv4 address");
+        let from = SocketAddrV4::new(source.parse().expect("an IPv4 address"), 0);
+        let flags = SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None);
+        let socket = socket.expect("a socket");
+        bind(&socket, &from).expect("an address of this machine");
+        connect(&socket, &to).expect("the daemon listens");
+        Self::of(TcpStream::from(socket))
+    }
+
     /// Connected, past the handshake.
     pub(crate) fn greeted(address: &str) -> Self {
-        let mut raw = Self::connect(address);
+        Self::connect(address).greet()
+    }
+
+    /// Past the handshake.
+    pub(crate) fn greet(self) -> Self {
+        let mut raw = self;
         let hello = raw
             .frame()
             .expect("the server speaks first")
@@ -49,7 +71,12 @@ impl Raw {
 
     /// Connected and registered.
     pub(crate) fn registered(address: &str) -> Self {
-        let mut raw = Self::greeted(address);
+        Self::greeted(address).register()
+    }
+
+    /// Registered.
+    pub(crate) fn register(self) -> Self {
+        let mut raw = self;
         let answer = raw.call("register", vec![Say::Text("1"), Say::Bool(false)]);
         assert_eq!(answer.error(), None, "{answer:?}");
         raw

@@ -99,7 +99,7 @@ fn what_follows_from_another_answer_goes_on_following_it() {
     -- stdout
     --- a/etc/zeoraid.yaml
     +++ b/etc/zeoraid.yaml
-    @@ -67,6 +67,9 @@
+    @@ -80,6 +80,9 @@
            copy2:
              file: var/copy2/Data.fs
              blob_dir: var/copy2/blobs
@@ -280,7 +280,7 @@ fn a_dry_run_and_a_diff_write_nothing() {
     -- stdout
     --- a/etc/zeoraid.yaml
     +++ b/etc/zeoraid.yaml
-    @@ -133,7 +133,7 @@
+    @@ -146,7 +146,7 @@
      
      log:
        file: var/log/zeoraid.log
@@ -354,7 +354,7 @@ fn what_was_edited_by_hand_is_kept_or_asked_about() {
      
      # A client that holds the commit lock longer than this loses its connection.
      # transaction_timeout: 1m
-    @@ -133,7 +133,7 @@
+    @@ -146,7 +146,7 @@
      
      log:
        file: var/log/zeoraid.log
@@ -453,7 +453,7 @@ fn mistakes_of_a_configuration_are_shown_with_line_and_mend() {
         write `127.0.0.1:8100` for clients on this machine, `0.0.0.0:8100` for all
     etc/zeoraid.yaml:24:1: the configuration knows no `encodng`
         did you mean `encoding`?
-    etc/zeoraid.yaml:136:10: log.level: `loud` is not known
+    etc/zeoraid.yaml:149:10: log.level: `loud` is not known
         one of error, warn, info, debug, trace
     3 mistakes
     "#);
@@ -480,7 +480,7 @@ fn mistakes_of_a_configuration_are_shown_with_line_and_mend() {
         },
         {
           "file": "etc/zeoraid.yaml",
-          "line": 136,
+          "line": 149,
           "column": 10,
           "what": "log.level: `loud` is not known",
           "mend": "one of error, warn, info, debug, trace"
@@ -495,7 +495,7 @@ fn mistakes_of_a_configuration_are_shown_with_line_and_mend() {
     error: the configuration has 3 mistakes
       etc/zeoraid.yaml:20:9: listen: `8100` is only a port; write `127.0.0.1:8100` for clients on this machine, `0.0.0.0:8100` for all
       etc/zeoraid.yaml:24:1: the configuration knows no `encodng`; did you mean `encoding`?
-      etc/zeoraid.yaml:136:10: log.level: `loud` is not known; one of error, warn, info, debug, trace
+      etc/zeoraid.yaml:149:10: log.level: `loud` is not known; one of error, warn, info, debug, trace
     Next: zeoraidctl check-config
     "#);
     insta::assert_snapshot!(place.init("--set members=3"), @r#"

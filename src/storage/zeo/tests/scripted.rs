@@ -1199,3 +1199,32 @@ async fn a_blob_is_fetched_again_where_its_connection_ends() {
     let blob = soon(storage.load_blob(Oid(1), Tid(1))).await.unwrap();
     assert_eq!(blob.len(), 1);
 }
+
+/// A server that gives the same transaction again and again does not keep anybody for ever.
+#[tokio::test]
+async fn an_iterator_that_goes_round_is_damage() {
+    let peer = Peer::start(|_, call| match call {
+        Call::Register { .. } => Does::Answers(Reply::Tid(Tid(9))),
+        Call::IteratorStart { .. } => Does::Answers(Reply::Iterator(1)),
+        Call::IteratorRecordStart { .. } => Does::Answers(Reply::Iterator(2)),
+        Call::IteratorRecordNext { .. } => Does::Answers(Reply::Record(None)),
+        Call::IteratorNext { .. } => {
+            Does::Answers(Reply::Transaction(Some((Tid(9), TxnMeta::default()))))
+        }
+        _ => Does::Usual,
+    })
+    .await;
+    let storage = ZeoStorage::open(peer.options.clone()).await;
+    let fault = match storage {
+        // Opening looks for the last transaction already.
+        Err(fault) => fault,
+        Ok(storage) => match soon(storage.measure_after(Tid(1))).await {
+            Err(StorageError::Fault(fault)) => fault,
+            other => panic!("it was counted: {other:?}"),
+        },
+    };
+    assert!(
+        fault.to_string().contains("had to come") && matches!(fault, Fault::Damaged(_)),
+        "{fault}"
+    );
+}

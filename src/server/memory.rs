@@ -1,0 +1,200 @@
+//! What the messages of all clients take in memory, together.
+//!
+//! A little is everybody's own. What a client has beyond that (half a message that is still coming, calls that
+//! wait, answers that it does not read) is counted. Where all of it is more than the limit, memory is *scarce*:
+//! those who hold something take nothing more, and whoever of them has held it for the longest has to go, when
+//! that is some seconds. A client that reads and writes as fast as it can is done with a message before that;
+//! one that stops in the middle is not. Whoever holds nothing does not notice.
+//!
+//! Each session notes what it holds, and looks for itself whether it has to go; so nothing here waits or runs.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::limits::{Limit, Passed, size};
+
+/// What is everybody's own, in bytes.
+pub(super) const OWN: usize = 256 << 10;
+
+/// So long whoever holds memory is left alone while it is scarce.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often who holds something looks whether it has to go or can go on: others make memory scarce, and nobody
+/// tells it.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+#[derive(Debug)]
+pub(super) struct Memory {
+    most: usize,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    total: usize,
+    /// Who holds something, those who have for the longest first.
+    since: BTreeSet<(Instant, u64)>,
+    next: u64,
+}
+
+impl Memory {
+    pub(super) fn new(most: usize) -> Arc<Self> {
+        Arc::new(Memory {
+            most,
+            held: Mutex::default(),
+        })
+    }
+
+    /// What one session holds: nothing yet.
+    pub(super) fn holding(self: &Arc<Self>) -> Holding {
+        let mut held = self.held.lock();
+        held.next += 1;
+        Holding {
+            id: held.next,
+            memory: Arc::clone(self),
+            bytes: 0,
+            since: None,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn total(&self) -> usize {
+        self.held.lock().total
+    }
+}
+
+/// What one session holds.
+#[derive(Debug)]
+pub(super) struct Holding {
+    memory: Arc<Memory>,
+    id: u64,
+    /// Counted in the total.
+    bytes: usize,
+    since: Option<Instant>,
+}
+
+impl Holding {
+    /// Notes how much it is now.
+    pub(super) fn set(&mut self, bytes: usize) {
+        let bytes = if bytes > OWN { bytes } else { 0 };
+        if bytes == self.bytes {
+            return;
+        }
+        let mut held = self.memory.held.lock();
+        held.total = held.total - self.bytes + bytes;
+        self.bytes = bytes;
+        if bytes == 0 {
+            if let Some(since) = self.since.take() {
+                held.since.remove(&(since, self.id));
+            }
+        } else if self.since.is_none() {
+            let now = Instant::now();
+            self.since = Some(now);
+            held.since.insert((now, self.id));
+        }
+    }
+
+    /// Whether this session may not take more.
+    pub(super) fn is_scarce(&self) -> bool {
+        self.since.is_some() && self.memory.held.lock().total > self.memory.most
+    }
+
+    /// Whether there is room for so much more, beyond what is its own.
+    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
+        bytes <= OWN || self.memory.held.lock().total.saturating_add(bytes) <= self.memory.most
+    }
+
+    /// When to look again whether this session has to go; none where it holds nothing.
+    pub(super) fn look_again(&self) -> Option<Instant> {
+        self.since.map(|_| Instant::now() + LOOK_AGAIN)
+    }
+
+    /// Why it has to go now, where it has.
+    pub(super) fn must_go(&self) -> Option<Passed> {
+        let since = self.since?;
+        let held = self.memory.held.lock();
+        let is_first = held.since.first() == Some(&(since, self.id));
+        if held.total <= self.memory.most || !is_first || since.elapsed() < PATIENCE {
+            return None;
+        }
+        let what = format!(
+            "messages of all clients take more memory than {}, and this client's {} bytes have been there the \
+             longest, for {} s",
+            size(self.memory.most as u64),
+            self.bytes,
+            since.elapsed().as_secs()
+        );
+        Some(Passed::new(Limit::Memory, what))
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_holds_the_longest_goes_and_whoever_holds_nothing_does_not_notice() {
+        let memory = Memory::new(10 * MIB);
+        let (mut first, mut second, mut small) =
+            (memory.holding(), memory.holding(), memory.holding());
+        first.set(6 * MIB);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        second.set(4 * MIB);
+        small.set(OWN);
+        assert_eq!(memory.total(), 10 * MIB);
+        assert!(!first.is_scarce() && !second.is_scarce());
+        assert!(first.look_again().is_some() && small.look_again().is_none());
+        // Also after a long time nobody has to go who takes no more than there is.
+        tokio::time::advance(Duration::from_mins(1)).await;
+        assert_eq!(first.must_go(), None);
+        second.set(4 * MIB + 1);
+        assert!(first.is_scarce() && second.is_scarce());
+        assert!(!small.is_scarce());
+        assert_eq!(second.must_go(), None);
+        let passed = first.must_go().unwrap();
+        assert_eq!(passed.limit, Limit::Memory);
+        assert!(passed.what.contains("10MiB"), "{passed}");
+        drop(first);
+        assert_eq!(memory.total(), 4 * MIB + 1);
+        assert!(!second.is_scarce());
+        assert_eq!(second.must_go(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_done_in_between_begins_anew() {
+        let memory = Memory::new(MIB);
+        let (mut fast, mut slow) = (memory.holding(), memory.holding());
+        fast.set(MIB);
+        slow.set(MIB);
+        tokio::time::advance(PATIENCE / 2).await;
+        fast.set(0);
+        fast.set(MIB);
+        tokio::time::advance(PATIENCE / 2).await;
+        assert_eq!(fast.must_go(), None);
+        assert!(slow.must_go().is_some());
+        drop((fast, slow));
+        assert_eq!(memory.total(), 0);
+        assert!(memory.held.lock().since.is_empty());
+    }
+
+    #[test]
+    fn a_little_is_always_there() {
+        let memory = Memory::new(MIB);
+        let (mut full, other) = (memory.holding(), memory.holding());
+        full.set(MIB);
+        assert!(other.has_room_for(OWN));
+        assert!(!other.has_room_for(OWN + 1));
+    }
+}
