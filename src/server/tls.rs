@@ -34,7 +34,7 @@ pub(super) async fn serve(carrier: Carrier, tls: Arc<Spoken>, peer: String, shar
     let config = tls.config();
     let stop = shared.sessions.stop().clone();
     let limit = shared.options.handshake_timeout;
-    let shaken = tokio::select! {
+    let shaken = crate::task::select! {
         // Nothing has happened yet that dropping it could lose.
         shaken = shake(carrier, config, limit) => shaken,
         () = stop.requested() => return,

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -95,7 +96,7 @@ impl Line {
             whole: false,
         });
         let folder = self.way.options.blob_folder.clone();
-        let written = tokio::task::spawn_blocking(move || write(&folder, pieces));
+        let written = write_beside(folder, pieces);
         let call = Call::SendBlob { oid, serial };
         // The turn goes on when the server has said its last word of this blob, wanted or not.
         let answer = {
@@ -228,17 +229,38 @@ fn unasked(oid: Oid) -> Fault {
     ))
 }
 
+/// Writes pieces as they come.
+fn write_beside(folder: PathBuf, mut pieces: mpsc::Receiver<Bytes>) -> Writing {
+    #[cfg(test)]
+    if crate::simulation::is_on() {
+        // Where nobody may block the only thread, they are written when all are there.
+        return crate::simulation::spawn(async move {
+            let mut all = Vec::new();
+            while let Some(piece) = pieces.recv().await {
+                all.push(piece);
+            }
+            write(&folder, all)
+        });
+    }
+    crate::task::blocking(move || {
+        let pieces = std::iter::from_fn(|| pieces.blocking_recv());
+        write(&folder, pieces)
+    })
+}
+
+type Writing = tokio::task::JoinHandle<Result<Blob, StorageError>>;
+
 /// Writes pieces into a temporary file, until there are no more.
 fn write(
     folder: &std::path::Path,
-    mut pieces: mpsc::Receiver<Bytes>,
+    pieces: impl IntoIterator<Item = Bytes>,
 ) -> Result<Blob, StorageError> {
     let what = || format!("writing a blob to {}", folder.display());
     // The server is not to blame.
     let fault = |error| Fault::here(what(), error);
     let file = tempfile::Builder::new().prefix("blob-").tempfile_in(folder);
     let mut file = file.map_err(fault)?;
-    while let Some(piece) = pieces.blocking_recv() {
+    for piece in pieces {
         file.write_all(&piece).map_err(fault)?;
     }
     file.flush().map_err(fault)?;
@@ -252,8 +274,7 @@ mod tests {
     #[test]
     fn a_disk_of_ours_that_takes_nothing_is_no_fault_of_the_server() {
         let gone = tempfile::tempdir().unwrap().path().join("gone");
-        let (_sender, pieces) = mpsc::channel(1);
-        let error = write(&gone, pieces).err().unwrap();
+        let error = write(&gone, Vec::new()).err().unwrap();
         assert!(matches!(error.fault(), Some(Fault::Here { .. })), "{error}");
     }
 }
