@@ -190,7 +190,7 @@ async fn fill(path: &Path, bytes: u64) -> anyhow::Result<Tid> {
     let mut writer = Writer {
         storage: &storage,
         // Long enough ago that all of it can be packed.
-        seconds: Timestamp::now().as_second() - 100_000_000,
+        seconds: zeoraidctl::clock::now().as_second() - 100_000_000,
         last: Tid::ZERO,
         records: Vec::new(),
         batch: Vec::new(),

@@ -187,7 +187,7 @@ async fn recover(folder: &Path, source: &Path) -> Duration {
     let target = folder.join("target").join("Data.fs");
     std::fs::create_dir_all(target.parent().expect("a folder")).expect("a folder");
     let record = Arc::new(FileRecord::new(folder.join("membership.json")));
-    let now = jiff::Timestamp::now();
+    let now = zeoraidctl::clock::now();
     let out = Standing::Out {
         reason: "new".into(),
         since: now,

@@ -21,6 +21,10 @@ pub fn write_with_mode(path: &Path, content: &[u8], mode: u32) -> io::Result<()>
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
+    #[cfg(test)]
+    if let Some(life) = crate::simulation::current() {
+        life.machine.has_room()?;
+    }
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(content)?;
     file.as_file()

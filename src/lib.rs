@@ -1,6 +1,10 @@
 //! zeoraidctl: RAID-1 for ZODB.
+#[macro_use]
+mod bug;
+
 pub mod admin;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod durable;
@@ -14,3 +18,12 @@ pub mod task;
 pub mod tls;
 pub mod wire;
 pub mod zodb;
+
+/// The deterministic simulation of whole daemons: see its first lines.
+#[cfg(test)]
+#[path = "../tests/simulation/mod.rs"]
+#[allow(
+    clippy::similar_names,
+    reason = "server and served, trace and its lines: each is what it is called"
+)]
+mod simulation;

@@ -10,8 +10,42 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// Runs what may wait for the disk beside everything else, to its end, whether or not anybody waits for
+/// it. Whoever waits learns of a panic.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that gives work to threads of tokio's"
+)]
+pub fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    #[cfg(test)]
+    if crate::simulation::is_on() {
+        return crate::simulation::blocking(work);
+    }
+    tokio::task::spawn_blocking(work)
+}
+
+/// `tokio::select!`, of which a simulation takes the first branch that is ready, so that a seed is
+/// always the same history.
+#[cfg(not(test))]
+macro_rules! select {
+    ($($branches:tt)*) => { tokio::select! { $($branches)* } };
+}
+
+#[cfg(test)]
+macro_rules! select {
+    ($($branches:tt)*) => {
+        if crate::simulation::is_on() {
+            tokio::select! { biased; $($branches)* }
+        } else {
+            tokio::select! { $($branches)* }
+        }
+    };
+}
+pub(crate) use select;
 
 /// Told to a task when it must end.
 #[derive(Debug, Clone, Default)]
@@ -96,6 +130,11 @@ impl Tasks {
             task.await;
             drop(listed);
         });
+        #[cfg(test)]
+        if crate::simulation::is_on() {
+            drop(crate::simulation::spawn(task));
+            return;
+        }
         drop(tokio::spawn(task));
     }
 

@@ -64,7 +64,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         println!("{listening}");
     }
     // The parent keeps the other end.
-    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;
+    zeoraidctl::task::blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;
     server.shutdown(Duration::from_secs(5)).await?;
     storage.close().await;
     Ok(())

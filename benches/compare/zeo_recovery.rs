@@ -133,7 +133,7 @@ async fn recover(folder: &Path, source: &Side, target: &Side) -> anyhow::Result<
     let folder = tempfile::tempdir_in(folder)?;
     let members = vec![spec("source", source), spec("target", target)];
     // As in the daemon: one thread, where all members are ZEO servers.
-    let recovering = tokio::task::spawn_blocking(move || {
+    let recovering = zeoraidctl::task::blocking(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -153,7 +153,7 @@ fn spec(name: &str, side: &Side) -> MemberSpec {
 
 async fn recover_by_array(folder: &Path, members: Vec<MemberSpec>) -> anyhow::Result<Duration> {
     let record = Arc::new(FileRecord::new(folder.join("membership.json")));
-    let time = jiff::Timestamp::now();
+    let time = zeoraidctl::clock::now();
     let out = Standing::Out {
         reason: "new".into(),
         since: time,

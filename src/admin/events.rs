@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt as _};
-use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -34,7 +33,7 @@ impl EventLog {
     /// new life.
     #[must_use]
     pub fn new() -> Self {
-        let first = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0);
+        let first = u64::try_from(crate::clock::now().as_millisecond()).unwrap_or(0);
         Self::starting_at(first, Self::CAPACITY)
     }
 
@@ -62,7 +61,7 @@ impl EventLog {
         }
         kept.push_back(Event {
             id,
-            time: Timestamp::now(),
+            time: crate::clock::now(),
             level,
             kind: kind.to_owned(),
             array: array.map(str::to_owned),

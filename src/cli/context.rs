@@ -59,7 +59,7 @@ impl Context {
             prompt: Box::new(prompt),
             interrupts: Box::new(signals.clone()),
             clock: Clock {
-                now: Timestamp::now,
+                now: crate::clock::now,
                 zone: TimeZone::system(),
             },
             signals: Some(signals),

@@ -62,7 +62,7 @@ impl Daemon {
             turned_away: TurnedAway::default(),
             events: EventLog::new(),
             logging,
-            started: Timestamp::now(),
+            started: crate::clock::now(),
             end: Stop::new(),
             reloading: tokio::sync::Mutex::default(),
             tasks,
@@ -207,7 +207,7 @@ impl Daemon {
             config::load(&instance, Some(&file), &|name| std::env::var(name).ok())
                 .map_err(|error| reload::problem(&error))
         };
-        let read = tokio::task::spawn_blocking(read).await;
+        let read = crate::task::blocking(read).await;
         let new = read.map_err(|error| Problem::failed(error.to_string()))??;
         reload::check(&old, &new)?;
         let found = reload::compare(&old, &new);
@@ -310,7 +310,7 @@ impl AdminApi for Daemon {
             let arrays = config.arrays.iter();
             arrays.map(|array| report::starting(&array.name)).collect()
         };
-        let uptime = Timestamp::now().duration_since(self.0.started);
+        let uptime = crate::clock::now().duration_since(self.0.started);
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -396,7 +396,7 @@ impl AdminApi for Daemon {
 
     async fn pack(&self, array: &str, request: PackRequest) -> Result<Job, Problem> {
         let running = self.find(array)?;
-        let to = request.to.unwrap_or_else(Timestamp::now);
+        let to = request.to.unwrap_or_else(crate::clock::now);
         let started = running.array.start_pack(to.as_duration().as_secs_f64());
         started.map_err(report::refused)?;
         let report = running.array.pack_report();

@@ -26,5 +26,10 @@ pub use error::DaemonError;
 pub use pid_file::is_running;
 pub use run::{Start, run};
 
+/// A daemon as the simulation of whole daemons runs it.
+#[cfg(test)]
+#[path = "../../tests/simulation/daemon.rs"]
+pub(crate) mod simulated;
+
 #[cfg(test)]
 mod tests;

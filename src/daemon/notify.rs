@@ -68,7 +68,7 @@ impl Notify {
         let mut ticks = tokio::time::interval(every.max(Duration::from_millis(10)));
         loop {
             // Both may be dropped: a tick that is not waited for comes again.
-            tokio::select! {
+            crate::task::select! {
                 _ = ticks.tick() => self.tell(&[NotifyState::Watchdog]),
                 () = stop.requested() => return,
             }

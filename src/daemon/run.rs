@@ -118,7 +118,7 @@ async fn live(config: Config, start: Start, logging: Logging) -> Result<(), Daem
         let said = daemon.clone();
         let stop = tasks.stop().clone();
         tasks.spawn("status for systemd", async move {
-            tokio::select! {
+            crate::task::select! {
                 // It may be dropped: it only says how things are.
                 () = tell_status(&said, notify) => {}
                 () = stop.requested() => {}
@@ -132,7 +132,7 @@ async fn live(config: Config, start: Start, logging: Logging) -> Result<(), Daem
     notify.stopping(SERVER_END + ARRAY_END + TASKS_END);
     tracing::info!("ending");
     // It may be dropped: files are safe at every moment, as they are after a crash.
-    let graceful = tokio::select! {
+    let graceful = crate::task::select! {
         graceful = close(&daemon, &admin, &tasks) => graceful,
         () = signals.end() => {
             tracing::warn!("asked to end a second time: ending at once");
@@ -196,7 +196,7 @@ pub(super) async fn open(daemon: &Daemon, force: bool, tasks: &Tasks) -> Result<
     daemon.set_server(server);
     let (daemon, stop) = (daemon.clone(), tasks.stop().clone());
     tasks.spawn("sizes for clients", async move {
-        tokio::select! {
+        crate::task::select! {
             // It may be dropped: clients are told again at the next commit.
             () = tell_sizes(&daemon, said) => {}
             () = stop.requested() => {}
@@ -221,7 +221,7 @@ async fn tell_sizes(daemon: &Daemon, mut said: EventStream) {
 async fn obey(daemon: &Daemon, signals: &mut Signals, notify: Notify) {
     loop {
         // Both may be dropped: neither loses what has come.
-        let asked = tokio::select! {
+        let asked = crate::task::select! {
             asked = signals.next() => asked,
             () = daemon.end().requested() => Asked::End,
         };
@@ -269,7 +269,7 @@ async fn tell_status(daemon: &Daemon, notify: Notify) {
             .iter_mut()
             .map(|serving| Box::pin(serving.changed()));
         // Both may be dropped: it only looks again.
-        tokio::select! {
+        crate::task::select! {
             (heard, ..) = futures_util::future::select_all(any) => {
                 // The array has ended, and says nothing more.
                 if heard.is_err() { return }

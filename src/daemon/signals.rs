@@ -37,7 +37,7 @@ impl Signals {
     /// Waits for the next. Cancel safe.
     pub(super) async fn next(&mut self) -> Asked {
         // Each may be dropped: a signal that came meanwhile is still there the next time.
-        tokio::select! {
+        crate::task::select! {
             _ = self.terminate.recv() => Asked::End,
             _ = self.interrupt.recv() => Asked::End,
             _ = self.hang_up.recv() => Asked::Reload,

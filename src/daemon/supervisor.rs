@@ -111,7 +111,7 @@ fn fetched_blobs(config: &Config, array: &str) -> PathBuf {
 
 async fn open_shared_blobs(array: &str, folder: &Path) -> Result<Arc<BlobDirectory>, DaemonError> {
     let path = folder.to_owned();
-    let open = tokio::task::spawn_blocking(move || BlobDirectory::open(path)).await;
+    let open = crate::task::blocking(move || BlobDirectory::open(path)).await;
     let opened = open.unwrap_or_else(|ended| Err(std::io::Error::other(ended)));
     let opened = opened.map_err(|source| DaemonError::SharedBlobs {
         array: array.to_owned(),
@@ -328,7 +328,7 @@ fn serving(running: &Running, read_only: bool, tasks: &Tasks) -> watch::Receiver
     tasks.spawn(format!("serving of {}", running.name), async move {
         loop {
             // Both may be dropped: the next look sees the newest value.
-            tokio::select! {
+            crate::task::select! {
                 changed = theirs.changed() => if changed.is_err() { return },
                 () = stop.requested() => return,
             }

@@ -144,7 +144,8 @@ impl Work {
 
     /// Counts what was done.
     pub fn did(&mut self, amount: Amount) {
-        let (transactions_per_second, bytes_per_second) = self.speed.add(amount, Instant::now());
+        let (transactions_per_second, bytes_per_second) =
+            self.speed.add(amount, crate::clock::instant());
         self.progress.send_modify(|progress| {
             progress.done.transactions += amount.transactions;
             progress.done.bytes += amount.bytes;
@@ -214,7 +215,7 @@ impl Progress {
             transactions_per_second: 0.0,
             note: None,
             reached: None,
-            started: Instant::now(),
+            started: crate::clock::instant(),
         }
     }
 }
@@ -277,7 +278,7 @@ mod tests {
 
     #[test]
     fn the_speed_of_throttled_work_is_never_above_its_limit() {
-        let (mut speed, start) = (Speed::default(), Instant::now());
+        let (mut speed, start) = (Speed::default(), crate::clock::instant());
         // A second for each piece, the first at once: what a throttle at 1000 B/s lets pass.
         for second in 0..20 {
             let (_, bytes) = speed.add(PIECE, start + Duration::from_secs(second));
@@ -289,7 +290,7 @@ mod tests {
 
     #[test]
     fn the_speed_follows_a_change_within_the_window() {
-        let (mut speed, start) = (Speed::default(), Instant::now());
+        let (mut speed, start) = (Speed::default(), crate::clock::instant());
         let at = |ms: u64| start + Duration::from_millis(ms);
         let mut last = 0.0;
         for step in 0..100 {

@@ -88,7 +88,7 @@ impl Throttle {
                 }
             };
             // Either branch may be dropped: both only lead back to the check above.
-            tokio::select! {
+            crate::task::select! {
                 () = due => {}
                 () = changed => {}
             }

@@ -48,10 +48,10 @@ impl Array {
         notices: NoticeSink,
     ) -> std::result::Result<Array, StartError> {
         let store = Arc::clone(&record);
-        let recorded = tokio::task::spawn_blocking(move || store.load()).await;
+        let recorded = crate::task::blocking(move || store.load()).await;
         let recorded = recorded.unwrap_or_else(|ended| Err(RecordError::interrupted(&ended)))?;
         let shared = options.shared_blobs.clone();
-        let blobs = tokio::task::spawn_blocking(move || Blobs::open(shared.as_ref())).await;
+        let blobs = crate::task::blocking(move || Blobs::open(shared.as_ref())).await;
         let blobs = blobs.unwrap_or_else(|ended| Err(std::io::Error::other(ended)));
         let blobs = blobs.map_err(|source| SharedBlobsError {
             folder: options

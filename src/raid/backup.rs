@@ -101,7 +101,7 @@ pub(super) async fn start(
             into: into.clone(),
             member: member.clone(),
             handle,
-            started: Timestamp::now(),
+            started: crate::clock::now(),
             ended: None,
         });
         member
@@ -131,7 +131,7 @@ async fn run(held: Held, prepared: Box<dyn Backup>, work: Work, into: PathBuf) {
     let runner = Arc::clone(&held.runner);
     held.end(|core| {
         if let Some(backup) = &mut core.backup {
-            backup.ended = Some((Timestamp::now(), ended));
+            backup.ended = Some((crate::clock::now(), ended));
         }
     });
     if let Some(notice) = notice {

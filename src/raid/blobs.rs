@@ -139,7 +139,7 @@ impl Blobs {
     async fn shared_file(&self, oid: Oid, serial: Tid) -> Option<Blob> {
         let directory = Arc::clone(&self.shared.as_ref()?.directory);
         let find = move || directory.find(oid, serial);
-        let found = tokio::task::spawn_blocking(find).await;
+        let found = crate::task::blocking(find).await;
         match found.unwrap_or_else(|ended| Err(std::io::Error::other(ended))) {
             Ok(found) => found,
             Err(error) => {
@@ -178,7 +178,7 @@ impl Blobs {
             }
             Ok(staged)
         };
-        let staged = tokio::task::spawn_blocking(stage).await;
+        let staged = crate::task::blocking(stage).await;
         staged
             .unwrap_or_else(|ended| Err(std::io::Error::other(ended)))
             .map_err(|error| Fault::io(format!("writing a blob in {}", folder.display()), error))
@@ -203,7 +203,7 @@ impl Blobs {
             let mut files = files.iter();
             files.try_for_each(|(oid, blob)| shared.directory.place(*oid, tid, blob))
         };
-        let done = tokio::task::spawn_blocking(place).await;
+        let done = crate::task::blocking(place).await;
         done.unwrap_or_else(|ended| Err(std::io::Error::other(ended)))
             .map_err(|error| Fault::io(format!("placing a blob in {}", folder.display()), error))?;
         Ok(placed)
@@ -255,7 +255,7 @@ impl Drop for Placed {
             }
         };
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Ok(_) => drop(crate::task::blocking(remove)),
             Err(_) => remove(),
         }
     }
@@ -287,7 +287,7 @@ impl Kept {
                 }
             }
         };
-        if let Err(ended) = tokio::task::spawn_blocking(look).await {
+        if let Err(ended) = crate::task::blocking(look).await {
             tracing::error!(%tid, %ended, "committed blobs were not looked for");
         }
     }

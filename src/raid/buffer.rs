@@ -289,7 +289,7 @@ impl Buffer {
             Arc::make_mut(&mut ops).drop_ops(dropped);
             Ok((ops, bytes))
         };
-        let done = tokio::task::spawn_blocking(work).await;
+        let done = crate::task::blocking(work).await;
         let done = done.unwrap_or_else(|ended| Err(io::Error::other(ended)));
         let (ops, bytes) = done.map_err(spool_fault)?;
         self.ops = ops;
@@ -308,7 +308,7 @@ impl Buffer {
                 Fault::io(what, error)
             })
         };
-        let written = tokio::task::spawn_blocking(write).await;
+        let written = crate::task::blocking(write).await;
         self.ops = written.unwrap_or_else(|ended| Err(spool_fault(io::Error::other(ended))))?;
         self.in_memory.clear();
         Ok(())

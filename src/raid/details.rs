@@ -1,7 +1,6 @@
 //! What an array says of itself, put together.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use super::Array;
 use super::controller::{Ended, Link, MemberId, State};
@@ -42,7 +41,7 @@ impl Array {
                 loads_per_s: per_second(counters.loads_rate.load(Ordering::Relaxed)),
                 commits_per_s: per_second(counters.commits_rate.load(Ordering::Relaxed)),
                 lock: LockReport {
-                    held_for: controller.lock_held_for(Instant::now()),
+                    held_for: controller.lock_held_for(crate::clock::instant()),
                     waiting: controller.waiting() as u64,
                 },
                 members,
@@ -70,7 +69,7 @@ fn member_report(core: &Core, id: MemberId) -> Option<MemberReport> {
         next_try: match member.link {
             Link::Opening { .. } => handle
                 .next_try
-                .map(|at| at.saturating_duration_since(Instant::now())),
+                .map(|at| at.saturating_duration_since(crate::clock::instant())),
             _ => None,
         },
         last_tid: if member.is_in_sync() {

@@ -46,7 +46,7 @@ impl Runner {
         let stop = self.tasks.stop().clone();
         loop {
             // Both may be dropped: what was heard is in the other queue, which is emptied under the lock.
-            tokio::select! {
+            crate::task::select! {
                 heard = wake.next() => match heard {
                     Ok(_) => {
                         let mut core = self.lock_core();

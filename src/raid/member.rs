@@ -57,7 +57,7 @@ impl Link {
                 && (want.round != *round || !want.open)
             {
                 close(&**storage).await;
-                held_back = since.elapsed() < GOOD_WHILE;
+                held_back = crate::clock::since(*since) < GOOD_WHILE;
                 if !held_back {
                     backoff.reset();
                 }
@@ -75,7 +75,7 @@ impl Link {
                         let (member, round) = (self.member, want.round);
                         let opened = Arc::clone(&storage);
                         match self.runner.member_is_open(member, round, opened).await {
-                            Ok(()) => open = Some((storage, round, Instant::now())),
+                            Ok(()) => open = Some((storage, round, crate::clock::instant())),
                             // It opens and does not answer.
                             Err(fault) => {
                                 close(&*storage).await;
@@ -90,7 +90,7 @@ impl Link {
                 continue;
             }
             // All may be dropped: they are only looked at anew.
-            tokio::select! {
+            crate::task::select! {
                 Some(asked) = self.set_aside.recv() => self.do_set_aside(asked, open.is_some()).await,
                 changed = self.want.changed() => if changed.is_err() { self.stop.request() },
                 () = self.stop.requested() => {}
@@ -113,7 +113,7 @@ impl Link {
         };
         self.runner
             .member_not_open(self.member, fault, Duration::ZERO);
-        tokio::select! {
+        crate::task::select! {
             opened = opening => opened,
             () = self.stop.requested() => Err(Fault::Closed("the daemon is shutting down".into())),
         }
@@ -137,7 +137,7 @@ impl Link {
 
     /// Waits before the next try; false when something else is wanted.
     async fn pause(&mut self, delay: Duration) -> bool {
-        tokio::select! {
+        crate::task::select! {
             () = tokio::time::sleep(delay) => true,
             () = self.retry.notified() => true,
             Some(asked) = self.set_aside.recv() => {

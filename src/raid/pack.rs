@@ -89,7 +89,7 @@ pub(super) fn start(runner: &Arc<Runner>, time: f64) -> std::result::Result<(), 
             members: named.clone(),
             shared_blobs: runner.blobs.is_shared().then_some(PackOutcome::Waiting),
             handle,
-            started: Timestamp::now(),
+            started: crate::clock::now(),
             ended: None,
             cancelled: false,
         });
@@ -208,7 +208,7 @@ impl Job {
             let Some(pack) = &mut core.pack else {
                 return Default::default();
             };
-            pack.ended = Some(Timestamp::now());
+            pack.ended = Some(crate::clock::now());
             pack.cancelled = cancelled;
             let (mut packed, mut left_out) = (Vec::new(), Vec::new());
             for (_, member) in &pack.members {
@@ -299,7 +299,7 @@ impl Job {
         let call = reader.storage.pack(self.time);
         let packing = self.runner.while_it_answers(&*reader.storage, "pack", call);
         // Whoever goes on after a dropped call is the member, and it is about to be closed.
-        let packed = tokio::select! {
+        let packed = crate::task::select! {
             () = self.runner.tasks.stop().requested() => {
                 return PackOutcome::Failed("the daemon was stopped".into());
             }

@@ -5,7 +5,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -37,7 +37,11 @@ impl Runner {
         self.counters.loads.fetch_add(1, Ordering::Relaxed);
         let view = self.view();
         let head = view.head;
-        let before = before.min(head.next());
+        let before = if bug!(ReadPastHead) {
+            before
+        } else {
+            before.min(head.next())
+        };
         if view.serving.can_read()
             && let Some(loaded) = self.cache.get(oid, before, head)
         {
@@ -278,7 +282,7 @@ impl Runner {
             }
             patience => patience,
         };
-        let timed = reader.stats.count_read().then(Instant::now);
+        let timed = reader.stats.count_read().then(crate::clock::instant);
         let _busy = Busy::new(reader);
         let mut answering = call(Arc::clone(&reader.storage));
         // Most answers are there at once, and then no timer is needed.
@@ -322,7 +326,7 @@ impl Runner {
                 return answer;
             }
             // Either may be dropped: the call is borrowed, and the question has no effect.
-            tokio::select! {
+            crate::task::select! {
                 answer = &mut call => return answer,
                 alive = in_time(storage, timeout, storage.last_tid()) => {
                     alive.ok_or_else(|| self.timeout(what))??;

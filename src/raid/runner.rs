@@ -280,11 +280,11 @@ impl Runner {
     pub(super) fn disagreement(&self, what: &'static str, members: Vec<String>) {
         {
             let mut last = self.disagreed.lock();
-            if last.is_some_and(|last| last.elapsed() < DISAGREEMENTS) {
+            if last.is_some_and(|last| crate::clock::since(last) < DISAGREEMENTS) {
                 tracing::debug!(what, ?members, "members disagree again");
                 return;
             }
-            *last = Some(Instant::now());
+            *last = Some(crate::clock::instant());
         }
         let what = what.to_owned();
         self.notice(Notice::Disagreement { what, members });
@@ -486,7 +486,7 @@ impl Runner {
         let mut core = self.core.lock();
         if let Some(handle) = core.members.get_mut(&member) {
             handle.last_fault = Some(fault.clone());
-            handle.next_try = Some(Instant::now() + delay);
+            handle.next_try = Some(crate::clock::instant() + delay);
         }
         let event = Event::OpenFailed { member, fault };
         let (_, effects) = core.controller.apply(Now::read(), event);
@@ -602,7 +602,9 @@ impl Runner {
             (std::mem::take(&mut live.oids), Some(live.token))
         });
         let oids: Arc<[Oid]> = oids.into();
-        self.cache.invalidate(tid, &oids);
+        if !bug!(KeepStaleRecords) {
+            self.cache.invalidate(tid, &oids);
+        }
         let committed = Committed { tid, oids, by };
         self.remember(committed.clone());
         self.publisher.publish(&committed);
@@ -720,7 +722,7 @@ impl Runner {
         self.tasks.spawn("vote", async move {
             let voting = tokio::time::timeout(patience, vote_on(&*storage, meta, &ops, tid));
             // A vote that is dropped is aborted by its storage.
-            let outcome = tokio::select! {
+            let outcome = crate::task::select! {
                 () = round.requested() => return,
                 outcome = voting => outcome.unwrap_or_else(|_| Err(Fault::Timeout {
                     what: "vote",
@@ -934,7 +936,12 @@ impl Runner {
                 continue;
             }
             let (writer, record) = (Arc::clone(&store), membership.clone());
-            let written = tokio::task::spawn_blocking(move || writer.save(&record)).await;
+            #[cfg(test)]
+            if crate::simulation::is_on() {
+                // It is synced more than once.
+                crate::simulation::sync_pause().await;
+            }
+            let written = crate::task::blocking(move || writer.save(&record)).await;
             let reason = match written {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(error.to_string()),
@@ -979,16 +986,16 @@ impl Runner {
         let stop = self.tasks.stop().clone();
         let mut ticks = tokio::time::interval(STEP);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut last = (Instant::now(), 0, 0);
+        let mut last = (crate::clock::instant(), 0, 0);
         let mut measured = HashSet::new();
         loop {
-            tokio::select! {
+            crate::task::select! {
                 _ = ticks.tick() => {}
                 () = stop.requested() => return,
             }
             self.feed(Event::Tick).ok();
             self.measure_what_is_lacking(&mut measured);
-            let elapsed = last.0.elapsed();
+            let elapsed = crate::clock::since(last.0);
             if elapsed >= Duration::from_secs(2) {
                 let loads = self.counters.loads.load(Ordering::Relaxed);
                 let commits = self.counters.commits.load(Ordering::Relaxed);
@@ -999,7 +1006,7 @@ impl Runner {
                 self.counters
                     .commits_rate
                     .store(rate(commits - last.2), Ordering::Relaxed);
-                last = (Instant::now(), loads, commits);
+                last = (crate::clock::instant(), loads, commits);
             }
         }
     }

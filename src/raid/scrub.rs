@@ -12,7 +12,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use jiff::Timestamp;
 
 use super::Notice;
 use super::backup::Held;
@@ -70,7 +69,7 @@ pub(super) fn start(runner: &Arc<Runner>, rate: Rate) -> Result<(), Refused> {
             report: ScrubReport {
                 id: core.scrub.as_ref().map_or(1, |last| last.report.id + 1),
                 progress: handle.progress(),
-                started: Timestamp::now(),
+                started: crate::clock::now(),
                 ended: None,
                 cancelled: false,
                 head: view.head,
@@ -247,7 +246,7 @@ impl Job {
         let cancelled = self.compare().await.is_err();
         let report = |core: &mut super::runner::Core, job: &Job| {
             if let Some(scrub) = &mut core.scrub {
-                scrub.report.ended = Some(Timestamp::now());
+                scrub.report.ended = Some(crate::clock::now());
                 scrub.report.cancelled = cancelled;
                 scrub.report.members = job.lanes.iter().map(Lane::report).collect();
                 scrub.report.transactions = job.transactions;
@@ -277,14 +276,14 @@ impl Job {
         let stop = self.work.stop().clone();
         let (runner, head) = (Arc::clone(&self.runner), self.head);
         let opened = join_all(self.lanes.iter_mut().map(|lane| lane.open(&runner, head)));
-        tokio::select! {
+        crate::task::select! {
             () = stop.requested() => return Err(Cancelled),
             _ = opened => {}
         }
         loop {
             let filled = join_all(self.lanes.iter_mut().map(|lane| lane.fill(&runner)));
             // Who is told to stop reads no more.
-            tokio::select! {
+            crate::task::select! {
                 () = stop.requested() => return Err(Cancelled),
                 _ = filled => {}
             }
@@ -464,7 +463,7 @@ impl Job {
         }
         let storage = &*lane.reader.storage;
         let load = storage.load_blob(oid, tid);
-        let loaded = tokio::select! {
+        let loaded = crate::task::select! {
             () = self.work.stop().requested() => return Err(Cancelled),
             loaded = self.runner.while_it_answers(storage, "sendBlob", load) => loaded,
         };

@@ -70,7 +70,7 @@ impl MemberStats {
     }
 
     pub(super) fn add_latency(&self, since: Instant) {
-        let nanos = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let nanos = u64::try_from(crate::clock::since(since).as_nanos()).unwrap_or(u64::MAX);
         let mean = self.latency_nanos.load(Ordering::Relaxed);
         let next = if mean == 0 {
             nanos

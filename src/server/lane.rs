@@ -708,7 +708,7 @@ pub(super) async fn in_memory(payload: Payload) -> Result<bytes::Bytes, WireErro
     if let Some(bytes) = payload.in_memory() {
         return Ok(bytes.clone());
     }
-    let read = tokio::task::spawn_blocking(move || payload.read()).await;
+    let read = crate::task::blocking(move || payload.read()).await;
     match read {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) => Err(WireError::Storage(format!("reading a record: {error}"))),

@@ -84,13 +84,28 @@ enum Listener {
         /// Removed when it is dropped.
         _file: SocketFile,
     },
+    #[cfg(test)]
+    Simulated(tokio::sync::Mutex<crate::simulation::Door>),
 }
 
 /// Binds an address: a host name may have several.
 pub(super) async fn bind(address: &ListenAddress) -> Result<Vec<Bound>, ListenError> {
+    #[cfg(test)]
+    if crate::simulation::is_on() {
+        return Ok(vec![bind_simulated(address)]);
+    }
     match address {
         ListenAddress::Tcp { host, port } => bind_tcp(address, host, *port).await,
         ListenAddress::Unix { path, mode } => Ok(vec![bind_unix(address, path, *mode).await?]),
+    }
+}
+
+#[cfg(test)]
+fn bind_simulated(address: &ListenAddress) -> Bound {
+    let door = crate::simulation::listen(&address.to_string());
+    Bound {
+        listening: Listening::Unix(address.to_string().into()),
+        listener: Listener::Simulated(tokio::sync::Mutex::new(door)),
     }
 }
 
@@ -256,7 +271,7 @@ impl Bound {
         let name = listening.to_string();
         let address = listening.clone();
         listeners.spawn(name, async move {
-            tokio::select! {
+            crate::task::select! {
                 // A connection that is dropped while it is accepted was not served yet.
                 () = accept_all(&listener, &address, tls.as_ref(), &shared) => {}
                 () = stop.requested() => {}
@@ -341,6 +356,13 @@ async fn accept(
             }
             let (read, write) = stream.into_split();
             plain(read, write, admitted, peer, shared);
+        }
+        #[cfg(test)]
+        Listener::Simulated(door) => {
+            let (read, write, peer) = door.lock().await.accept().await;
+            if let Some(admitted) = admit(shared, Source::Unknown, &peer) {
+                plain(read, write, admitted, peer, shared);
+            }
         }
     }
     Ok(())

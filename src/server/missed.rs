@@ -53,12 +53,15 @@ pub(super) async fn since(
     if last.is_zero() {
         return Ok(None);
     }
-    if let Some(oids) = oids {
+    if let Some(mut oids) = oids {
+        if bug!(ForgetOneInvalidation) {
+            oids.pop();
+        }
         return Ok(Some((last, oids)));
     }
     if !past
         .age
-        .is_some_and(|age| is_younger(since, age, Timestamp::now()))
+        .is_some_and(|age| is_younger(since, age, crate::clock::now()))
     {
         return Ok(None);
     }
@@ -131,7 +134,7 @@ mod tests {
         let between = Tid(tids[1].0 + 1);
         assert_eq!(ask(between, hour).await.unwrap(), oids(2..6));
         assert_eq!(ask(Tid(tids[0].0 - 1), hour).await.unwrap(), oids(0..6));
-        let long_ago = Tid::from_time(Timestamp::now() - Duration::from_hours(2));
+        let long_ago = Tid::from_time(crate::clock::now() - Duration::from_hours(2));
         assert_eq!(ask(long_ago, hour).await.unwrap(), None);
     }
 

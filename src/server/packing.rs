@@ -65,7 +65,7 @@ pub(super) fn start(
     let (stop, peer) = (shared.packs.stop().clone(), peer.to_owned());
     shared.packs.spawn(format!("pack of {name}"), async move {
         info!(storage = %name, %peer, "a client asked for a pack");
-        let packed = tokio::select! {
+        let packed = crate::task::select! {
             packed = storage.pack(time) => packed,
             // Whatever it has come to, the storage knows how to go on; it is being closed as well.
             () = stop.requested() => Err(stopping()),

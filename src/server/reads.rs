@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::OnceLock;
+
 use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
@@ -182,7 +182,8 @@ pub(super) fn ask<'a>(shared: &'a Shared, served: &'a Served, call: Call) -> Box
             Ok(Reply::ServerStatus(served.stats.status(last)))
         }),
         Call::Raid { method, arguments } => Box::pin(async move {
-            let admin = OnceLock::get(&shared.admin).map(|admin| &**admin);
+            let admin = shared.admin.lock().clone();
+            let admin = admin.as_deref();
             let may_change = served.zeo_admin;
             Done::Reply(extension::answer(admin, may_change, &served.name, method, arguments).await)
         }),

@@ -161,7 +161,7 @@ impl Sent {
     /// Reads the next piece on a thread.
     fn read(&self) -> JoinHandle<io::Result<Bytes>> {
         let (blob, at) = (self.blob.clone(), self.at);
-        tokio::task::spawn_blocking(move || {
+        crate::task::blocking(move || {
             let left = usize::try_from(blob.len() - at).unwrap_or(usize::MAX);
             let mut piece = vec![0; left.min(PIECE)];
             blob.file().read_exact_at(&mut piece, at)?;

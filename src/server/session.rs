@@ -78,7 +78,7 @@ where
     let writer = Writer::new(write);
     let mut label = peer.clone();
     let stop = shared.sessions.stop().clone();
-    let started = tokio::select! {
+    let started = crate::task::select! {
         // Nothing has happened yet that dropping it could lose.
         started = welcome::start(&mut reader, writer, &peer, since, &shared) => started,
         () = stop.requested() => Err(Ended::Stopping),

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -158,7 +159,8 @@ impl Served {
 pub(super) struct Shared {
     pub(super) options: ServerOptions,
     pub(super) served: BTreeMap<String, Served>,
-    pub(super) admin: OnceLock<Arc<dyn AdminApi>>,
+    /// Whoever answers it owns the server: let go of when that ends, or both would stay for ever.
+    pub(super) admin: Mutex<Option<Arc<dyn AdminApi>>>,
     pub(super) sessions: Tasks,
     pub(super) admission: Arc<Admission>,
     pub(super) memory: Arc<Memory>,
@@ -216,7 +218,7 @@ impl Server {
         }
         for uploads in served.iter().filter_map(|served| served.uploads.clone()) {
             let folder = uploads.clone();
-            let prepared = tokio::task::spawn_blocking(move || prepare_uploads(&folder)).await;
+            let prepared = crate::task::blocking(move || prepare_uploads(&folder)).await;
             if let Err(error) = prepared.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
                 // Whoever stores a blob will be told; all else works.
                 let folder = uploads.display();
@@ -238,10 +240,13 @@ impl Server {
     }
 
     /// Whom the extension methods `raid_status` and its like ask. Until it is set they are refused.
-    /// Only the first time counts.
     pub fn set_admin(&self, admin: Arc<dyn AdminApi>) {
-        let set = self.shared.admin.set(admin);
-        debug_assert!(set.is_ok(), "it is set once, at the start");
+        *self.shared.admin.lock() = Some(admin);
+    }
+
+    /// From now on the extension methods are refused.
+    pub fn forget_admin(&self) {
+        *self.shared.admin.lock() = None;
     }
 
     /// Where it listens, with the ports that it really has.
@@ -299,7 +304,9 @@ impl Server {
         let start = tokio::time::Instant::now();
         self.listeners.shutdown(deadline).await?;
         let left = deadline.saturating_sub(start.elapsed());
-        self.shared.sessions.shutdown(left).await?;
+        let ended = self.shared.sessions.shutdown(left).await;
+        self.forget_admin();
+        ended?;
         let left = deadline.saturating_sub(start.elapsed());
         self.shared.packs.shutdown(left).await
     }
@@ -323,7 +330,7 @@ impl Shared {
                 .into_iter()
                 .map(|served| (served.name.clone(), served))
                 .collect(),
-            admin: OnceLock::new(),
+            admin: Mutex::new(None),
             sessions: Tasks::new("ZEO sessions"),
             refused: Refused::default(),
             packs: Tasks::new("packs of ZEO clients"),

@@ -104,7 +104,7 @@ impl Stats {
 
     /// Counts a vote that was granted, until the guard is dropped.
     pub(super) fn vote_granted(self: &Arc<Self>) -> Granted {
-        let now = Timestamp::now().as_millisecond();
+        let now = crate::clock::now().as_millisecond();
         self.voted_at.store(now, Relaxed);
         self.voted.fetch_add(1, Relaxed);
         Granted(Arc::clone(self))

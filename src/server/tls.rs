@@ -47,7 +47,7 @@ pub(super) async fn serve(
         None => limit,
         Some(_) => limit.min(turned_away::PATIENCE),
     };
-    let shaken = tokio::select! {
+    let shaken = crate::task::select! {
         // Nothing has happened yet that dropping it could lose.
         shaken = shake(carrier, config, admitted.at, limit) => shaken,
         () = stop.requested() => return,

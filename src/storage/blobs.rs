@@ -317,7 +317,7 @@ impl BlobDirectory {
 /// container they are the same each time.)
 fn process_mark() -> &'static str {
     static MARK: OnceLock<String> = OnceLock::new();
-    MARK.get_or_init(|| format!("{:016x}", fastrand::u64(..)))
+    MARK.get_or_init(|| format!("{:016x}", uuid::Uuid::new_v4().as_u64_pair().0))
 }
 
 /// Makes a folder and what is missing above it, and syncs the folder above each that was made.

@@ -140,7 +140,7 @@ impl Operations {
             return self.read_some(from).map_err(failed);
         }
         let ops = Arc::clone(self);
-        let read = tokio::task::spawn_blocking(move || ops.read_some(from)).await;
+        let read = crate::task::blocking(move || ops.read_some(from)).await;
         read.unwrap_or_else(|ended| Err(io::Error::other(ended)))
             .map_err(failed)
     }

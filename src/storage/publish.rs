@@ -18,6 +18,10 @@ impl TxnToken {
     #[must_use]
     pub fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        #[cfg(test)]
+        if let Some(number) = crate::simulation::next_number() {
+            return TxnToken(number);
+        }
         TxnToken(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 }

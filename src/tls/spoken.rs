@@ -52,7 +52,7 @@ impl Spoken {
 async fn read(files: &ServerTls) -> Result<Speaks, TlsError> {
     let files = files.clone();
     let path = files.certificate.clone();
-    let read = tokio::task::spawn_blocking(move || files.read()).await;
+    let read = crate::task::blocking(move || files.read()).await;
     read.unwrap_or_else(|ended| {
         let source = io::Error::other(ended);
         Err(TlsError::Unreadable { path, source })

@@ -10,9 +10,11 @@ const DOORS: &[(&str, &[&str])] = &[
     ("zodb", &[]),
     ("pickle", &[]),
     ("task", &[]),
+    ("clock", &[]),
+    ("bug", &[]),
     ("durable", &[]),
-    ("tls", &[]),
-    ("job", &["task"]),
+    ("tls", &["task"]),
+    ("job", &["task", "clock"]),
     ("wire", &["zodb", "pickle"]),
     (
         "storage",
@@ -22,6 +24,7 @@ const DOORS: &[(&str, &[&str])] = &[
             "wire",
             "job",
             "task",
+            "clock",
             "tls",
             "durable",
             "storage::file",
@@ -29,7 +32,10 @@ const DOORS: &[(&str, &[&str])] = &[
             "storage::zeo",
         ],
     ),
-    ("raid", &["zodb", "storage", "job", "task", "durable"]),
+    (
+        "raid",
+        &["zodb", "storage", "job", "task", "clock", "durable"],
+    ),
     // The plan has no door from `server` to `pickle`: the extension of a transaction is a pickle of the
     // application's, and what it may be is decided where transactions begin.
     (
@@ -40,6 +46,7 @@ const DOORS: &[(&str, &[&str])] = &[
             "storage",
             "admin::api",
             "task",
+            "clock",
             "tls",
             "pickle",
             // What is left of a disk.
@@ -50,13 +57,14 @@ const DOORS: &[(&str, &[&str])] = &[
     ("config", &["zodb", "tls"]),
     ("recipe", &["zodb", "config", "durable"]),
     // The plan has no door from `admin` to `tls`: `https://` at both ends.
-    ("admin", &["zodb", "job", "task", "tls"]),
+    ("admin", &["zodb", "job", "task", "clock", "tls"]),
     (
         "daemon",
         &[
             "zodb",
             "pickle",
             "task",
+            "clock",
             "job",
             "durable",
             "wire",
@@ -73,7 +81,9 @@ const DOORS: &[(&str, &[&str])] = &[
     ),
     (
         "cli",
-        &["admin", "config", "recipe", "job", "zodb", "durable"],
+        &[
+            "admin", "config", "recipe", "job", "zodb", "durable", "clock",
+        ],
     ),
 ];
 

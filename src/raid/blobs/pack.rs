@@ -75,7 +75,7 @@ impl Runner {
         let readers = self.all_packed(packed)?;
         let (told, found) = mpsc::channel(AHEAD);
         let directory = Arc::clone(&shared.directory);
-        let walk = tokio::task::spawn_blocking(move || {
+        let walk = crate::task::blocking(move || {
             directory.each_revision(|oid, tid| {
                 // Nobody listens any more where the pack has ended.
                 if tid <= last && told.blocking_send((oid, tid)).is_err() {
@@ -141,7 +141,7 @@ impl<F: Fn() -> bool> Walk<'_, F> {
         loop {
             self.check()?;
             let more = is_open && count < GONE_AT_ONCE && asking.len() < ASKED_AT_ONCE;
-            tokio::select! {
+            crate::task::select! {
                 next = found.recv(), if more => match next {
                     Some((oid, tid)) => asking.push(self.seems_gone(oid, tid)),
                     None => is_open = false,
@@ -214,7 +214,7 @@ impl<F: Fn() -> bool> Walk<'_, F> {
                 let mut oids = oids.into_iter();
                 oids.try_for_each(|oid| directory.remove_among_others(oid, tid))
             };
-            let done = tokio::task::spawn_blocking(remove).await;
+            let done = crate::task::blocking(remove).await;
             done.unwrap_or_else(|ended| Err(std::io::Error::other(ended)))
                 .map_err(|error| in_folder(self.shared, error))?;
         }

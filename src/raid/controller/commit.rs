@@ -84,6 +84,7 @@ impl Controller {
                 return;
             }
             commit.tid = match commit.wanted {
+                None if bug!(GoBackInTime) => Tid::from_time(now.wall),
                 None => Tid::for_commit(now.wall, last_given),
                 Some(wanted) if wanted > last_given => wanted,
                 Some(wanted) => {
@@ -464,6 +465,9 @@ impl Controller {
     /// remains, nobody who may serve holds the transaction for certain.
     pub(super) fn settle_finishing(&mut self, now: Now) {
         while let Some(id) = self.finishing.front().copied() {
+            if bug!(AcknowledgeOutOfOrder) {
+                self.finishing.rotate_left(1);
+            }
             let Some(commit) = self.commits.get(&id) else {
                 self.finishing.pop_front();
                 continue;
@@ -472,7 +476,7 @@ impl Controller {
                 break;
             }
             let finished = !commit.participants.is_empty();
-            if finished && self.durable_epoch < self.epoch {
+            if finished && self.durable_epoch < self.epoch && !bug!(AcknowledgeBeforeRecord) {
                 // INVARIANT 2: the record that says who may lack it comes first.
                 self.await_record(now);
                 break;
@@ -668,6 +672,7 @@ impl Commit {
     /// Nobody is waited for any more: who takes part has finished.
     fn is_finished(&self) -> bool {
         match &self.state {
+            CommitState::Finishing { waits } if bug!(WaitForAllButOne) => waits.len() <= 1,
             CommitState::Finishing { waits } => waits.is_empty(),
             CommitState::AwaitsAck { .. } => true,
             _ => false,

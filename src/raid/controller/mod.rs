@@ -62,8 +62,8 @@ impl Now {
     pub(crate) fn read() -> Self {
         Now {
             // The clock of the runtime, which tests can stop.
-            monotonic: tokio::time::Instant::now().into_std(),
-            wall: Timestamp::now(),
+            monotonic: crate::clock::instant(),
+            wall: crate::clock::now(),
         }
     }
 }

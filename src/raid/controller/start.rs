@@ -56,7 +56,7 @@ impl Controller {
     fn candidates(&self) -> Vec<(MemberId, &Member)> {
         let wanted = |member: &Member| {
             if self.goes_by_record() {
-                member.is_in_sync()
+                member.is_in_sync() || bug!(StartFromAnybody)
             } else {
                 // A copy that an operator disabled is no candidate under any policy, nor one that
                 // is being written to.

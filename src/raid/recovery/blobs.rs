@@ -151,7 +151,7 @@ impl Job {
         let asked = self
             .runner
             .while_it_answers(storage, what, storage.load_blob(oid, tid));
-        tokio::select! {
+        crate::task::select! {
             () = self.work.stop().requested() => Err(Halt::Cancelled),
             answer = tokio::time::timeout(LONGEST_FETCH, asked) => Ok(answer.unwrap_or_else(|_| {
                 let after = LONGEST_FETCH;
@@ -236,7 +236,7 @@ pub(in crate::raid) async fn digest(blob: Blob) -> Result<[u8; 32], Fault> {
         }
         Ok(digest.finalize().into())
     };
-    let read = tokio::task::spawn_blocking(read).await;
+    let read = crate::task::blocking(read).await;
     read.unwrap_or_else(|ended| Err(std::io::Error::other(ended)))
         .map_err(|error| {
             let what = format!("reading {}", path.display());

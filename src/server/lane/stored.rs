@@ -80,7 +80,7 @@ impl Storing {
         }
         self.looked_at = self.bytes;
         let at = folder.to_owned();
-        let free = tokio::task::spawn_blocking(move || crate::durable::free_space(&at)).await;
+        let free = crate::task::blocking(move || crate::durable::free_space(&at)).await;
         match free {
             Ok(Ok(free)) if free < limits.keep_free => {
                 let what = format!(

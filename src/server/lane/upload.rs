@@ -68,7 +68,7 @@ impl Upload {
             self.synced().await?;
             self.unsynced = 0;
             let file = Arc::clone(&self.file);
-            self.syncing = Some(tokio::task::spawn_blocking(move || file.sync_data()));
+            self.syncing = Some(crate::task::blocking(move || file.sync_data()));
         }
         Ok(())
     }
@@ -156,7 +156,7 @@ pub(super) async fn shared(
 async fn on_a_thread<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = crate::task::blocking(work).await;
     done.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 

@@ -19,10 +19,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::engine::{Engine, Foreseen, Pending, Places};
+use super::engine::{Engine, Foreseen, Pending, Places, Tail};
 use super::format::STATUS_AT;
 use super::on_a_thread;
 use super::plan::{self, Files, Plan, Ready, unreadable};
@@ -68,6 +67,15 @@ impl FileTransaction {
             engine: Arc::clone(engine),
             slot: None,
         })
+    }
+}
+
+#[cfg(test)]
+impl FileTransaction {
+    /// For who has told of the transaction before it was begun.
+    pub(super) fn known_as(mut self, token: TxnToken) -> Self {
+        self.work.token = token;
+        self
     }
 }
 
@@ -205,6 +213,7 @@ fn drop_conflicts(engine: &Engine, work: &mut Work) -> Result<Vec<Conflict>> {
             } => {
                 if let Some(current) = foreseen(engine, oid)?
                     && current.tid != serial
+                    && !bug!(LoseConflictCheck)
                     && !is_enough(conflicts.len(), bytes)
                 {
                     bytes += data.len();
@@ -261,7 +270,7 @@ fn write(engine: &Arc<Engine>, work: Work) -> Result<Written> {
     };
     let tid = match work.tid {
         Some(tid) => tid,
-        None => Tid::for_commit(Timestamp::now(), last),
+        None => Tid::for_commit(crate::clock::now(), last),
     };
     must_be_later(tid, last)?;
     let status = work.meta.status;
@@ -288,7 +297,7 @@ fn write(engine: &Arc<Engine>, work: Work) -> Result<Written> {
         tail.written += 1;
         tail.written
     };
-    engine.to_sync.notify_all();
+    engine.wake_syncer();
     Ok(Written {
         token: work.token,
         tid,
@@ -372,7 +381,7 @@ impl Voted for FileVoted {
                 _in_hand: in_hand,
             });
         }
-        engine.to_sync.notify_all();
+        engine.wake_syncer();
         // The next one may vote.
         drop(self.slot.take());
         Box::pin(async move {
@@ -402,6 +411,27 @@ impl Drop for FileVoted {
     }
 }
 
+/// What one sync is for.
+pub(super) struct Round {
+    /// What it makes final: transactions whose data is durable.
+    batch: Vec<Pending>,
+    /// So many votes are durable after it.
+    written: u64,
+}
+
+impl Round {
+    /// What is written by now, the next sync makes durable.
+    pub(super) fn begin(tail: &mut Tail) -> Round {
+        tail.syncing = true;
+        let durable = tail.durable;
+        let ready = tail.finishing.partition_point(|one| one.number <= durable);
+        Round {
+            batch: tail.finishing.drain(..ready).collect(),
+            written: tail.written,
+        }
+    }
+}
+
 impl Engine {
     /// What the thread that syncs does, until it is told to stop and nothing is left to be finished.
     pub(super) fn sync_until_stopped(self: &Arc<Self>) {
@@ -411,48 +441,59 @@ impl Engine {
             if tail.finishing.is_empty() {
                 self.settled.notify_all();
             }
-            while tail.written == tail.durable && tail.finishing.is_empty() && !tail.stop {
+            while !tail.has_to_be_synced() && !tail.stop {
                 self.to_sync.wait(&mut tail);
             }
             if tail.stop && tail.finishing.is_empty() {
                 return;
             }
-            tail.syncing = true;
-            // What is written by now, the next sync makes durable.
-            let written = tail.written;
-            let durable = tail.durable;
-            let ready = tail.finishing.partition_point(|one| one.number <= durable);
-            let batch: Vec<Pending> = tail.finishing.drain(..ready).collect();
+            let round = Round::begin(&mut tail);
             drop(tail);
-
-            match self.make_final(&batch) {
-                Ok(()) => {
-                    self.tail.lock().durable = written;
-                    self.show(batch);
-                    self.save_index_when_due();
-                }
-                Err(fault) => {
-                    self.poison(&fault);
-                    for pending in batch {
-                        drop(pending.done.send(Err(self.refusal().into())));
-                    }
-                    self.tail.lock().syncing = false;
-                    self.settled.notify_all();
-                    return;
-                }
+            let written = self.make_final(&round);
+            if !self.end_round(round, written.and_then(|()| self.sync())) {
+                return;
             }
         }
     }
 
-    /// Writes the status bytes of transactions whose data is durable, and makes all durable that is
-    /// written.
-    fn make_final(&self, batch: &[Pending]) -> Result<(), Fault> {
+    /// Writes the status bytes of transactions whose data is durable.
+    pub(super) fn make_final(&self, round: &Round) -> Result<(), Fault> {
         let disk = Arc::clone(&self.state.read().disk);
-        for pending in batch {
+        for pending in &round.batch {
             disk.write_at(&[pending.status], pending.begin + STATUS_AT)
                 .map_err(|error| self.fault("writing", error))?;
         }
+        Ok(())
+    }
+
+    /// Makes all durable that is written.
+    pub(super) fn sync(&self) -> Result<(), Fault> {
+        if bug!(SkipSync) {
+            return Ok(());
+        }
+        let disk = Arc::clone(&self.state.read().disk);
         disk.sync().map_err(|error| self.fault("syncing", error))
+    }
+
+    /// Shows what is durable now. Where it is not known to be, that was the last round.
+    pub(super) fn end_round(self: &Arc<Self>, round: Round, synced: Result<(), Fault>) -> bool {
+        match synced {
+            Ok(()) => {
+                self.tail.lock().durable = round.written;
+                self.show(round.batch);
+                self.save_index_when_due();
+                true
+            }
+            Err(fault) => {
+                self.poison(&fault);
+                for pending in round.batch {
+                    drop(pending.done.send(Err(self.refusal().into())));
+                }
+                self.tail.lock().syncing = false;
+                self.settled.notify_all();
+                false
+            }
+        }
     }
 
     /// Shows transactions that are final.

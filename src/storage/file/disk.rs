@@ -36,6 +36,25 @@ pub(super) trait Disk: Send + Sync + 'static {
     fn will_be_scanned(&self) {}
 }
 
+/// Opens a file that is there.
+pub(super) fn open(path: &Path) -> io::Result<Arc<dyn Disk>> {
+    #[cfg(test)]
+    if crate::simulation::is_on() {
+        return super::simulated::open_disk(path);
+    }
+    Ok(Arc::new(FileDisk::open(path)?))
+}
+
+/// Makes a file that must not be there yet. It is durable once it and its folder are synced.
+pub(super) fn create(path: &Path) -> io::Result<Arc<dyn Disk>> {
+    let made = FileDisk::create(path)?;
+    #[cfg(test)]
+    if crate::simulation::is_on() {
+        return super::simulated::open_disk(path);
+    }
+    Ok(Arc::new(made))
+}
+
 /// A file of the operating system.
 #[derive(Debug)]
 pub(super) struct FileDisk(Arc<File>);

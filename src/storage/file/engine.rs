@@ -73,6 +73,9 @@ pub(super) struct Engine {
     /// Why everything is refused.
     refuses: ArcSwapOption<Fault>,
     jobs: Mutex<Option<SyncSender<Job>>>,
+    /// What is there instead of threads where time is simulated.
+    #[cfg(test)]
+    pub(super) inline: Option<super::simulated::Inline>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     pub(super) large_reads: Turns,
     lock: Mutex<Option<LockFile>>,
@@ -116,6 +119,15 @@ impl Tail {
     /// From so many objects on, a transaction is looked through instead of being put into a map, which
     /// would take four times as much.
     const LARGE: usize = 1024;
+
+    #[cfg(test)]
+    pub(super) fn has_finishing(&self) -> bool {
+        !self.finishing.is_empty()
+    }
+
+    pub(super) fn has_to_be_synced(&self) -> bool {
+        self.written != self.durable || !self.finishing.is_empty()
+    }
 
     /// A transaction is being finished.
     pub(super) fn foresee(&mut self, tid: Tid, places: &Arc<Places>) {
@@ -282,6 +294,8 @@ impl Engine {
             publisher: Publisher::new(),
             refuses: ArcSwapOption::empty(),
             jobs: Mutex::new(None),
+            #[cfg(test)]
+            inline: super::simulated::Inline::where_simulated(),
             threads: Mutex::new(Vec::new()),
             large_reads: Turns::default(),
             lock: Mutex::new(lock),
@@ -291,6 +305,11 @@ impl Engine {
 
     /// Starts the two threads: one writes, one syncs.
     pub(super) fn start(self: &Arc<Self>) -> Result<(), Fault> {
+        #[cfg(test)]
+        if self.inline.is_some() {
+            super::simulated::start(self);
+            return Ok(());
+        }
         // Only who holds the slot asks for something, and gives it up with an abort at most.
         let (jobs, work) = std::sync::mpsc::sync_channel::<Job>(4);
         *self.jobs.lock() = Some(jobs);
@@ -305,6 +324,11 @@ impl Engine {
     }
 
     fn spawn(&self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Fault> {
+        #[cfg(test)]
+        if self.inline.is_some() {
+            run();
+            return Ok(());
+        }
         let thread = std::thread::Builder::new().name(name.to_owned());
         let thread = thread
             .spawn(run)
@@ -315,6 +339,10 @@ impl Engine {
 
     /// Gives the thread that writes something to do. Whether it will.
     pub(super) fn run(&self, job: Job) -> bool {
+        #[cfg(test)]
+        if let Some(inline) = &self.inline {
+            return inline.queue(job);
+        }
         let jobs = self.jobs.lock().clone();
         jobs.is_some_and(|jobs| jobs.send(job).is_ok())
     }
@@ -371,6 +399,11 @@ impl Engine {
 
     /// Waits, on the thread that writes, until nothing is being finished.
     pub(super) fn wait_until_settled(&self) -> Result<(), Fault> {
+        #[cfg(test)]
+        if let Some(inline) = &self.inline {
+            inline.settle();
+            return self.usable();
+        }
         let mut tail = self.tail.lock();
         while tail.syncing || !tail.finishing.is_empty() {
             self.settled.wait(&mut tail);
@@ -387,6 +420,15 @@ impl Engine {
         self.refuse(poisoned);
     }
 
+    /// Tells the thread that syncs that there is something to do.
+    pub(super) fn wake_syncer(&self) {
+        self.to_sync.notify_all();
+        #[cfg(test)]
+        if let Some(inline) = &self.inline {
+            inline.wake_syncer();
+        }
+    }
+
     fn refuse(&self, fault: Fault) {
         let mut tail = self.tail.lock();
         if self.refuses.load().is_none() {
@@ -399,7 +441,7 @@ impl Engine {
         drop(tail);
         self.slot.close();
         self.in_hand.close();
-        self.to_sync.notify_all();
+        self.wake_syncer();
         self.settled.notify_all();
         self.publisher.cut_off();
     }
@@ -414,11 +456,17 @@ impl Engine {
             let mut tail = self.tail.lock();
             tail.stop = true;
         }
-        self.to_sync.notify_all();
+        self.wake_syncer();
         // The thread that syncs ends when nothing is being finished, the other one with its queue.
         let threads = std::mem::take(&mut *self.threads.lock());
         drop(self.jobs.lock().take());
         let first = !threads.is_empty();
+        #[cfg(test)]
+        let first = first
+            || self
+                .inline
+                .as_ref()
+                .is_some_and(super::simulated::Inline::close);
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!(file = %self.paths.data.display(), "a thread of the file panicked");
@@ -438,8 +486,12 @@ impl Engine {
     /// Tells the threads to end, without waiting for them.
     pub(super) fn abandon(&self) {
         self.tail.lock().stop = true;
-        self.to_sync.notify_all();
+        self.wake_syncer();
         drop(self.jobs.lock().take());
+        #[cfg(test)]
+        if let Some(inline) = &self.inline {
+            inline.abandon();
+        }
     }
 
     /// Takes what was voted and not finished from the end of the file.

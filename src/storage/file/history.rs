@@ -393,7 +393,7 @@ pub(super) struct Iteration {
 impl Iteration {
     pub(super) fn new(walk: Walk, range: TidRange) -> Self {
         let looking = walk.clone();
-        let ahead = tokio::task::spawn_blocking(move || {
+        let ahead = crate::task::blocking(move || {
             if range.first > range.last {
                 return Ok((VecDeque::new(), looking.end));
             }
@@ -432,7 +432,7 @@ impl History for Iteration {
             if at < self.walk.end {
                 self.walk.engine.usable()?;
                 let (walk, last) = (self.walk.clone(), self.last);
-                self.ahead = Some(tokio::task::spawn_blocking(move || walk.read(at, last)));
+                self.ahead = Some(crate::task::blocking(move || walk.read(at, last)));
             }
         }
     }

@@ -153,7 +153,7 @@ impl Opener for FileOpener {
 async fn on_a_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Fault> {
-    tokio::task::spawn_blocking(work)
+    crate::task::blocking(work)
         .await
         .map_err(|error| Fault::Closed(format!("a thread that reads ended: {error}")))
 }
@@ -364,6 +364,13 @@ impl Storage for FileStorage {
         }
     }
 }
+
+/// What the simulation of whole daemons puts in the place of threads and disks.
+#[cfg(test)]
+#[path = "../../../tests/simulation/disk.rs"]
+mod simulated;
+#[cfg(test)]
+pub(crate) use simulated::{Unsynced, begin_as};
 
 #[cfg(test)]
 mod tests;

@@ -11,10 +11,9 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::blobs;
-use super::disk::{Disk, FileDisk, sync_folder_of};
+use super::disk::{self, Disk, sync_folder_of};
 use super::engine::{Engine, State, beside, damaged};
 use super::format::{FIRST, MAGIC, is_magic};
 use super::index::Index;
@@ -36,16 +35,16 @@ pub(super) fn open(path: &Path, options: FileOptions) -> Result<Arc<Engine>, Fau
     }
     let lock = LockFile::take(&beside(path, ".lock"))?;
     pack::clear_leftovers(path)?;
-    let disk = match FileDisk::open(path) {
+    let disk = match disk::open(path) {
         Ok(disk) => disk,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let made = FileDisk::create(path).map_err(|error| fault("making", error))?;
+            let made = disk::create(path).map_err(|error| fault("making", error))?;
             sync_folder_of(path).map_err(|error| fault("making", error))?;
             made
         }
         Err(error) => return Err(fault("opening", error)),
     };
-    open_on(Arc::new(disk), Paths::of(path), options, Some(lock))
+    open_on(disk, Paths::of(path), options, Some(lock))
 }
 
 /// Opens what is on a disk.
@@ -58,7 +57,7 @@ pub(super) fn open_on(
     let path = &paths.data;
     let fault = |what: &str, error| Fault::io(format!("{what} {}", path.display()), error);
     check_magic(&*disk, path)?;
-    let started = Instant::now();
+    let started = crate::clock::instant();
     let (mut index, from, last) = saved_index(&*disk, &paths).unwrap_or_default();
     let from = from.max(FIRST);
     let scanned = scan(&*disk, path, from, last, &mut index)?;
@@ -67,7 +66,7 @@ pub(super) fn open_on(
         objects = index.len(),
         index_bytes = index.memory(),
         scanned_bytes = scanned.end - from,
-        took_ms = started.elapsed().as_millis() as u64,
+        took_ms = crate::clock::since(started).as_millis() as u64,
         "file was scanned"
     );
     if let Some(why) = scanned.rest {

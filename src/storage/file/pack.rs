@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
 
-use super::disk::{Disk, FileDisk, sync_folder_of};
+use super::disk::{self, Disk, sync_folder_of};
 use super::engine::{Engine, beside};
 use super::{FileStorage, on_a_thread};
 use crate::storage::{Answer, Fault, Result, pack_tid};
@@ -219,7 +219,7 @@ impl Packer {
         let engine = Arc::clone(&self.packing.0);
         engine.wait_until_settled()?;
         if self.behind() > AT_ONCE {
-            let until = Instant::now() + HELD;
+            let until = crate::clock::instant() + HELD;
             return Ok(Turn::Behind(Box::new(self.catch_up(Some(until))?)));
         }
         Ok(Turn::Swapped(self.swap()?))
@@ -227,7 +227,7 @@ impl Packer {
 
     fn swap(mut self) -> Result<Swapped> {
         let engine = Arc::clone(&self.packing.0);
-        let began = Instant::now();
+        let began = crate::clock::instant();
         self.copy.follow(&engine)?;
         self.copy.rest(None)?;
         self.file.sync(&engine)?;
@@ -251,7 +251,7 @@ impl Packer {
             file = %engine.paths.data.display(),
             bytes_before = before,
             bytes_after = after,
-            held_ms = began.elapsed().as_millis(),
+            held_ms = crate::clock::since(began).as_millis(),
             "file was packed"
         );
         Ok(Swapped {
@@ -302,7 +302,7 @@ fn remove_old(engine: &Engine) -> Result<(), Fault> {
 /// The file that is written. Removed when dropped before it is in force.
 struct NewFile {
     path: PathBuf,
-    disk: Arc<FileDisk>,
+    disk: Arc<dyn Disk>,
     in_force: bool,
 }
 
@@ -311,13 +311,13 @@ impl NewFile {
         clear_leftovers(&engine.paths.data)?;
         let path = beside(&engine.paths.data, ".pack");
         let io = |error| Fault::io(format!("writing {}", path.display()), error);
-        let disk = FileDisk::create(&path).map_err(io)?;
+        let disk = disk::create(&path).map_err(io)?;
         let mode = std::fs::metadata(&engine.paths.data).map(|meta| meta.permissions());
         mode.and_then(|mode| std::fs::set_permissions(&path, mode))
             .map_err(io)?;
         Ok(NewFile {
             path,
-            disk: Arc::new(disk),
+            disk,
             in_force: false,
         })
     }

@@ -226,7 +226,7 @@ impl Engine {
                 // The disk need not wait for the whole batch.
                 syncing_to = copier.end;
                 self.tail.lock().written += 1;
-                self.to_sync.notify_all();
+                self.wake_syncer();
             }
         }
         copier.flush()?;

@@ -5,10 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use jiff::Timestamp;
-
 use super::Paths;
-use super::disk::{Disk, FileDisk, sync_folder_of};
+use super::disk::{self, Disk, FileDisk, sync_folder_of};
 use super::engine::{Engine, State, beside};
 use super::format::{FIRST, MAGIC};
 use super::history::Walk;
@@ -163,7 +161,7 @@ impl Engine {
                 tracing::warn!(folder = %directory.root().display(), %error, "blobs were not set aside");
             }
         }
-        let made = FileDisk::create(&self.paths.data).and_then(|disk| {
+        let made = disk::create(&self.paths.data).and_then(|disk| {
             disk.write_at(&MAGIC, 0)?;
             disk.sync()?;
             sync_folder_of(&self.paths.data)?;
@@ -178,7 +176,7 @@ impl Engine {
         };
         self.take_back(|state| {
             *state = State {
-                disk: Arc::new(disk),
+                disk,
                 index: Index::default(),
                 last: Tid::ZERO,
                 end: FIRST,
@@ -321,7 +319,7 @@ pub(super) fn set_file_aside(paths: &Paths, blob_dir: Option<&Path>) -> Result<S
         }
         Err(error) => return Err(io(error)),
     };
-    let now = Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
+    let now = crate::clock::now().strftime("%Y%m%dT%H%M%SZ");
     let file = free(data, &format!(".aside-{now}"));
     match std::fs::rename(index, beside(&file, ".index")) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),

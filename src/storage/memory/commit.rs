@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::faults::Moment;
@@ -43,7 +42,7 @@ impl Transaction for MemoryTransaction {
         let last = self.storage.last_tid();
         let tid = match self.tid {
             Some(tid) => tid,
-            None => Tid::for_commit(Timestamp::now(), last),
+            None => Tid::for_commit(crate::clock::now(), last),
         };
         must_be_later(tid, last)?;
         let conflicts = self.drop_conflicts()?;

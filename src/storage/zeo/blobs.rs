@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout};
 
 use super::errors::unexpected;
 use super::link::{Link, Listener, closed};
+use super::options::ZeoOptions;
 use super::{Heard, Way, size};
 use crate::storage::{Answer, Fault, Result, StorageError};
 use crate::wire::{Call, Expected, Push, Reply, WireError};
@@ -98,10 +99,7 @@ impl Line {
             pieces: Some(sender),
             whole: false,
         });
-        let options = Arc::clone(&self.way.options);
-        let written = tokio::task::spawn_blocking(move || {
-            write(&options.blob_folder, options.keep_free_bytes, pieces)
-        });
+        let written = write_beside(Arc::clone(&self.way.options), pieces);
         let call = Call::SendBlob { oid, serial };
         // The turn goes on when the server has said its last word of this blob, wanted or not.
         let answer = {
@@ -240,11 +238,32 @@ fn unasked(oid: Oid) -> Fault {
     ))
 }
 
+/// Writes pieces as they come.
+fn write_beside(options: Arc<ZeoOptions>, mut pieces: mpsc::Receiver<Bytes>) -> Writing {
+    #[cfg(test)]
+    if crate::simulation::is_on() {
+        // Where nobody may block the only thread, they are written when all are there.
+        return crate::simulation::spawn(async move {
+            let mut all = Vec::new();
+            while let Some(piece) = pieces.recv().await {
+                all.push(piece);
+            }
+            write(&options.blob_folder, options.keep_free_bytes, all)
+        });
+    }
+    crate::task::blocking(move || {
+        let pieces = std::iter::from_fn(|| pieces.blocking_recv());
+        write(&options.blob_folder, options.keep_free_bytes, pieces)
+    })
+}
+
+type Writing = tokio::task::JoinHandle<Result<Blob, StorageError>>;
+
 /// Writes pieces into a temporary file, until there are no more.
 fn write(
     folder: &std::path::Path,
     keep_free: u64,
-    mut pieces: mpsc::Receiver<Bytes>,
+    pieces: impl IntoIterator<Item = Bytes>,
 ) -> Result<Blob, StorageError> {
     let what = || format!("writing a blob to {}", folder.display());
     // The server is not to blame.
@@ -252,7 +271,7 @@ fn write(
     let file = tempfile::Builder::new().prefix("blob-").tempfile_in(folder);
     let mut file = file.map_err(fault)?;
     let mut unlooked = 0;
-    while let Some(piece) = pieces.blocking_recv() {
+    for piece in pieces {
         unlooked += piece.len() as u64;
         if unlooked >= LOOK_EVERY {
             unlooked = 0;
@@ -282,7 +301,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (sender, pieces) = mpsc::channel(1);
         let at = folder.path().to_owned();
-        let written = tokio::task::spawn_blocking(move || write(&at, u64::MAX, pieces));
+        let written = crate::task::blocking(move || {
+            let mut pieces = pieces;
+            write(&at, u64::MAX, std::iter::from_fn(|| pieces.blocking_recv()))
+        });
         // Until nobody takes them any more.
         while sender.send(Bytes::from(vec![0; 1 << 20])).await.is_ok() {}
         let error = written.await.unwrap().err().unwrap();
@@ -294,8 +316,7 @@ mod tests {
     #[test]
     fn a_disk_of_ours_that_takes_nothing_is_no_fault_of_the_server() {
         let gone = tempfile::tempdir().unwrap().path().join("gone");
-        let (_sender, pieces) = mpsc::channel(1);
-        let error = write(&gone, 0, pieces).err().unwrap();
+        let error = write(&gone, 0, Vec::new()).err().unwrap();
         assert!(matches!(error.fault(), Some(Fault::Here { .. })), "{error}");
     }
 }

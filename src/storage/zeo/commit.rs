@@ -191,7 +191,7 @@ impl Inner {
     pub(super) async fn place(&self) -> Result<OwnedSemaphorePermit, Fault> {
         self.heard.alive()?;
         // No deadline: those before have theirs.
-        let place = tokio::select! {
+        let place = crate::task::select! {
             place = Arc::clone(&self.slot).acquire_owned() => place.ok(),
             () = self.heard.stop.requested() => None,
         };

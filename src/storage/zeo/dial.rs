@@ -46,6 +46,12 @@ async fn connect(options: &ZeoOptions) -> Result<Halves, Fault> {
     let address = &options.address;
     let unreachable =
         |error: std::io::Error| Fault::Unreachable(format!("cannot connect to {address}: {error}"));
+    #[cfg(test)]
+    if crate::simulation::is_on() {
+        let connected = crate::simulation::connect(&address.to_string()).await;
+        let (read, write) = connected.map_err(unreachable)?;
+        return Ok((Box::new(read), Box::new(write)));
+    }
     match address {
         ZeoAddress::Tcp { host, port } => {
             let stream = TcpStream::connect((host.as_str(), *port))

@@ -565,7 +565,7 @@ impl Body {
             drop(writer);
             Ok((records, to))
         };
-        let done = tokio::task::spawn_blocking(work).await;
+        let done = crate::task::blocking(work).await;
         let done = done.unwrap_or_else(|ended| Err(std::io::Error::other(ended)));
         let (records, file) =
             done.map_err(|error| Fault::here("keeping a large transaction in a file", error))?;

@@ -339,7 +339,7 @@ impl Link {
 
     async fn read(self: Arc<Self>, mut reader: Reader<ReadHalf>) {
         // The reading may be dropped: the connection has ended then.
-        let fault = tokio::select! {
+        let fault = crate::task::select! {
             fault = self.read_frames(&mut reader) => fault,
             // What is said of the server is said of every call that it does not answer.
             () = self.stop.requested() => {
@@ -406,7 +406,7 @@ impl Link {
     async fn write(self: Arc<Self>) {
         let mut io = None;
         // The writing may be dropped: the connection has ended then.
-        tokio::select! {
+        crate::task::select! {
             error = self.write_queue(&mut io) => {
                 self.fail(closed(&format!("by a failure: {error}")));
             }

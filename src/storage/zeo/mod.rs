@@ -219,7 +219,7 @@ impl Way {
     async fn open(&self, purpose: &str, listener: Arc<dyn Listener>) -> Result<Arc<Link>, Fault> {
         self.heard.alive()?;
         // The dialling may be dropped: nothing has been said yet.
-        let dialled = tokio::select! {
+        let dialled = crate::task::select! {
             dialled = dial(&self.options) => dialled?,
             () = self.heard.stop.requested() => return Err(closed("by its owner")),
         };

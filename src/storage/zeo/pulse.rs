@@ -130,7 +130,7 @@ pub(super) async fn watch(link: Arc<Link>, rhythm: Rhythm) {
     loop {
         let pause = (busy / 2).max(Duration::from_millis(10));
         // The waiting may be dropped.
-        tokio::select! {
+        crate::task::select! {
             () = tokio::time::sleep(pause) => {}
             () = stop.requested() => return,
         }

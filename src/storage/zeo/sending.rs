@@ -198,7 +198,7 @@ impl Sending {
         }
         self.link.hurry();
         let data = data.clone();
-        let read = tokio::task::spawn_blocking(move || data.read()).await;
+        let read = crate::task::blocking(move || data.read()).await;
         let read = read.map_err(|_| closed("while a record was read"))?;
         Ok(read.map_err(|error| Fault::here("reading the data of a record", error))?)
     }
@@ -388,7 +388,7 @@ async fn pieces(blob: Blob, from: u64) -> Result<Vec<Bytes>> {
     use std::os::unix::fs::FileExt;
 
     let path = blob.path().to_owned();
-    let read = tokio::task::spawn_blocking(move || {
+    let read = crate::task::blocking(move || {
         let (mut at, mut pieces) = (from, Vec::new());
         while at < blob.len() && pieces.len() < CHUNKS {
             let size = (blob.len() - at).min(CHUNK as u64);

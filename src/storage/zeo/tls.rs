@@ -21,7 +21,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let of = wanted.files.clone();
-    let config = tokio::task::spawn_blocking(move || config(&of)).await;
+    let config = crate::task::blocking(move || config(&of)).await;
     let config = config.map_err(|_| Fault::Unreachable("reading certificates failed".into()))?;
     let config = config.map_err(|error| Fault::Unreachable(error.to_string()))?;
     let name = server_name(wanted, address)?;

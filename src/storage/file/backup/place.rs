@@ -100,7 +100,7 @@ impl Place {
         let marker = Marker {
             version: 1,
             array,
-            made: Timestamp::now(),
+            made: crate::clock::now(),
             last_transaction: done.last.to_string(),
             transactions: done.transactions,
             bytes: done.bytes,

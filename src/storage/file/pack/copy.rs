@@ -15,7 +15,7 @@ use std::time::Instant;
 use super::blobs::Removed;
 use super::garbage::Reach;
 use super::must_go_on;
-use crate::storage::file::disk::{Disk, FileDisk};
+use crate::storage::file::disk::Disk;
 use crate::storage::file::engine::Engine;
 use crate::storage::file::format::{FIRST, RecordHeader, TxnHeader, u64_at};
 use crate::storage::file::index::Index;
@@ -197,7 +197,7 @@ pub(super) struct Copy {
 }
 
 impl Copy {
-    pub(super) fn new(source: Source, reach: Reach, disk: Arc<FileDisk>) -> Result<Self> {
+    pub(super) fn new(source: Source, reach: Reach, disk: Arc<dyn Disk>) -> Result<Self> {
         let mut magic = [0; FIRST as usize];
         source.read(&mut magic, 0)?;
         let mut out = Output::new(disk);
@@ -348,7 +348,7 @@ impl Copy {
         } = self;
         let mut window = source.window();
         let mut records = Vec::new();
-        while *at < source.end && until.is_none_or(|until| Instant::now() < until) {
+        while *at < source.end && until.is_none_or(|until| crate::clock::instant() < until) {
             let begin = *at;
             let header = source.transaction(&mut window, begin)?;
             records.clear();
@@ -428,7 +428,7 @@ const SYNC_BEHIND: u64 = 32 << 20;
 
 /// Collects what is written into large steps.
 struct Output {
-    disk: Arc<FileDisk>,
+    disk: Arc<dyn Disk>,
     at: u64,
     buffer: Vec<u8>,
     /// Up to here the disk was told to begin.
@@ -446,7 +446,7 @@ impl Drop for Output {
 }
 
 impl Output {
-    fn new(disk: Arc<FileDisk>) -> Self {
+    fn new(disk: Arc<dyn Disk>) -> Self {
         Output {
             disk,
             at: 0,

@@ -135,7 +135,7 @@ fn the_process_that_is_killed() {
             .open(folder.join("packs"))
             .unwrap();
         loop {
-            let now = jiff::Timestamp::now().as_millisecond() as f64 / 1000.0;
+            let now = crate::clock::now().as_millisecond() as f64 / 1000.0;
             packs.write_all(b"begin\n").unwrap();
             storage.pack(now).await.unwrap();
             packs.write_all(b"end\n").unwrap();

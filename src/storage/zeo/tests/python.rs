@@ -640,7 +640,7 @@ mod packing {
             serial: first,
         }];
         commit_ops(&storage, ops).await;
-        let now = jiff::Timestamp::now().as_millisecond() as f64 / 1000.0 + 1.0;
+        let now = crate::clock::now().as_millisecond() as f64 / 1000.0 + 1.0;
         storage.pack(now).await.unwrap();
         assert_eq!(storage.history(Oid(0), 9).await.unwrap().len(), 1);
         let packed = transactions(&storage, TidRange::ALL).await;

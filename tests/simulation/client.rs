@@ -1,0 +1,722 @@
+//! A client as ZODB's is: a cache that invalidations keep right, snapshots, optimistic transactions.
+//!
+//! It loads as of the last transaction that it has heard of, from its cache where it can. It moves money
+//! between accounts, writes two objects together, counts (and resolves conflicts of the count itself),
+//! writes and undoes an object of its own, stores blobs, packs. When its connection ends it goes to any
+//! daemon and verifies its cache by what it has missed. What it sees is checked at once where it can
+//! be, and all of it at the end ([`super::truth`]).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::network::{ReadHalf, WriteHalf, connect};
+use super::trace;
+use super::truth::Truth;
+use super::world::World;
+use crate::pickle::Value;
+use crate::wire::connection::{Reader, Writer};
+use crate::wire::{
+    Call, Expected, FromServer, MessageId, Push, Reply, Request, TxnId, WireError, handshake,
+};
+use crate::zodb::{Answer, Oid, Tid, TxnMeta};
+
+pub(super) const ACCOUNTS: [Oid; 4] = [Oid(1), Oid(2), Oid(3), Oid(4)];
+const PAIR: [Oid; 2] = [Oid(10), Oid(11)];
+const COUNTER: Oid = Oid(20);
+const MONEY: i64 = 100;
+/// What is in all accounts together, always.
+const SUM: i64 = 4 * MONEY;
+/// The record of a blob begins with its class.
+const BLOB: &[u8] = b"\x80\x03cZODB.blob\nBlob\nq\x01.";
+/// No call takes longer, whatever happens.
+const LONGEST: Duration = Duration::from_mins(2);
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// Why a client could not go on.
+#[derive(Debug)]
+enum Trouble {
+    /// The connection is gone.
+    Lost(String),
+    Answered(WireError),
+}
+
+type Result<T> = std::result::Result<T, Trouble>;
+
+/// What stays of a client when its process dies.
+pub(super) struct Identity {
+    pub(super) number: u64,
+    /// Names are never used twice.
+    pub(super) names: AtomicU64,
+}
+
+pub(super) struct Client {
+    identity: Arc<Identity>,
+    world: Arc<World>,
+    cache: BTreeMap<Oid, (Tid, Bytes)>,
+    /// The last transaction that it has heard of.
+    last: Tid,
+    /// What it can undo: the transaction, what was there before.
+    undoable: Option<(Tid, Bytes)>,
+    packs: bool,
+}
+
+struct Connection {
+    daemon: usize,
+    reader: Reader<ReadHalf>,
+    writer: Writer<WriteHalf>,
+    next: i64,
+    /// The last transaction that was announced on it.
+    heard: Tid,
+    /// A blob that is being received.
+    blob: Vec<u8>,
+}
+
+impl Connection {
+    fn queue(&mut self, call: Call, one_way: bool) -> i64 {
+        let id = self.next;
+        self.next += 1;
+        let request = Request {
+            id: MessageId::Int(id),
+            one_way,
+            call,
+        };
+        self.writer.request(&request).expect("it can be encoded");
+        id
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        let flushed = timeout(LONGEST, self.writer.flush()).await;
+        match flushed {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Trouble::Lost(error.to_string())),
+            Err(_) => {
+                trace::fail("a daemon reads nothing for two minutes");
+                Err(Trouble::Lost("nothing is read".into()))
+            }
+        }
+    }
+}
+
+fn value(data: &[u8]) -> i64 {
+    let text = std::str::from_utf8(data).ok();
+    let word = text.and_then(|text| text.split(' ').next());
+    word.and_then(|word| word.parse().ok()).unwrap_or_default()
+}
+
+fn state(value: i64, name: &str) -> Bytes {
+    format!("{value} {name}").into()
+}
+
+fn content_of(data: &[u8]) -> Vec<u8> {
+    let name = data.strip_prefix(BLOB).unwrap_or_default();
+    name.repeat(1 + name.len() * 20)
+}
+
+impl Client {
+    pub(super) fn new(identity: Arc<Identity>, world: Arc<World>, packs: bool) -> Self {
+        Client {
+            identity,
+            world,
+            cache: BTreeMap::new(),
+            last: Tid::ZERO,
+            undoable: None,
+            packs,
+        }
+    }
+
+    fn truth(&self) -> &Truth {
+        &self.world.truth
+    }
+
+    fn who(&self) -> String {
+        format!("c{}", self.identity.number)
+    }
+
+    /// Until the history is over.
+    pub(super) async fn run(mut self) {
+        while !self.world.is_over() {
+            let daemon = fastrand::usize(..self.world.daemons());
+            let connected = timeout(Duration::from_secs(30), self.connect(daemon)).await;
+            let ended = match connected {
+                Ok(Ok(mut connection)) => self.work(&mut connection).await,
+                Ok(Err(trouble)) => Err(trouble),
+                Err(_) => Err(Trouble::Lost("it takes too long".into())),
+            };
+            if let Err(trouble) = ended {
+                trace::note(format!("is without d{}: {trouble:?}", daemon + 1));
+            }
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(100..2000))).await;
+        }
+    }
+
+    async fn connect(&mut self, daemon: usize) -> Result<Connection> {
+        let lost = |error: std::io::Error| Trouble::Lost(error.to_string());
+        let address = format!("d{}:8100", daemon + 1);
+        let (read, write) = connect(&address).await.map_err(lost)?;
+        let mut reader = Reader::new(read, 1 << 24);
+        let mut writer = Writer::new(write);
+        let shaken = handshake::connect(&mut reader, &mut writer, None).await;
+        shaken.map_err(|error| Trouble::Lost(error.to_string()))?;
+        let mut connection = Connection {
+            daemon,
+            reader,
+            writer,
+            next: 1,
+            heard: Tid::ZERO,
+            blob: Vec::new(),
+        };
+        let register = Call::Register {
+            storage: "1".into(),
+            read_only: false,
+        };
+        let last = match self.call(&mut connection, register).await? {
+            Reply::Tid(tid) => tid,
+            other => return Err(Trouble::Lost(format!("registered: {other:?}"))),
+        };
+        if last < self.last {
+            trace::fail(format!("d{} says {last} after {}", daemon + 1, self.last));
+        }
+        connection.heard = connection.heard.max(last);
+        if self.last.is_zero() {
+            self.cache.clear();
+            self.last = last;
+        } else if last > self.last {
+            let since = self.last;
+            let call = Call::GetInvalidations { since };
+            match self.call(&mut connection, call).await? {
+                Reply::Invalidations(Some((tid, oids))) => {
+                    for oid in oids {
+                        self.cache.remove(&oid);
+                    }
+                    self.last = self.last.max(tid);
+                }
+                Reply::Invalidations(None) => {
+                    self.cache.clear();
+                    self.last = self.last.max(last);
+                }
+                other => return Err(Trouble::Lost(format!("verified: {other:?}"))),
+            }
+        }
+        trace::note(format!("is with d{} at {}", daemon + 1, self.last));
+        Ok(connection)
+    }
+
+    /// Transactions, one after the other, until something ends it.
+    async fn work(&mut self, connection: &mut Connection) -> Result<()> {
+        while !self.world.is_over() {
+            let pause = Duration::from_millis(fastrand::u64(5..400));
+            self.listen(connection, pause).await?;
+            if fastrand::u8(..60) == 0 {
+                return Err(Trouble::Lost("it leaves".into()));
+            }
+            match self.transaction(connection).await {
+                Ok(()) => {}
+                Err(Trouble::Answered(error)) => self.answered(&error),
+                Err(trouble) => return Err(trouble),
+            }
+        }
+        Ok(())
+    }
+
+    /// An error that came instead of what was asked for.
+    fn answered(&self, error: &WireError) {
+        trace::note(format!("is answered {error:?}"));
+        let expected = matches!(
+            error,
+            WireError::Answer(
+                Answer::Conflict(_)
+                    | Answer::ReadConflict(_)
+                    | Answer::Undo { .. }
+                    | Answer::MultipleUndo(_)
+                    | Answer::Other { .. }
+                    | Answer::NoSuchObject(_)
+                    | Answer::ReadOnly
+            ) | WireError::Storage(_)
+        );
+        if !expected {
+            trace::fail(format!("{} is answered {error:?}", self.who()));
+        }
+    }
+
+    /// Hears what is said unasked, for a while.
+    async fn listen(&mut self, connection: &mut Connection, pause: Duration) -> Result<()> {
+        let until = Instant::now() + pause;
+        while let Ok(came) = timeout_at(until, connection.reader.next_from_server()).await {
+            self.came(connection, came)?;
+        }
+        Ok(())
+    }
+
+    fn came(
+        &mut self,
+        connection: &mut Connection,
+        came: std::result::Result<Option<FromServer>, crate::wire::connection::ReceiveError>,
+    ) -> Result<Option<crate::wire::RawReply>> {
+        match came {
+            Ok(Some(FromServer::Reply(reply))) => Ok(Some(reply)),
+            Ok(Some(FromServer::Push(push))) => {
+                self.pushed(connection, push);
+                Ok(None)
+            }
+            Ok(Some(FromServer::Heartbeat)) => Ok(None),
+            Ok(None) => Err(Trouble::Lost("the daemon ends it".into())),
+            Err(error) => Err(Trouble::Lost(error.to_string())),
+        }
+    }
+
+    fn pushed(&mut self, connection: &mut Connection, push: Push) {
+        match push {
+            Push::InvalidateTransaction { tid, oids } => {
+                if tid <= connection.heard {
+                    let heard = connection.heard;
+                    trace::fail(format!("{} hears of {tid} after {heard}", self.who()));
+                }
+                connection.heard = tid;
+                self.last = self.last.max(tid);
+                for oid in oids.iter() {
+                    self.cache.remove(oid);
+                }
+            }
+            Push::ReceiveBlobStart { .. } => connection.blob.clear(),
+            Push::ReceiveBlobChunk { chunk, .. } => connection.blob.extend_from_slice(&chunk),
+            Push::ReceiveBlobStop { .. } | Push::Info { .. } => {}
+        }
+    }
+
+    async fn call(&mut self, connection: &mut Connection, call: Call) -> Result<Reply> {
+        let (expected, method) = (Expected::of(&call), call.method());
+        let id = MessageId::Int(connection.queue(call, false));
+        connection.flush().await?;
+        let longest = Instant::now() + LONGEST;
+        loop {
+            let until = longest.min(Instant::now() + HEARTBEAT);
+            let Ok(came) = timeout_at(until, connection.reader.next_from_server()).await else {
+                if until == longest {
+                    trace::fail(format!("{} waits for {method} for ever", self.who()));
+                    return Err(Trouble::Lost("it is not answered".into()));
+                }
+                connection.writer.heartbeat();
+                connection.flush().await?;
+                continue;
+            };
+            let Some(reply) = self.came(connection, came)? else {
+                continue;
+            };
+            if reply.id != id {
+                return Err(Trouble::Lost(format!("a reply to {:?}", reply.id)));
+            }
+            return match reply.expect(expected) {
+                Ok(Reply::Error(error)) => Err(Trouble::Answered(error)),
+                Ok(reply) => Ok(reply),
+                Err(error) => Err(Trouble::Lost(error.to_string())),
+            };
+        }
+    }
+
+    /// What an object was as of a snapshot.
+    async fn load(
+        &mut self,
+        connection: &mut Connection,
+        oid: Oid,
+        before: Tid,
+    ) -> Result<Option<(Tid, Bytes)>> {
+        let cached = self.cache.get(&oid).filter(|(tid, _)| *tid < before);
+        let found = match cached.cloned() {
+            Some(found) => Some(found),
+            None => match self
+                .call(connection, Call::LoadBefore { oid, before })
+                .await
+            {
+                Ok(Reply::Loaded(None))
+                | Err(Trouble::Answered(WireError::Answer(Answer::NoSuchObject(_)))) => None,
+                Ok(Reply::Loaded(Some(loaded))) => {
+                    if loaded.tid >= before || loaded.end.is_some_and(|end| end < before) {
+                        let who = self.who();
+                        trace::fail(format!("{who} asked for {oid} before {before}: {loaded:?}"));
+                    }
+                    if loaded.end.is_none() {
+                        let entry = (loaded.tid, loaded.data.clone());
+                        self.cache.insert(oid, entry);
+                    }
+                    Some((loaded.tid, loaded.data))
+                }
+                Ok(other) => return Err(Trouble::Lost(format!("loaded: {other:?}"))),
+                Err(trouble) => return Err(trouble),
+            },
+        };
+        self.truth().saw(&self.who(), oid, before, found.clone());
+        Ok(found)
+    }
+
+    async fn load_all<const N: usize>(
+        &mut self,
+        connection: &mut Connection,
+        oids: [Oid; N],
+        before: Tid,
+    ) -> Result<Option<[(Tid, Bytes); N]>> {
+        let mut all = Vec::new();
+        for oid in oids {
+            if let Some(found) = self.load(connection, oid, before).await? {
+                all.push(found);
+            }
+        }
+        Ok(<[(Tid, Bytes); N]>::try_from(all).ok())
+    }
+
+    async fn transaction(&mut self, connection: &mut Connection) -> Result<()> {
+        let before = self.last.next();
+        let number = self.identity.names.fetch_add(1, Ordering::SeqCst);
+        let name = format!("{}-{number}", self.who());
+        let own = Oid(100 + self.identity.number);
+        let Some(accounts) = self.load_all(connection, ACCOUNTS, before).await? else {
+            if before > self.truth().floor().next() && before > Tid(1) {
+                // Somebody else may have begun.
+                let some = self.load(connection, PAIR[0], before).await?;
+                if some.is_some() {
+                    trace::fail(format!("{} sees a part of the beginning", self.who()));
+                }
+            }
+            let money = ACCOUNTS
+                .iter()
+                .map(|oid| (*oid, Tid::ZERO, state(MONEY, &name)));
+            let others = [PAIR[0], PAIR[1], COUNTER];
+            let others = others.iter().map(|oid| (*oid, Tid::ZERO, state(0, &name)));
+            let all = money.chain(others).collect();
+            return self.commit(connection, &name, all, None).await.map(drop);
+        };
+        let sum: i64 = accounts.iter().map(|(_, data)| value(data)).sum();
+        if sum != SUM {
+            trace::fail(format!(
+                "{} sees {sum} in {accounts:?} before {before}",
+                self.who()
+            ));
+        }
+        match fastrand::u8(..20) {
+            0..6 => {
+                let (from, to) = (fastrand::usize(..4), fastrand::usize(..4));
+                if from == to {
+                    return Ok(());
+                }
+                let amount = fastrand::i64(1..20);
+                let moved = |which: usize, by: i64| {
+                    let (serial, data) = &accounts[which];
+                    (ACCOUNTS[which], *serial, state(value(data) + by, &name))
+                };
+                let writes = vec![moved(from, -amount), moved(to, amount)];
+                self.commit(connection, &name, writes, None).await?;
+            }
+            6..9 => {
+                let Some(pair) = self.load_all(connection, PAIR, before).await? else {
+                    return Ok(());
+                };
+                if value(&pair[0].1) != value(&pair[1].1) {
+                    trace::fail(format!("{} sees {pair:?} before {before}", self.who()));
+                }
+                let next = state(value(&pair[0].1) + 1, &name);
+                let writes = vec![
+                    (PAIR[0], pair[0].0, next.clone()),
+                    (PAIR[1], pair[1].0, next),
+                ];
+                self.commit(connection, &name, writes, None).await?;
+            }
+            9..12 => {
+                let Some((serial, data)) = self.load(connection, COUNTER, before).await? else {
+                    return Ok(());
+                };
+                let writes = vec![(COUNTER, serial, state(value(&data) + 1, &name))];
+                self.commit(connection, &name, writes, None).await?;
+            }
+            12..16 => {
+                let found = self.load(connection, own, before).await?;
+                let undoable = self.undoable.take();
+                if let (Some((tid, earlier)), Some((now, _))) = (undoable, &found)
+                    && tid == *now
+                    && fastrand::bool()
+                {
+                    return self.undo(connection, &name, own, tid, earlier).await;
+                }
+                let (serial, data) = found.unwrap_or_default();
+                let writes = vec![(own, serial, state(value(&data) + 1, &name))];
+                if let Some(tid) = self.commit(connection, &name, writes, None).await?
+                    && !serial.is_zero()
+                {
+                    self.undoable = Some((tid, data));
+                }
+            }
+            16..18 => self.blob(connection, &name, before).await?,
+            18 if self.packs && fastrand::u8(..3) == 0 => self.pack(connection).await?,
+            18 | 19 if fastrand::bool() => self.newest(connection).await?,
+            _ => {
+                self.load_all(connection, PAIR, before).await?;
+                self.load(connection, COUNTER, before).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whatever is current: nothing that was not told of.
+    async fn newest(&mut self, connection: &mut Connection) -> Result<()> {
+        for oid in [COUNTER, ACCOUNTS[0], PAIR[0]] {
+            let before = Tid::MAX;
+            let call = Call::LoadBefore { oid, before };
+            if let Reply::Loaded(Some(loaded)) = self.call(connection, call).await?
+                && loaded.tid > connection.heard
+            {
+                let (who, heard) = (self.who(), connection.heard);
+                trace::fail(format!(
+                    "{who} reads {}, and has heard of {heard}",
+                    loaded.tid
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    async fn blob(&mut self, connection: &mut Connection, name: &str, before: Tid) -> Result<()> {
+        let oid = Oid(200 + self.identity.number);
+        let found = self.load(connection, oid, before).await?;
+        if let Some((serial, data)) = &found {
+            let call = Call::SendBlob {
+                oid,
+                serial: *serial,
+            };
+            let sent = self.call(connection, call).await;
+            match sent {
+                Ok(_) if connection.blob == content_of(data) => {}
+                Ok(_) => {
+                    let len = connection.blob.len();
+                    trace::fail(format!("{} has another content of {len} bytes", *serial));
+                }
+                Err(Trouble::Answered(error)) if before <= self.truth().floor().next() => {
+                    trace::note(format!("its blob is packed: {error:?}"));
+                }
+                Err(Trouble::Answered(error)) => {
+                    trace::fail(format!(
+                        "{} asks for its blob {serial}: {error:?}",
+                        self.who()
+                    ));
+                }
+                Err(trouble) => return Err(trouble),
+            }
+        }
+        let serial = found.map_or(Tid::ZERO, |(tid, _)| tid);
+        let data = Bytes::from([BLOB, name.as_bytes()].concat());
+        let content = content_of(&data);
+        self.commit(connection, name, vec![(oid, serial, data)], Some(content))
+            .await?;
+        Ok(())
+    }
+
+    async fn pack(&mut self, connection: &mut Connection) -> Result<()> {
+        let Some(time) = self.truth().last_acknowledged().and_then(Tid::time) else {
+            return Ok(());
+        };
+        let time = time - Duration::from_millis(fastrand::u64(..20_000));
+        self.truth()
+            .packs(Tid::from_time(time + Duration::from_millis(10)));
+        trace::note(format!("packs to {time}"));
+        let time = time.as_duration().as_secs_f64();
+        self.call(connection, Call::Pack { time, wait: true })
+            .await?;
+        Ok(())
+    }
+
+    async fn undo(
+        &mut self,
+        connection: &mut Connection,
+        name: &str,
+        oid: Oid,
+        tid: Tid,
+        earlier: Bytes,
+    ) -> Result<()> {
+        let txn = self.begin(connection, name);
+        let undo = Call::Undoa {
+            tid,
+            txn: txn.clone(),
+        };
+        connection.queue(undo, true);
+        let voted = self.call(connection, Call::Vote { txn: txn.clone() }).await;
+        match voted {
+            Ok(Reply::Voted(_)) => {
+                let writes = BTreeMap::from([(oid, earlier)]);
+                self.finish(connection, name, txn, writes).await.map(drop)
+            }
+            other => self.abort(connection, name, txn, other).await,
+        }
+    }
+
+    fn begin(&mut self, connection: &mut Connection, name: &str) -> TxnId {
+        self.truth().begin(name);
+        let txn = TxnId(Value::Int(connection.next));
+        let begin = Call::TpcBegin {
+            txn: txn.clone(),
+            meta: TxnMeta {
+                description: name.to_owned().into(),
+                ..TxnMeta::default()
+            },
+            tid: None,
+        };
+        connection.queue(begin, true);
+        txn
+    }
+
+    /// Gives up a transaction that was not voted for.
+    async fn abort(
+        &mut self,
+        connection: &mut Connection,
+        name: &str,
+        txn: TxnId,
+        why: Result<Reply>,
+    ) -> Result<()> {
+        self.truth().refused(name);
+        if let Err(Trouble::Lost(why)) = why {
+            return Err(Trouble::Lost(why));
+        }
+        self.call(connection, Call::TpcAbort { txn }).await?;
+        match why {
+            Ok(Reply::Conflicts(_)) => Ok(()),
+            Ok(other) => Err(Trouble::Lost(format!("voted: {other:?}"))),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// Stores, votes, finishes. None where somebody else was first.
+    async fn commit(
+        &mut self,
+        connection: &mut Connection,
+        name: &str,
+        mut writes: Vec<(Oid, Tid, Bytes)>,
+        blob: Option<Vec<u8>>,
+    ) -> Result<Option<Tid>> {
+        let txn = self.begin(connection, name);
+        for (oid, serial, data) in &writes {
+            let (oid, serial, data, txn) = (*oid, *serial, data.clone(), txn.clone());
+            match &blob {
+                None => {
+                    let store = Call::Storea {
+                        oid,
+                        serial,
+                        data,
+                        txn,
+                    };
+                    connection.queue(store, true);
+                }
+                Some(content) => {
+                    connection.queue(Call::StoreBlobStart, true);
+                    for chunk in content.chunks(1000) {
+                        let chunk = Bytes::copy_from_slice(chunk);
+                        connection.queue(Call::StoreBlobChunk { chunk }, true);
+                    }
+                    let end = Call::StoreBlobEnd {
+                        oid,
+                        serial,
+                        data,
+                        txn,
+                    };
+                    connection.queue(end, true);
+                }
+            }
+        }
+        for _ in 0..4 {
+            let voted = self.call(connection, Call::Vote { txn: txn.clone() }).await;
+            match voted {
+                Ok(Reply::Voted(_)) => {
+                    let writes = writes.into_iter().map(|(oid, _, data)| (oid, data));
+                    return self
+                        .finish(connection, name, txn, writes.collect())
+                        .await
+                        .map(Some);
+                }
+                Ok(Reply::Conflicts(conflicts))
+                    if conflicts.iter().all(|conflict| conflict.oid == COUNTER) =>
+                {
+                    let serial = conflicts[0].committed;
+                    let call = Call::LoadSerial {
+                        oid: COUNTER,
+                        serial,
+                    };
+                    match self.call(connection, call).await {
+                        Ok(Reply::Data(data)) => {
+                            let data = state(value(&data) + 1, name);
+                            writes = vec![(COUNTER, serial, data.clone())];
+                            let store = Call::Storea {
+                                oid: COUNTER,
+                                serial,
+                                data,
+                                txn: txn.clone(),
+                            };
+                            connection.queue(store, true);
+                        }
+                        other => {
+                            return self
+                                .abort(connection, name, txn, other)
+                                .await
+                                .map(|()| None);
+                        }
+                    }
+                }
+                other => {
+                    return self
+                        .abort(connection, name, txn, other)
+                        .await
+                        .map(|()| None);
+                }
+            }
+        }
+        let late = Ok(Reply::Conflicts(Vec::new()));
+        self.abort(connection, name, txn, late).await.map(|()| None)
+    }
+
+    async fn finish(
+        &mut self,
+        connection: &mut Connection,
+        name: &str,
+        txn: TxnId,
+        writes: BTreeMap<Oid, Bytes>,
+    ) -> Result<Tid> {
+        // A client may be slow.
+        if fastrand::u8(..20) == 0 {
+            let pause = Duration::from_millis(fastrand::u64(1..3000));
+            let listened = self.listen(connection, pause).await;
+            if let Err(trouble) = listened {
+                self.truth().refused(name);
+                return Err(trouble);
+            }
+        }
+        self.truth().will_write(name, writes.clone());
+        match self.call(connection, Call::TpcFinish { txn }).await {
+            Ok(Reply::Tid(tid)) => {
+                if tid <= connection.heard {
+                    trace::fail(format!(
+                        "{name} is {tid}, after {} was told",
+                        connection.heard
+                    ));
+                }
+                connection.heard = tid;
+                self.last = self.last.max(tid);
+                self.truth().acknowledged(name, tid);
+                trace::note(format!("{name} is {tid}"));
+                self.world.check_acknowledged(connection.daemon, name, tid);
+                for (oid, data) in writes {
+                    self.cache.insert(oid, (tid, data));
+                }
+                Ok(tid)
+            }
+            Ok(other) => {
+                trace::fail(format!("{name} is finished with {other:?}"));
+                Err(Trouble::Lost("finished".into()))
+            }
+            Err(Trouble::Answered(error)) => {
+                trace::note(format!("{name} is not known to be finished: {error:?}"));
+                // As Python's client, which does not know any more what is current.
+                Err(Trouble::Lost("a finish failed".into()))
+            }
+            Err(trouble) => Err(trouble),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! A whole daemon as a process has it, without signals, log files and sockets of the system.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::api::Daemon;
+use super::logging::Logging;
+use super::run::{close, open};
+use crate::admin::api::AdminApi;
+use crate::config;
+use crate::raid::ArrayReport;
+use crate::task::Tasks;
+
+/// Clones are the same one.
+#[derive(Clone)]
+pub(crate) struct Whole {
+    daemon: Daemon,
+    tasks: Tasks,
+    admin: Tasks,
+}
+
+impl Whole {
+    /// Reads its configuration and begins to serve, as `start` does.
+    pub(crate) async fn start(instance: &Path, force: bool) -> Result<Whole, String> {
+        let config = config::load(instance, None, &|_| None).map_err(|error| {
+            let mistakes: Vec<String> = error.mistakes().iter().map(ToString::to_string).collect();
+            format!("{error}: {mistakes:?}")
+        })?;
+        let tasks = Tasks::new("daemon tasks");
+        let whole = Whole {
+            daemon: Daemon::new(config, Logging::none(), tasks.clone()),
+            tasks,
+            admin: Tasks::new("admin tasks"),
+        };
+        if let Err(error) = open(&whole.daemon, force, &whole.tasks).await {
+            whole.close().await;
+            return Err(error.to_string());
+        }
+        Ok(whole)
+    }
+
+    pub(crate) fn api(&self) -> Arc<dyn AdminApi> {
+        Arc::new(self.daemon.clone())
+    }
+
+    pub(crate) fn report(&self) -> ArrayReport {
+        self.daemon.arrays()[0].array.report()
+    }
+
+    /// Its process has died: nothing of it may keep the rest.
+    pub(crate) fn died(&self) {
+        if let Some(server) = self.daemon.server() {
+            server.forget_admin();
+        }
+    }
+
+    /// Whether all ended in time.
+    pub(crate) async fn close(&self) -> bool {
+        close(&self.daemon, &self.admin, &self.tasks).await
+    }
+}
