@@ -101,8 +101,12 @@ fn check_magic(disk: &dyn Disk, path: &Path) -> Result<(), Fault> {
     let read = |error| Fault::io(format!("reading {}", path.display()), error);
     let made = |error| Fault::io(format!("making {}", path.display()), error);
     let mut magic = [0; 4];
-    match disk.read_at(&mut magic, 0).map_err(read)? {
-        0 => {
+    let begins = disk.read_at(&mut magic, 0).map_err(read)?;
+    // A crash of the system while a file was made leaves it empty, or as long as it was to be with zeros
+    // in it: then nothing was ever in it.
+    let is_new = begins == 0 || (magic == [0; 4] && disk.len().map_err(read)? <= FIRST);
+    match begins {
+        _ if is_new => {
             disk.write_at(&MAGIC, 0).map_err(made)?;
             disk.sync().map_err(made)
         }
