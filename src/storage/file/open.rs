@@ -7,14 +7,13 @@
 //! 5. Files of blobs that belong to what was never finished are removed.
 //! 6. What the last transactions wrote is remembered for clients that were away.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::blobs;
-use super::disk::{Disk, FileDisk, sync_folder_of};
+use super::disk::{Disk, FileDisk};
 use super::engine::{Engine, State, beside, damaged};
 use super::format::{FIRST, MAGIC, is_magic};
 use super::index::Index;
@@ -24,6 +23,7 @@ use super::pack;
 use super::recent::Recent;
 use super::scan::{last_before, scan};
 use super::{FileOptions, Paths};
+use crate::durable::step::{self, sync_folder_of};
 use crate::storage::Fault;
 use crate::zodb::Tid;
 
@@ -143,8 +143,8 @@ fn cut_rest(disk: &dyn Disk, path: &Path, end: u64) -> io::Result<std::path::Pat
     let mut number = 0;
     let (aside, mut file) = loop {
         let aside = beside(path, &format!(".tr{number}"));
-        match File::create_new(&aside) {
-            Ok(file) => break (aside, file),
+        match step::create_new(&aside) {
+            Ok(file) => break (aside, step::Writing::new(file)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
             Err(error) => return Err(error),
         }
@@ -159,7 +159,7 @@ fn cut_rest(disk: &dyn Disk, path: &Path, end: u64) -> io::Result<std::path::Pat
         file.write_all(&buffer[..filled])?;
         at += filled as u64;
     }
-    file.sync_all()?;
+    step::sync_all(file.file())?;
     sync_folder_of(&aside)?;
     disk.set_len(end)?;
     disk.sync()?;
