@@ -115,6 +115,18 @@ impl BlobDirectory {
         }
     }
 
+    /// Keeps all that was placed, durably: the transactions are about to be where nobody looks for them,
+    /// and their files are not to be taken for those of aborted ones. Nobody may be placing any.
+    ///
+    /// # Errors
+    /// What reading the folder, removing a name and syncing give.
+    pub(crate) fn keep_unsettled(&self) -> io::Result<()> {
+        for unsettled in self.unsettled()? {
+            self.settle(unsettled, true)?;
+        }
+        step::sync_folder(&self.tmp)
+    }
+
     /// Removes the file of a revision where it is this one.
     fn take_back(&self, oid: Oid, tid: Tid, file: &File) -> io::Result<()> {
         let _names = self.names.lock();

@@ -39,7 +39,7 @@ mod blobs;
 mod copy;
 mod garbage;
 
-pub(super) use blobs::remove_listed;
+pub(super) use blobs::{forget_list, remove_listed};
 use copy::Copy;
 
 /// How often what was committed meanwhile is copied before the others have to wait.

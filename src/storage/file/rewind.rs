@@ -159,6 +159,10 @@ impl Engine {
             last,
         );
         let io = |error| self.fault("setting aside", error);
+        if let Some(directory) = &self.blobs {
+            // A temporary name that a crash brings back would say that its blob's transaction is not there.
+            directory.keep_unsettled().map_err(io)?;
+        }
         step::rename(&self.paths.data, &file).map_err(io)?;
         if let Some(directory) = &self.blobs {
             // What stays behind is in nobody's way: it is replaced by what comes under its name.
@@ -329,16 +333,26 @@ pub(super) fn set_file_aside(paths: &Paths, blob_dir: Option<&Path>) -> Result<S
     };
     let now = Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
     let file = free(data, &format!(".aside-{now}"));
+    let blobs = |error| {
+        let folder = blob_dir.unwrap_or(data).display();
+        Fault::io(format!("setting aside {folder}"), error)
+    };
+    let directory = match blob_dir.filter(|folder| folder.is_dir()) {
+        Some(folder) => Some(BlobDirectory::open(folder).map_err(blobs)?),
+        None => None,
+    };
+    if let Some(directory) = &directory {
+        // Before the data is gone: who opens the folder then would take them for those of aborted ones.
+        directory.keep_unsettled().map_err(blobs)?;
+    }
     match step::rename(index, &beside(&file, ".index")) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
         _ => (),
     }
     step::rename(data, &file).map_err(io)?;
     sync_folder_of(data).map_err(io)?;
-    if let Some(blob_dir) = blob_dir.filter(|folder| folder.is_dir()) {
-        let io = |error| Fault::io(format!("setting aside {}", blob_dir.display()), error);
-        let directory = BlobDirectory::open(blob_dir).map_err(io)?;
-        directory.set_aside(&suffix(data, &file)).map_err(io)?;
+    if let Some(directory) = directory {
+        directory.set_aside(&suffix(data, &file)).map_err(blobs)?;
     }
     Ok(SetAside {
         file: Some(file),

@@ -97,13 +97,17 @@ pub(super) fn remove_old(engine: &Engine) -> Result<(), Fault> {
     removed.map_err(|error| fault(blobs, "removing what was kept of", error))
 }
 
-/// Nothing was packed.
-pub(super) fn forget_list(engine: &Engine) -> Result<(), Fault> {
+/// Nothing was packed, or it is the list of a file that is not in force any more.
+pub(in crate::storage::file) fn forget_list(engine: &Engine) -> Result<(), Fault> {
     let Some(blobs) = &engine.blobs else {
         return Ok(());
     };
-    let removed = step::remove_file(&blobs.root().join(LIST));
-    removed.map_err(|error| fault(blobs, "listing what goes of", error))
+    match step::remove_file(&blobs.root().join(LIST)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(fault(blobs, "listing what goes of", error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Removes the files that are listed, where nothing is left that they belong to. After packing, where

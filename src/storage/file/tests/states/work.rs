@@ -1,9 +1,10 @@
 //! The work whose crash states are looked at: each kind in a folder of its own, watched from the beginning.
 
 use super::*;
+use crate::durable::step;
 use crate::job::{Rate, Work};
 use crate::storage::suite::{BLOB_RECORD, begin, blob, ready, referring};
-use crate::storage::{BackupOrder, Finishing, Voted};
+use crate::storage::{BackupOrder, BlobDirectory, Finishing, Voted};
 use crate::task::Stop;
 use crate::zodb::{HistoryRecord, Op};
 
@@ -403,6 +404,7 @@ pub(super) fn rewind(blobs: bool, mistake: Option<Mistake>) -> Case<Story> {
 pub(super) fn set_aside(mistake: Option<Mistake>) -> Case<Story> {
     run(async {
         let mut worker = Worker::begin(true, mistake, |_| {});
+        worker.story.keep_old = false;
         worker.story.blobs_stay = true;
         worker.open().await;
         for number in 0..3 {
@@ -414,6 +416,16 @@ pub(super) fn set_aside(mistake: Option<Mistake>) -> Case<Story> {
         }
         let aside = worker.remember().await;
         worker.close().await;
+        // As a process leaves it that ended before it could remove the temporary name of a finished blob.
+        let (oid, tid, _) = worker.story.blobs.last().unwrap().clone();
+        let blobs = worker.root.join("blobs");
+        let mark = format!("zeoraid-placing-{oid:016x}-{tid:016x}.tmp");
+        let file = BlobDirectory::open_to_read(&blobs).unwrap();
+        let file = file.file(Oid(oid), Tid(tid));
+        step::hard_link(&file, &blobs.join("tmp").join(mark)).unwrap();
+        // And as one leaves it that ended while it packed, before the new file was in force.
+        let list = format!("{oid:016x}{tid:016x}\n");
+        crate::durable::write(&blobs.join(".removed"), list.as_bytes()).unwrap();
         let number = worker.changes(Base {
             aside,
             ..Base::default()
