@@ -4,8 +4,12 @@
 //! disk besides the databases themselves is written by [`write`] and nothing else: the membership
 //! record, the files of an instance, `.installed.yaml`.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
+
+#[cfg(test)]
+pub(crate) mod crash;
+pub(crate) mod step;
 
 /// Replaces a file and returns when the new content is durable. A new file gets mode 0600, as a
 /// temporary file does. Blocks.
@@ -17,21 +21,24 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
 pub fn write_with_mode(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
 
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let folder = step::folder_of(path);
     #[cfg(test)]
     if let Some(life) = crate::simulation::current() {
         life.machine.has_room()?;
     }
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(content)?;
-    file.as_file()
-        .set_permissions(std::fs::Permissions::from_mode(mode))?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    std::fs::File::open(folder)?.sync_all()
+    let file = tempfile::Builder::new().make_in(folder, step::create_private)?;
+    let (file, beside) = file.into_parts();
+    let beside = step::Temporary::new(beside.keep().map_err(|error| error.error)?);
+    step::write_at(&file, content, 0)?;
+    file.set_permissions(std::fs::Permissions::from_mode(mode))?;
+    if !step::mistake!(path, SmallFileNotSynced) {
+        step::sync_all(&file)?;
+    }
+    beside.rename(path)?;
+    if step::mistake!(path, SmallFileFolderNotSynced) {
+        return Ok(());
+    }
+    step::sync_folder(folder)
 }
 
 /// How many bytes a user who is not root can still write to the disk of a file or a folder. Blocks.

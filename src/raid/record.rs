@@ -241,6 +241,9 @@ impl From<KeptV1> for Membership {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::durable::crash::examine::{self, Case, Counts, Failure};
+    use crate::durable::crash::mistake::Mistake;
+    use crate::durable::crash::watch::Watch;
 
     fn membership() -> Membership {
         let out = Standing::Out {
@@ -285,6 +288,70 @@ mod tests {
             1,
             "nothing is left beside"
         );
+    }
+
+    /// Saves a few, and looks at what crashes may leave.
+    fn crash_states(mistake: Option<Mistake>) -> Result<Counts, Failure> {
+        let name = "membership record";
+        let case = Case::repeated(name).unwrap_or_else(|| {
+            let folder = tempfile::tempdir().unwrap();
+            let record = FileRecord::new(folder.path().join("membership.json"));
+            let watch = Watch::begin(folder.path(), mistake);
+            let mut saved = Vec::new();
+            for epoch in 1..4 {
+                let begun = watch.position();
+                let membership = Membership {
+                    epoch,
+                    ..membership()
+                };
+                record.save(&membership).unwrap();
+                saved.push((begun, watch.position()));
+            }
+            Case::new(name, watch.log(), saved)
+        });
+        let stage = |entries: usize| {
+            let done = |(_, done): &&(usize, usize)| *done <= entries;
+            case.story.iter().filter(done).count() as u64
+        };
+        case.examine(examine::most(400), examine::seed(), stage, |one| {
+            let record = FileRecord::new(one.root.join("membership.json"));
+            let loaded = record.load().map_err(|error| error.to_string())?;
+            let epoch = loaded.map_or(0, |membership| membership.epoch);
+            let saved = stage(one.choice.entries);
+            let begun = case.story.iter();
+            let begun = begun.filter(|(begun, _)| *begun <= one.choice.entries);
+            if !(saved..=begun.count() as u64).contains(&epoch) {
+                return Err(format!("epoch {epoch}, and {saved} was saved"));
+            }
+            let next = Membership {
+                epoch: 9,
+                ..membership()
+            };
+            record.save(&next).map_err(|error| error.to_string())?;
+            let again = record.load().map_err(|error| error.to_string())?;
+            assert_eq!(again, Some(next));
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn a_crash_leaves_the_record_that_was_saved_or_the_one_that_is_being_saved() {
+        let counts = crash_states(None).unwrap_or_else(|failure| panic!("{failure}"));
+        eprintln!(
+            "crash states of the membership record: {} steps, {} states, {} checked",
+            counts.entries, counts.states, counts.checked
+        );
+        assert!(counts.checked > 10);
+    }
+
+    #[test]
+    fn a_record_that_is_not_durable_is_found() {
+        for mistake in [
+            Mistake::SmallFileNotSynced,
+            Mistake::SmallFileFolderNotSynced,
+        ] {
+            assert!(crash_states(Some(mistake)).is_err(), "{mistake:?}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::sync::OnceLock;
 use parking_lot::Mutex;
 use tempfile::TempPath;
 
+use crate::durable::step::{self, Temporary};
 use crate::zodb::{Blob, Oid, Tid};
 
 mod aside;
@@ -72,7 +73,7 @@ impl BlobDirectory {
         make_durably(&tmp)?;
         if existed {
             // What a process made that did not live to sync it is relied on from now on.
-            rustix::fs::syncfs(File::open(&root)?)?;
+            step::sync_disk(&root)?;
         }
         let directory = BlobDirectory {
             root,
@@ -117,7 +118,7 @@ impl BlobDirectory {
     /// # Errors
     /// What making a file gives.
     pub fn temporary(&self) -> io::Result<(File, TempPath)> {
-        let file = Self::names_of_temporaries().tempfile_in(&self.tmp)?;
+        let file = Self::names_of_temporaries().make_in(&self.tmp, step::create_private)?;
         Ok(file.into_parts())
     }
 
@@ -166,7 +167,7 @@ impl BlobDirectory {
             made();
             protect(&file, &folder)?;
             // Not `persist`, which would take the temporary name with it where this fails.
-            fs::rename(&path, self.file(oid, tid))
+            step::rename(path.path(), &self.file(oid, tid))
         };
         match name() {
             // Another process that shares the folder has just removed it, since it was empty. It
@@ -174,36 +175,38 @@ impl BlobDirectory {
             Err(error) if error.kind() == ErrorKind::NotFound => name(),
             named => named,
         }?;
-        sync_folder(&self.folder(oid))
+        step::sync_folder(&self.folder(oid))
     }
 
     /// A file in `tmp` with the content of a blob, durable and nobody else's: the blob's own under a
     /// second name, or a copy.
-    fn own_file(&self, blob: &Blob) -> io::Result<(File, TempPath)> {
+    fn own_file(&self, blob: &Blob) -> io::Result<(File, Temporary)> {
         if blob.is_temporary()
             && let Some(path) = self.second_name(blob.path())
         {
-            let file = File::open(&path)?;
+            let file = File::open(path.path())?;
             let meta = file.metadata()?;
             // Another member may have taken this file for its own copy, whose bytes on disk must not be
             // ours, and somebody may have moved it.
             if meta.nlink() == 2 && same_file(&meta, &blob.file().metadata()?) {
-                file.sync_all()?;
+                sync_content(&file, &self.root)?;
                 return Ok((file, path));
             }
         }
         let (file, path) = self.temporary()?;
+        let path = Temporary::new(path.keep().map_err(|error| error.error)?);
         copy::copy(blob, &file)?;
-        file.sync_all()?;
+        sync_content(&file, &self.root)?;
         Ok((file, path))
     }
 
     /// A name in `tmp` for a file that has one already; none where that cannot be: it is on another
     /// disk, or that knows no second names, or it is gone.
-    fn second_name(&self, path: &Path) -> Option<TempPath> {
+    fn second_name(&self, path: &Path) -> Option<Temporary> {
         let link = Self::names_of_temporaries();
-        let link = link.make_in(&self.tmp, |name| fs::hard_link(path, name));
-        Some(link.ok()?.into_temp_path())
+        let link = link.make_in(&self.tmp, |name| step::hard_link(path, name));
+        let link = link.ok()?.into_temp_path().keep();
+        Some(Temporary::new(link.ok()?))
     }
 
     /// Gives a revision a file that is kept elsewhere, by a second name of it, and says whether that can be:
@@ -214,8 +217,8 @@ impl BlobDirectory {
     /// What making the folder gives.
     pub fn link(&self, oid: Oid, tid: Tid, blob: &Blob) -> io::Result<bool> {
         let _names = self.names.lock();
-        fs::create_dir_all(self.folder(oid))?;
-        Ok(fs::hard_link(blob.path(), self.file(oid, tid)).is_ok())
+        step::make_folders(&self.folder(oid))?;
+        Ok(step::hard_link(blob.path(), &self.file(oid, tid)).is_ok())
     }
 
     /// Makes everything in the folder durable.
@@ -223,7 +226,7 @@ impl BlobDirectory {
     /// # Errors
     /// What syncing gives.
     pub fn sync_everything(&self) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(File::open(&self.root)?)?)
+        step::sync_disk(&self.root)
     }
 
     /// The file of a revision; none where there is none.
@@ -258,7 +261,7 @@ impl BlobDirectory {
         let _names = self.names.lock();
         if self.unlink(oid, tid)? {
             // Not where another revision is in it; nothing depends on its being removed.
-            fs::remove_dir(self.folder(oid)).ok();
+            step::remove_folder(&self.folder(oid)).ok();
         }
         Ok(())
     }
@@ -271,7 +274,7 @@ impl BlobDirectory {
         let folder = self.folder(oid);
         for folder in folder.ancestors() {
             // The first that is not empty ends it; nothing depends on its being removed.
-            if folder == self.root || fs::remove_dir(folder).is_err() {
+            if folder == self.root || step::remove_folder(folder).is_err() {
                 break;
             }
         }
@@ -280,7 +283,7 @@ impl BlobDirectory {
 
     /// Removes a file, and says whether it was there.
     fn unlink(&self, oid: Oid, tid: Tid) -> io::Result<bool> {
-        match fs::remove_file(self.file(oid, tid)) {
+        match step::remove_file(&self.file(oid, tid)) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
@@ -303,7 +306,7 @@ impl BlobDirectory {
             let name = name.to_string_lossy();
             let unsettled = name.starts_with(place::UNSETTLED);
             if name.starts_with(OURS) && !name.starts_with(&own) && !unsettled {
-                match fs::remove_file(entry.path()) {
+                match step::remove_file(&entry.path()) {
                     Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                     _ => {}
                 }
@@ -330,20 +333,21 @@ fn make_durably(folder: &Path) -> io::Result<()> {
         missing.push(folder);
     }
     for folder in missing.into_iter().rev() {
-        match fs::create_dir(folder) {
+        match step::make_folder(folder) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        let parent = folder
-            .parent()
-            .filter(|above| !above.as_os_str().is_empty());
-        sync_folder(parent.unwrap_or(Path::new(".")))?;
+        step::sync_folder_of(folder)?;
     }
     Ok(())
 }
 
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+/// Makes a file durable that is in this folder.
+fn sync_content(file: &File, root: &Path) -> io::Result<()> {
+    if step::mistake!(root, BlobNotSynced) {
+        return Ok(());
+    }
+    step::sync_all(file)
 }
 
 fn same_file(one: &fs::Metadata, other: &fs::Metadata) -> bool {

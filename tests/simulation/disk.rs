@@ -89,7 +89,7 @@ impl Inline {
                 if !tail.has_finishing() {
                     return;
                 }
-                let round = Round::begin(&mut tail);
+                let round = Round::begin(&mut tail, &engine.paths.data);
                 drop(tail);
                 if let Err(fault) = engine.make_final(&round) {
                     engine.end_round(round, Err(fault));
@@ -156,7 +156,7 @@ async fn sync(engine: Arc<Engine>) {
             let mut tail = engine.tail.lock();
             tail.syncing = false;
             if tail.has_to_be_synced() && (!tail.stop || tail.has_finishing()) {
-                Some(Round::begin(&mut tail))
+                Some(Round::begin(&mut tail, &engine.paths.data))
             } else if tail.stop {
                 return;
             } else {

@@ -4,12 +4,13 @@
 //! After packing, `blobs.old` has the files that were taken away, and a second name for each that was not.
 //! Source: ZODB, `FileStorage.py`, `_remove_blob_files_tagged_for_removal_during_pack`.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{BlobDirectory, copy, layout};
+use crate::durable::step;
 use crate::zodb::{Blob, Oid, Tid};
 
 impl BlobDirectory {
@@ -32,7 +33,7 @@ impl BlobDirectory {
 
     /// Removes the folder beside.
     pub(in crate::storage) fn remove_old(&self) -> io::Result<()> {
-        match fs::remove_dir_all(self.old()) {
+        match step::remove_folders(&self.old()) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -41,7 +42,7 @@ impl BlobDirectory {
     /// Makes the folder beside. It may be there from an interrupted attempt.
     pub(in crate::storage) fn begin_old(&self) -> io::Result<PathBuf> {
         let old = self.old();
-        fs::create_dir_all(&old)?;
+        step::make_folders(&old)?;
         layout::mark(&old, self.layout)?;
         Ok(old)
     }
@@ -129,14 +130,14 @@ impl BlobDirectory {
                 continue;
             }
             if !shared {
-                fs::create_dir_all(to)?;
+                step::make_folders(to)?;
                 layout::mark(to, self.layout)?;
                 shared = true;
             }
             self.second_name_below(&file, to)?;
         }
         if shared {
-            rustix::fs::syncfs(File::open(to)?)?;
+            step::sync_disk(to)?;
         }
         Ok(())
     }
@@ -153,14 +154,14 @@ impl BlobDirectory {
                 continue;
             }
             if !moved {
-                fs::create_dir_all(to)?;
+                step::make_folders(to)?;
                 layout::mark(to, self.layout)?;
                 moved = true;
             }
-            fs::rename(entry.path(), to.join(name))?;
+            step::rename(&entry.path(), &to.join(name))?;
         }
         if moved {
-            rustix::fs::syncfs(File::open(to)?)?;
+            step::sync_disk(to)?;
         }
         Ok(())
     }
@@ -170,12 +171,12 @@ impl BlobDirectory {
         let below = file.strip_prefix(&self.root).map_err(io::Error::other)?;
         let to = old.join(below);
         if let Some(folder) = to.parent() {
-            fs::create_dir_all(folder)?;
+            step::make_folders(folder)?;
         }
-        match fs::hard_link(file, &to) {
+        match step::hard_link(file, &to) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
             Err(error) if error.kind() == ErrorKind::CrossesDevices => {
-                copy::copy(&Blob::kept(file)?, &File::create(&to)?)
+                copy::copy(&Blob::kept(file)?, &step::create(&to)?)
             }
             linked => linked,
         }

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt as _;
 
 use rustix::io::Errno;
 
+use crate::durable::step;
 use crate::zodb::Blob;
 
 const STEP: usize = 1 << 20;
@@ -25,7 +26,10 @@ pub(super) fn copy(from: &Blob, to: &File) -> io::Result<()> {
             step,
         ) {
             Ok(0) => return Err(shorter(from)),
-            Ok(copied) => at += copied as u64,
+            Ok(copied) => {
+                step::copied(to, at, copied as u64)?;
+                at += copied as u64;
+            }
             Err(Errno::INTR) => {}
             Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {
                 return by_hand(from, to, at);
@@ -44,7 +48,7 @@ fn by_hand(from: &Blob, to: &File, mut at: u64) -> io::Result<()> {
         match from.file().read_at(&mut buffer[..step], at) {
             Ok(0) => return Err(shorter(from)),
             Ok(read) => {
-                to.write_all_at(&buffer[..read], at)?;
+                step::write_at(to, &buffer[..read], at)?;
                 at += read as u64;
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}

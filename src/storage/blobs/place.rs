@@ -14,9 +14,8 @@ use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tempfile::TempPath;
-
-use super::{BlobDirectory, protect, same_file, sync_folder};
+use super::{BlobDirectory, protect, same_file};
+use crate::durable::step::{self, Temporary};
 use crate::zodb::{Blob, Oid, Tid};
 
 /// What the names of files begin with that may have been placed for nothing.
@@ -27,7 +26,7 @@ pub(super) const UNSETTLED: &str = "zeoraid-placing-";
 pub(crate) struct Staged {
     directory: Arc<BlobDirectory>,
     file: File,
-    path: TempPath,
+    path: Temporary,
 }
 
 /// A file that has the name of a revision.
@@ -39,7 +38,7 @@ pub(crate) struct Placed {
     /// Open, so that no other file can be taken for this one.
     file: File,
     /// The temporary name.
-    mark: Option<TempPath>,
+    mark: Option<Temporary>,
     /// Nobody knows yet whether the transaction is final.
     entrusted: bool,
 }
@@ -78,7 +77,7 @@ impl BlobDirectory {
         };
         Ok(Some(Staged {
             directory: Arc::clone(self),
-            file: File::open(&path)?,
+            file: File::open(path.path())?,
             path,
         }))
     }
@@ -110,10 +109,22 @@ impl BlobDirectory {
         if !keep {
             self.take_back(oid, tid, &File::open(&mark)?)?;
         }
-        match fs::remove_file(&mark) {
+        match step::remove_file(&mark) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Keeps all that was placed, durably: the transactions are about to be where nobody looks for them,
+    /// and their files are not to be taken for those of aborted ones. Nobody may be placing any.
+    ///
+    /// # Errors
+    /// What reading the folder, removing a name and syncing give.
+    pub(crate) fn keep_unsettled(&self) -> io::Result<()> {
+        for unsettled in self.unsettled()? {
+            self.settle(unsettled, true)?;
+        }
+        step::sync_folder(&self.tmp)
     }
 
     /// Removes the file of a revision where it is this one.
@@ -137,18 +148,16 @@ impl Staged {
         let directory = &self.directory;
         let target = directory.file(oid, tid);
         let mark = directory.tmp.join(mark(oid, tid));
-        let path = self.path.keep().map_err(|error| error.error)?;
-        let renamed = fs::rename(&path, &mark);
-        let mark = TempPath::try_from_path(if renamed.is_ok() { mark } else { path })?;
-        renamed?;
+        self.path.rename(&mark)?;
+        let mark = Temporary::new(mark);
         {
             let _names = directory.names.lock();
             let folder = directory.make_folder(oid)?;
             protect(&self.file, &folder)?;
-            match fs::hard_link(&mark, &target) {
+            match step::hard_link(mark.path(), &target) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                    fs::remove_file(&target)?;
-                    fs::hard_link(&mark, &target)?;
+                    step::remove_file(&target)?;
+                    step::hard_link(mark.path(), &target)?;
                 }
                 linked => linked?,
             }
@@ -163,7 +172,9 @@ impl Staged {
         };
         // The temporary name is older: where the new one survives a crash, so does the old. Where the
         // disk sees that differently, a file is left that no record names.
-        sync_folder(&placed.directory.folder(oid))?;
+        if !step::mistake!(&placed.directory.root, BlobNameNotSynced) {
+            step::sync_folder(&placed.directory.folder(oid))?;
+        }
         Ok(placed)
     }
 }
@@ -187,7 +198,7 @@ impl Drop for Placed {
         if self.entrusted {
             if let Some(mark) = self.mark.take() {
                 // It tells the next opening to look which transactions there are.
-                drop(mark.keep());
+                mark.keep();
             }
             return;
         }
@@ -195,7 +206,7 @@ impl Drop for Placed {
             let file = self.directory.file(self.oid, self.tid);
             tracing::warn!(file = %file.display(), %error, "file of an aborted blob was not removed");
             if let Some(mark) = self.mark.take() {
-                drop(mark.keep());
+                mark.keep();
             }
         }
     }

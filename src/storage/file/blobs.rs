@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::FileOptions;
 use super::engine::Engine;
+use super::format::FIRST;
 use super::read::Patience;
 use crate::storage::{Answer, BlobDirectory, Fault, Result, StorageError};
 use crate::zodb::{Blob, Oid, Tid};
@@ -72,6 +73,11 @@ impl Engine {
                 Err(StorageError::Answer(answer)) => return Err(self.damaged(answer)),
             };
             blobs.settle(unsettled, keep).map_err(fault)?;
+        }
+        if self.state.read().end == FIRST {
+            // A list of what goes is of the file that was here, and may just be set aside: its blobs are
+            // not to be taken for files that nothing refers to.
+            return super::pack::forget_list(self);
         }
         match super::pack::remove_listed(self, false) {
             Err(StorageError::Answer(answer)) => Err(self.damaged(answer)),

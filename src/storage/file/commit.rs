@@ -16,6 +16,7 @@
 //! What is dropped before its finish is cut from the end of the file. It is always the last that is
 //! there: only one can be voted and not finished.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -25,6 +26,7 @@ use super::engine::{Engine, Foreseen, Pending, Places, Tail};
 use super::format::STATUS_AT;
 use super::on_a_thread;
 use super::plan::{self, Files, Plan, Ready, unreadable};
+use crate::durable::step;
 use crate::storage::blobs::Placed;
 use crate::storage::conflicts::is_enough;
 use crate::storage::{
@@ -421,9 +423,13 @@ pub(super) struct Round {
 
 impl Round {
     /// What is written by now, the next sync makes durable.
-    pub(super) fn begin(tail: &mut Tail) -> Round {
+    pub(super) fn begin(tail: &mut Tail, file: &Path) -> Round {
         tail.syncing = true;
-        let durable = tail.durable;
+        let durable = if step::mistake!(file, StatusBeforeData) {
+            tail.written
+        } else {
+            tail.durable
+        };
         let ready = tail.finishing.partition_point(|one| one.number <= durable);
         Round {
             batch: tail.finishing.drain(..ready).collect(),
@@ -447,7 +453,7 @@ impl Engine {
             if tail.stop && tail.finishing.is_empty() {
                 return;
             }
-            let round = Round::begin(&mut tail);
+            let round = Round::begin(&mut tail, &self.paths.data);
             drop(tail);
             let written = self.make_final(&round);
             if !self.end_round(round, written.and_then(|()| self.sync())) {
@@ -468,7 +474,7 @@ impl Engine {
 
     /// Makes all durable that is written.
     pub(super) fn sync(&self) -> Result<(), Fault> {
-        if bug!(SkipSync) {
+        if bug!(SkipSync) || step::mistake!(&self.paths.data, FinishNotSynced) {
             return Ok(());
         }
         let disk = Arc::clone(&self.state.read().disk);

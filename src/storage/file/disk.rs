@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::durable::step;
 use crate::zodb::Payload;
 
 /// A file that is read and written at positions.
@@ -73,12 +74,7 @@ impl FileDisk {
 
     /// Makes a file that must not be there yet. It is durable once it and its folder are synced.
     pub(super) fn create(path: &Path) -> io::Result<Self> {
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path)?;
-        Ok(FileDisk(Arc::new(file)))
+        Ok(FileDisk(Arc::new(step::create_new(path)?)))
     }
 }
 
@@ -116,11 +112,11 @@ impl Disk for FileDisk {
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, at)
+        step::write_at(&self.0, bytes, at)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        step::set_len(&self.0, len)
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -128,7 +124,7 @@ impl Disk for FileDisk {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        step::sync(&self.0)
     }
 
     fn piece(&self, at: u64, len: usize) -> io::Result<Payload> {
@@ -141,12 +137,4 @@ impl Disk for FileDisk {
         let sequential = rustix::fs::Advice::Sequential;
         rustix::fs::fadvise(&*self.0, 0, None, sequential).unwrap_or_default();
     }
-}
-
-/// Makes the names in a folder durable: a new file, a rename, a removal.
-pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
-use crate::storage::file::disk::sync_folder_of;
+use crate::durable::step::{self, Writing};
 use crate::storage::file::index::{Builder, Index};
 use crate::zodb::Oid;
 
@@ -60,15 +60,15 @@ impl Image {
         let mut beside = path.as_os_str().to_owned();
         beside.push(".index_tmp");
         let beside = Path::new(&beside);
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(beside)?);
+        let mut file = BufWriter::with_capacity(1 << 20, Writing::new(step::create(beside)?));
         file.write_all(&self.0)?;
         let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.sync_all()?;
+        step::sync_all(file.file())?;
         match right() {
-            Some(_held) => std::fs::rename(beside, path)?,
-            None => std::fs::remove_file(beside)?,
+            Some(_held) => step::rename(beside, path)?,
+            None => step::remove_file(beside)?,
         }
-        sync_folder_of(path)
+        step::sync_folder_of(path)
     }
 }
 

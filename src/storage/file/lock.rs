@@ -5,12 +5,13 @@
 //! Source: `zc/lockfile/__init__.py`, `SimpleLockFile`, `LockFile`.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read};
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use crate::durable::step;
 use crate::storage::Fault;
 
 /// The lock, held until dropped.
@@ -20,22 +21,15 @@ pub(super) struct LockFile(#[expect(dead_code, reason = "closing it lets go of t
 impl LockFile {
     pub(super) fn take(path: &Path) -> Result<Self, Fault> {
         let fault = |error: io::Error| Fault::io(format!("locking {}", path.display()), error);
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(fault)?;
+        let mut file = step::open_or_create(path).map_err(fault)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => (),
             Err(Errno::WOULDBLOCK) => return Err(Fault::InUse(held_by(path, &mut file))),
             Err(error) => return Err(fault(error.into())),
         }
-        let mut write = || {
-            file.rewind()?;
-            file.set_len(0)?;
-            writeln!(file, " {}", std::process::id())
+        let write = || {
+            step::set_len(&file, 0)?;
+            step::write_at(&file, format!(" {}\n", std::process::id()).as_bytes(), 0)
         };
         write().map_err(fault)?;
         Ok(LockFile(file))

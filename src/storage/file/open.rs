@@ -7,13 +7,12 @@
 //! 5. Files of blobs that belong to what was never finished are removed.
 //! 6. What the last transactions wrote is remembered for clients that were away.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::blobs;
-use super::disk::{self, Disk, sync_folder_of};
+use super::disk::{self, Disk};
 use super::engine::{Engine, State, beside, damaged};
 use super::format::{FIRST, MAGIC, is_magic};
 use super::index::Index;
@@ -23,6 +22,7 @@ use super::pack;
 use super::recent::Recent;
 use super::scan::{last_before, scan};
 use super::{FileOptions, Paths};
+use crate::durable::step::{self, sync_folder_of};
 use crate::storage::Fault;
 use crate::zodb::Tid;
 
@@ -100,8 +100,12 @@ fn check_magic(disk: &dyn Disk, path: &Path) -> Result<(), Fault> {
     let read = |error| Fault::io(format!("reading {}", path.display()), error);
     let made = |error| Fault::io(format!("making {}", path.display()), error);
     let mut magic = [0; 4];
-    match disk.read_at(&mut magic, 0).map_err(read)? {
-        0 => {
+    let begins = disk.read_at(&mut magic, 0).map_err(read)?;
+    // A crash of the system while a file was made leaves it empty, or as long as it was to be with zeros
+    // in it: then nothing was ever in it.
+    let is_new = begins == 0 || (magic == [0; 4] && disk.len().map_err(read)? <= FIRST);
+    match begins {
+        _ if is_new => {
             disk.write_at(&MAGIC, 0).map_err(made)?;
             disk.sync().map_err(made)
         }
@@ -138,8 +142,8 @@ fn cut_rest(disk: &dyn Disk, path: &Path, end: u64) -> io::Result<std::path::Pat
     let mut number = 0;
     let (aside, mut file) = loop {
         let aside = beside(path, &format!(".tr{number}"));
-        match File::create_new(&aside) {
-            Ok(file) => break (aside, file),
+        match step::create_new(&aside) {
+            Ok(file) => break (aside, step::Writing::new(file)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
             Err(error) => return Err(error),
         }
@@ -154,7 +158,7 @@ fn cut_rest(disk: &dyn Disk, path: &Path, end: u64) -> io::Result<std::path::Pat
         file.write_all(&buffer[..filled])?;
         at += filled as u64;
     }
-    file.sync_all()?;
+    step::sync_all(file.file())?;
     sync_folder_of(&aside)?;
     disk.set_len(end)?;
     disk.sync()?;

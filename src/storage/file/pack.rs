@@ -28,9 +28,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
 
-use super::disk::{self, Disk, sync_folder_of};
+use super::disk::{self, Disk};
 use super::engine::{Engine, beside};
 use super::{FileStorage, on_a_thread};
+use crate::durable::step::{self, sync_folder_of};
 use crate::storage::{Answer, Fault, Result, pack_tid};
 use crate::zodb::Tid;
 
@@ -38,7 +39,7 @@ mod blobs;
 mod copy;
 mod garbage;
 
-pub(super) use blobs::remove_listed;
+pub(super) use blobs::{forget_list, remove_listed};
 use copy::Copy;
 
 /// How often what was committed meanwhile is copied before the others have to wait.
@@ -58,7 +59,7 @@ pub(super) fn clear_leftovers(data: &Path) -> Result<(), Fault> {
 }
 
 fn remove(path: &Path) -> Result<(), Fault> {
-    match std::fs::remove_file(path) {
+    match step::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(Fault::io(format!("removing {}", path.display()), error))
         }
@@ -269,6 +270,7 @@ impl Swapped {
     fn clean_up(self) -> Result<()> {
         let engine = Arc::clone(&self.packing.0);
         let _working = working(&engine)?;
+        engine.step("others go on");
         engine.save_index();
         engine.step("index saved");
         remove_listed(&engine, true)?;
@@ -323,6 +325,9 @@ impl NewFile {
     }
 
     fn sync(&self, engine: &Engine) -> Result<(), Fault> {
+        if step::mistake!(&self.path, PackNotSynced) {
+            return Ok(());
+        }
         let synced = self.disk.sync();
         synced.map_err(|error| Fault::io(format!("syncing {}", self.path.display()), error))?;
         must_go_on(engine)
@@ -334,12 +339,15 @@ impl NewFile {
         let io = |error| Fault::io(format!("replacing {}", data.display()), error);
         if engine.options.pack_keep_old {
             remove(&beside(data, ".old"))?;
-            std::fs::hard_link(data, beside(data, ".old")).map_err(io)?;
+            step::hard_link(data, &beside(data, ".old")).map_err(io)?;
             engine.step("old one kept");
         }
-        std::fs::rename(&self.path, data).map_err(io)?;
+        step::rename(&self.path, data).map_err(io)?;
         self.in_force = true;
         engine.step("renamed");
+        if step::mistake!(data, PackFolderNotSynced) {
+            return Ok(());
+        }
         if let Err(error) = sync_folder_of(data) {
             // Nobody knows which of the two is in force after a crash: nothing may be added to either.
             engine.poison(&io(error));
@@ -353,7 +361,7 @@ impl Drop for NewFile {
     fn drop(&mut self) {
         if !self.in_force {
             // The next opening or packing removes it where this does not.
-            drop(std::fs::remove_file(&self.path));
+            drop(step::remove_file(&self.path));
         }
     }
 }

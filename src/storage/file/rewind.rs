@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Paths;
-use super::disk::{self, Disk, FileDisk, sync_folder_of};
+use super::disk::{self, Disk, FileDisk};
 use super::engine::{Engine, State, beside};
 use super::format::{FIRST, MAGIC};
 use super::history::Walk;
@@ -14,6 +14,7 @@ use super::index::Index;
 use super::origin::Origin;
 use super::recent::Recent;
 use super::restore::Copier;
+use crate::durable::step::{self, sync_folder_of};
 use crate::storage::{BlobDirectory, Extent, Fault, Result, SetAside, is_blob_record};
 use crate::zodb::{HistoryTxn, Oid, Tid};
 
@@ -35,7 +36,9 @@ impl Engine {
         let extent = walk.measure_after(keep.unwrap_or(Tid::ZERO))?;
         // An index that knows of what is gone would be believed if the same length came again.
         let _index_file = self.index_file.lock();
-        self.remove_index()?;
+        if !step::mistake!(&self.paths.data, IndexKeptOverRewind) {
+            self.remove_index()?;
+        }
         let file = if cut == FIRST {
             self.begin_anew(&walk)?
         } else {
@@ -154,7 +157,11 @@ impl Engine {
             last,
         );
         let io = |error| self.fault("setting aside", error);
-        std::fs::rename(&self.paths.data, &file).map_err(io)?;
+        if let Some(directory) = &self.blobs {
+            // A temporary name that a crash brings back would say that its blob's transaction is not there.
+            directory.keep_unsettled().map_err(io)?;
+        }
+        step::rename(&self.paths.data, &file).map_err(io)?;
         if let Some(directory) = &self.blobs {
             // What stays behind is in nobody's way: it is replaced by what comes under its name.
             if let Err(error) = directory.set_aside(&suffix(&self.paths.data, &file)) {
@@ -208,7 +215,7 @@ impl Engine {
 
     pub(super) fn remove_index(&self) -> Result<(), Fault> {
         let index = &self.paths.index;
-        match std::fs::remove_file(index) {
+        match step::remove_file(index) {
             Ok(()) => sync_folder_of(index),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
@@ -245,7 +252,7 @@ impl Aside {
         let path = beside(&engine.paths.data, ".aside_tmp");
         let io = |error| Fault::io(format!("writing {}", path.display()), error);
         // From a rewind that did not come to its end: all of it is still in the data file.
-        match std::fs::remove_file(&path) {
+        match step::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
             _ => (),
         }
@@ -260,10 +267,13 @@ impl Aside {
 
     fn keep(mut self, engine: &Engine, first: Tid, last: Tid) -> Result<PathBuf, Fault> {
         let file = free_name(&engine.paths.data, first, last);
-        let kept = self
-            .disk
-            .sync()
-            .and_then(|()| std::fs::rename(&self.path, &file))
+        let synced = if step::mistake!(&self.path, AsideNotSynced) {
+            Ok(())
+        } else {
+            self.disk.sync()
+        };
+        let kept = synced
+            .and_then(|()| step::rename(&self.path, &file))
             .and_then(|()| sync_folder_of(&file));
         kept.map_err(|error| Fault::io(format!("writing {}", file.display()), error))?;
         self.kept = true;
@@ -275,7 +285,7 @@ impl Drop for Aside {
     fn drop(&mut self) {
         if !self.kept {
             // The next rewind removes it where this does not.
-            drop(std::fs::remove_file(&self.path));
+            drop(step::remove_file(&self.path));
         }
     }
 }
@@ -321,16 +331,26 @@ pub(super) fn set_file_aside(paths: &Paths, blob_dir: Option<&Path>) -> Result<S
     };
     let now = crate::clock::now().strftime("%Y%m%dT%H%M%SZ");
     let file = free(data, &format!(".aside-{now}"));
-    match std::fs::rename(index, beside(&file, ".index")) {
+    let blobs = |error| {
+        let folder = blob_dir.unwrap_or(data).display();
+        Fault::io(format!("setting aside {folder}"), error)
+    };
+    let directory = match blob_dir.filter(|folder| folder.is_dir()) {
+        Some(folder) => Some(BlobDirectory::open(folder).map_err(blobs)?),
+        None => None,
+    };
+    if let Some(directory) = &directory {
+        // Before the data is gone: who opens the folder then would take them for those of aborted ones.
+        directory.keep_unsettled().map_err(blobs)?;
+    }
+    match step::rename(index, &beside(&file, ".index")) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
         _ => (),
     }
-    std::fs::rename(data, &file).map_err(io)?;
+    step::rename(data, &file).map_err(io)?;
     sync_folder_of(data).map_err(io)?;
-    if let Some(blob_dir) = blob_dir.filter(|folder| folder.is_dir()) {
-        let io = |error| Fault::io(format!("setting aside {}", blob_dir.display()), error);
-        let directory = BlobDirectory::open(blob_dir).map_err(io)?;
-        directory.set_aside(&suffix(data, &file)).map_err(io)?;
+    if let Some(directory) = directory {
+        directory.set_aside(&suffix(data, &file)).map_err(blobs)?;
     }
     Ok(SetAside {
         file: Some(file),

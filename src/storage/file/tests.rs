@@ -13,6 +13,7 @@ mod killed;
 mod model;
 mod oracle;
 mod packing;
+mod states;
 
 storage_suite!(fixture());
 

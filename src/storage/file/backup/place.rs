@@ -11,12 +11,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use rustix::fs::{FlockOperation, RenameFlags, flock};
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::{sibling, sync_folder};
+use super::sibling;
 use crate::durable;
+use crate::durable::step::{self, sync_folder};
 use crate::storage::{BackedUp, BackupError};
 
 /// The data file.
@@ -132,7 +133,7 @@ impl Place {
         sync_folder(&parent).map_err(rename)?;
         if let Some(old) = old {
             // The new one is in force; what is left of the old one is in nobody's way.
-            if let Err(error) = fs::remove_dir_all(&old) {
+            if let Err(error) = step::remove_folders(&old) {
                 tracing::warn!(folder = %old.display(), %error, "the backup that was replaced was not removed");
             }
         }
@@ -146,7 +147,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if !self.finished
-            && let Err(error) = fs::remove_dir_all(&self.partial)
+            && let Err(error) = step::remove_folders(&self.partial)
         {
             tracing::warn!(folder = %self.partial.display(), %error, "what was begun of a backup was not removed");
         }
@@ -219,7 +220,7 @@ fn begin(into: &Path) -> Result<(PathBuf, File), BackupError> {
     let partial = sibling(into, ".partial");
     let make = |error| BackupError::target(format!("making {}", partial.display()), error);
     for _ in 0..2 {
-        match fs::create_dir(&partial) {
+        match step::make_folder(&partial) {
             Ok(()) => {
                 let lock = File::open(&partial).map_err(make)?;
                 lock_it(&lock, &partial)?;
@@ -245,7 +246,7 @@ fn remove_left(partial: &Path) -> Result<(), BackupError> {
             });
         }
     }
-    fs::remove_dir_all(partial).map_err(remove)
+    step::remove_folders(partial).map_err(remove)
 }
 
 fn lock_it(folder: &File, partial: &Path) -> Result<(), BackupError> {
@@ -265,7 +266,7 @@ fn lock_it(folder: &File, partial: &Path) -> Result<(), BackupError> {
 /// Puts a folder in the place of another one, of an empty one, or of none. Says where the other one is
 /// now.
 fn replace_by(new: &Path, old: &Path) -> io::Result<Option<PathBuf>> {
-    match fs::rename(new, old) {
+    match step::rename(new, old) {
         Ok(()) => return Ok(None),
         Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {}
         // Some systems say that of a folder that is not empty.
@@ -274,14 +275,13 @@ fn replace_by(new: &Path, old: &Path) -> io::Result<Option<PathBuf>> {
     }
     #[cfg(target_os = "linux")]
     {
-        use rustix::fs::{CWD, renameat_with};
-        if renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE).is_ok() {
+        if step::exchange(new, old).is_ok() {
             return Ok(Some(new.to_owned()));
         }
     }
     let aside = sibling(old, ".replaced");
-    fs::rename(old, &aside)?;
-    fs::rename(new, old)?;
+    step::rename(old, &aside)?;
+    step::rename(new, old)?;
     Ok(Some(aside))
 }
 

@@ -14,6 +14,7 @@ use std::io::{BufRead, BufReader, BufWriter, Write};
 use super::copy::{Dropped, Source, tid_at};
 use super::garbage::Reach;
 use super::must_go_on;
+use crate::durable::step::{self, Writing};
 use crate::storage::file::engine::Engine;
 use crate::storage::{BlobDirectory, Fault, Result, is_blob_record};
 use crate::zodb::{Oid, Tid};
@@ -23,16 +24,16 @@ const LIST: &str = ".removed";
 const BLOB_RECORD: usize = 512;
 
 /// The list on its way; nothing where there are no blobs.
-pub(super) struct Removed(Option<BufWriter<File>>);
+pub(super) struct Removed(Option<BufWriter<Writing>>);
 
 impl Removed {
     pub(super) fn begin(engine: &Engine) -> Result<Self, Fault> {
         let Some(blobs) = &engine.blobs else {
             return Ok(Removed(None));
         };
-        let file = File::create(blobs.root().join(LIST));
+        let file = step::create(&blobs.root().join(LIST));
         let file = file.map_err(|error| fault(blobs, "listing what goes of", error))?;
-        Ok(Removed(Some(BufWriter::new(file))))
+        Ok(Removed(Some(BufWriter::new(Writing::new(file)))))
     }
 
     /// Whether records that go have to be looked at.
@@ -78,7 +79,7 @@ impl Removed {
         let synced = list
             .into_inner()
             .map_err(std::io::IntoInnerError::into_error);
-        let synced = synced.and_then(|file| file.sync_all());
+        let synced = synced.and_then(|list| step::sync_all(list.file()));
         synced.map_err(|error| fault(blobs, "listing what goes of", error))
     }
 }
@@ -96,13 +97,17 @@ pub(super) fn remove_old(engine: &Engine) -> Result<(), Fault> {
     removed.map_err(|error| fault(blobs, "removing what was kept of", error))
 }
 
-/// Nothing was packed.
-pub(super) fn forget_list(engine: &Engine) -> Result<(), Fault> {
+/// Nothing was packed, or it is the list of a file that is not in force any more.
+pub(in crate::storage::file) fn forget_list(engine: &Engine) -> Result<(), Fault> {
     let Some(blobs) = &engine.blobs else {
         return Ok(());
     };
-    let removed = std::fs::remove_file(blobs.root().join(LIST));
-    removed.map_err(|error| fault(blobs, "listing what goes of", error))
+    match step::remove_file(&blobs.root().join(LIST)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(fault(blobs, "listing what goes of", error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Removes the files that are listed, where nothing is left that they belong to. After packing, where
@@ -148,7 +153,7 @@ pub(in crate::storage::file) fn remove_listed(engine: &Engine, packed: bool) -> 
     if let Some(keep) = &keep {
         blobs.share_with_old(keep).map_err(io)?;
     }
-    std::fs::remove_file(&list).map_err(io)?;
+    step::remove_file(&list).map_err(io)?;
     Ok(())
 }
 

@@ -50,6 +50,19 @@ async fn a_file_of_something_else_is_left_alone() {
     is_damaged(&folder, b"SQLite format 3\0", "not a Data.fs").await;
     is_damaged(&folder, b"FS", "not a Data.fs").await;
     is_damaged(&folder, b"FS29", "not a Data.fs").await;
+    is_damaged(&folder, &[0; 5], "not a Data.fs").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_whose_making_a_crash_cut_short_becomes_a_storage() {
+    for left in [&[][..], &[0; 4]] {
+        let folder = tempfile::tempdir().unwrap();
+        put(&folder, left);
+        let storage = open(&folder).await;
+        commit(&*storage, &[(1, Tid::ZERO, b"a")]).await;
+        storage.close().await;
+        has(&folder, 1).await;
+    }
 }
 
 #[tokio::test]

@@ -937,7 +937,7 @@ pub(super) fn blobs(root: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-fn blob_name(name: &str) -> (Oid, Tid) {
+pub(super) fn blob_name(name: &str) -> (Oid, Tid) {
     let (folder, file) = name.rsplit_once('/').unwrap();
     let oid = folder.replace("0x", "").replace('/', "");
     let tid = file.strip_prefix("0x").unwrap().strip_suffix(".blob");

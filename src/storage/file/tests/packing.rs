@@ -105,7 +105,7 @@ async fn a_crash_at_any_step_leaves_the_old_file_or_the_new() {
     storage.close().await;
 
     let steps: Vec<&str> = steps.into_iter().collect();
-    assert_eq!(steps.len(), 10, "{steps:?}");
+    assert_eq!(steps.len(), 11, "{steps:?}");
     let mut in_force = false;
     for name in steps {
         let home = images.path().join(name);
