@@ -90,7 +90,7 @@ impl<'a, W> Outbox<'a, W> {
         if let Some(own) = own {
             self.order.note(tid, oids);
             self.finished(own, tid);
-        } else if self.order.is_new(tid) {
+        } else if self.order.is_new(tid) && !(bug!(LoseInvalidations) && tid.0.is_multiple_of(4)) {
             let push = Push::InvalidateTransaction {
                 tid,
                 oids: Arc::clone(&oids),

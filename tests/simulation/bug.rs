@@ -1,7 +1,7 @@
 //! Deliberate mistakes, each in one line of the product, and that each is found.
 //!
 //! `cargo test --lib simulation::bug -- --ignored` makes one after the other and says after how many seeds
-//! it was found, and by what.
+//! it was found, and by what; `BUG=SkipSync` makes only that one.
 
 use std::cell::Cell;
 
@@ -14,8 +14,8 @@ pub(crate) enum Bug {
     AcknowledgeBeforeRecord,
     /// One member has not finished yet.
     WaitForAllButOne,
-    /// A later transaction before an earlier one, with its invalidations.
-    AcknowledgeOutOfOrder,
+    /// Clients are not told of every fourth transaction of others.
+    LoseInvalidations,
     /// TIDs go back where the clock does.
     GoBackInTime,
     /// Also from who is not in the in-sync set.
@@ -35,7 +35,7 @@ pub(crate) enum Bug {
 const ALL: [Bug; 11] = [
     Bug::AcknowledgeBeforeRecord,
     Bug::WaitForAllButOne,
-    Bug::AcknowledgeOutOfOrder,
+    Bug::LoseInvalidations,
     Bug::GoBackInTime,
     Bug::StartFromAnybody,
     Bug::ReadPastHead,
@@ -67,7 +67,9 @@ pub(super) fn make(bug: Option<Bug>) {
 fn every_deliberate_mistake_is_found() {
     let first = super::given("SEED").unwrap_or(100);
     let mut missed = Vec::new();
-    for bug in ALL {
+    let only = std::env::var("BUG").ok();
+    let wanted = |bug: &Bug| only.as_ref().is_none_or(|only| *only == format!("{bug:?}"));
+    for bug in ALL.into_iter().filter(wanted) {
         let found = (0..MOST).find_map(|number| {
             let outcome = history_with(first + number, Some(bug));
             Some((number + 1, outcome.failure?))

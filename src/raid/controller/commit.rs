@@ -465,9 +465,6 @@ impl Controller {
     /// remains, nobody who may serve holds the transaction for certain.
     pub(super) fn settle_finishing(&mut self, now: Now) {
         while let Some(id) = self.finishing.front().copied() {
-            if bug!(AcknowledgeOutOfOrder) {
-                self.finishing.rotate_left(1);
-            }
             let Some(commit) = self.commits.get(&id) else {
                 self.finishing.pop_front();
                 continue;
