@@ -46,7 +46,9 @@ pub(super) fn secrets(config: &Config) -> Vec<Mistake> {
                 continue;
             };
             let Some(tls) = &server.tls else { continue };
-            let Some(file) = tls.key.as_ref().or(tls.certificate.as_ref()) else {
+            // A certificate alone is no secret.
+            let in_certificate = || tls.certificate.as_ref().filter(|file| has_key(file));
+            let Some(file) = tls.key.as_ref().or_else(in_certificate) else {
                 continue;
             };
             let Err(error) = crate::tls::files::is_private(file) else {
@@ -64,6 +66,12 @@ pub(super) fn secrets(config: &Config) -> Vec<Mistake> {
         }
     }
     mistakes
+}
+
+fn has_key(file: &Path) -> bool {
+    const MARK: &[u8] = b"PRIVATE KEY";
+    let content = std::fs::read(file).unwrap_or_default();
+    content.windows(MARK.len()).any(|part| part == MARK)
 }
 
 /// What everybody could put something else at the place of.

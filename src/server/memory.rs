@@ -2,8 +2,8 @@
 //!
 //! A little is everybody's own. What a client has beyond that (half a message that is still coming, calls that
 //! wait, answers that it does not read) is counted. Where all of it is more than the limit, memory is *scarce*:
-//! those who hold something take nothing more, and whoever of them has held it for the longest has to go, when
-//! that is some seconds. A client that reads and writes as fast as it can is done with a message before that;
+//! those who hold something take nothing more. Whoever of them has held it for the longest has to go, when
+//! that is some seconds; so it is, too, where somebody waits for room for an answer. A client that reads and writes as fast as it can is done with a message before that;
 //! one that stops in the middle is not. Whoever holds nothing does not notice.
 //!
 //! Each session notes what it holds, and looks for itself whether it has to go; so nothing here waits or runs.
@@ -38,6 +38,8 @@ struct Held {
     total: usize,
     /// Who holds something, those who have for the longest first.
     since: BTreeSet<(Instant, u64)>,
+    /// How many wait for room.
+    waiting: usize,
     next: u64,
 }
 
@@ -58,6 +60,7 @@ impl Memory {
             memory: Arc::clone(self),
             bytes: 0,
             since: None,
+            waits: false,
         }
     }
 
@@ -75,6 +78,7 @@ pub(super) struct Holding {
     /// Counted in the total.
     bytes: usize,
     since: Option<Instant>,
+    waits: bool,
 }
 
 impl Holding {
@@ -103,14 +107,33 @@ impl Holding {
         self.since.is_some() && self.memory.held.lock().total > self.memory.most
     }
 
-    /// Whether there is room for so much more, beyond what is its own.
+    /// Whether there is room for so much more, beyond what is its own. Where nobody holds anything there is.
     pub(super) fn has_room_for(&self, bytes: usize) -> bool {
-        bytes <= OWN || self.memory.held.lock().total.saturating_add(bytes) <= self.memory.most
+        if bytes <= OWN {
+            return true;
+        }
+        let total = self.memory.held.lock().total;
+        total == 0 || total.saturating_add(bytes) <= self.memory.most
     }
 
-    /// When to look again whether this session has to go; none where it holds nothing.
+    /// Notes whether this session waits for room.
+    pub(super) fn wait(&mut self, waits: bool) {
+        if waits == self.waits {
+            return;
+        }
+        self.waits = waits;
+        let mut held = self.memory.held.lock();
+        if waits {
+            held.waiting += 1;
+        } else {
+            held.waiting -= 1;
+        }
+    }
+
+    /// When to look again whether this session has to go, or has room; none where it holds nothing and waits
+    /// for nothing.
     pub(super) fn look_again(&self) -> Option<Instant> {
-        self.since.map(|_| Instant::now() + LOOK_AGAIN)
+        (self.since.is_some() || self.waits).then(|| Instant::now() + LOOK_AGAIN)
     }
 
     /// Why it has to go now, where it has.
@@ -118,12 +141,13 @@ impl Holding {
         let since = self.since?;
         let held = self.memory.held.lock();
         let is_first = held.since.first() == Some(&(since, self.id));
-        if held.total <= self.memory.most || !is_first || since.elapsed() < PATIENCE {
+        let is_enough = held.total <= self.memory.most && held.waiting == 0;
+        if is_enough || !is_first || since.elapsed() < PATIENCE {
             return None;
         }
         let what = format!(
-            "messages of all clients take more memory than {}, and this client's {} bytes have been there the \
-             longest, for {} s",
+            "messages of all clients take as much memory as they may, {}, and this client's {} bytes have been \
+             there the longest, for {} s",
             size(self.memory.most as u64),
             self.bytes,
             since.elapsed().as_secs()
@@ -135,6 +159,7 @@ impl Holding {
 impl Drop for Holding {
     fn drop(&mut self) {
         self.set(0);
+        self.wait(false);
     }
 }
 
@@ -187,6 +212,26 @@ mod tests {
         drop((fast, slow));
         assert_eq!(memory.total(), 0);
         assert!(memory.held.lock().since.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_for_room_gets_it_from_who_has_it_the_longest() {
+        let memory = Memory::new(2 * MIB);
+        let (mut lazy, mut waiting) = (memory.holding(), memory.holding());
+        assert!(waiting.has_room_for(3 * MIB), "nobody holds anything");
+        lazy.set(2 * MIB);
+        assert!(!waiting.has_room_for(MIB));
+        tokio::time::advance(PATIENCE).await;
+        assert_eq!(lazy.must_go(), None, "nobody wants it");
+        waiting.wait(true);
+        assert!(waiting.look_again().is_some());
+        assert_eq!(waiting.must_go(), None);
+        assert!(lazy.must_go().is_some());
+        waiting.wait(false);
+        assert_eq!(lazy.must_go(), None);
+        waiting.wait(true);
+        drop(waiting);
+        assert_eq!(lazy.must_go(), None, "who waited is gone");
     }
 
     #[test]

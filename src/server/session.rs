@@ -249,6 +249,9 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
 
         let held = reader.held() + self.lane.queued_bytes() + self.outbox.pending();
         self.holding.set(held);
+        let again = self.again.front();
+        let waits = again.is_some_and(|again| !self.holding.has_room_for(again.size));
+        self.holding.wait(waits);
         let may_take = self.may_take();
         let room = self.has_room();
         let deadline = self.deadline();
@@ -461,14 +464,14 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
         }
     }
 
-    /// Whether an answer of this size can be queued now. One that is large in itself is, when it is the only
-    /// one.
+    /// Whether an answer of this size can be queued now: beside what waits already, and beside what others
+    /// have. Where nothing waits, one may be larger than what may wait otherwise.
     fn fits(&self, size: usize) -> bool {
-        let pending = self.outbox.pending();
-        if size <= memory::OWN || pending == 0 {
-            return pending == 0 || pending + size <= 2 * self.shared.options.outbox_bytes;
+        let (pending, most) = (self.outbox.pending(), self.shared.options.outbox_bytes);
+        if size <= memory::OWN {
+            return pending == 0 || pending + size <= 2 * most;
         }
-        pending + size <= self.shared.options.outbox_bytes && self.holding.has_room_for(size)
+        (pending == 0 || pending + size <= most) && self.holding.has_room_for(size)
     }
 
     /// Begins a call that reads, when it is its turn.

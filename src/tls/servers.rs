@@ -83,8 +83,8 @@ pub fn config(wanted: &ClientTls) -> Result<ClientConfig, TlsError> {
     };
     let chain = files::certificates(certificate)?;
     let key_file = wanted.key.as_ref().unwrap_or(certificate);
-    files::is_private(key_file)?;
     let key = files::private_key(key_file)?;
+    files::is_private(key_file)?;
     builder
         .with_client_auth_cert(chain, key)
         .map_err(|why| TlsError::Mismatch {

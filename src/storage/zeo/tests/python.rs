@@ -805,6 +805,8 @@ mod blobs {
 }
 
 mod tls {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
     use super::*;
@@ -836,6 +838,8 @@ mod tls {
     fn put(folder: &Path, name: &str, text: &str) -> PathBuf {
         let path = folder.join(name);
         std::fs::write(&path, text).unwrap();
+        let private = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(&path, private).unwrap();
         path
     }
 
@@ -905,6 +909,10 @@ mod tls {
             tls.files.key = None;
         });
         let mismatched = other(&|tls| tls.files.key = Some(stranger_file.clone()));
+        let open_key = put(&at, "open.key", &client.key);
+        let everybody = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(&open_key, everybody).unwrap();
+        let open = other(&|tls| tls.files.key = Some(open_key.clone()));
         let keyless = other(&|tls| tls.files.key = None);
         let missing = other(&|tls| tls.files.authenticate = Some(at.join("missing.pem")));
         for (tls, expected) in [
@@ -912,6 +920,7 @@ mod tls {
             (distrusted, "cannot speak TLS with"),
             (unknown, "does the server trust our certificate?"),
             (mismatched, "does not go with the certificate in"),
+            (open, "is open to everybody on this machine (mode 0644)"),
             (keyless, "name its file with `key`"),
             (missing, "missing.pem"),
         ] {
