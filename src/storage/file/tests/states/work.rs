@@ -152,7 +152,7 @@ impl Worker {
     /// Packs, and commits at those steps of it at which others can.
     async fn pack(&mut self) {
         let before = self.remember().await;
-        let time = jiff::Timestamp::now().as_millisecond() as f64 / 1000.0;
+        let time = crate::clock::now().as_millisecond() as f64 / 1000.0;
         let number = self.changes(Base::default());
         let engine = Arc::clone(&self.storage().0);
         let (told, mut steps) = tokio::sync::mpsc::channel::<&'static str>(1);
