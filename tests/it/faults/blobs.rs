@@ -71,6 +71,6 @@ fn a_mixture_that_would_lose_blobs_does_not_start() {
         "{run}"
     );
     assert!(run.stdout.contains("would stay without blobs"), "{run}");
-    let run = lab.instance.start().ended(1);
+    let run = lab.instance.start().ended(2);
     assert!(run.stderr.contains("2 mistakes"), "{run}");
 }
