@@ -361,9 +361,15 @@ impl From<ClientError> for Problem {
         let detail = error.to_string();
         match error {
             ClientError::Problem(problem) => problem,
-            ClientError::NotRunning { .. } => {
-                Problem::unavailable(NOT_RUNNING, "No daemon runs", detail)
-                    .with_next("zeoraidctl start")
+            ClientError::NotRunning { at, .. } => {
+                let next = match at {
+                    Target::Socket(_) => "zeoraidctl start",
+                    // Nobody is started from elsewhere.
+                    Target::Http { .. } => {
+                        "look on that machine: zeoraidctl start, and `admin.address` of `zeoraidctl show`"
+                    }
+                };
+                Problem::unavailable(NOT_RUNNING, "No daemon runs", detail).with_next(next)
             }
             ClientError::Unreachable { .. } => {
                 Problem::unavailable("unreachable", "The daemon cannot be reached", detail)

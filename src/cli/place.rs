@@ -18,6 +18,15 @@ pub(super) fn find_instance(named: Option<&Path>, here: &Path) -> Result<PathBuf
         if folder.join(config::FILE).is_file() {
             return Ok(normal(&folder));
         }
+        // Whoever may not look must not be told to make one there.
+        let file = folder.join(config::FILE);
+        if let Err(error) = std::fs::metadata(&file)
+            && error.kind() == std::io::ErrorKind::PermissionDenied
+        {
+            let message = format!("could not look at {}: {error}", file.display());
+            return Err(CliError::new(message)
+                .with_next("ask as root, or as the user that the daemon runs as"));
+        }
         let message = format!(
             "{} is no instance: there is no {} in it",
             folder.display(),

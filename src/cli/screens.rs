@@ -625,6 +625,24 @@ fn what_would_be_cut_is_named_and_confirmed_by_typing() {
     recover main/copy3 Rebuild None Some(10485760)
     "#);
 
+    // What will not do is not done.
+    let again = bench(vec![
+        Answer::Choose(vec![1]),
+        Answer::Select(1),
+        Answer::Select(2),
+        Answer::Default,
+        Answer::Type("copy3"),
+    ]);
+    let shown = again.run("recover -i");
+    assert!(
+        shown.contains("warning: will not do: copy3 has diverged"),
+        "{shown}"
+    );
+    assert_eq!(
+        again.asked().last().map(String::as_str),
+        Some("recover main/copy3 Rebuild None None")
+    );
+
     let refused = bench(vec![Answer::Type("yes")]);
     insta::assert_snapshot!(refused.run("recover copy3 --rebuild"), @r#"
     exit 1

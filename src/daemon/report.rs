@@ -141,6 +141,18 @@ fn outlook(report: &MemberReport, array: &ArrayReport, auto_recover: bool) -> Op
     }
     let restart = report.reason.as_ref();
     let restart = restart.is_some_and(|reason| reason.ends_with(RESTART_SERVER));
+    // What could not be opened for its damage is not opened the next time either.
+    let damaged = report.description.kind == "file"
+        && report.reason.as_ref().is_some_and(|reason| {
+            let reason = reason.strip_prefix("it is ").unwrap_or(reason);
+            reason.starts_with("damaged: ")
+        });
+    if damaged && report.next_try.is_some() {
+        return Some(format!(
+            "waits for `zeoraidctl recover --rebuild {}`",
+            report.name
+        ));
+    }
     let by_whom = match (report.needs_operator || !auto_recover, restart) {
         (true, _) => format!("waits for `zeoraidctl recover {}`", report.name),
         (false, true) => "recovers by itself after that".to_owned(),

@@ -125,6 +125,25 @@ async fn it_serves_can_be_asked_and_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_a_damaged_copy_it_says_that_it_has_to_be_rebuilt() {
+    let instance = Instance::new(TWO);
+    let running = instance.start().await;
+    running
+        .until(|array| array.state == ArrayState::Optimal)
+        .await;
+    running.end().await;
+    std::fs::write(instance.path("var/b/Data.fs"), "no Data.fs").unwrap();
+    let running = instance.start().await;
+    let outlook = |array: &crate::admin::api::ArrayDetails| {
+        array.members[1].outlook.clone().unwrap_or_default()
+    };
+    running
+        .until(|array| outlook(array) == "waits for `zeoraidctl recover --rebuild b`")
+        .await;
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_member_is_taken_out_and_recovered() {
     let instance = Instance::new(TWO);
     let running = instance.start().await;

@@ -44,6 +44,8 @@ const MOST_DELAY: Duration = Duration::from_secs(30);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Who stayed open for this long is opened again at once.
 const GOOD_WHILE: Duration = Duration::from_mins(1);
+/// How often it is looked whether what is open is still what lies there.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 impl Link {
     /// Runs until the stop, and closes what is open then.
@@ -51,6 +53,7 @@ impl Link {
         let mut open: Option<(Arc<dyn Storage>, u64, Instant)> = None;
         let mut backoff = Backoff::new(FIRST_DELAY, MOST_DELAY);
         let mut held_back = false;
+        let mut displaced = false;
         loop {
             let want = *self.want.borrow_and_update();
             if let Some((storage, round, since)) = &open
@@ -75,7 +78,10 @@ impl Link {
                         let (member, round) = (self.member, want.round);
                         let opened = Arc::clone(&storage);
                         match self.runner.member_is_open(member, round, opened).await {
-                            Ok(()) => open = Some((storage, round, crate::clock::instant())),
+                            Ok(()) => {
+                                open = Some((storage, round, crate::clock::instant()));
+                                displaced = false;
+                            }
                             // It opens and does not answer.
                             Err(fault) => {
                                 close(&*storage).await;
@@ -90,7 +96,13 @@ impl Link {
                 continue;
             }
             // All may be dropped: they are only looked at anew.
+            let looked_at = open.as_ref().map(|(storage, ..)| Arc::clone(storage));
             crate::task::select! {
+                () = tokio::time::sleep(LOOK_EVERY), if looked_at.is_some() => {
+                    if let Some(storage) = looked_at {
+                        self.look(&storage, &mut displaced).await;
+                    }
+                }
                 Some(asked) = self.set_aside.recv() => self.do_set_aside(asked, open.is_some()).await,
                 changed = self.want.changed() => if changed.is_err() { self.stop.request() },
                 () = self.stop.requested() => {}
@@ -102,7 +114,14 @@ impl Link {
     }
 
     async fn open(&self) -> Result<Arc<dyn Storage>, Fault> {
-        let opening = self.opener.open();
+        let must_be_there = self.runner.must_be_there(self.member);
+        let opening = async {
+            if must_be_there {
+                self.opener.open_what_is_there().await
+            } else {
+                self.opener.open().await
+            }
+        };
         tokio::pin!(opening);
         if let Ok(opened) = tokio::time::timeout(self.open_timeout, &mut opening).await {
             return opened;
@@ -117,6 +136,17 @@ impl Link {
             opened = opening => opened,
             () = self.stop.requested() => Err(Fault::Closed("the daemon is shutting down".into())),
         }
+    }
+
+    /// A file that was removed, or replaced, under a daemon that has it open takes every commit and keeps
+    /// none. Where the file system does not answer, reads and writes will tell.
+    async fn look(&self, storage: &Arc<dyn Storage>, displaced: &mut bool) {
+        let looked = tokio::time::timeout(self.open_timeout, storage.in_place()).await;
+        let Ok(Err(fault)) = looked else {
+            return;
+        };
+        self.runner
+            .displaced(self.member, storage, fault, displaced);
     }
 
     async fn try_later(&mut self, fault: Fault, backoff: &mut Backoff) {

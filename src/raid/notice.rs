@@ -113,6 +113,11 @@ pub enum Notice {
     RecordFailed {
         reason: String,
     },
+    /// What the last optimal member writes to is not what lies at its path any more.
+    Displaced {
+        member: String,
+        reason: String,
+    },
     /// The start was forced past the start policy.
     Forced {
         reason: String,
@@ -163,6 +168,7 @@ impl Notice {
             Notice::Disagreement { .. } => "disagreement",
             Notice::TransactionTimedOut { .. } => "transaction-timed-out",
             Notice::RecordFailed { .. } => "record-failed",
+            Notice::Displaced { .. } => "displaced",
             Notice::Forced { .. } => "forced",
             Notice::StartedWithout { .. } => "started-without",
         }
@@ -182,7 +188,8 @@ impl Notice {
             | Notice::RecoveryCancelled { member }
             | Notice::RecoveryFailed { member, .. }
             | Notice::BlobsMissing { member, .. }
-            | Notice::SetAside { member, .. } => Some(member),
+            | Notice::SetAside { member, .. }
+            | Notice::Displaced { member, .. } => Some(member),
             _ => None,
         }
     }
@@ -193,6 +200,7 @@ impl Notice {
             Notice::NotServing { .. }
             | Notice::RecoveryFailed { .. }
             | Notice::Disagreement { .. }
+            | Notice::Displaced { .. }
             | Notice::BackupFailed { .. }
             | Notice::RecordFailed { .. } => Severity::Error,
             Notice::ScrubDone { differences, .. } if *differences > 0 => Severity::Error,
@@ -323,6 +331,13 @@ impl fmt::Display for Notice {
                 write!(
                     f,
                     "a client held the commit lock for {held_ms} ms and was disconnected"
+                )
+            }
+            Notice::Displaced { member, reason } => {
+                write!(
+                    f,
+                    "{member}, the last optimal member, serves from what is gone when the daemon ends: \
+                     {reason}; take a backup, or recover another member, before you stop it"
                 )
             }
             Notice::RecordFailed { reason } => {

@@ -539,6 +539,50 @@ impl Runner {
         self.carry_out(&mut core, effects);
     }
 
+    /// Whether a member's copy may not be begun anew: it counts as one that holds everything.
+    pub(super) fn must_be_there(&self, member: MemberId) -> bool {
+        self.core.lock().controller.must_be_there(member)
+    }
+
+    /// What a member writes to is not what the next opening would find. It is taken out, opened anew and
+    /// recovered, unless the array hinges on it: then closing it would lose what it holds, and it is said
+    /// once, which `said` remembers.
+    pub(super) fn displaced(
+        self: &Arc<Self>,
+        member: MemberId,
+        storage: &Arc<dyn Storage>,
+        fault: Fault,
+        said: &mut bool,
+    ) {
+        let mut core = self.core.lock();
+        let open = core.members.get(&member);
+        let generation = open.and_then(|handle| match &handle.storage {
+            Some((generation, open)) if Arc::ptr_eq(open, storage) => Some(*generation),
+            _ => None,
+        });
+        // Whoever is out, or being recovered, may have its file renamed by the daemon itself.
+        let Some(generation) = generation.filter(|_| core.controller.is_in_sync(member)) else {
+            return;
+        };
+        if core.controller.hinges_on(member) {
+            let member = core.controller.name(member);
+            drop(core);
+            if !std::mem::replace(said, true) {
+                let reason = fault.to_string();
+                self.notice(Notice::Displaced { member, reason });
+            }
+            return;
+        }
+        core.count_fault(member, generation);
+        let event = Event::MemberLost {
+            member,
+            generation,
+            fault,
+        };
+        let (_, effects) = core.controller.apply(Now::read(), event);
+        self.carry_out(&mut core, effects);
+    }
+
     pub(super) fn timeout(&self, what: &'static str) -> Fault {
         Fault::Timeout {
             what,

@@ -159,9 +159,13 @@ impl Lane {
                 reason: fault.to_string(),
             },
         };
+        let reason = match &left_out {
+            LeftOut::Unreadable { reason, .. } | LeftOut::Lost { reason } => reason,
+        };
         tracing::warn!(
             member = self.name,
-            ?left_out,
+            %after,
+            reason,
             "a member is not scrubbed any further"
         );
         self.left_out = Some(left_out);

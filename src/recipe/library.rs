@@ -81,6 +81,11 @@ impl Library {
                     return Ok(Some(Source { origin, text }));
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                // Of another user's home, as after `su` or `sudo -u`: nothing in it is for this one. A file
+                // that is there and cannot be read is a mistake.
+                Err(error)
+                    if error.kind() == std::io::ErrorKind::PermissionDenied
+                        && std::fs::metadata(&path).is_err() => {}
                 Err(error) => return Err(RecipeError::io("read", path)(error)),
             }
         }

@@ -206,6 +206,14 @@ pub trait Storage: Send + Sync + 'static {
     /// Gives up files, locks and connections; every later call fails. Voted transactions are aborted,
     /// finishes in hand are finished.
     async fn close(&self);
+
+    /// Whether what is written still lands where the next opening looks for it.
+    ///
+    /// # Errors
+    /// [`Fault::Unreachable`] where it does not: what is open is gone when it is closed.
+    async fn in_place(&self) -> Result<(), Fault> {
+        Ok(())
+    }
 }
 
 /// Waits for an answer of `storage` as long as that may take ([`Storage::deadline`]); none where it takes
@@ -425,6 +433,15 @@ pub trait Opener: Send + Sync + 'static {
     /// A fault that says why not. [`Fault::Damaged`] means that there is something which is not a
     /// usable copy; a rebuild sets it aside with [`Opener::set_aside`].
     async fn open(&self) -> Result<Arc<dyn Storage>, Fault>;
+
+    /// Opens it where it holds everything that was acknowledged: then a copy that is not there is a disk
+    /// that is not mounted, or a file that was moved, and is never begun anew.
+    ///
+    /// # Errors
+    /// As [`open`](Opener::open), and [`Fault::Unreachable`] where there is nothing.
+    async fn open_what_is_there(&self) -> Result<Arc<dyn Storage>, Fault> {
+        self.open().await
+    }
 
     /// Moves what is there out of the way without opening it, so that the next
     /// [`open`](Opener::open) finds nothing and starts empty. Nothing is deleted.

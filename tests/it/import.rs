@@ -39,7 +39,7 @@ fn a_zeo_server_is_followed_by_a_daemon_with_its_file_blobs_and_address() {
     let config = server.data().with_file_name("zeo.conf");
     let run = instance.run(&["import", text(&config)]).ok();
     run.says(&format!(
-        "Next: zeoraidctl -C {} start",
+        "Next: what is under \"To do\", then: zeoraidctl -C {} start",
         instance.root().display()
     ))
     .prints("stop the old server, and whatever starts it, before `zeoraidctl start`")

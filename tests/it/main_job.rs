@@ -5,8 +5,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use crate::harness::Instance;
+use crate::harness::instance::PATIENCE;
 use crate::harness::python::{self, Workers};
+use crate::harness::{Instance, until};
 
 /// What happens to the file of the copy that is out.
 enum Damage {
@@ -129,6 +130,74 @@ fn a_copy_damaged_in_its_middle_is_rebuilt() {
 #[test]
 fn a_copy_that_was_emptied_is_filled_again() {
     lose_and_recover("Z5", Damage::Emptied, &[]);
+}
+
+/// The daemon had no chance to say how far it was: the record names who held everything, and nothing else
+/// keeps it from an empty database.
+#[test]
+fn after_a_kill_it_never_serves_from_copies_that_are_not_there() {
+    let instance = Instance::started(&[]);
+    let mut workers = Workers::start(&instance.address, &instance.beside(""), true);
+    workers.wait_for_more(5);
+    instance.kill9();
+    let away = |number: usize| instance.beside(&format!("away{number}"));
+    for number in [1, 2] {
+        fs::rename(instance.copy(number), away(number)).expect("the copy is there");
+    }
+    instance
+        .run(&["start", "--timeout", "2s"])
+        .ended(1)
+        .says("is its disk mounted, or was it moved?");
+    for number in [1, 2] {
+        assert!(!instance.copy(number).exists(), "a new one was made");
+    }
+    // One that is back is enough; the other one is begun anew and filled.
+    fs::rename(away(2), instance.copy(2)).expect("moving it back");
+    instance.wait_optimal();
+    workers.wait_for_more(3);
+    let totals = workers.end();
+    let found = python::verify(&instance.given_back(), &workers.logs());
+    totals.assert_exact(&found);
+}
+
+/// The daemon holds the file open, and whatever it writes there would be gone with it.
+#[test]
+fn a_copy_that_is_deleted_while_it_serves_is_noticed_and_filled_again() {
+    let instance = Instance::started(&[]);
+    let mut workers = Workers::start(&instance.address, &instance.beside(""), false);
+    workers.wait_for_more(5);
+    Damage::Deleted.is_done_to(&instance.copy(2));
+    until("the copy to be there again", PATIENCE, || {
+        instance.copy(2).exists()
+    });
+    instance.wait_optimal();
+    assert!(
+        instance
+            .log()
+            .contains("was removed or replaced while it was in use"),
+        "{}",
+        instance.log()
+    );
+    // The last optimal one is not let go of: it is said, and it serves on.
+    instance.run(&["disable", "copy2", "--yes"]).ok();
+    let away = instance.beside("away");
+    fs::rename(instance.copy(1), &away).expect("the copy is there");
+    until("the log to say so", PATIENCE, || {
+        instance
+            .log()
+            .contains("serves from what is gone when the daemon ends")
+    });
+    workers.wait_for_more(5);
+    instance.run(&["recover", "copy2"]).ok();
+    until("copy1 to be taken out, and filled", PATIENCE, || {
+        instance.copy(1).exists()
+    });
+    instance.wait_optimal();
+    workers.wait_for_more(3);
+    let totals = workers.end();
+    assert_eq!(totals.errors, 0, "a client noticed: {totals:?}");
+    let found = python::verify(&instance.given_back(), &workers.logs());
+    assert_eq!(found["acknowledged"], totals.commits, "{found}");
 }
 
 #[test]

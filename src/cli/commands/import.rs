@@ -142,7 +142,7 @@ pub fn run(args: &ImportArgs, context: &Context) -> Result<Exit, CliError> {
             ));
         }
         if action == Action::Unchanged && !args.dry_run {
-            next(&target, context);
+            next(&target, &view, context);
         }
         return Ok(Exit::Done);
     }
@@ -157,7 +157,7 @@ pub fn run(args: &ImportArgs, context: &Context) -> Result<Exit, CliError> {
         context.printer.print(&view)?;
     }
     if context.printer.format == Format::Table {
-        next(&target, context);
+        next(&target, &view, context);
     }
     Ok(Exit::Done)
 }
@@ -340,7 +340,7 @@ fn write(target: &Target, old: Option<&[u8]>, text: &str) -> Result<(), CliError
 }
 
 /// What to type next.
-fn next(target: &Target, context: &Context) {
+fn next(target: &Target, view: &ImportView, context: &Context) {
     let style = context.printer.error_style();
     let word = style.paint(Paint::Strong, "Next:");
     let instance = target.instance.display();
@@ -353,7 +353,12 @@ fn next(target: &Target, context: &Context) {
         format!("zeoraidctl -C {instance} start")
     };
     let command = style.paint(Paint::Command, &escape(&command));
-    context.printer.note(&format!("{word} {command}"));
+    let first = if view.has_to_do() {
+        "what is under \"To do\", then: "
+    } else {
+        ""
+    };
+    context.printer.note(&format!("{word} {first}{command}"));
 }
 
 /// The configuration against what is there.

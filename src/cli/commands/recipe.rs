@@ -283,6 +283,7 @@ impl View for OptionsView {
                 Some(default) => default,
             };
             let text = match &option.help {
+                Some(help) if option.prompt.ends_with('?') => format!("{} {help}", option.prompt),
                 Some(help) => format!("{}. {help}", option.prompt),
                 None => option.prompt.clone(),
             };

@@ -9,7 +9,7 @@ mod follow;
 
 use clap::Args;
 
-use self::cost::Costs;
+use self::cost::{Costs, will_not_do};
 use self::follow::follow;
 use crate::admin::api::{
     AdminApi, Analysis, ArrayDetails, Finding, MemberState, Problem, RateLimit, RecoverRequest,
@@ -239,7 +239,8 @@ async fn guided(
         .map(|found| {
             let name = escape(&found.member);
             // What can be mended without cutting anything is offered first.
-            let chosen = found.advice != Strategy::Rebuild;
+            // Where there is nothing to choose from, that one is meant.
+            let chosen = found.advice != Strategy::Rebuild || analyses.len() == 1;
             let line = analysis_line(found, context);
             (choice(&format!("{name:widest$}  {line}"), context), chosen)
         })
@@ -346,8 +347,19 @@ fn how(
         text: "How?",
         flags: &["--verify", "--rebuild"],
     };
-    let index = context.prompt.select(question, &items, default)?;
-    Ok(choices.swap_remove(index.min(choices.len() - 1)))
+    loop {
+        let index = context.prompt.select(question, &items, default)?;
+        let index = index.min(choices.len() - 1);
+        let refused = choices[index]
+            .iter()
+            .all(|(_, strategy)| *strategy != Strategy::Rebuild)
+            .then(|| will_not_do(analyses))
+            .flatten();
+        let Some(why) = refused else {
+            return Ok(choices.swap_remove(index));
+        };
+        context.printer.warning(&why);
+    }
 }
 
 /// A choice is a line: one that the terminal wraps would stay there when another is chosen. The whole

@@ -138,8 +138,9 @@ fn answers(process: &Process) -> bool {
 fn start_process(process: &Process, context: &Context) -> Result<(), CliError> {
     let command = &process.start;
     let failed = |why: String| {
-        CliError::new(format!("could not start what the daemon needs: {why}"))
-            .with_next(command.clone())
+        CliError::new(format!("could not start what the daemon needs: {why}")).with_next(format!(
+            "find out why in its log, below var/log; then: {command}"
+        ))
     };
     let ended = Command::new("/bin/sh")
         .args(["-c", command])

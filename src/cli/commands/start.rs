@@ -13,13 +13,13 @@ use tokio::time::Instant;
 use super::details::DetailsView;
 use super::fg::FgArgs;
 use super::logtail;
-use crate::admin::api::{AdminApi as _, Problem, Status};
+use crate::admin::api::{AdminApi as _, ArrayState, ArrayStatus, Problem, Status};
 use crate::admin::client::{AdminClient, ClientError, Target};
 use crate::cli::context::{Context, load_config, load_config_to_start};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::launch;
-use crate::cli::output::{Format, escape, format};
+use crate::cli::output::{Format, Paint, escape, format};
 use crate::cli::prompt::Question;
 use crate::config::Config;
 
@@ -133,6 +133,7 @@ pub(super) async fn start(
     ));
     if status.ready {
         warn_of_the_start(&client, &status, context).await;
+        warn_of_missing_copies(&status, context);
     }
     Ok(Exit::Done)
 }
@@ -164,6 +165,23 @@ async fn warn_of_the_start(client: &AdminClient, status: &Status, context: &Cont
     };
     // One that serves read-only from the start says so otherwise: then that was all.
     drop(tokio::time::timeout(TELLING, told).await);
+}
+
+/// It serves, and something is wrong all the same.
+fn warn_of_missing_copies(status: &Status, context: &Context) {
+    let is_degraded = |array: &&ArrayStatus| array.serving && array.state == ArrayState::Degraded;
+    let mut degraded = status.arrays.iter().filter(is_degraded).peekable();
+    if degraded.peek().is_none() {
+        return;
+    }
+    for array in degraded {
+        let (name, line) = (escape(&array.name), escape(&array.line));
+        context.printer.warning(&format!("{name}: {line}"));
+    }
+    let style = context.printer.error_style();
+    let word = style.paint(Paint::Strong, "Next:");
+    let command = style.paint(Paint::Command, "zeoraidctl details");
+    context.printer.note(&format!("{word} {command}"));
 }
 
 /// A daemon that was killed a moment ago resets connections until the system has closed its socket:

@@ -178,6 +178,16 @@ impl Controller {
         self.serve_or_not(now);
     }
 
+    /// INVARIANT 4: a member of the in-sync set holds every acknowledged transaction, so that what is
+    /// opened for it is never a new, empty copy. By force whatever is there counts.
+    pub(in crate::raid) fn must_be_there(&self, id: MemberId) -> bool {
+        self.is_in_sync(id) && !self.rules.force
+    }
+
+    pub(in crate::raid) fn is_in_sync(&self, id: MemberId) -> bool {
+        self.members.get(&id).is_some_and(Member::is_in_sync)
+    }
+
     /// Whether the array would start anew without this member.
     pub(in crate::raid) fn hinges_on(&self, id: MemberId) -> bool {
         let in_sync = self.members.get(&id).is_some_and(Member::is_in_sync);

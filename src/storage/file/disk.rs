@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -35,6 +35,11 @@ pub(super) trait Disk: Send + Sync + 'static {
 
     /// Says that the file will be read from its beginning to its end.
     fn will_be_scanned(&self) {}
+
+    /// Whether this is what a path leads to.
+    fn is_at(&self, _path: &Path) -> io::Result<bool> {
+        Ok(true)
+    }
 }
 
 /// Opens a file that is there.
@@ -121,6 +126,16 @@ impl Disk for FileDisk {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        let there = match std::fs::metadata(path) {
+            Ok(there) => there,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let here = self.0.metadata()?;
+        Ok((there.dev(), there.ino()) == (here.dev(), here.ino()))
     }
 
     fn sync(&self) -> io::Result<()> {

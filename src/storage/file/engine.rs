@@ -483,6 +483,27 @@ impl Engine {
         drop(lock.take());
     }
 
+    /// Whether the path still leads to what is open. Blocks the thread.
+    pub(super) fn in_place(&self) -> Result<(), Fault> {
+        // A pack puts another file there, and shows it a moment later.
+        let Some(_nobody_packs) = self.packer.try_lock() else {
+            return Ok(());
+        };
+        let disk = Arc::clone(&self.state.read().disk);
+        let path = &self.paths.data;
+        match disk.is_at(path) {
+            Ok(false) => Err(Fault::Unreachable(format!(
+                "{} was removed or replaced while it was in use",
+                path.display()
+            ))),
+            Ok(true) => Ok(()),
+            Err(error) => {
+                tracing::debug!(file = %path.display(), %error, "could not look whether it is in place");
+                Ok(())
+            }
+        }
+    }
+
     /// Tells the threads to end, without waiting for them.
     pub(super) fn abandon(&self) {
         self.tail.lock().stop = true;

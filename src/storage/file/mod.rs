@@ -24,6 +24,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use self::open::Absent;
 use crate::storage::undo_search::UndoSearch;
 use crate::storage::{
     Answer, Backup, BackupError, BackupOrder, Capabilities, CurrentRecord, Description, Extent,
@@ -136,6 +137,11 @@ impl Opener for FileOpener {
         Ok(Arc::new(storage))
     }
 
+    async fn open_what_is_there(&self) -> Result<Arc<dyn Storage>, Fault> {
+        let storage = FileStorage::open_what_is_there(&self.path, self.options.clone()).await?;
+        Ok(Arc::new(storage))
+    }
+
     async fn set_aside(&self) -> Result<SetAside, Fault> {
         let path = self.path.clone();
         let blob_dir = self.options.blob_dir.clone();
@@ -176,7 +182,17 @@ impl FileStorage {
     /// `Data.fs`; nothing was changed then.
     pub async fn open(path: &Path, options: FileOptions) -> Result<Self, Fault> {
         let path = path.to_owned();
-        let engine = on_a_thread(move || open::open(&path, options)).await??;
+        let engine = on_a_thread(move || open::open(&path, options, Absent::Make)).await??;
+        Ok(FileStorage(engine))
+    }
+
+    /// Opens a file, and makes none.
+    ///
+    /// # Errors
+    /// As [`open`](FileStorage::open), and [`Fault::Unreachable`] where there is no file.
+    pub async fn open_what_is_there(path: &Path, options: FileOptions) -> Result<Self, Fault> {
+        let path = path.to_owned();
+        let engine = on_a_thread(move || open::open(&path, options, Absent::Refuse)).await??;
         Ok(FileStorage(engine))
     }
 
@@ -362,6 +378,11 @@ impl Storage for FileStorage {
         if let Err(fault) = on_a_thread(move || engine.close()).await {
             tracing::error!(reason = %fault, "file was not closed");
         }
+    }
+
+    async fn in_place(&self) -> Result<(), Fault> {
+        let engine = Arc::clone(&self.0);
+        on_a_thread(move || engine.in_place()).await?
     }
 }
 

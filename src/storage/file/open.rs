@@ -26,8 +26,19 @@ use crate::durable::step::{self, sync_folder_of};
 use crate::storage::Fault;
 use crate::zodb::Tid;
 
+/// What is done where there is no file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Absent {
+    Make,
+    Refuse,
+}
+
 /// Opens a file. Blocks the thread.
-pub(super) fn open(path: &Path, options: FileOptions) -> Result<Arc<Engine>, Fault> {
+pub(super) fn open(
+    path: &Path,
+    options: FileOptions,
+    absent: Absent,
+) -> Result<Arc<Engine>, Fault> {
     let fault = |what: &str, error| Fault::io(format!("{what} {}", path.display()), error);
     must_have_folder(path)?;
     if let Some(blob_dir) = &options.blob_dir {
@@ -37,6 +48,12 @@ pub(super) fn open(path: &Path, options: FileOptions) -> Result<Arc<Engine>, Fau
     pack::clear_leftovers(path)?;
     let disk = match disk::open(path) {
         Ok(disk) => disk,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && absent == Absent::Refuse => {
+            return Err(Fault::Unreachable(format!(
+                "the file {} is not there: is its disk mounted, or was it moved?",
+                path.display()
+            )));
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let made = disk::create(path).map_err(|error| fault("making", error))?;
             sync_folder_of(path).map_err(|error| fault("making", error))?;

@@ -81,7 +81,9 @@ pub(super) fn scan_telling(
                     let at = scan.at;
                     return Err(damaged(
                         path,
-                        format_args!("{why} at {at}, and a finished transaction at {next}"),
+                        format_args!(
+                            "at {at}: {why}; the next transaction that is whole begins at {next}"
+                        ),
                     ));
                 }
                 return Ok(scan.found(Some(why)));

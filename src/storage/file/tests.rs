@@ -50,6 +50,55 @@ async fn open(folder: &tempfile::TempDir) -> Arc<dyn Storage> {
     }
 }
 
+#[tokio::test]
+async fn what_must_be_there_is_not_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let Err(Fault::Unreachable(why)) = opener(&folder).open_what_is_there().await else {
+        panic!("a file that is not there was opened");
+    };
+    assert!(why.contains("Data.fs is not there"), "{why}");
+    assert!(!data_fs(&folder).exists());
+    open(&folder).await.close().await;
+    let there = opener(&folder).open_what_is_there().await.unwrap();
+    there.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_removed_or_replaced_is_found() {
+    use crate::storage::suite::{commit_ops, store};
+
+    let folder = tempfile::tempdir().unwrap();
+    let options = FileOptions {
+        pack_gc: false,
+        ..FileOptions::default()
+    };
+    let opener = FileOpener::new(data_fs(&folder), options);
+    let storage = opener.open().await.unwrap();
+    let first = commit_ops(&*storage, vec![store(0, Tid::ZERO, b"first")]).await;
+    commit_ops(&*storage, vec![store(0, first, b"second")]).await;
+    storage.in_place().await.unwrap();
+    // What the storage itself puts in its place is its own.
+    storage.pack(f64::from(u32::MAX)).await.unwrap();
+    storage.in_place().await.unwrap();
+    storage.rewind(None).await.unwrap();
+    storage.in_place().await.unwrap();
+
+    let away = folder.path().join("away");
+    std::fs::rename(data_fs(&folder), &away).unwrap();
+    assert!(matches!(
+        storage.in_place().await,
+        Err(Fault::Unreachable(_))
+    ));
+    std::fs::copy(&away, data_fs(&folder)).unwrap();
+    assert!(matches!(
+        storage.in_place().await,
+        Err(Fault::Unreachable(_))
+    ));
+    std::fs::rename(&away, data_fs(&folder)).unwrap();
+    storage.in_place().await.unwrap();
+    storage.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn blobs_are_set_aside_with_their_records() {
     use crate::storage::suite::{commit_ops, store_blob};

@@ -50,7 +50,11 @@ fn a_file_that_fails_beside_a_server_is_taken_out_and_recovered() {
         .to_owned();
     let away = lab.instance.beside("away");
     fs::rename(&folder, &away).expect("moving the folder away");
-    lab.wait_taken_out("file1", mark, &["No such file or directory"]);
+    lab.wait_taken_out(
+        "file1",
+        mark,
+        &["No such file or directory", "was removed or replaced"],
+    );
     workers.wait_for_more(2);
     fs::rename(&away, &folder).expect("moving it back");
     lab.instance.wait_optimal();

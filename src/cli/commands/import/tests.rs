@@ -208,7 +208,7 @@ fn what_was_understood_is_shown_and_written() {
           the daemon starts without a member that does not answer, where others
           suffice
     -- stderr
-    Next: zeoraidctl -C HERE/new start
+    Next: what is under "To do", then: zeoraidctl -C HERE/new start
     "#);
     insta::assert_snapshot!(place.run("check-config -C HERE/new", []), @r#"
     exit 0
@@ -265,7 +265,7 @@ fn at_a_terminal_it_is_shown_before_the_question() {
         "{shown}"
     );
     assert!(
-        shown.ends_with("✔ HERE/x.yaml is written\nNext: zeoraidctl check-config HERE/x.yaml\nWrite HERE/x.yaml? [Y/n]"),
+        shown.ends_with("✔ HERE/x.yaml is written\nNext: what is under \"To do\", then: zeoraidctl check-config HERE/x.yaml\nWrite HERE/x.yaml? [Y/n]"),
         "{shown}"
     );
 }

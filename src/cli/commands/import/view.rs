@@ -97,6 +97,11 @@ impl ImportView {
         }
     }
 
+    /// Whether a person must do something before it is started.
+    pub(super) fn has_to_do(&self) -> bool {
+        self.notes.iter().any(|note| note.kind == "to-do")
+    }
+
     /// What it is made of.
     pub(super) fn from(&self) -> String {
         let files = self.files.join(" and ");

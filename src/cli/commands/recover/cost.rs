@@ -114,7 +114,7 @@ impl Costs {
 }
 
 /// Why nothing is mended without cutting.
-fn will_not_do(analyses: &[Analysis]) -> Option<String> {
+pub(super) fn will_not_do(analyses: &[Analysis]) -> Option<String> {
     analyses.iter().find_map(|found| {
         let why = match &found.finding {
             Finding::Diverged { .. } => "has diverged",
