@@ -345,8 +345,9 @@ impl Runner {
             Effect::Level {
                 source,
                 targets,
+                after,
                 through,
-            } => self.level(core, source, targets, through),
+            } => self.level(core, source, targets, after, through),
 
             Effect::StartRecovery {
                 member,

@@ -305,8 +305,9 @@ impl Controller {
                     self.members.len()
                 );
                 match self.rules.fail_mode {
-                    FailMode::Close => Serving::No { reason },
-                    FailMode::ReadOnly => Serving::ReadOnly { reason },
+                    // INVARIANT 5: what fewer than a majority hold, another daemon may go on without.
+                    FailMode::ReadOnly if have >= self.least() => Serving::ReadOnly { reason },
+                    FailMode::Close | FailMode::ReadOnly => Serving::No { reason },
                 }
             }
         };

@@ -288,10 +288,12 @@ pub(crate) enum Effect {
         /// What was told of it, where only it is in question.
         told: Option<Arc<[Oid]>>,
     },
-    /// Copy the transactions up to `through` from one member to others that lack some of them.
+    /// Copy the transactions up to `through` from one member to others that lack some of them. What those
+    /// have got since `after` must be the source's: else they are no copies any more.
     Level {
         source: MemberId,
         targets: Vec<MemberId>,
+        after: Tid,
         through: Tid,
     },
     StartRecovery {

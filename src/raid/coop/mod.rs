@@ -344,6 +344,78 @@ async fn left_alone(server: &Server, tid: Tid) {
     server.inner().restore(vec![transaction]).await.unwrap();
 }
 
+/// The reason why a member is out, once it is.
+async fn goes_out(daemon: &Daemon, member: usize) -> String {
+    let out = async {
+        loop {
+            let report = daemon.array.report();
+            if let Some(reason) = &report.members[member].reason {
+                return reason.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let out = tokio::time::timeout(Duration::from_mins(1), out).await;
+    out.unwrap_or_else(|_| panic!("it stays in: {:#?}", daemon.array.report()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_holds_what_others_went_on_without_is_not_made_level_on_top_of_it() {
+    let servers = three();
+    let other = Daemon::start(&servers, &folder(), ClusterMode::Coop).await;
+    other.serves().await;
+    let first = add_until_done(&other.array, Oid(1)).await;
+    let left = first.next();
+    left_alone(&servers[2], left).await;
+    let two = Daemon::start(&servers[..2], &folder(), ClusterMode::Coop).await;
+    two.serves().await;
+    let next = add_until_done(&two.array, Oid(2)).await;
+    assert!(left < next);
+    let reason = goes_out(&other, 2).await;
+    let is_told = reason.contains("differs") || reason.contains("diverged");
+    assert!(is_told, "{reason}");
+    assert_eq!(other.array.newest_tid().await.unwrap(), next);
+    assert_eq!(value(&other.array, Oid(2)).await.unwrap(), (1, next));
+    let report = other.array.report();
+    assert!(
+        report.members[..2].iter().all(|it| it.reason.is_none()),
+        "{report:#?}"
+    );
+}
+
+/// The others are right, because they are more; and no client hears of it.
+#[tokio::test(start_paused = true)]
+async fn who_tells_of_what_the_others_went_on_without_is_taken_out() {
+    let servers = three();
+    let other = Daemon::start(&servers, &folder(), ClusterMode::Coop).await;
+    other.serves().await;
+    let first = add_until_done(&other.array, Oid(1)).await;
+    let two = Daemon::start(&servers[..2], &folder(), ClusterMode::Coop).await;
+    two.serves().await;
+    let next = add_until_done(&two.array, Oid(2)).await;
+    let door = Door {
+        server: Arc::clone(&servers[2]),
+        writer: Writer::default(),
+    };
+    let left = HistoryTxn {
+        tid: first.next(),
+        meta: TxnMeta::default(),
+        records: Vec::new(),
+    };
+    let written = door.open().await.unwrap().restore(vec![left]).await;
+    written.expect("it is still earlier than what the others have");
+    let reason = goes_out(&other, 2).await;
+    let is_told = reason.contains("differs") || reason.contains("diverged");
+    assert!(is_told, "{reason}");
+    assert_eq!(other.array.newest_tid().await.unwrap(), next);
+    let report = other.array.report();
+    assert!(
+        report.members[..2].iter().all(|it| it.reason.is_none()),
+        "{report:#?}"
+    );
+    assert_eq!(*other.array.serving().borrow(), Serving::Yes);
+}
+
 #[tokio::test(start_paused = true)]
 async fn nothing_is_copied_on_top_of_what_a_server_finished_late() {
     let servers = three();
