@@ -258,6 +258,7 @@ impl Runner {
                 first: after.next(),
                 last: at.min(through),
             };
+            // MODEL: Level
             self.must_be_same(source, target, range).await?;
             if at >= through {
                 return Ok(());

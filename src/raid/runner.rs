@@ -931,6 +931,7 @@ impl Runner {
                 continue;
             }
             let (writer, record) = (Arc::clone(&store), membership.clone());
+            // MODEL: WriteRecord
             let written = tokio::task::spawn_blocking(move || writer.save(&record)).await;
             let reason = match written {
                 Ok(Ok(())) => None,

@@ -81,6 +81,7 @@ impl Controller {
         if member.generation() != Some(generation) {
             return;
         }
+        // MODEL: Foreign
         let assembling = self.phase == Phase::Assembling;
         if !member.is_in_sync() && !assembling || matches!(self.phase, Phase::Opening { .. }) {
             // The start compares, and a recovery looks for itself what its target holds.
@@ -169,6 +170,7 @@ impl Controller {
             if !self.is_known(tid) {
                 break;
             }
+            // MODEL: AcknowledgeForeign
             let foreign = self.foreign.remove(&tid);
             self.head = tid;
             self.last_given = tid.max(self.last_given);
@@ -416,6 +418,7 @@ impl Controller {
             return true;
         }
         // Somebody chose a later TID than ours while we waited for the lock.
+        // MODEL: ChooseAnew
         commit.tries += 1;
         let (tries, wanted) = (commit.tries, commit.wanted);
         self.emit(Effect::Abort { commit: id });
@@ -462,6 +465,7 @@ impl Controller {
             self.gaps &= first.is_none();
             return true;
         }
+        // MODEL: WaitForLevel
         for (member, after) in commit.after.clone() {
             self.is_known_to_hold(member, after);
             if after > self.head {
@@ -503,6 +507,7 @@ impl Controller {
             self.refuse(id, fault);
             return self.grant_lock(now);
         }
+        // MODEL: VoteAgain
         if commit.wanted.is_none() && commit.tid <= head {
             commit.tid = Tid::for_commit(now.wall, head);
         }

@@ -60,6 +60,7 @@ impl Controller {
             self.emit(Effect::Close(id));
             return;
         }
+        // MODEL: Open
         member.link = link;
         let name = member.name.clone();
         self.blocked = None;
@@ -97,6 +98,7 @@ impl Controller {
     /// in it (INVARIANT 4: a record that names nobody could never be started from); the array then
     /// starts anew from it. In `coop` mode it does so where a majority would not remain.
     pub(super) fn lose(&mut self, id: MemberId, mut out: Out, now: Now) {
+        // MODEL: Lose
         let is_target = self.joining_target() == Some(id);
         let Some(member) = self.members.get(&id) else {
             return;
@@ -199,6 +201,7 @@ impl Controller {
     /// Commits in hand go on without this member. The in-sync set has changed before: what is
     /// acknowledged from here on waits for the record of that.
     fn drop_participant(&mut self, id: MemberId, now: Now) {
+        // MODEL: DropParticipant
         for commit in self.commits.values_mut() {
             commit.participants.remove(&id);
             commit.votes.remove(&id);
@@ -217,6 +220,7 @@ impl Controller {
     /// No member of the in-sync set is left open: what was begun is given up, and the array starts
     /// again from the set as it is, unless it is stopping.
     fn start_anew(&mut self, lost: MemberId, now: Now) {
+        // MODEL: StartAnew
         let membership = self.membership(now);
         self.recorded = Some(membership);
         self.forget_all_foreign();
@@ -366,6 +370,7 @@ impl Controller {
             let (array, member) = (self.rules.array.clone(), name.to_owned());
             return Err(Refused::LastOptimal { array, member });
         }
+        // MODEL: Disable
         self.recovery_queue.retain(|wanted| wanted.member != id);
         let in_sync = member.is_in_sync();
         let out = Out {

@@ -787,6 +787,7 @@ impl Controller {
     /// acknowledged before the record of it is durable.
     fn change_membership(&mut self, now: Now) {
         if self.in_sync_count() > 0 {
+            // MODEL: ChangeMembership
             self.epoch += 1;
             self.record_membership(now);
         }

@@ -52,6 +52,7 @@ impl Job {
             }
             self.still_ends_with(target, at).await?;
             // The next batch is read while this one is written.
+            // MODEL: Copy
             let (written, next) = tokio::join!(
                 self.restore(target, batch, amount.bytes),
                 self.next_batch(source, target, &mut *history, until)

@@ -264,6 +264,7 @@ impl Job {
                     unreadable.push((source, fault));
                 }
                 // It may hold by now what it lacked.
+                // MODEL: Overtaken
                 Err(Halt::Overtaken(reason)) if tries < TRIES => {
                     tries += 1;
                     tracing::info!(member = self.name, reason, "somebody else writes to it");
@@ -288,6 +289,7 @@ impl Job {
         self.work.begin("analyse", Amount::default());
         let head = self.runner.view().head;
         let patience = self.runner.options.member_timeout * ANALYSIS;
+        // MODEL: Analyse
         let related = relate(&*source.storage, target, head);
         let relation = tokio::select! {
             () = self.work.stop().requested() => return Err(Halt::Cancelled),
@@ -515,6 +517,7 @@ impl Job {
         self.work.note("setting aside what only this member holds");
         // How much it is, and so how long it takes, is known only to the target.
         let much = u64::from(u32::MAX);
+        // MODEL: Rewind
         let saved = self.change(much, target.rewind(keep)).await?;
         self.note_set_aside(saved);
         Ok(())
