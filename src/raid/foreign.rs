@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::controller::{Event, Generation, MemberId, Now};
-use super::recovery::is_blob;
+use super::recovery::{self, is_blob, same};
 use super::runner::{Core, Runner, as_fault};
 use crate::storage::{
     Answer, Committed, Fault, Invalidations, Result, Storage, StorageError, in_time, is_blob_record,
@@ -31,6 +31,15 @@ const BATCH_TRANSACTIONS: usize = 256;
 enum Broken {
     Source(Fault),
     Target(Fault),
+}
+
+impl From<recovery::Broken> for Broken {
+    fn from(broken: recovery::Broken) -> Self {
+        match broken {
+            recovery::Broken::Source(error) => Broken::Source(as_fault(error)),
+            recovery::Broken::Target(error) => Broken::Target(as_fault(error)),
+        }
+    }
 }
 
 impl Runner {
@@ -199,6 +208,7 @@ impl Runner {
         core: &Core,
         source: MemberId,
         targets: Vec<MemberId>,
+        after: Tid,
         through: Tid,
     ) {
         let open = |id: MemberId| core.members.get(&id).and_then(|it| it.storage.clone());
@@ -211,7 +221,7 @@ impl Runner {
             };
             let (runner, from) = (Arc::clone(self), Arc::clone(&from));
             self.tasks.spawn("levelling of a member", async move {
-                match runner.make_level(&*from, &*to, through).await {
+                match runner.make_level(&*from, &*to, after, through).await {
                     Ok(()) => {
                         let event = Event::Levelled {
                             member: target,
@@ -231,6 +241,7 @@ impl Runner {
         &self,
         source: &dyn Storage,
         target: &dyn Storage,
+        after: Tid,
         through: Tid,
     ) -> std::result::Result<(), Broken> {
         let mut refused = 0;
@@ -241,6 +252,14 @@ impl Runner {
                 .in_time(target, "lastTransaction", target.last_tid())
                 .await
                 .map_err(Broken::Target)?;
+            // A server may have finished late what was given up elsewhere, or the other daemon may have left
+            // that on it alone: what comes next would hide it.
+            let range = TidRange {
+                first: after.next(),
+                last: at.min(through),
+            };
+            // MODEL: Level
+            self.must_be_same(source, target, range).await?;
             if at >= through {
                 return Ok(());
             }
@@ -268,6 +287,37 @@ impl Runner {
                 Ok(Err(error)) => return Err(Broken::Target(as_fault(error))),
                 Err(_) => return Err(Broken::Target(self.timeout("being made level"))),
             }
+        }
+    }
+
+    /// What the target holds in `range` must be what the source holds there.
+    async fn must_be_same(
+        &self,
+        source: &dyn Storage,
+        target: &dyn Storage,
+        range: TidRange,
+    ) -> std::result::Result<(), Broken> {
+        if range.first > range.last {
+            return Ok(());
+        }
+        let what = "being compared";
+        let ours = self.in_time(source, what, source.iterate(range)).await;
+        let theirs = self.in_time(target, what, target.iterate(range)).await;
+        let mut ours = ours.map_err(Broken::Source)?;
+        let mut theirs = theirs.map_err(Broken::Target)?;
+        loop {
+            let our = self.in_time(source, what, ours.next()).await;
+            let their = self.in_time(target, what, theirs.next()).await;
+            let pair = (our.map_err(Broken::Source)?, their.map_err(Broken::Target)?);
+            let tid = match &pair {
+                (None, None) => return Ok(()),
+                (Some(our), Some(their)) if our.tid == their.tid && same(our, their)? => continue,
+                (Some(our), Some(their)) => our.tid.min(their.tid),
+                (Some(one), None) | (None, Some(one)) => one.tid,
+            };
+            let text =
+                format!("differs from the others in transaction {tid}, which is not acknowledged");
+            return Err(Broken::Target(Fault::Damaged(text)));
         }
     }
 

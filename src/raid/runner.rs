@@ -349,8 +349,9 @@ impl Runner {
             Effect::Level {
                 source,
                 targets,
+                after,
                 through,
-            } => self.level(core, source, targets, through),
+            } => self.level(core, source, targets, after, through),
 
             Effect::StartRecovery {
                 member,
@@ -985,6 +986,7 @@ impl Runner {
                 // It is synced more than once.
                 crate::simulation::sync_pause().await;
             }
+            // MODEL: WriteRecord
             let written = crate::task::blocking(move || writer.save(&record)).await;
             let reason = match written {
                 Ok(Ok(())) => None,

@@ -236,7 +236,8 @@ const ARRAY: &[Key] = &[
     Key {
         name: "fail_mode",
         values: "close, read-only [close]",
-        what: "What becomes of clients below that.",
+        what: "What becomes of clients below that. In coop mode they are disconnected in any case while no more \
+               than half of the members hold every commit.",
     },
     Key {
         name: "cluster_mode",

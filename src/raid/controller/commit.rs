@@ -100,6 +100,7 @@ impl Controller {
     }
 
     pub(super) fn ask_for_votes(&mut self, id: CommitId) {
+        // MODEL: AskForVotes
         let participants = self.participants();
         let mut line = if self.is_coop() {
             self.in_canonical_order(&participants)
@@ -176,6 +177,7 @@ impl Controller {
             };
             return self.lose(member, out, now);
         }
+        // MODEL: MemberVoted
         waits.remove(&member);
         if !matches!(ballot, Ballot::Ready { .. }) {
             let others = commit.votes.values();
@@ -218,6 +220,7 @@ impl Controller {
     /// INVARIANT 8: what all say is the answer; a minority is taken out; without a majority nothing
     /// is done.
     fn count_ballots(&mut self, id: CommitId, ballots: Vec<(MemberId, Ballot)>, now: Now) {
+        // MODEL: CountBallots
         let asked = ballots.len();
         let mut groups: Vec<(Ballot, Vec<MemberId>)> = Vec::new();
         for (member, ballot) in ballots {
@@ -361,6 +364,7 @@ impl Controller {
         let until = now.monotonic + self.rules.transaction_timeout;
         match self.commits.get_mut(&id) {
             Some(commit) if matches!(commit.state, CommitState::Voted { .. }) => {
+                // MODEL: FinishAsked
                 commit.state = CommitState::AwaitsRecord { until };
                 self.proceed_to_finish(id, now);
             }
@@ -396,6 +400,7 @@ impl Controller {
             self.grant_lock(now);
             return;
         }
+        // MODEL: AskToFinish
         self.last_given = commit.tid;
         commit.state = CommitState::Finishing {
             waits: commit.participants.clone(),
@@ -432,6 +437,7 @@ impl Controller {
 
     /// Nothing was asked of anybody yet: a clean abort.
     pub(super) fn fail_before_finish(&mut self, id: CommitId, fault: Fault) {
+        // MODEL: GiveUp
         self.forget(id);
         self.emit(Effect::Abort { commit: id });
         self.emit(Effect::FinishReply {
@@ -447,6 +453,7 @@ impl Controller {
         let CommitState::Finishing { waits } = &mut commit.state else {
             return;
         };
+        // MODEL: MemberFinished
         if waits.remove(&member) {
             let tid = commit.tid;
             if let Some(Link::Open { last_tid, .. }) =
@@ -475,6 +482,7 @@ impl Controller {
             let finished = !commit.participants.is_empty();
             if finished && self.durable_epoch < self.epoch && !bug!(AcknowledgeBeforeRecord) {
                 // INVARIANT 2: the record that says who may lack it comes first.
+                // MODEL: AwaitRecord
                 self.await_record(now);
                 break;
             }
@@ -483,6 +491,7 @@ impl Controller {
             self.finishing.pop_front();
             self.forget(id);
             if finished {
+                // MODEL: Acknowledge
                 // INVARIANTS 1, 5, 6.
                 self.head = tid.max(self.head);
                 self.count_as_lacking(bytes);
@@ -541,6 +550,7 @@ impl Controller {
             // A finish in hand is finished.
             CommitState::Finishing { .. } | CommitState::AwaitsAck { .. } => {}
             _ => {
+                // MODEL: Gone
                 self.forget(id);
                 self.emit(Effect::Abort { commit: id });
                 self.grant_lock(now);
@@ -549,6 +559,7 @@ impl Controller {
     }
 
     pub(super) fn recorded(&mut self, epoch: u64, now: Now) {
+        // MODEL: Recorded
         self.durable_epoch = self.durable_epoch.max(epoch);
         self.record_trouble = None;
         if self.durable_epoch < self.epoch {
@@ -571,6 +582,7 @@ impl Controller {
                 reason: reason.clone(),
             });
         }
+        // MODEL: RecordFailed
         self.record_again = true;
         if epoch <= self.durable_epoch {
             return;

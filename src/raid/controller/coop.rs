@@ -81,6 +81,7 @@ impl Controller {
         if member.generation() != Some(generation) {
             return;
         }
+        // MODEL: Foreign
         let assembling = self.phase == Phase::Assembling;
         if !member.is_in_sync() && !assembling || matches!(self.phase, Phase::Opening { .. }) {
             // The start compares, and a recovery looks for itself what its target holds.
@@ -90,6 +91,10 @@ impl Controller {
             return;
         }
         if self.rules.cluster_mode == ClusterMode::Single {
+            if !assembling && tid <= self.head {
+                // The start has compared it: a daemon before this one had asked for it.
+                return;
+            }
             let reason = format!(
                 "somebody else wrote transaction {tid} to it (several daemons over the same servers need \
                  `cluster_mode: coop`)"
@@ -127,7 +132,8 @@ impl Controller {
     }
 
     /// Whether a member of the in-sync set holds this foreign transaction. It does when it has told of
-    /// it, or when it ended with it or a later one already when it was opened or last written to.
+    /// it, or when it ended with it when it was opened or last written to. A later end says nothing: the
+    /// member may have gone on without it. Then it is made level, which looks.
     fn holds(&self, id: MemberId, tid: Tid) -> bool {
         let reported = self.reported.get(&id);
         reported.is_some_and(|tids| tids.contains(&tid))
@@ -135,7 +141,7 @@ impl Controller {
                 .members
                 .get(&id)
                 .and_then(super::Member::last_tid)
-                .is_some_and(|last| last >= tid)
+                .is_some_and(|last| last == tid)
     }
 
     /// Acknowledges what every member of the in-sync set holds, in TID order.
@@ -164,6 +170,7 @@ impl Controller {
             if !self.is_known(tid) {
                 break;
             }
+            // MODEL: AcknowledgeForeign
             let foreign = self.foreign.remove(&tid);
             self.head = tid;
             self.last_given = tid.max(self.last_given);
@@ -318,18 +325,30 @@ impl Controller {
             return;
         }
         let in_sync: Vec<MemberId> = self.in_sync().map(|(id, _)| id).collect();
-        let (holders, targets): (Vec<_>, Vec<_>) =
+        let (holders, others): (Vec<_>, Vec<_>) =
             in_sync.into_iter().partition(|id| self.holds(*id, tid));
-        let Some(source) = holders.first().copied().filter(|_| !targets.is_empty()) else {
-            return;
+        // As far as anybody has told.
+        let end = |id: &MemberId| {
+            let told = self.reported.get(id).and_then(|tids| tids.last().copied());
+            let known = self.members.get(id).and_then(super::Member::last_tid);
+            told.max(known)
         };
-        // As far as the source goes; the targets lack all of that, because they are in order.
-        let through = self
-            .foreign
-            .keys()
-            .rev()
-            .find(|tid| self.holds(source, **tid));
-        let through = through.copied().unwrap_or(tid);
+        let (beyond, lacking): (Vec<_>, Vec<_>) = others.iter().partition(|id| end(id) > Some(tid));
+        let (source, targets, through) = if beyond.len() * 2 > self.members.len() {
+            // They go on after it, and nobody knows whether with it. Where it was without, more than half of
+            // the members are right, and whoever holds it is not.
+            let source = beyond[0];
+            let targets = holders.into_iter().chain(lacking).collect();
+            (source, targets, end(&source).unwrap_or(tid))
+        } else {
+            let Some(source) = holders.first().copied().filter(|_| !others.is_empty()) else {
+                return;
+            };
+            // As far as the source goes.
+            let mut held = self.foreign.keys().rev();
+            let through = held.find(|tid| self.holds(source, **tid));
+            (source, others, through.copied().unwrap_or(tid))
+        };
         self.levelling = Some(Levelling {
             source,
             targets: targets.clone(),
@@ -339,6 +358,7 @@ impl Controller {
         self.emit(Effect::Level {
             source,
             targets,
+            after: self.head,
             through,
         });
     }
@@ -356,6 +376,12 @@ impl Controller {
         self.gaps = true;
         if tid > self.head {
             self.expect(tid, now);
+            // It was compared with its source since the head.
+            let held: Vec<Tid> = self.foreign.range(..=tid).map(|(tid, _)| *tid).collect();
+            let source = self.levelling.as_ref().filter(|it| it.through == tid);
+            for id in source.map(|it| it.source).into_iter().chain([id]) {
+                self.reported.entry(id).or_default().extend(&held);
+            }
         }
         if let Some(levelling) = &mut self.levelling {
             levelling.targets.retain(|target| *target != id);
@@ -392,6 +418,7 @@ impl Controller {
             return true;
         }
         // Somebody chose a later TID than ours while we waited for the lock.
+        // MODEL: ChooseAnew
         commit.tries += 1;
         let (tries, wanted) = (commit.tries, commit.wanted);
         self.emit(Effect::Abort { commit: id });
@@ -438,8 +465,12 @@ impl Controller {
             self.gaps &= first.is_none();
             return true;
         }
+        // MODEL: WaitForLevel
         for (member, after) in commit.after.clone() {
             self.is_known_to_hold(member, after);
+            if after > self.head {
+                self.reported.entry(member).or_default().insert(after);
+            }
             if after > self.head && !self.foreign.contains_key(&after) {
                 // Nobody has told of it, and it is there.
                 self.gaps = true;
@@ -476,6 +507,7 @@ impl Controller {
             self.refuse(id, fault);
             return self.grant_lock(now);
         }
+        // MODEL: VoteAgain
         if commit.wanted.is_none() && commit.tid <= head {
             commit.tid = Tid::for_commit(now.wall, head);
         }

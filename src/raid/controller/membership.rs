@@ -60,6 +60,7 @@ impl Controller {
             self.emit(Effect::Close(id));
             return;
         }
+        // MODEL: Open
         member.link = link;
         let name = member.name.clone();
         self.blocked = None;
@@ -97,6 +98,7 @@ impl Controller {
     /// in it (INVARIANT 4: a record that names nobody could never be started from); the array then
     /// starts anew from it. In `coop` mode it does so where a majority would not remain.
     pub(super) fn lose(&mut self, id: MemberId, mut out: Out, now: Now) {
+        // MODEL: Lose
         let is_target = self.joining_target() == Some(id);
         let Some(member) = self.members.get(&id) else {
             return;
@@ -209,6 +211,7 @@ impl Controller {
     /// Commits in hand go on without this member. The in-sync set has changed before: what is
     /// acknowledged from here on waits for the record of that.
     fn drop_participant(&mut self, id: MemberId, now: Now) {
+        // MODEL: DropParticipant
         for commit in self.commits.values_mut() {
             commit.participants.remove(&id);
             commit.votes.remove(&id);
@@ -227,6 +230,7 @@ impl Controller {
     /// No member of the in-sync set is left open: what was begun is given up, and the array starts
     /// again from the set as it is, unless it is stopping.
     fn start_anew(&mut self, lost: MemberId, now: Now) {
+        // MODEL: StartAnew
         let membership = self.membership(now);
         self.recorded = Some(membership);
         self.forget_all_foreign();
@@ -315,8 +319,9 @@ impl Controller {
                     self.members.len()
                 );
                 match self.rules.fail_mode {
-                    FailMode::Close => Serving::No { reason },
-                    FailMode::ReadOnly => Serving::ReadOnly { reason },
+                    // INVARIANT 5: what fewer than a majority hold, another daemon may go on without.
+                    FailMode::ReadOnly if have >= self.least() => Serving::ReadOnly { reason },
+                    FailMode::Close | FailMode::ReadOnly => Serving::No { reason },
                 }
             }
         };
@@ -375,6 +380,7 @@ impl Controller {
             let (array, member) = (self.rules.array.clone(), name.to_owned());
             return Err(Refused::LastOptimal { array, member });
         }
+        // MODEL: Disable
         self.recovery_queue.retain(|wanted| wanted.member != id);
         let in_sync = member.is_in_sync();
         let out = Out {

@@ -288,10 +288,12 @@ pub(crate) enum Effect {
         /// What was told of it, where only it is in question.
         told: Option<Arc<[Oid]>>,
     },
-    /// Copy the transactions up to `through` from one member to others that lack some of them.
+    /// Copy the transactions up to `through` from one member to others that lack some of them. What those
+    /// have got since `after` must be the source's: else they are no copies any more.
     Level {
         source: MemberId,
         targets: Vec<MemberId>,
+        after: Tid,
         through: Tid,
     },
     StartRecovery {
@@ -785,6 +787,7 @@ impl Controller {
     /// acknowledged before the record of it is durable.
     fn change_membership(&mut self, now: Now) {
         if self.in_sync_count() > 0 {
+            // MODEL: ChangeMembership
             self.epoch += 1;
             self.record_membership(now);
         }

@@ -35,6 +35,7 @@ impl Controller {
             State::InSync => return Err(Refused::AlreadyOptimal { member }),
             State::Recovering(_) => return Err(Refused::AlreadyRecovering { member }),
             State::Degraded(_) if queued => return Err(Refused::AlreadyRecovering { member }),
+            // MODEL: Recover
             State::Degraded(out) => out.needs_operator = false,
         }
         if let Some(member) = self.members.get_mut(&id) {
@@ -107,6 +108,7 @@ impl Controller {
                 Strategy::Missing if out.damaged => Strategy::Verify,
                 strategy => strategy,
             };
+            // MODEL: StartRecovery
             member.stand(State::Recovering(out), now.wall);
             self.recovery = Some(Running {
                 member: wanted.member,
@@ -168,6 +170,7 @@ impl Controller {
             return;
         };
         if matches!(commit.state, CommitState::CatchUpWaits { .. }) {
+            // MODEL: GrantCatchUp
             commit.state = CommitState::CatchingUp { until };
             let head = self.head;
             self.emit(Effect::CatchUpGranted {
@@ -189,6 +192,7 @@ impl Controller {
             .is_some_and(|commit| commit.kind == Kind::CatchUp)
         {
             self.forget(id);
+            // MODEL: EndCatchUp
             let reason = "it took too long".into();
             self.emit(Effect::CatchUpRefused { commit: id, reason });
             self.grant_lock(now);
@@ -228,6 +232,7 @@ impl Controller {
         {
             *known = last_tid.max(*known);
         }
+        // MODEL: LetIn
         target.stand(State::InSync, now.wall);
         self.change_membership(now);
         let epoch = self.epoch;
@@ -244,6 +249,7 @@ impl Controller {
         let Some((commit, _)) = running.joining.take() else {
             return;
         };
+        // MODEL: Joined
         let id = running.member;
         self.forget(commit);
         if let Some(member) = self.members.get_mut(&id) {
@@ -274,6 +280,7 @@ impl Controller {
         let Some((commit, _)) = running.joining.take() else {
             return;
         };
+        // MODEL: JoinFailed
         let id = running.member;
         self.forget(commit);
         if let Some(member) = self.members.get_mut(&id)
@@ -295,6 +302,7 @@ impl Controller {
         let Some(member) = self.members.get_mut(&id) else {
             return self.start_next_recovery(now);
         };
+        // MODEL: EndRecovery
         let name = member.name.clone();
         let (reason, needs_operator) = match &ended {
             Ended::Done => (None, false),

@@ -179,6 +179,7 @@ impl Controller {
             .filter_map(|(id, member)| Some((member.last_tid()?, *id)))
             .collect();
         open.sort_by_key(|(last_tid, id)| (std::cmp::Reverse(*last_tid), *id));
+        // MODEL: Start
         self.phase = Phase::Assembling;
         let members = open.into_iter().map(|(_, id)| id).collect();
         self.assemble(members);
@@ -200,6 +201,7 @@ impl Controller {
         if self.phase != Phase::Assembling {
             return;
         }
+        // MODEL: Assembled
         let found = self.still_true(found);
         self.phase = Phase::Opening {
             first_open: Some(now.monotonic),
@@ -253,6 +255,7 @@ impl Controller {
             .flat_map(Membership::in_sync)
             .map(str::to_owned)
             .collect();
+        // MODEL: TakePlaces
         let left_out = self.take_places(&found, by_record, now);
         self.head = head;
         self.gaps = true;
@@ -374,6 +377,7 @@ impl Controller {
             .filter(|id| self.members.get(id).is_some_and(Member::is_open))
             .count();
         if open == rest.len() && open * 2 > self.members.len() {
+            // MODEL: PassOver
             self.phase = Phase::Assembling;
             self.assemble(rest);
             return false;
@@ -400,6 +404,7 @@ impl Controller {
     }
 
     fn block(&mut self, text: String, found: &[(MemberId, Compared)]) {
+        // MODEL: Block
         let compared = |id: &MemberId| found.iter().any(|(other, _)| other == id);
         let came_since = self.candidates().into_iter();
         let mut came_since = came_since.filter(|(id, member)| member.is_open() && !compared(id));

@@ -132,6 +132,12 @@ impl Fed {
             Effect::Joined { .. } => "joined".into(),
             Effect::StartRecovery { .. } => "recovery".into(),
             Effect::CancelRecovery => "cancel".into(),
+            Effect::Level {
+                source, targets, ..
+            } => {
+                let targets = targets.iter().map(|target| target.0.to_string());
+                format!("level {} from {}", targets.collect::<String>(), source.0)
+            }
             Effect::Notice(notice) => notice.kind().into(),
             _ => return None,
         };
@@ -759,4 +765,85 @@ fn a_start_without_everybody_warns_unless_the_record_says_who_holds_everything()
 
     let mut fed = start_from_b(StartPolicy::InSync, Fed::serving().record);
     assert!(!fed.said().contains("started-without"));
+}
+
+fn coop(fail_mode: FailMode) -> Rules {
+    Rules {
+        cluster_mode: ClusterMode::Coop,
+        fail_mode,
+        ..rules()
+    }
+}
+
+impl Fed {
+    fn foreign(&mut self, member: MemberId, tid: Tid) {
+        let generation = self.controller.members[&member].generation();
+        let generation = generation.expect("it is open");
+        let oids = Arc::from([Oid(1)]);
+        let event = Event::Foreign {
+            member,
+            generation,
+            tid,
+            oids,
+        };
+        self.feed(event).ok();
+    }
+}
+
+#[test]
+fn what_fewer_than_a_majority_hold_is_not_read() {
+    let mut fed = Fed::new(coop(FailMode::ReadOnly), None);
+    for (member, last_tid) in [(A, Tid(7)), (B, Tid(5)), (C, Tid(5))] {
+        fed.open(member, last_tid);
+    }
+    let found = vec![
+        (A, Compared::Level),
+        (B, Compared::Behind),
+        (C, Compared::Behind),
+    ];
+    fed.feed(Event::Assembled { found, head: None }).ok();
+    fed.recorded();
+    assert_eq!(fed.controller.head, Tid(7));
+    let serving = &fed.controller.serving;
+    assert!(
+        !serving.can_read(),
+        "others may go on without 7: {serving:?}"
+    );
+}
+
+#[test]
+fn what_a_member_goes_on_without_is_not_acknowledged() {
+    let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
+    // A daemon has left 6 on one member alone, and another one has gone on with 7.
+    for (member, tid) in [(A, Tid(7)), (B, Tid(7)), (C, Tid(6))] {
+        fed.foreign(member, tid);
+    }
+    for tid in [Tid(6), Tid(7)] {
+        fed.feed(Event::ToldWhole { tid }).ok();
+        let oids = Arc::from([Oid(1)]);
+        fed.feed(Event::Inquired { tid, oids }).ok();
+    }
+    assert_eq!(fed.controller.head, Tid(5), "6 is held by one of three");
+    // Nor when a later end of the others is known.
+    let generation = fed.controller.members[&A].generation().expect("it is open");
+    fed.controller.has_finished(A, generation, Tid(7));
+    fed.later(1);
+    assert_eq!(fed.controller.head, Tid(5));
+    assert!(
+        fed.said().contains("level 2 from 0"),
+        "two of three are right"
+    );
+    // Who holds it alone is lost, and with it this.
+    fed.lose(C);
+    fed.recorded();
+    assert_eq!(fed.controller.head, Tid(7));
+}
+
+#[test]
+fn what_the_start_has_compared_takes_nobody_out_when_it_is_told_late() {
+    let mut fed = Fed::serving();
+    fed.foreign(B, Tid(5));
+    assert_eq!(fed.controller.in_sync_count(), 3);
+    fed.foreign(B, Tid(6));
+    assert_eq!(fed.controller.in_sync_count(), 2, "that is somebody else's");
 }

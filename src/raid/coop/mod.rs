@@ -14,6 +14,7 @@ use fastrand::Rng;
 use parking_lot::Mutex;
 
 use super::*;
+use crate::job::Rate;
 use crate::storage::suite::BLOB_RECORD;
 use crate::storage::{Answer, Opener as _, Storage, StorageError, Vote};
 use crate::zodb::{HistoryRecord, HistoryTxn, Oid, Op, RecordData, Tid, TidRange, TxnMeta};
@@ -326,6 +327,158 @@ async fn of_a_restored_transaction_with_a_blob_clients_are_told_all() {
     assert_eq!((told.tid, &*told.oids), (tid.next(), &[Oid(1), Oid(7)][..]));
     let loaded = other.array.load_before(Oid(1), Tid::MAX).await.unwrap();
     assert_eq!(loaded.unwrap().data, "restored");
+}
+
+/// What a server finishes late, or a daemon has left on it alone; nobody is told.
+async fn left_alone(server: &Server, tid: Tid) {
+    let record = HistoryRecord {
+        oid: Oid(OBJECTS + 2),
+        data: RecordData::Data(Bytes::from_static(b"left").into()),
+        blob: None,
+    };
+    let transaction = HistoryTxn {
+        tid,
+        meta: TxnMeta::default(),
+        records: vec![record],
+    };
+    server.inner().restore(vec![transaction]).await.unwrap();
+}
+
+/// The reason why a member is out, once it is.
+async fn goes_out(daemon: &Daemon, member: usize) -> String {
+    let out = async {
+        loop {
+            let report = daemon.array.report();
+            if let Some(reason) = &report.members[member].reason {
+                return reason.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let out = tokio::time::timeout(Duration::from_mins(1), out).await;
+    out.unwrap_or_else(|_| panic!("it stays in: {:#?}", daemon.array.report()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_holds_what_others_went_on_without_is_not_made_level_on_top_of_it() {
+    let servers = three();
+    let other = Daemon::start(&servers, &folder(), ClusterMode::Coop).await;
+    other.serves().await;
+    let first = add_until_done(&other.array, Oid(1)).await;
+    let left = first.next();
+    left_alone(&servers[2], left).await;
+    let two = Daemon::start(&servers[..2], &folder(), ClusterMode::Coop).await;
+    two.serves().await;
+    let next = add_until_done(&two.array, Oid(2)).await;
+    assert!(left < next);
+    let reason = goes_out(&other, 2).await;
+    let is_told = reason.contains("differs") || reason.contains("diverged");
+    assert!(is_told, "{reason}");
+    assert_eq!(other.array.newest_tid().await.unwrap(), next);
+    assert_eq!(value(&other.array, Oid(2)).await.unwrap(), (1, next));
+    let report = other.array.report();
+    assert!(
+        report.members[..2].iter().all(|it| it.reason.is_none()),
+        "{report:#?}"
+    );
+}
+
+/// The others are right, because they are more; and no client hears of it.
+#[tokio::test(start_paused = true)]
+async fn who_tells_of_what_the_others_went_on_without_is_taken_out() {
+    let servers = three();
+    let other = Daemon::start(&servers, &folder(), ClusterMode::Coop).await;
+    other.serves().await;
+    let first = add_until_done(&other.array, Oid(1)).await;
+    let two = Daemon::start(&servers[..2], &folder(), ClusterMode::Coop).await;
+    two.serves().await;
+    let next = add_until_done(&two.array, Oid(2)).await;
+    let door = Door {
+        server: Arc::clone(&servers[2]),
+        writer: Writer::default(),
+    };
+    let left = HistoryTxn {
+        tid: first.next(),
+        meta: TxnMeta::default(),
+        records: Vec::new(),
+    };
+    let written = door.open().await.unwrap().restore(vec![left]).await;
+    written.expect("it is still earlier than what the others have");
+    let reason = goes_out(&other, 2).await;
+    let is_told = reason.contains("differs") || reason.contains("diverged");
+    assert!(is_told, "{reason}");
+    assert_eq!(other.array.newest_tid().await.unwrap(), next);
+    let report = other.array.report();
+    assert!(
+        report.members[..2].iter().all(|it| it.reason.is_none()),
+        "{report:#?}"
+    );
+    assert_eq!(*other.array.serving().borrow(), Serving::Yes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_copied_on_top_of_what_a_server_finished_late() {
+    let servers = three();
+    let daemon = Daemon::start(&servers, &folder(), ClusterMode::Single).await;
+    daemon.serves().await;
+    let last = add_until_done(&daemon.array, Oid(1)).await;
+    daemon.array.disable("c").unwrap();
+    // More than is copied in one go at the end.
+    for _ in 0..40 {
+        add_until_done(&daemon.array, Oid(1)).await;
+    }
+    let slow = Rate {
+        transactions_per_second: Some(1),
+        ..Rate::default()
+    };
+    let before = history(&servers[2]).await.len();
+    daemon
+        .array
+        .recover("c", Strategy::Missing, Some(slow))
+        .unwrap();
+    // Between two transactions that it copies.
+    while history(&servers[2]).await.len() == before {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let copied = servers[2].inner().last_tid().await.unwrap();
+    assert!(last < copied);
+    left_alone(&servers[2], copied.next()).await;
+    let ends = async {
+        while !daemon.array.report().members[2].needs_operator {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_mins(2), ends).await;
+    let report = daemon.array.report();
+    assert!(ended.is_ok(), "it was let in: {report:#?}");
+    let reason = report.members[2].reason.clone().unwrap_or_default();
+    assert!(reason.contains("diverged"), "{reason}");
+}
+
+/// A server may finish late what a daemon has asked it for that is dead by then.
+#[tokio::test(start_paused = true)]
+async fn who_goes_on_after_it_was_opened_is_the_newest_of_the_start() {
+    use super::controller::Compared;
+
+    let servers = three();
+    let daemon = Daemon::start(&servers, &folder(), ClusterMode::Single).await;
+    daemon.serves().await;
+    let last = add_until_done(&daemon.array, Oid(1)).await;
+    let readers = daemon.array.0.view();
+    let opened = readers.readers.iter();
+    let opened: Vec<_> = opened
+        .map(|it| (it.member, Arc::clone(&it.storage)))
+        .collect();
+    let ids: Vec<_> = opened.iter().map(|(id, _)| *id).collect();
+    left_alone(&servers[1], last.next()).await;
+    let (found, head) = super::recovery::assemble(&daemon.array.0, opened).await;
+    assert_eq!(head, Some(last.next()));
+    let expected = vec![
+        (ids[1], Compared::Level),
+        (ids[0], Compared::Behind),
+        (ids[2], Compared::Behind),
+    ];
+    assert_eq!(found, expected);
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::super::view::Reader;
-use super::analyse::same;
+use super::analyse::{empty_it, same};
 use super::{Halt, Job, is_past};
 use crate::job::Amount;
 use crate::storage::{Fault, History, Storage};
@@ -34,7 +34,10 @@ impl Job {
         let mut history = self.within(history, Halt::Source).await?;
         let next = self.next_batch(source, target, &mut *history, until);
         let mut batch = next.await?;
-        while let Some(last) = batch.last().map(|transaction| transaction.tid) {
+        while let [first, ..] = &*batch
+            && let Some(last) = batch.last().map(|transaction| transaction.tid)
+        {
+            let first = first.tid;
             if is_past(until) {
                 break;
             }
@@ -47,12 +50,15 @@ impl Job {
             } else {
                 self.work.check()?;
             }
+            self.still_ends_with(target, at).await?;
             // The next batch is read while this one is written.
+            // MODEL: Copy
             let (written, next) = tokio::join!(
                 self.restore(target, batch, amount.bytes),
                 self.next_batch(source, target, &mut *history, until)
             );
             written?;
+            self.nothing_came_between(target, at, first).await?;
             at = last;
             self.copied.transactions += amount.transactions;
             self.copied.bytes += amount.bytes;
@@ -61,6 +67,47 @@ impl Job {
             batch = next?;
         }
         Ok(at)
+    }
+
+    /// That the target still ends with what was copied or found last: a server takes whatever is later, and
+    /// once something is copied upon what came from somebody else, an analysis does not see it any more.
+    async fn still_ends_with(&self, target: &dyn Storage, at: Tid) -> Result<(), Halt> {
+        if !target.capabilities().shared {
+            return Ok(());
+        }
+        let last = self.within(target.last_tid(), Halt::Target).await?;
+        if last > at {
+            return Err(Halt::Overtaken(format!("it got {last} after {at}")));
+        }
+        Ok(())
+    }
+
+    /// That nothing came to the target before the first that was copied, after it was asked what it ends with.
+    async fn nothing_came_between(
+        &self,
+        target: &dyn Storage,
+        at: Tid,
+        copied: Tid,
+    ) -> Result<(), Halt> {
+        if !target.capabilities().shared {
+            return Ok(());
+        }
+        let range = TidRange {
+            first: at.next(),
+            last: copied,
+        };
+        let asked = async {
+            let history = target.iterate(range).await;
+            history?.next().await
+        };
+        match self.within(asked, Halt::Target).await? {
+            Some(next) if next.tid < copied => {
+                let reason = format!("it holds {}, and the array does not", next.tid);
+                let next = empty_it(&self.name, target).unwrap_or_else(|| self.rebuild());
+                Err(Halt::Differs { reason, next })
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn next_batch(

@@ -38,8 +38,9 @@ use crate::job::{Amount, Cancelled, JobHandle, Rate, Work};
 use crate::storage::{Answer, Fault, RESTART_SERVER, SetAside, Storage, StorageError};
 use crate::zodb::{HistoryTxn, Tid, TidRange};
 
+pub(super) use analyse::Broken;
 pub(super) use analyse::analyse;
-use analyse::{Broken, Relation, empty_it, is_common, relate};
+use analyse::{Relation, empty_it, is_common, relate};
 pub(super) use analyse::{by_object, same, same_meta, same_record};
 use blobs::WithoutFile;
 pub(super) use blobs::{digest, is_blob};
@@ -263,6 +264,7 @@ impl Job {
                     unreadable.push((source, fault));
                 }
                 // It may hold by now what it lacked.
+                // MODEL: Overtaken
                 Err(Halt::Overtaken(reason)) if tries < TRIES => {
                     tries += 1;
                     tracing::info!(member = self.name, reason, "somebody else writes to it");
@@ -287,6 +289,7 @@ impl Job {
         self.work.begin("analyse", Amount::default());
         let head = self.runner.view().head;
         let patience = self.runner.options.member_timeout * ANALYSIS;
+        // MODEL: Analyse
         let related = relate(&*source.storage, target, head);
         let relation = crate::task::select! {
             () = self.work.stop().requested() => return Err(Halt::Cancelled),
@@ -514,6 +517,7 @@ impl Job {
         self.work.note("setting aside what only this member holds");
         // How much it is, and so how long it takes, is known only to the target.
         let much = u64::from(u32::MAX);
+        // MODEL: Rewind
         let saved = self.change(much, target.rewind(keep)).await?;
         self.note_set_aside(saved);
         Ok(())
@@ -573,9 +577,11 @@ impl Job {
     }
 
     /// Where the target ends by now. Another daemon that has it in its in-sync set writes to it all the time:
-    /// what it was found to end with is then long past, and copying from there would be refused.
+    /// what it was found to end with is then long past, and copying from there would be refused. And a
+    /// server may finish late what it was asked for by a daemon that has died or given it up since: what the
+    /// source does not hold must not be copied upon.
     async fn end_of(&self, source: &Reader, target: &dyn Storage, at: Tid) -> Result<Tid, Halt> {
-        if self.runner.options.cluster_mode != ClusterMode::Coop {
+        if !target.capabilities().shared {
             return Ok(at);
         }
         let last = self.within(target.last_tid(), Halt::Target).await?;
@@ -591,7 +597,13 @@ impl Job {
             common = tokio::time::timeout(after, is_common(&*source.storage, target, last)) => common,
         };
         let common = common.map_err(|_| Halt::Target(Fault::Timeout { what, after }))??;
-        Ok(if common { last } else { at })
+        if common {
+            Ok(last)
+        } else {
+            Err(Halt::Overtaken(format!(
+                "it holds {last}, and its source does not"
+            )))
+        }
     }
 
     /// What can surely be copied under the lock.

@@ -15,48 +15,63 @@ pub(in crate::raid) async fn assemble(
     runner: &Arc<Runner>,
     mut members: Vec<(MemberId, Arc<dyn Storage>)>,
 ) -> (Vec<(MemberId, Compared)>, Option<Tid>) {
-    // Many questions each, which the storages judge one by one.
-    let limit = super::LONGEST_CALL;
     let swapped = match set_swapped_aside(runner, &mut members).await {
         Ok(swapped) => swapped,
         Err((id, fault)) => return (vec![(id, Compared::Unknown(fault.to_string()))], None),
     };
-    let Some((newest_id, newest)) = members.first().cloned() else {
-        return (Vec::new(), None);
-    };
-    let head = match within(limit, newest.last_tid()).await {
-        Ok(head) => head,
-        Err(fault) => {
-            return (
-                vec![(newest_id, Compared::Unknown(fault.to_string()))],
-                None,
-            );
-        }
-    };
-    match within(
-        limit,
-        last_transactions(&*newest, runner.options.invalidation_queue),
-    )
-    .await
-    {
-        Ok(recent) => runner.set_recent(recent),
-        Err(fault) => {
-            return (
-                vec![(newest_id, Compared::Unknown(fault.to_string()))],
-                None,
-            );
-        }
-    }
-    let mut found = vec![(newest_id, Compared::Level)];
-    for (id, storage) in members.into_iter().skip(1) {
-        let related = tokio::time::timeout(limit, relate(&*newest, &*storage, head)).await;
-        let related = match related {
-            Ok(Err(Broken::Source(error))) => {
+    let mut promoted = 0;
+    let (mut found, head) = loop {
+        let Some(newest_id) = members.first().map(|(id, _)| *id) else {
+            return (Vec::new(), None);
+        };
+        match compare(runner, &members).await {
+            Ok(Comparison::Whole(found, head)) => break (found, head),
+            Ok(Comparison::Behind(newest)) if promoted < PROMOTIONS => {
+                promoted += 1;
+                members[..=newest].rotate_right(1);
+            }
+            Ok(Comparison::Behind(_)) => {
+                let why = "others go on while they are compared".to_owned();
+                return (vec![(newest_id, Compared::Unknown(why))], None);
+            }
+            Err(fault) => {
                 return (
-                    vec![(newest_id, Compared::Unknown(as_fault(error).to_string()))],
+                    vec![(newest_id, Compared::Unknown(fault.to_string()))],
                     None,
                 );
             }
+        }
+    };
+    found.extend(swapped);
+    (found, Some(head))
+}
+
+/// How often another one may turn out to be the newest.
+const PROMOTIONS: u32 = 4;
+
+enum Comparison {
+    Whole(Vec<(MemberId, Compared)>, Tid),
+    /// This one holds all that the first one holds, and more: a server may finish late what a daemon asked
+    /// it for that has died since, after it was opened here.
+    Behind(usize),
+}
+
+/// Compares with the first. Fails where that cannot be asked.
+async fn compare(
+    runner: &Arc<Runner>,
+    members: &[(MemberId, Arc<dyn Storage>)],
+) -> Result<Comparison, Fault> {
+    // Many questions each, which the storages judge one by one.
+    let limit = super::LONGEST_CALL;
+    let (newest_id, newest) = &members[0];
+    let head = within(limit, newest.last_tid()).await?;
+    let recent = last_transactions(&**newest, runner.options.invalidation_queue);
+    runner.set_recent(within(limit, recent).await?);
+    let mut found = vec![(*newest_id, Compared::Level)];
+    for (index, (id, storage)) in members.iter().enumerate().skip(1) {
+        let related = tokio::time::timeout(limit, relate(&**newest, &**storage, head)).await;
+        let related = match related {
+            Ok(Err(Broken::Source(error))) => return Err(as_fault(error)),
             Ok(Err(Broken::Target(error))) => Err(as_fault(error)),
             Ok(Ok(relation)) => Ok(relation),
             Err(_) => Err(too_long()),
@@ -64,6 +79,9 @@ pub(in crate::raid) async fn assemble(
         let compared = match related {
             Ok(Relation::Behind { .. }) => Compared::Behind,
             Ok(Relation::Level) => Compared::Level,
+            Ok(Relation::Diverged { common }) if common.unwrap_or(Tid::ZERO) == head => {
+                return Ok(Comparison::Behind(index));
+            }
             Ok(Relation::Diverged { common }) => {
                 let since = common.map_or_else(
                     || "shares no transaction with the newest copy".to_owned(),
@@ -77,10 +95,9 @@ pub(in crate::raid) async fn assemble(
             }
             Err(fault) => Compared::Unknown(fault.to_string()),
         };
-        found.push((id, compared));
+        found.push((*id, compared));
     }
-    found.extend(swapped);
-    (found, Some(head))
+    Ok(Comparison::Whole(found, head))
 }
 
 /// Takes out of the comparison who does not hold a transaction that was acknowledged while another

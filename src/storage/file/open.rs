@@ -4,8 +4,10 @@
 //! 2. A file that is missing or empty becomes an empty one; its folder is synced.
 //! 3. A saved index that fits the file is used, and only what is after it is scanned; else everything.
 //! 4. What was never finished is cut from the end, after it was saved beside.
-//! 5. Files of blobs that belong to what was never finished are removed.
-//! 6. What the last transactions wrote is remembered for clients that were away.
+//! 5. What was found after the saved index is made durable: a process that was killed may have written it
+//!    and not synced it, and whoever reads it here must not see it taken back by a power failure.
+//! 6. Files of blobs that belong to what was never finished are removed.
+//! 7. What the last transactions wrote is remembered for clients that were away.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -96,6 +98,10 @@ pub(super) fn open_on(
             aside = %aside.display(),
             "end of the file was cut"
         );
+    }
+    if scanned.end > from {
+        disk.sync()
+            .map_err(|error| fault("making durable what was found in", error))?;
     }
     let blobs = blobs::open(&options)?;
     let state = State {

@@ -582,3 +582,27 @@ async fn commit_large(storage: &FileStorage, serial: Tid) {
     let voted: Box<dyn Voted> = ready(begin(storage, ops).await.vote().await.unwrap());
     drop(voted);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_process_has_not_synced_is_durable_before_it_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = FragileDisk::of(b"FS30".to_vec(), None);
+    let storage = on(&disk, &folder).await.unwrap();
+    let first = commit(&storage, &[(1, Tid::ZERO, b"first")]).await;
+    let synced = disk.images().durable;
+    let second = commit(&storage, &[(1, first, b"second")]).await;
+    storage.close().await;
+    // Killed after the write and before the sync: the system still has it.
+    let killed = FragileDisk::of(disk.images().live, None);
+    killed.0.lock().durable = synced;
+    let folder = tempfile::tempdir().unwrap();
+    let storage = on(&killed, &folder).await.unwrap();
+    assert_eq!(storage.last_tid().await.unwrap(), second);
+    // The power goes.
+    let left = FragileDisk::of(killed.images().durable, None);
+    storage.close().await;
+    let folder = tempfile::tempdir().unwrap();
+    let storage = on(&left, &folder).await.unwrap();
+    assert_eq!(storage.last_tid().await.unwrap(), second, "it was read");
+    storage.close().await;
+}
