@@ -318,7 +318,7 @@ fn files_that_cannot_be_used_are_told_with_their_line() {
         folder.display()
     );
     instance.run(&["check-config"]).ended(1).prints(&gone);
-    instance.start().ended(1).says(&gone);
+    instance.start().ended(2).says(&gone);
 
     fs::write(instance.config(), config).expect("writing the configuration");
     instance.start().ok();

@@ -427,8 +427,13 @@ impl Link {
     /// What is to happen now that this has come. The trap is gone then.
     fn deed_before(&self, payload: &[u8]) -> Option<Deed> {
         let mut state = self.shared.state.lock();
-        let trap = state.trap.as_ref()?;
+        let trap = state.trap.as_mut()?;
         match trap.moment {
+            // Before it is passed on: the answer may come at once.
+            Moment::Answered(method) if self.way == Way::ToServer && names(payload, method) => {
+                trap.awaited = id(payload).map(|id| (self.number, id));
+                None
+            }
             Moment::Asked(method) if self.way == Way::ToServer && names(payload, method) => {
                 let deed = trap.deed;
                 state.spring().then_some(deed)
@@ -445,15 +450,9 @@ impl Link {
 
     fn deed_after(&self, payload: &[u8]) -> Option<Deed> {
         let mut state = self.shared.state.lock();
-        let trap = state.trap.as_mut()?;
+        let trap = state.trap.as_ref()?;
         let now = match (trap.moment, self.way) {
             (Moment::Passed(method), Way::ToServer) => names(payload, method),
-            (Moment::Answered(method), Way::ToServer) => {
-                if names(payload, method) {
-                    trap.awaited = id(payload).map(|id| (self.number, id));
-                }
-                false
-            }
             (Moment::Answered(_), Way::ToDaemon) => self.answers(trap, payload),
             _ => false,
         };

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::num::NonZeroU16;
+use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use super::Instance;
 use super::wait::until_ok;
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the reader may take for what was said before the end.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 const ROWS: u16 = 50;
 
 pub(crate) const ENTER: &str = "\r";
@@ -25,6 +28,8 @@ pub(crate) struct Terminal {
     child: Box<dyn Child + Send + Sync>,
     keys: Box<dyn Write + Send>,
     screen: Arc<Mutex<vt100::Parser>>,
+    /// Ends when all was read.
+    read: mpsc::Receiver<()>,
     // The terminal is there as long as this is.
     master: Box<dyn MasterPty + Send>,
 }
@@ -85,7 +90,9 @@ impl Terminal {
             .expect("a reader of the terminal");
         let shown = Arc::clone(&screen);
         // Ends with the terminal.
+        let (reading, read) = mpsc::channel::<()>();
         std::thread::spawn(move || {
+            let _reading = reading;
             let mut bytes = [0; 4096];
             while let Ok(count @ 1..) = output.read(&mut bytes) {
                 lock(&shown).process(&bytes[..count]);
@@ -95,6 +102,7 @@ impl Terminal {
             child,
             keys: pair.master.take_writer().expect("a writer to the terminal"),
             screen,
+            read,
             master: pair.master,
         }
     }
@@ -214,6 +222,8 @@ impl Terminal {
                 Err(error) => panic!("waiting for the command: {error}"),
             }
         });
+        // What it said last may still be on its way; where a child of it keeps the terminal open, there is no end.
+        self.read.recv_timeout(LAST_WORDS).unwrap_or_default();
         status.exit_code()
     }
 }
