@@ -4,6 +4,8 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod durable;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod job;
 pub mod pickle;
 pub mod raid;

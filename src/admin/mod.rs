@@ -19,5 +19,5 @@ mod secure;
 pub use guard::{Token, TokenError};
 pub use metrics::Metrics;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod fake;
