@@ -8,6 +8,8 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod durable;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod job;
 pub mod pickle;
 pub mod raid;

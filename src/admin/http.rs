@@ -35,7 +35,7 @@ use crate::task::{Stop, Tasks};
 pub(super) const LARGEST_BODY: usize = 64 * 1024;
 
 /// Every route: the answer to an unknown path, and what the `OpenAPI` document is checked against.
-pub(super) const ROUTES: &[(&str, &str)] = &[
+pub(crate) const ROUTES: &[(&str, &str)] = &[
     ("GET", "/v1/status"),
     ("GET", "/v1/arrays"),
     ("GET", "/v1/arrays/{array}"),
@@ -81,6 +81,19 @@ pub fn serve_socket(tasks: &Tasks, socket: Socket, admin: Admin) {
     let router = router(admin, Rules::default(), tasks.stop().clone());
     let serving = serve(socket, router, "admin socket", tasks.clone());
     tasks.spawn("admin socket", serving);
+}
+
+/// Serves on a Unix socket as if it were an address of a network, where a token is asked for.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn serve_socket_as_network(tasks: &Tasks, socket: Socket, token: Token, admin: Admin) {
+    let rules = Rules {
+        token: Some(Arc::new(token)),
+        network: true,
+    };
+    let router = router(admin, rules, tasks.stop().clone());
+    let service = router.into_make_service_with_connect_info::<Peer>();
+    let server = axum::serve(socket, service);
+    tasks.spawn("admin socket", async move { ended(server.await) });
 }
 
 /// Serves on a TCP address until the tasks are told to stop.

@@ -20,5 +20,5 @@ mod serve;
 pub use guard::{Token, TokenError};
 pub use metrics::Metrics;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod fake;

@@ -12,6 +12,15 @@ impl Machine<'_> {
                 .map_err(|_| Problem::NotText)
         };
         let (module, name) = (text(module)?, text(name)?);
+        // `GLOBAL`, by which we write it, ends each of them with a line break.
+        if [&module, &name]
+            .iter()
+            .any(|text| text.contains(['\n', '\r']))
+        {
+            return Err(Problem::Unsupported(
+                "a global with a line break in its name",
+            ));
+        }
         if self.limits.globals == Globals::Known && Known::of(&module, &name) == Known::Other {
             return Err(Problem::Global { module, name });
         }

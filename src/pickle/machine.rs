@@ -73,6 +73,11 @@ impl<'a> Machine<'a> {
                 if left > 0 {
                     return Err(Problem::Trailing(left));
                 }
+                // Python does not mind. But what is put into another pickle as it is would bring more
+                // than one value into it.
+                if !self.stack.is_empty() || !self.marks.is_empty() {
+                    return Err(Problem::Unsupported("a pickle of more than one value"));
+                }
                 return Ok(Some(result));
             }
             0x80 => {

@@ -458,19 +458,19 @@ fn what_contains_itself_is_refused() {
 #[test]
 fn bombs_are_refused() {
     // Each level holds the one below nine times: nine to the thirtieth.
-    let mut laughs = b"X\x03\0\0\0lolq\x00".to_vec();
+    let mut laughs = b"X\x03\0\0\0lolq\x000".to_vec();
     for level in 0u8..30 {
         laughs.push(b'(');
         for _ in 0..9 {
             laughs.extend_from_slice(&[b'h', level]);
         }
-        laughs.extend_from_slice(&[b't', b'q', level + 1]);
+        laughs.extend_from_slice(&[b't', b'q', level + 1, b'0']);
     }
-    laughs.push(b'.');
+    laughs.extend_from_slice(&[b'h', 30, b'.']);
     // A text of 64 KiB, ten thousand times.
     let mut texts = b"X\0\0\x01\0".to_vec();
     texts.extend(vec![b'a'; 1 << 16]);
-    texts.extend_from_slice(b"q\x00]q\x01(");
+    texts.extend_from_slice(b"q\x000]q\x01(");
     texts.extend(b"h\x00".repeat(10_000));
     texts.extend_from_slice(b"e.");
     // The same text encoded again and again.
@@ -490,6 +490,32 @@ fn bombs_are_refused() {
     for bomb in [laughs, texts, encoded, copies, sets, marks] {
         let read = read(&bomb.into(), Limits::STRANGER);
         assert_eq!(read.map_err(|why| why.problem), Err(Problem::TooMany));
+    }
+}
+
+#[test]
+fn what_would_say_more_than_one_value_elsewhere_is_refused() {
+    // Put into another pickle as it is, the first would be one value more there.
+    for several in [&b"N}."[..], b"(}.", b"]N."] {
+        let several = Bytes::from_static(several);
+        let problem = Problem::Unsupported("a pickle of more than one value");
+        let error = check(&several, Limits::TRUSTED).unwrap_err();
+        assert_eq!(error.problem, problem);
+        assert!(extension::body(&several).is_err());
+    }
+    // Written as `GLOBAL`, the rest of the name would be opcodes.
+    for name in ["a\nN.", "a\r"] {
+        for (module, name) in [("m", name), (name, "n")] {
+            let mut pickle = b"\x80\x04".to_vec();
+            for text in [module, name] {
+                pickle.extend_from_slice(&[0x8c, text.len() as u8]);
+                pickle.extend_from_slice(text.as_bytes());
+            }
+            pickle.extend_from_slice(b"\x93.");
+            let error = read(&pickle.into(), Limits::TRUSTED).unwrap_err();
+            let problem = Problem::Unsupported("a global with a line break in its name");
+            assert_eq!(error.problem, problem);
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 //! The room knows neither the terminal nor the daemon: whoever asks people is handed in as a function.
 
 pub mod apply;
+mod bounds;
 pub mod builtin;
 pub mod calls;
 mod error;

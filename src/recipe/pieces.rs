@@ -21,7 +21,8 @@ pub(super) struct Turn {
     item: Option<Value>,
 }
 
-/// More than anybody wants; a count can be any number.
+/// More than anybody wants; a count can be any number. Of all files together there are no more either:
+/// each sees the values of all.
 const MOST: usize = 1000;
 
 /// One for each file: none in it where there is no `each`.
@@ -123,6 +124,10 @@ impl<'a> Pieces<'a> {
             }
             for turn in turns(recipe, part.each.as_deref(), &part.place, resolved)? {
                 let piece = pieces.files.len();
+                if piece == MOST {
+                    let what = format!("the recipe is expected to make at most {MOST} files");
+                    return Err(part.place.mistake(what));
+                }
                 let values = turn
                     .iter()
                     .map(|turn| ("index".to_owned(), turn.index.into()));

@@ -21,6 +21,7 @@ use std::path::Path;
 use handlebars::{Handlebars, RenderErrorReason, TemplateErrorReason};
 use serde_json::{Map, Value};
 
+use super::bounds::{self, Bounded};
 use super::calls;
 use super::error::RecipeError;
 use super::library::Library;
@@ -93,9 +94,15 @@ pub fn render(
             part: part.name.clone(),
             target: piece.target.clone(),
             mode: part.mode,
-            content: render_text(&source.text, &seen, &source.origin, None)?,
+            content: render_text(&source.text, &seen, &source.origin, None, bounds::FILE)?,
             process: process.transpose()?,
         });
+        let bytes: usize = made.files.iter().map(|file| file.content.len()).sum();
+        if bytes > bounds::FILES {
+            let most = bounds::FILES;
+            let what = format!("the files of a recipe are expected to have at most {most} bytes");
+            return Err(part.place.mistake(what));
+        }
     }
     for folder in &recipe.folders {
         if !folder.when.is_met(&resolved.values) {
@@ -129,7 +136,7 @@ pub(super) fn value(
     if !text.contains("{{") {
         return Ok(text.to_owned());
     }
-    render_text(text, values, &place.file, place.line)
+    render_text(text, values, &place.file, place.line, bounds::VALUE)
 }
 
 /// How two targets are in each other's way.
@@ -154,7 +161,12 @@ fn render_text(
     context: &Map<String, Value>,
     file: &str,
     line: Option<usize>,
+    most: usize,
 ) -> Result<String, RecipeError> {
+    if let Some(own) = bounds::too_deep(text) {
+        let what = "what is nested less deeply is expected";
+        return Err(RecipeError::mistake(file, line.or(Some(own)), what));
+    }
     let mut handlebars = Handlebars::new();
     handlebars.set_strict_mode(true);
     handlebars.register_escape_fn(handlebars::no_escape);
@@ -174,7 +186,9 @@ fn render_text(
             };
             RecipeError::mistake(file, at(own), what)
         })?;
-    handlebars.render("template", context).map_err(|error| {
+    let mut made = Bounded::of(most);
+    let rendered = handlebars.render_to_write("template", context, &mut made);
+    rendered.map_err(|error| {
         let what = match error.reason() {
             RenderErrorReason::MissingVariable(Some(name)) => unknown(name, context),
             RenderErrorReason::HelperNotFound(name) => format!(
@@ -184,10 +198,13 @@ fn render_text(
             RenderErrorReason::PartialNotFound(name) => format!(
                 "`{{{{> {name}}}}}` would be another template; one that is whole by itself is expected"
             ),
+            RenderErrorReason::IOError(error) => error.to_string(),
             reason => reason.to_string(),
         };
         RecipeError::mistake(file, at(error.line_no), what)
-    })
+    })?;
+    String::from_utf8(made.bytes)
+        .map_err(|error| RecipeError::mistake(file, line, error.to_string()))
 }
 
 /// For `config.sokcet`, what `config` has.
@@ -220,7 +237,7 @@ mod tests {
             ("names".to_owned(), vec!["a", "b"].into()),
             ("instance".to_owned(), "/srv/zeo".into()),
         ]);
-        let rendered = render_text(template, &context, "t", None);
+        let rendered = render_text(template, &context, "t", None, 100);
         let rendered = rendered.unwrap_or_else(|error| error.to_string());
         assert_eq!(rendered, expected, "{template}");
     }
@@ -292,6 +309,12 @@ mod tests {
             "t:2: `nmae` is unknown here; known are: instance, listen, members, name, names",
         );
         check("{{add 1 'x'}}", "t:1: `add`: two numbers are expected");
+        check(
+            "{{name}}{{name}}{{name}}{{name}}{{name}}{{name}}{{name}}{{name}}",
+            "t:1: at most 100 bytes are expected to come of it",
+        );
+        let deep = "\n".to_owned() + &"{{#if name}}".repeat(65);
+        check(&deep, "t:2: what is nested less deeply is expected");
         check(
             "{{nothing 1}}",
             &format!(
@@ -373,6 +396,8 @@ parts:
             made.unwrap(),
             ["o1-a: 0", "o2-b: 0", "all: 0", "var/1/ 750"]
         );
+        let most = make(&recipe, "", &[("servers", "999")]).unwrap_err();
+        assert!(most.contains("at most 1000 files"), "{most}");
         let many = make(&recipe, "", &[("servers", "18446744073709551615")]).unwrap_err();
         assert!(many.contains("is expected to be at most 1000"), "{many}");
     }

@@ -268,6 +268,20 @@ impl Server {
         Ok(Certificates(read))
     }
 
+    /// Serves a connection that has come on no address.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn serve<S>(&self, stream: S, peer: &str)
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        let (read, write) = tokio::io::split(stream);
+        let shared = Arc::clone(&self.shared);
+        let session = super::session::run(read, write, peer.to_owned(), shared);
+        self.shared
+            .sessions
+            .spawn("a session without an address", session);
+    }
+
     /// The figures of the storage served as `name`.
     #[must_use]
     pub fn counters(&self, name: &str) -> Option<Counters> {

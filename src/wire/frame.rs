@@ -155,8 +155,10 @@ impl Frames {
         let free = self.buffer.capacity() - arrived;
         if missing <= FRAME_STEP {
             // All of the frame, at once, and while little of it would have to be moved; a small one
-            // with as much of what follows as there is.
-            if free < missing.max(READ_STEP / 16) {
+            // with as much of what follows as there is. There is always some room: reading nothing is
+            // the end.
+            let few = READ_STEP / 16;
+            if free < missing || free == 0 || (free < few && arrived < few) {
                 self.buffer.reserve(missing.max(READ_STEP));
             }
         } else if free < READ_STEP {

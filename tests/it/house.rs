@@ -118,7 +118,8 @@ fn without_tests(text: &str) -> (Vec<&str>, Vec<String>) {
     let mut test_modules = Vec::new();
     let mut all = text.lines().peekable();
     while let Some(line) = all.next() {
-        if !line.trim().starts_with("#[cfg(test)]") {
+        let only_tests = ["#[cfg(test)]", "#[cfg(any(test, fuzzing))]"];
+        if !only_tests.contains(&line.trim()) {
             lines.push(line);
             continue;
         }

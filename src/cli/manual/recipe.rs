@@ -177,7 +177,7 @@ const PART: &[Key] = &[
         name: "each",
         values: "name",
         what: "It is there once for each: of a count from 1 up, of the entries of a list, or of the files of another \
-               part. Its target must differ then, by `{{index}}` for example.",
+               part. Its target must differ then, by `{{index}}` for example. A recipe makes 1000 files at most.",
     },
     Key {
         name: "values",

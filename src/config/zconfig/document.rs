@@ -159,16 +159,19 @@ fn comment(from: &[Place], named: Named<'_>) -> String {
     format!("  # {}", places.join(", "))
 }
 
-/// Names of files may hold anything; a comment ends with its line.
+/// Names of files may hold anything; a comment ends with its line, and holds what YAML may.
 pub(super) fn one_line(text: &str) -> String {
-    let plain = |c: char| {
-        if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {
-            ' '
-        } else {
-            c
-        }
-    };
+    let plain = |c: char| if is_odd(c) { ' ' } else { c };
     text.chars().map(plain).collect()
+}
+
+/// What ends a line for some, or may not stand in YAML at all. Source: YAML 1.2.2, 5.1.
+fn is_odd(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'
+        )
 }
 
 #[cfg(test)]
@@ -202,7 +205,7 @@ mod tests {
         map.put("listen", Node::List(items), &[]);
         map.plain("read_only", true, &place(9));
         let mut arrays = Map::default();
-        arrays.text("1", "a\nb", &place(10));
+        arrays.text("1", "a\nb\u{feff}\u{85}", &place(10));
         map.put("arrays", arrays.node(), &[place(10), place(11)]);
         insta::assert_snapshot!(render(&["Made.".into(), String::new()], map, &Place::to_string), @r##"
         # Made.
@@ -217,7 +220,7 @@ mod tests {
         read_only: true  # zeo.conf:9
 
         arrays:  # zeo.conf:10, zeo.conf:11
-          '1': "a\nb"  # zeo.conf:10
+          '1': "a\nb\uFEFF\N"  # zeo.conf:10
         "##);
     }
 }

@@ -92,6 +92,18 @@ impl Dialect {
         })
     }
 
+    /// What [`decode_from_client`](Self::decode_from_client) would say without its shortcuts.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn decode_from_client_slowly(
+        self,
+        frame: &Bytes,
+    ) -> Result<FromClient, DecodeError> {
+        request::decode(match self {
+            Dialect::Pickle => z::from_client(frame)?,
+            Dialect::Msgpack => m::from_client(frame)?,
+        })
+    }
+
     /// Client's role. Data shares the frame's memory.
     pub fn decode_from_server(self, frame: Bytes) -> Result<FromServer, DecodeError> {
         let usual = match self {
