@@ -77,6 +77,8 @@ pub(super) fn pack(data: &[u8]) {
                     loaded.flatten().map(|loaded| loaded.data)
                 };
                 assert_eq!(data(now), data(root), "the root object has changed");
+                let now = told(storage.last_tid().await);
+                assert_eq!(now, Some(last), "no TID is given twice");
             }
             storage.close().await;
             if packed.is_some() {

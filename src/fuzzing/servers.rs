@@ -203,16 +203,27 @@ async fn talk(stream: UnixStream, dialect: Dialect, answers: Shared<'_>) {
         let FromClient::Request(request) = said else {
             continue;
         };
-        let goes_on = answers.borrow_mut().answer(&request, &mut writer);
-        if !goes_on || writer.flush().await.is_err() {
+        let is_blob = matches!(request.call, Call::SendBlob { .. });
+        let answered = answers.borrow_mut().answer(&request, &mut writer);
+        if writer.flush().await.is_err() || answered == Answered::HangUp {
+            return;
+        }
+        // A thread waits for the pieces, for which the clock stands still: silence would have no end.
+        if is_blob && answered == Answered::Oddly {
             return;
         }
     }
 }
 
+#[derive(PartialEq)]
+enum Answered {
+    Honestly,
+    Oddly,
+    HangUp,
+}
+
 impl Answers<'_> {
-    /// False where the connection is to be ended.
-    fn answer(&mut self, request: &Request, writer: &mut Writer<unix::OwnedWriteHalf>) -> bool {
+    fn answer(&mut self, request: &Request, writer: &mut Writer<unix::OwnedWriteHalf>) -> Answered {
         let usual = self.usual(&request.call);
         let honest = |writer: &mut Writer<_>| {
             if !request.one_way {
@@ -222,11 +233,15 @@ impl Answers<'_> {
         if self.input.is_empty() {
             self.honest += 1;
             honest(writer);
-            return self.honest < AFTERWARDS;
+            return if self.honest < AFTERWARDS {
+                Answered::Honestly
+            } else {
+                Answered::HangUp
+            };
         }
         // Who is not answered has nothing of an answer.
         if request.one_way {
-            return true;
+            return Answered::Honestly;
         }
         match self.input.byte() {
             // Bytes as the value of the answer.
@@ -238,7 +253,7 @@ impl Answers<'_> {
             3 => writer.raw(&self.input.long()),
             // Bytes.
             4 => writer.output().put(&self.input.long()),
-            5 => return false,
+            5 => return Answered::HangUp,
             // It says nothing.
             6 => {}
             7 => {
@@ -289,9 +304,12 @@ impl Answers<'_> {
                 let id = MessageId::Int(i64::from(self.input.byte()));
                 writer.reply(&id, &usual);
             }
-            _ => honest(writer),
+            _ => {
+                honest(writer);
+                return Answered::Honestly;
+            }
         }
-        true
+        Answered::Oddly
     }
 
     /// A well-formed answer that may be none to the call.

@@ -28,7 +28,7 @@ use crate::wire::{
 use crate::zodb::{HistoryRecord, HistoryTxn, Oid, RecordData, Tid, TxnMeta};
 
 /// How long a thread may take to remove a file.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How a client behaves.
 #[expect(clippy::struct_excessive_bools, reason = "each is a bit of the input")]

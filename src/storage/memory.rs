@@ -217,7 +217,7 @@ impl Inner {
     fn last_tid(&self) -> Tid {
         let session = self.session.lock();
         let finishing = session.finishing.back().map(|pending| pending.txn.tid);
-        finishing.unwrap_or_else(|| self.data.lock().last_tid())
+        finishing.unwrap_or_else(|| self.data.lock().last)
     }
 
     /// Nothing is being finished any more.
@@ -348,7 +348,7 @@ impl Storage for MemoryStorage {
 
     async fn last_tid(&self) -> Result<Tid> {
         self.0.reach(Moment::Ask).await?;
-        Ok(self.0.data.lock().last_tid())
+        Ok(self.0.data.lock().last)
     }
 
     async fn load_before(&self, oid: Oid, before: Tid) -> Result<Option<Loaded>> {
@@ -367,7 +367,7 @@ impl Storage for MemoryStorage {
             data: payload.read().map_err(reading)?,
             tid: data.tid(place),
             end: places.get(at).map(|next| data.tid(*next)),
-            as_of: data.last_tid(),
+            as_of: data.last,
         }))
     }
 
@@ -486,10 +486,10 @@ impl Storage for MemoryStorage {
         let _slot = slot(&self.0).await?;
         self.0.settled().await;
         let mut data = self.0.data.lock();
-        let largest_oid = data.largest_oid;
+        let (largest_oid, last) = (data.largest_oid, data.last);
         *data = Data::of(pack::packed(&data, stop));
         // What was given out is not given out again.
-        data.largest_oid = largest_oid;
+        (data.largest_oid, data.last) = (largest_oid, last);
         Ok(())
     }
 
@@ -506,7 +506,7 @@ impl Storage for MemoryStorage {
         let oids: BTreeSet<Oid> = later
             .flat_map(|txn| txn.records.iter().map(|record| record.oid))
             .collect();
-        Ok((data.last_tid(), Some(oids.into_iter().collect())))
+        Ok((data.last, Some(oids.into_iter().collect())))
     }
 
     fn subscribe(&self) -> Invalidations {
@@ -662,6 +662,23 @@ mod tests {
     use crate::zodb::Op;
 
     storage_suite!(async { Fixture::new(MemoryStorage::new("test")) });
+
+    #[tokio::test]
+    async fn a_pack_that_takes_the_last_transaction_away_does_not_take_its_tid_back() {
+        let storage = MemoryStorage::new("test");
+        let tid = commit(&storage, &[(1, Tid::ZERO, b"a")]).await;
+        let later = Some(Tid(tid.0 + (1 << 40)));
+        let mut txn = storage.begin(TxnMeta::default(), later).await.unwrap();
+        let (oid, serial) = (Oid(1), tid);
+        txn.store(Op::CheckCurrent { oid, serial }).await.unwrap();
+        let Vote::Ready(voted) = txn.vote().await.unwrap() else {
+            panic!("nobody else writes");
+        };
+        let last = voted.finish().await.unwrap();
+        storage.pack(f64::from(u32::MAX)).await.unwrap();
+        assert_eq!(storage.last_tid().await.unwrap(), last);
+        assert!(commit(&storage, &[(1, tid, b"b")]).await > last);
+    }
 
     #[tokio::test]
     async fn the_data_is_there_when_it_is_opened_again() {

@@ -174,6 +174,12 @@ impl Inspection {
                 Ok(header) => {
                     self.look_at(&header, &records, &mut index, &mut found)
                         .map_err(fault)?;
+                    if let Some(checked) = &mut found.checked
+                        && header.txn_status() == Some(TxnStatus::Undone)
+                    {
+                        self.check_undone(&mut scan, begin, &header, checked)
+                            .map_err(fault)?;
+                    }
                     found.end = scan.at;
                     if let Some(saved) = saved.as_ref().filter(|saved| saved.position == scan.at)
                         && check
@@ -269,20 +275,43 @@ impl Inspection {
             let what = format!("{oid}: the record before is said to be at {previous}, and is not");
             checked.mistake(at, what);
         }
-        if record.data_len == 0 {
-            let back = there(at)?.map_or(0, |(_, back)| back);
-            let good = back == 0 || (back < at && there(back)?.is_some());
-            if !good {
-                let what = format!("{oid}: its data is said to be at {back}, and is not");
-                checked.mistake(at, what);
-                return Ok(());
-            }
+        if !check_data(&origin, at, record, checked)? {
+            return Ok(());
         }
         if super::backup::is_blob(&origin, at, record).map_err(io_of)? {
             checked.blobs += 1;
             let missing = |blobs: &BlobDirectory| !blobs.file(oid, tid).is_file();
             if self.blobs.as_ref().is_some_and(missing) {
                 checked.mistake(at, format!("{oid}: the blob has no file in {tid}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What an old ZODB has undone counts for nobody, and an opening passes over it. But an iteration gives
+    /// it, and a copy has it.
+    fn check_undone(
+        &self,
+        scan: &mut Scan<'_>,
+        begin: u64,
+        header: &TxnHeader,
+        checked: &mut Checked,
+    ) -> io::Result<()> {
+        let origin = Origin {
+            disk: &self.disk,
+            path: &self.paths.data,
+        };
+        let mut records = Vec::new();
+        match scan.records_of(begin, header, &mut records) {
+            Ok(()) => {
+                for (at, record) in &records {
+                    check_data(&origin, *at, record, checked)?;
+                }
+            }
+            Err(Stop::Io(error)) => return Err(error),
+            Err(Stop::Unfinished(why) | Stop::Torn(why) | Stop::Damaged(why)) => {
+                let what = format!("{why} was undone long ago; who reads all transactions fails");
+                checked.mistake(begin, what);
             }
         }
         Ok(())
@@ -384,6 +413,27 @@ impl Checked {
             self.mistakes.push(Mistake { at, what });
         }
     }
+}
+
+/// Whether a record has its data, or shares that of an earlier one which is there.
+fn check_data(
+    origin: &Origin<'_>,
+    at: u64,
+    record: &RecordHeader,
+    checked: &mut Checked,
+) -> io::Result<bool> {
+    if record.data_len > 0 {
+        return Ok(true);
+    }
+    let there = |position: u64| origin.record(record.oid, position).map_err(io_of);
+    let back = there(at)?.map_or(0, |(_, back)| back);
+    let good = back == 0 || (back < at && there(back)?.is_some());
+    if !good {
+        let oid = record.oid;
+        let what = format!("{oid}: its data is said to be at {back}, and is not");
+        checked.mistake(at, what);
+    }
+    Ok(good)
 }
 
 /// Folders in which the blobs of a file usually are.

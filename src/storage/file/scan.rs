@@ -194,6 +194,17 @@ impl Scan<'_> {
         Ok(header)
     }
 
+    /// The records of a transaction that was read, also of one that was undone.
+    pub(super) fn records_of(
+        &mut self,
+        begin: u64,
+        header: &TxnHeader,
+        found: &mut Vec<(u64, RecordHeader)>,
+    ) -> Result<(), Stop> {
+        let (records, end) = (begin + header.head_len(), begin + header.len);
+        self.records(begin, header.tid, records, end, found)
+    }
+
     fn ends_with(&mut self, end: u64, len: u64) -> Result<(), Stop> {
         let again = self.window.number(end)?;
         if again != len {

@@ -12,6 +12,8 @@ pub(super) struct Data {
     /// Each revision of each object, oldest first.
     pub(super) objects: BTreeMap<Oid, Vec<Place>>,
     pub(super) largest_oid: Oid,
+    /// The last that there was, which a pack may have taken away.
+    pub(super) last: Tid,
 }
 
 /// A record: of which transaction, and which of its records.
@@ -45,11 +47,8 @@ impl Data {
             });
             self.largest_oid = self.largest_oid.max(*oid);
         }
+        self.last = txn.tid;
         self.history.push(txn);
-    }
-
-    pub(super) fn last_tid(&self) -> Tid {
-        self.history.last().map_or(Tid::ZERO, |txn| txn.tid)
     }
 
     pub(super) fn tid(&self, place: Place) -> Tid {

@@ -1,6 +1,7 @@
 //! Files that are not as they should be: damaged, torn, of something else, in use.
 
 use super::*;
+use crate::storage::file::inspect::Inspection;
 use crate::storage::suite::{begin, commit, ready, store, transactions};
 use crate::storage::{Fault, StorageError};
 use crate::zodb::Op;
@@ -280,4 +281,32 @@ async fn invalidations_reach_back_as_far_as_the_queue_also_after_opening() {
     assert_eq!(since(tids[2]).await, Some(vec![Oid(4), Oid(5)]));
     assert_eq!(since(tids[3]).await, None);
     assert_eq!(since(Tid::ZERO).await, None);
+}
+
+/// An old ZODB marked what it undid. Nobody looks into it but who reads everything.
+#[tokio::test]
+async fn a_check_finds_what_an_iteration_cannot_read_of_an_undone_transaction() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut bytes, begins) = five(&folder).await;
+    bytes[begins[1] + 16] = b'u';
+    let mistakes = |bytes: &[u8]| {
+        put(&folder, bytes);
+        let inspection = Inspection::open(&data_fs(&folder), None).unwrap();
+        let found = inspection.read(true, &mut |_| {}).unwrap();
+        assert_eq!(found.transactions, 5);
+        found.checked.unwrap().mistakes
+    };
+    assert_eq!(mistakes(&bytes), []);
+    has(&folder, 5).await;
+    // The record is said to be of another transaction.
+    bytes[begins[1] + 23 + 31] ^= 1;
+    let mistakes = mistakes(&bytes);
+    assert_eq!(mistakes.len(), 1);
+    assert_eq!(mistakes[0].at, begins[1] as u64);
+    let what = &mistakes[0].what;
+    assert!(what.contains("was undone long ago"), "{what}");
+    let storage = open(&folder).await;
+    let mut all = storage.iterate(TidRange::ALL).await.unwrap();
+    assert!(all.next().await.is_err());
+    storage.close().await;
 }
