@@ -91,9 +91,8 @@ pub(crate) fn serve_socket_as_network(tasks: &Tasks, socket: Socket, token: Toke
         network: true,
     };
     let router = router(admin, rules, tasks.stop().clone());
-    let service = router.into_make_service_with_connect_info::<Peer>();
-    let server = axum::serve(socket, service);
-    tasks.spawn("admin socket", async move { ended(server.await) });
+    let serving = serve(socket, router, "admin socket", tasks.clone());
+    tasks.spawn("admin socket", serving);
 }
 
 /// Serves on a TCP address until the tasks are told to stop.

@@ -99,7 +99,7 @@ fn look_into(path: &Path) -> Option<u64> {
     let plain = inspection.read(false, &mut |_| {});
     let checked = inspection.read(true, &mut |_| {});
     let checked = checked.expect("a check goes on after what is damaged");
-    drop(inspection.last_transactions(SOME));
+    drop(inspection.last_transactions(SOME, &mut |_| {}));
     let plain = plain.ok()?;
     assert_eq!(plain.transactions, checked.transactions);
     let mistakes = checked.checked.map_or(0, |checked| checked.mistake_count);

@@ -276,7 +276,8 @@ impl Server {
     {
         let (read, write) = tokio::io::split(stream);
         let shared = Arc::clone(&self.shared);
-        let session = super::session::run(read, write, peer.to_owned(), shared);
+        let since = tokio::time::Instant::now();
+        let session = super::session::run(read, write, peer.to_owned(), since, shared);
         self.shared
             .sessions
             .spawn("a session without an address", session);

@@ -95,7 +95,11 @@ pub(super) fn has_unfinished_end(data: &Path) -> bool {
     }
     let folder = examine::folder();
     std::fs::copy(data, data_fs(&folder)).unwrap();
-    let opened = open::open(&data_fs(&folder), FileOptions::default());
+    let opened = open::open(
+        &data_fs(&folder),
+        FileOptions::default(),
+        open::Absent::Refuse,
+    );
     opened.unwrap().close();
     let mut files = std::fs::read_dir(folder.path()).unwrap();
     files.any(|entry| {
