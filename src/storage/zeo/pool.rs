@@ -13,7 +13,8 @@ use tokio::time::{Instant, timeout};
 use super::link::Link;
 use super::{OnOther, Way};
 
-/// A connection that could not be opened is tried again after this.
+/// A connection that could not be opened is tried again after this, and no place opens more than two within
+/// it: one that ends is replaced at once, but a server that hangs up on each is not called without a pause.
 const PAUSE: Duration = Duration::from_secs(2);
 
 pub(super) struct Readers {
@@ -23,7 +24,13 @@ pub(super) struct Readers {
     settled: Notify,
 }
 
-enum Place {
+struct Place {
+    state: State,
+    /// When its last connection was opened, and the one before that.
+    opened: [Option<Instant>; 2],
+}
+
+enum State {
     Empty { until: Option<Instant> },
     Opening,
     Open(Arc<Link>),
@@ -31,7 +38,10 @@ enum Place {
 
 impl Readers {
     pub(super) fn new(way: Way, count: usize) -> Arc<Self> {
-        let places = (0..count).map(|_| Place::Empty { until: None });
+        let places = (0..count).map(|_| Place {
+            state: State::Empty { until: None },
+            opened: [None; 2],
+        });
         Arc::new(Readers {
             way,
             places: Mutex::new(places.collect()),
@@ -49,7 +59,7 @@ impl Readers {
                 if let Some(link) = self.pick() {
                     return Some(link);
                 }
-                let is_opening = |place: &Place| matches!(place, Place::Opening);
+                let is_opening = |place: &Place| matches!(place.state, State::Opening);
                 if !self.places.lock().iter().any(is_opening) {
                     return None;
                 }
@@ -65,26 +75,27 @@ impl Readers {
         let mut best: Option<&Arc<Link>> = None;
         let mut wanted = None;
         for (at, place) in places.iter_mut().enumerate() {
-            if let Place::Open(link) = place
+            if let State::Open(link) = &place.state
                 && link.ended().is_some()
             {
-                *place = Place::Empty { until: None };
+                let until = place.opened[1].map(|before_it| before_it + PAUSE);
+                place.state = State::Empty { until };
             }
-            if let Place::Empty { until } = place
+            if let State::Empty { until } = place.state
                 && until.is_none_or(|until| until <= Instant::now())
             {
                 wanted = wanted.or(Some(at));
             }
         }
         if let Some(at) = wanted {
-            places[at] = Place::Opening;
+            places[at].state = State::Opening;
             self.way.tasks.spawn(
                 "opening a connection for reading",
                 Arc::clone(self).open(at),
             );
         }
         for place in places.iter() {
-            if let Place::Open(link) = place
+            if let State::Open(link) = &place.state
                 && best.is_none_or(|best| link.load() < best.load())
             {
                 best = Some(link);
@@ -95,16 +106,22 @@ impl Readers {
 
     async fn open(self: Arc<Self>, at: usize) {
         let listener = Arc::new(OnOther(Arc::clone(&self.way.heard)));
-        let place = match self.way.open("reading", listener).await {
-            Ok(link) => Place::Open(link),
-            Err(fault) => {
-                tracing::debug!(%fault, "no further connection for reading");
-                Place::Empty {
-                    until: Some(Instant::now() + PAUSE),
+        let opened = self.way.open("reading", listener).await;
+        let now = Instant::now();
+        {
+            let place = &mut self.places.lock()[at];
+            place.state = match opened {
+                Ok(link) => {
+                    place.opened = [Some(now), place.opened[0]];
+                    State::Open(link)
                 }
-            }
-        };
-        self.places.lock()[at] = place;
+                Err(fault) => {
+                    tracing::debug!(%fault, "no further connection for reading");
+                    let until = Some(now + PAUSE);
+                    State::Empty { until }
+                }
+            };
+        }
         self.settled.notify_waiters();
     }
 }

@@ -27,6 +27,7 @@ use crate::zodb::{
 /// What the peer does at a call.
 enum Does {
     Usual,
+    UsualAndHangsUp,
     Answers(Reply),
     /// Says these, in this order, after so long.
     Says(Duration, Vec<Say>),
@@ -153,6 +154,11 @@ impl Connection {
             match does {
                 Does::Usual if one_way => {}
                 Does::Usual => self.writer.reply(&id, &usual),
+                Does::UsualAndHangsUp => {
+                    self.writer.reply(&id, &usual);
+                    drop(self.writer.flush().await);
+                    return;
+                }
                 Does::Answers(reply) => self.writer.reply(&id, &reply),
                 Does::Says(after, said) => {
                     tokio::time::sleep(after).await;
@@ -1227,4 +1233,23 @@ async fn an_iterator_that_goes_round_is_damage() {
         fault.to_string().contains("had to come") && matches!(fault, Fault::Damaged(_)),
         "{fault}"
     );
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_up_on_every_connection_for_reading_is_not_called_without_a_pause() {
+    let peer = Peer::start(|number, _| match number {
+        0 => Does::Usual,
+        _ => Does::UsualAndHangsUp,
+    })
+    .await;
+    let options = ZeoOptions {
+        read_connections: 1,
+        // Longer than `soon` waits.
+        call_timeout: Duration::from_hours(1),
+        ..peer.options.clone()
+    };
+    let storage = ZeoStorage::open(options).await.unwrap();
+    // What is asked goes over the main connection meanwhile.
+    soon(async { while storage.0.readers.get().await.is_some() {} }).await;
+    assert!(storage.last_tid().await.is_ok());
 }
