@@ -386,9 +386,8 @@ pub(crate) struct Controller {
     reading: BTreeSet<Reading>,
     /// How the recoveries were asked for that failed and are tried again.
     again: BTreeMap<MemberId, (Strategy, Option<Rate>)>,
-    /// Why a comparison at the start did not lead to serving; nothing is tried before something
-    /// about the members changes.
-    blocked: Option<String>,
+    /// Why a comparison at the start did not lead to serving.
+    blocked: Option<start::Blocked>,
     /// The epoch that has to be durable before anybody is served from this start: what was read may
     /// not be taken back by a crash (INVARIANTS 4, 5).
     start_epoch: u64,

@@ -9,12 +9,26 @@
 //! With no record, every member must be there, and each must be a prefix of the newest. The policies
 //! `majority` and `newest` are weaker and say so.
 
+use std::time::{Duration, Instant};
+
 use super::{
     Compared, Controller, Effect, Link, Member, MemberId, Notice, Now, Out, Phase, Serving,
     Standing, State,
 };
 use crate::raid::{Membership, StartPolicy};
 use crate::zodb::Tid;
+
+/// In `coop` mode another daemon may mend meanwhile what keeps this one from serving, and nothing of it is
+/// heard here: so the members are compared again after this.
+const COMPARED_AGAIN: Duration = Duration::from_secs(10);
+
+/// A start that has led to nothing. Nothing is tried before something about the members changes, or until
+/// then.
+#[derive(Debug)]
+pub(super) struct Blocked {
+    why: String,
+    until: Option<Instant>,
+}
 
 impl Controller {
     /// How a configured member stands before anything was opened.
@@ -99,8 +113,11 @@ impl Controller {
                 _ => format!("{} (being opened)", member.name),
             })
             .collect();
-        if let Some(blocked) = &self.blocked {
-            return Some(blocked.clone());
+        let is_over = |blocked: &Blocked| {
+            now.is_some_and(|now| blocked.until.is_some_and(|until| now.monotonic >= until))
+        };
+        if let Some(blocked) = self.blocked.as_ref().filter(|blocked| !is_over(blocked)) {
+            return Some(blocked.why.clone());
         }
         if candidates.is_empty() {
             let recorded = self.recorded.iter().flat_map(Membership::in_sync);
@@ -146,7 +163,8 @@ impl Controller {
     }
 
     pub(super) fn what_is_waited_for(&self) -> String {
-        if self.phase == Phase::Assembling {
+        // Nobody wants to read of comparisons that lead to nothing again and again.
+        if self.phase == Phase::Assembling && self.blocked.is_none() {
             return "the comparison of the members".into();
         }
         self.start_waits(None)
@@ -232,10 +250,10 @@ impl Controller {
                 "a copy that holds everything: the newest that is open, {newest}, ends at {head}, but \
                  {known} was acknowledged: it was restored from a backup, or is another database"
             );
-            return self.block(text, &found);
+            return self.block(text, &found, now);
         }
         if let Some(text) = self.disagreement(&found) {
-            return self.block(text, &found);
+            return self.block(text, &found, now);
         }
         if self.is_coop() && !self.rules.force && !self.majority_agrees(&found, now) {
             return;
@@ -249,6 +267,7 @@ impl Controller {
         // It was asked for this start, not for those that may follow.
         self.rules.force = false;
         self.needs_suspects = false;
+        self.blocked = None;
         let before: Vec<_> = self
             .recorded
             .iter()
@@ -399,23 +418,26 @@ impl Controller {
         self.phase = Phase::Opening {
             first_open: Some(now.monotonic),
         };
-        self.block(text, found);
+        self.block(text, found, now);
         false
     }
 
-    fn block(&mut self, text: String, found: &[(MemberId, Compared)]) {
+    fn block(&mut self, why: String, found: &[(MemberId, Compared)], now: Now) {
         // MODEL: Block
         let compared = |id: &MemberId| found.iter().any(|(other, _)| other == id);
         let came_since = self.candidates().into_iter();
         let mut came_since = came_since.filter(|(id, member)| member.is_open() && !compared(id));
         if came_since.next().is_some() {
             // They may be what is missing: the next tick compares again.
+            self.blocked = None;
             return;
         }
-        self.notice(Notice::NotServing {
-            reason: text.clone(),
-        });
-        self.blocked = Some(text);
+        if self.blocked.as_ref().is_none_or(|before| before.why != why) {
+            let reason = why.clone();
+            self.notice(Notice::NotServing { reason });
+        }
+        let until = self.is_coop().then(|| now.monotonic + COMPARED_AGAIN);
+        self.blocked = Some(Blocked { why, until });
         self.say_what_is_waited_for();
     }
 

@@ -847,3 +847,44 @@ fn what_the_start_has_compared_takes_nobody_out_when_it_is_told_late() {
     fed.foreign(B, Tid(6));
     assert_eq!(fed.controller.in_sync_count(), 2, "that is somebody else's");
 }
+
+#[test]
+fn what_keeps_one_daemon_from_serving_another_may_mend_meanwhile() {
+    let record = Fed::serving_from(&["a", "b"], coop(FailMode::Close)).record;
+    let mut fed = Fed::of(&["a", "b"], coop(FailMode::Close), record);
+    fed.open(A, Tid(7));
+    fed.open(B, Tid(6));
+    let since = "diverged after 4".to_owned();
+    let diverged = [
+        (A, Compared::Level),
+        (B, Compared::Diverged { reason: since }),
+    ];
+    let waits_for = |fed: &Fed| match &fed.controller.serving {
+        Serving::Starting { waits_for } => waits_for.clone(),
+        other => panic!("{other:?}"),
+    };
+    for round in 0..3 {
+        let mut rounds = 0;
+        // Whoever was passed over is asked after all.
+        while fed.controller.phase == Phase::Assembling {
+            rounds += 1;
+            assert!(rounds < 4, "it comes to an end");
+            let found = diverged.to_vec();
+            fed.feed(Event::Assembled { found, head: None }).ok();
+            fed.later(0);
+        }
+        let waits = waits_for(&fed);
+        assert!(waits.contains("no majority"), "round {round}: {waits}");
+        fed.later(5);
+        assert_ne!(fed.controller.phase, Phase::Assembling, "not at once");
+        fed.later(5);
+        assert_eq!(fed.controller.phase, Phase::Assembling);
+        assert!(waits_for(&fed).contains("no majority"), "it is still so");
+    }
+    let said = fed.said();
+    assert_eq!(said.matches("not-serving").count(), 1, "once: {said}");
+    let found = vec![(A, Compared::Level), (B, Compared::Level)];
+    fed.feed(Event::Assembled { found, head: None }).ok();
+    fed.recorded();
+    assert_eq!(fed.controller.serving, Serving::Yes);
+}
