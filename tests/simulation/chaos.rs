@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::world::World;
-use super::{network, trace};
+use super::{excuse, network, trace};
 use crate::admin::api::{RateLimit, RecoverRequest, ScrubRequest, Strategy};
 use crate::raid::{ArrayState, RecoveryOutcome};
 
@@ -40,6 +40,14 @@ impl World {
         let (one, other) = pairs[fastrand::usize(..pairs.len())].clone();
         let machines = self.machines();
         let machine = &machines[fastrand::usize(..machines.len())];
+        let disturbed = || {
+            for host in [&one, &other]
+                .into_iter()
+                .filter(|host| host.starts_with('c'))
+            {
+                self.excuses.give(host, excuse::OF_A_NETWORK);
+            }
+        };
         match (fastrand::u8(..24), server) {
             (0 | 1, _) => {
                 let power = fastrand::bool();
@@ -70,6 +78,7 @@ impl World {
                 trace::note(format!(
                     "{one} and {other} are held apart, both ways: {both}"
                 ));
+                disturbed();
                 if both || fastrand::bool() {
                     network::block(&one, &other);
                 }
@@ -78,9 +87,11 @@ impl World {
             }
             (9, _) => {
                 trace::note(format!("{one} and {other} are cut"));
+                disturbed();
                 network::cut(&one, &other);
             }
             (10, _) => {
+                disturbed();
                 let slow = fastrand::u64(50..2500);
                 trace::note(format!("{one} to {other} takes {slow} ms"));
                 network::slow(&one, &other, slow);
@@ -93,18 +104,21 @@ impl World {
                     "the disk of {} is {times} times slower",
                     machine.name
                 ));
+                self.excuses.give(&machine.name, excuse::OF_A_DISK);
                 machine.disk_slowness.store(times, Ordering::SeqCst);
                 let machine = Arc::clone(machine);
                 later(ms(1000, 9000), move || machine.mend());
             }
             (12, _) => {
                 trace::note(format!("the disk of {} is full", machine.name));
+                self.excuses.give(&machine.name, excuse::OF_A_DISK);
                 machine.disk_full.store(true, Ordering::SeqCst);
                 let machine = Arc::clone(machine);
                 later(ms(1000, 9000), move || machine.mend());
             }
             (13, _) => {
                 trace::note(format!("the next sync of {} fails", machine.name));
+                self.excuses.give(&machine.name, excuse::OF_A_DISK);
                 machine.sync_fails.store(true, Ordering::SeqCst);
             }
             (14, _) => {
@@ -271,7 +285,7 @@ impl World {
             let next = failed.as_ref().filter(|(name, _)| *name == member.name);
             let next = next.and_then(|(_, next)| next.clone()).unwrap_or_default();
             let mut strategy = Strategy::Missing;
-            if next.contains("empty the") {
+            if next.contains("move its Data.fs") {
                 trace::note(format!("{} is emptied", member.name));
                 self.empty_server(&member.name).await;
             } else if next.contains("--rebuild") {

@@ -42,6 +42,8 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 enum Trouble {
     /// The connection is gone.
     Lost(String),
+    /// It has had enough of it.
+    Leaves,
     Answered(WireError),
 }
 
@@ -148,7 +150,11 @@ impl Client {
                 Err(_) => Err(Trouble::Lost("it takes too long".into())),
             };
             if let Err(trouble) = ended {
-                trace::note(format!("is without d{}: {trouble:?}", daemon + 1));
+                let suffered = format!("{trouble:?}");
+                trace::note(format!("is without d{}: {suffered}", daemon + 1));
+                if !matches!(trouble, Trouble::Leaves) {
+                    self.must_be_excused(daemon, &suffered).await;
+                }
             }
             tokio::time::sleep(Duration::from_millis(fastrand::u64(100..2000))).await;
         }
@@ -212,11 +218,11 @@ impl Client {
             let pause = Duration::from_millis(fastrand::u64(5..400));
             self.listen(connection, pause).await?;
             if fastrand::u8(..60) == 0 {
-                return Err(Trouble::Lost("it leaves".into()));
+                return Err(Trouble::Leaves);
             }
             match self.transaction(connection).await {
                 Ok(()) => {}
-                Err(Trouble::Answered(error)) => self.answered(&error),
+                Err(Trouble::Answered(error)) => self.answered(connection.daemon, &error).await,
                 Err(trouble) => return Err(trouble),
             }
         }
@@ -224,23 +230,28 @@ impl Client {
     }
 
     /// An error that came instead of what was asked for.
-    fn answered(&self, error: &WireError) {
+    async fn answered(&self, daemon: usize, error: &WireError) {
         trace::note(format!("is answered {error:?}"));
-        let expected = matches!(
+        // What every healthy storage says, too.
+        let is_usual = matches!(
             error,
             WireError::Answer(
                 Answer::Conflict(_)
                     | Answer::ReadConflict(_)
                     | Answer::Undo { .. }
                     | Answer::MultipleUndo(_)
-                    | Answer::Other { .. }
                     | Answer::NoSuchObject(_)
-                    | Answer::ReadOnly
-            ) | WireError::Storage(_)
+            )
         );
-        if !expected {
-            trace::fail(format!("{} is answered {error:?}", self.who()));
+        if !is_usual {
+            self.must_be_excused(daemon, &format!("{error:?}")).await;
         }
+    }
+
+    async fn must_be_excused(&self, daemon: usize, suffered: &str) {
+        let number = self.identity.number;
+        let judged = self.world.must_have_an_excuse(number, daemon, suffered);
+        judged.await;
     }
 
     /// Hears what is said unasked, for a while.
@@ -521,9 +532,16 @@ impl Client {
             .packs(Tid::from_time(time + Duration::from_millis(10)));
         trace::note(format!("packs to {time}"));
         let time = time.as_duration().as_secs_f64();
-        self.call(connection, Call::Pack { time, wait: true })
-            .await?;
-        Ok(())
+        match self.call(connection, Call::Pack { time, wait: true }).await {
+            // What is packed while a member is recovered would have to be packed there, too.
+            Err(Trouble::Answered(WireError::Storage(text)))
+                if text.ends_with("nothing is packed meanwhile") =>
+            {
+                trace::note(format!("does not pack: {text}"));
+                Ok(())
+            }
+            done => done.map(drop),
+        }
     }
 
     async fn undo(
@@ -713,6 +731,8 @@ impl Client {
             }
             Err(Trouble::Answered(error)) => {
                 trace::note(format!("{name} is not known to be finished: {error:?}"));
+                self.must_be_excused(connection.daemon, &format!("{error:?}"))
+                    .await;
                 // As Python's client, which does not know any more what is current.
                 Err(Trouble::Lost("a finish failed".into()))
             }

@@ -20,6 +20,7 @@ use tokio::time::sleep;
 mod bug;
 mod chaos;
 mod client;
+mod excuse;
 mod host;
 mod judge;
 mod network;
@@ -93,6 +94,7 @@ async fn live(folder: &std::path::Path) -> Outcome {
     let life = observer.spawn(async move {
         let world = told;
         world.supervise();
+        drop(spawn(Arc::clone(&world).note_outages()));
         let this = Arc::clone(&world);
         drop(spawn(async move {
             while !this.is_over() {

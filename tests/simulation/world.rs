@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::client::{Client, Identity};
+use super::excuse::Excuses;
 use super::host::{Life, Machine};
 use super::server::{self, data_fs};
 use super::truth::Truth;
@@ -155,6 +156,7 @@ pub(super) struct ServerRunning {
 pub(super) struct World {
     pub(super) shape: Shape,
     pub(super) truth: Truth,
+    pub(super) excuses: Excuses,
     daemons: Vec<Process<Whole>>,
     servers: BTreeMap<String, Process<ServerRunning>>,
     clients: Vec<(Arc<Identity>, Process<()>)>,
@@ -199,6 +201,7 @@ impl World {
             servers: servers.collect(),
             clients: clients.collect(),
             truth: Truth::default(),
+            excuses: Excuses::default(),
             over: AtomicBool::new(false),
             faults: AtomicUsize::new(0),
             index: Mutex::default(),
