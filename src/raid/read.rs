@@ -167,6 +167,7 @@ impl Runner {
             };
             asked.push(reader.generation);
             match self.ask_one(patience, reader, what, &call).await {
+                Err(StorageError::Fault(fault)) if bug!(AskNobodyElse) => return Err(fault.into()),
                 Err(StorageError::Fault(fault)) => {
                     let failed = self.failed(reader, what, fault, &mut doubted);
                     if given.is_none() {

@@ -30,9 +30,11 @@ pub(crate) enum Bug {
     RecoverWithoutLast,
     /// A client that comes back is not told of one object that has changed.
     ForgetOneInvalidation,
+    /// What one member cannot read no other one is asked.
+    AskNobodyElse,
 }
 
-const ALL: [Bug; 11] = [
+const ALL: [Bug; 12] = [
     Bug::AcknowledgeBeforeRecord,
     Bug::WaitForAllButOne,
     Bug::LoseInvalidations,
@@ -44,6 +46,7 @@ const ALL: [Bug; 11] = [
     Bug::LoseConflictCheck,
     Bug::RecoverWithoutLast,
     Bug::ForgetOneInvalidation,
+    Bug::AskNobodyElse,
 ];
 
 /// Each is found within so many seeds.
