@@ -249,10 +249,9 @@ fn details_say_what_happened_since_when_what_it_means_and_what_next() {
     insta::assert_snapshot!(Bench::new(optimal()).run("details"), @r#"
     exit 0
     -- stdout
-    Array main  ● optimal   serving 127.0.0.1:8100   membership no. 7
-      since 09:12 (4 min)
+    Array main  ● optimal   serving 127.0.0.1:8100   since 09:12 (4 min)
       head 0x040d23ccb0000000  2026-11-20 09:16:41 UTC   1 204 311 objects   8.4 GiB
-      14 clients   212 loads/s   9.2 commits/s   commit lock free
+      14 clients   212 loads/s   9.2 commits/s   commit lock free   membership no. 7
 
       MEMBER  STATE      TYPE  WHERE              LATENCY  LAG
       copy1   ● optimal  file  var/copy1/Data.fs  0.4 ms   -
@@ -261,10 +260,9 @@ fn details_say_what_happened_since_when_what_it_means_and_what_next() {
     insta::assert_snapshot!(Bench::new(degraded()).run("details"), @r#"
     exit 2
     -- stdout
-    Array main  ● degraded   serving 127.0.0.1:8100   membership no. 7
-      since 09:12 (4 min)
+    Array main  ● degraded   serving 127.0.0.1:8100   since 09:12 (4 min)
       head 0x040d23ccb0000000  2026-11-20 09:16:41 UTC   1 204 311 objects   8.4 GiB
-      14 clients   212 loads/s   9.2 commits/s   commit lock free
+      14 clients   212 loads/s   9.2 commits/s   commit lock free   membership no. 7
       Clients work on. copy1 alone holds every transaction: until another member is
       recovered, losing it loses data.
 
@@ -281,11 +279,10 @@ fn details_say_what_happened_since_when_what_it_means_and_what_next() {
     insta::assert_snapshot!(Bench::new(vec![recovering()]).run("details"), @r#"
     exit 1
     -- stdout
-    Array main  ● recovering   serving 127.0.0.1:8100   membership no. 7
-      since 09:12 (4 min)
+    Array main  ● recovering   serving 127.0.0.1:8100   since 09:12 (4 min)
       head 0x040d23ccb0000000  2026-11-20 09:16:41 UTC   1 204 311 objects   8.4 GiB
       14 clients   212 loads/s   9.2 commits/s   commit lock held for 2.1 s
-      3 waiting
+      3 waiting   membership no. 7
       Clients work on. copy1 alone holds every transaction: until another member is
       recovered, losing it loses data.
 
@@ -305,9 +302,9 @@ fn details_say_what_happened_since_when_what_it_means_and_what_next() {
     insta::assert_snapshot!(Bench::new(vec![failed()]).run("details"), @r#"
     exit 2
     -- stdout
-    Array main  ✖ failed   not serving   membership no. 7   since 09:12 (4 min)
+    Array main  ✖ failed   not serving   since 09:12 (4 min)
       head unknown   1 204 311 objects   8.4 GiB
-      14 clients   212 loads/s   9.2 commits/s   commit lock free
+      14 clients   212 loads/s   9.2 commits/s   commit lock free   membership no. 7
       Clients are refused: waits for copy1 (No such file or directory); a member
       that held everything is needed. Every acknowledged transaction is on copy1:
       keep it.
@@ -334,11 +331,11 @@ fn details_fit_60_columns_and_carry_the_same_facts_as_json() {
     exit 2
     -- stdout
     Array main  ● degraded   serving 127.0.0.1:8100
-      membership no. 7   since 09:12 (4 min)
+      since 09:12 (4 min)
       head 0x040d23ccb0000000  2026-11-20 09:16:41 UTC
       1 204 311 objects   8.4 GiB
       14 clients   212 loads/s   9.2 commits/s
-      commit lock free
+      commit lock free   membership no. 7
       Clients work on. copy1 alone holds every transaction:
       until another member is recovered, losing it loses data.
 

@@ -289,10 +289,9 @@ fn details_fit_eighty_columns_and_a_terminal_shows_what_a_pipe_does() {
     terminal.wait("copy2");
     let shown = terminal.text();
     snapshot!(shown, @r#"
-    Array main  ● optimal   serving [address]   membership no. 1
-      since [since]
+    Array main  ● optimal   serving [address]   since [since]
       no transaction yet   [n] objects   [bytes]
-      [n] clients   [n] loads/s   [n] commits/s   commit lock free
+      [n] clients   [n] loads/s   [n] commits/s   commit lock free   membership no. 1
 
       MEMBER  STATE      TYPE  WHERE  LATENCY  LAG
       copy1   ● optimal  file  var/copy1/Data.fs  [latency]  -

@@ -58,10 +58,9 @@ fn init_start_and_details_of_a_new_array() {
       create     etc/client.py
       create     etc/zeoraid.yaml
       create     etc/zope-client.conf
-    Array main  ● optimal   serving [address]   membership no. 1
-      since [since]
+    Array main  ● optimal   serving [address]   since [since]
       no transaction yet   [n] objects   [bytes]
-      [n] clients   [n] loads/s   [n] commits/s   commit lock free
+      [n] clients   [n] loads/s   [n] commits/s   commit lock free   membership no. 1
 
       MEMBER  STATE      TYPE  WHERE  LATENCY  LAG
       copy1   ● optimal  file  var/copy1/Data.fs  [latency]  -
@@ -107,10 +106,9 @@ fn status_and_details_of_a_degraded_array() {
     "#);
     snapshot!(instance.run(&["status", "--nagios"]).ended(2).stdout, @"ZEORAID CRITICAL - degraded: 1 of 2 members out (copy2: disabled by an operator) | 'main_optimal_members'=[n];;2:;0;2 'main_lag_transactions'=[n];;;0 'main_clients'=[n];;;0 'main_loads_per_s'=[n];;;0 'main_commits_per_s'=[n];;;0 'main_commits_waiting'=[n];;;0");
     snapshot!(instance.run(&["details"]).ended(2).stdout, @r#"
-    Array main  ● degraded   serving [address]   membership no. 2
-      since [since]
+    Array main  ● degraded   serving [address]   since [since]
       head [tid]  [time]   [n] objects   [bytes]
-      [n] clients   [n] loads/s   [n] commits/s   commit lock free
+      [n] clients   [n] loads/s   [n] commits/s   commit lock free   membership no. 2
       Clients work on. copy1 alone holds every transaction: until another member is
       recovered, losing it loses data.
 

@@ -211,11 +211,7 @@ impl DetailsView {
             (true, false) => format!("{serving} {}", addresses.join(", ")),
         };
         let since = format::since(array.since, self.now, &self.zone);
-        let first = [
-            serving,
-            format!("membership no. {}", array.epoch),
-            format!("since {since}"),
-        ];
+        let first = [serving, format!("since {since}")];
         let mut text = table::flow(&format!("Array {name}  {state}"), &first, 2, screen.width);
 
         let head = match &array.head {
@@ -245,6 +241,7 @@ impl DetailsView {
             format!("{} commits/s", format::rate(array.commits_per_s)),
             lock,
             waiting,
+            format!("membership no. {}", array.epoch),
         ];
         text + &table::flow("  ", &third, 2, screen.width)
     }
