@@ -388,7 +388,11 @@ impl Refused {
     #[must_use]
     pub fn next(&self) -> Option<String> {
         match self {
-            Refused::NoSuchMember { .. } | Refused::NoRecovery => Some("zeoraidctl details".into()),
+            // There is said why a member or the array cannot be asked, and what helps.
+            Refused::NoSuchMember { .. }
+            | Refused::NoRecovery
+            | Refused::NotServing { .. }
+            | Refused::Member { .. } => Some("zeoraidctl details".into()),
             Refused::LastOptimal { .. } | Refused::NoneWouldRemain { .. } => {
                 Some("recover another member first: zeoraidctl recover --interactive".into())
             }
@@ -404,8 +408,6 @@ impl Refused {
             | Refused::Packing { .. }
             | Refused::Reading { .. }
             | Refused::RecoveryFirst { .. } => Some("zeoraidctl details --watch".into()),
-            // There is said why, and what helps.
-            Refused::NotServing { .. } => Some("zeoraidctl details".into()),
             Refused::Record(_) => Some("zeoraidctl logtail".into()),
             Refused::CannotBackUp { .. } => Some(
                 "back up the file of a ZEO server where that server is: repozo -B -Q -r BACKUPS -f \
@@ -416,7 +418,6 @@ impl Refused {
             Refused::NothingToCompare { .. } => Some(
                 "recover another member first: zeoraidctl recover --interactive".into(),
             ),
-            Refused::Member { .. } => Some("zeoraidctl details".into()),
             Refused::NoSuchJob(_)
             | Refused::ShuttingDown
             | Refused::CannotPack { .. }

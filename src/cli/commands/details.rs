@@ -113,6 +113,9 @@ async fn watch(context: &Context) -> Result<Exit, CliError> {
     }
 }
 
+/// Of the lines of a next step, below its first one.
+const INDENT: usize = "Next: ".len();
+
 /// The arrays, and the moment and zone that times are shown for.
 #[derive(Serialize)]
 pub(super) struct DetailsView {
@@ -180,7 +183,6 @@ impl DetailsView {
         }
         if let Some(next) = &array.next {
             let word = style.paint(Paint::Strong, "Next:");
-            const INDENT: usize = "Next: ".len();
             // A sentence is wrapped; a command is short.
             let lines = table::wrap(&escape(next), screen.width.saturating_sub(INDENT));
             let lines = lines.iter().map(|line| style.paint(Paint::Command, line));

@@ -247,8 +247,8 @@ async fn wait_until_it_serves(
 /// The next step of the first array that does not serve, as its daemon says it in `details`.
 async fn what_helps(client: &AdminClient) -> String {
     let arrays = client.arrays().await.unwrap_or_default();
-    let next = arrays.into_iter().filter(|array| !array.serving);
-    let next = next.filter_map(|array| array.next).next();
+    let mut waiting = arrays.into_iter().filter(|array| !array.serving);
+    let next = waiting.find_map(|array| array.next);
     next.unwrap_or_else(|| "zeoraidctl details".to_owned())
 }
 
