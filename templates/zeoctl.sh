@@ -3,6 +3,7 @@
 # Written by `zeoraidctl init`.
 instance={{shell instance}}
 python={{shell zeo_python}}
+log={{shell zeo.log}}
 cd "$instance" || exit 1
 
 has='import sys, importlib.util as u
@@ -13,9 +14,9 @@ if ! missing=$("$python" -c "$has" 2>&1); then
     exit 1
 fi
 
-case ${1:-} in
-listens)
-    exec "$python" -c 'import socket, sys
+# Whether somebody answers at this server's address.
+answers() {
+    "$python" -c 'import socket, sys
 where = sys.argv[1:]
 kind = socket.AF_UNIX if len(where) == 1 else 0
 try:
@@ -25,10 +26,40 @@ try:
         socket.create_connection((where[0], int(where[1])), 5).close()
 except OSError:
     sys.exit(1)' {{#if (is_socket zeo.address)}}{{shell (socket zeo.address)}}{{else}}{{shell (bare_host zeo.address)}} {{port zeo.address}}{{/if}}
+}
+
+manager() {
+    "$python" -m zdaemon.zdctl -C {{shell zdaemon.target}} "$@"
+}
+
+case ${1:-} in
+listens)
+    # This server, and no other: it writes its pid when it has found that nobody else has the address.
+    [ -s {{shell zeo.pid}} ] && kill -0 "$(cat {{shell zeo.pid}})" 2>/dev/null && answers
+    exit
+    ;;
+start)
+    case $(manager status) in
+    *pid=*) ;;
+    *)
+        # What a server that was killed has left says nothing of the one that starts now.
+        rm -f {{shell zeo.pid}}
+        if answers; then
+            echo "zeo{{index}}: it was not started: another program answers at {{zeo.address}}" >&2
+            echo "Next: end that program, or take another address: zeoraidctl init $instance --set addresses=..." >&2
+            exit 1
+        fi
+        ;;
+    esac
+    before=$(wc -c 2>/dev/null <"$log" || echo 0)
+    manager "$@" && exit
+    echo "zeo{{index}}: it did not start; the last lines of $instance/$log:" >&2
+    tail -c "+$((before + 1))" "$log" 2>/dev/null | tail -n 10 >&2
+    exit 1
     ;;
 runzeo)
     shift
     exec "$python" -m ZEO.runzeo -C {{shell zeo.target}} "$@"
     ;;
 esac
-exec "$python" -m zdaemon.zdctl -C {{shell zdaemon.target}} "$@"
+manager "$@"

@@ -29,6 +29,8 @@ pub struct Context {
     pub prompt: Box<dyn Prompt>,
     pub interrupts: Box<dyn Interrupts>,
     pub clock: Clock,
+    /// Whether another program listens at an address of this machine.
+    pub is_taken: fn(&str) -> bool,
     signals: Option<SignalInterrupts>,
     api: Option<Arc<dyn AdminApi>>,
 }
@@ -62,6 +64,7 @@ impl Context {
                 now: crate::clock::now,
                 zone: TimeZone::system(),
             },
+            is_taken: super::place::is_taken,
             signals: Some(signals),
             api: None,
         }
@@ -83,6 +86,7 @@ impl Context {
             prompt,
             interrupts,
             clock,
+            is_taken: |_| false,
             signals: None,
             api,
         }

@@ -1,5 +1,7 @@
 //! Where the instance is.
 
+use std::io::ErrorKind;
+use std::net::{TcpListener, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 
 use super::context::{Context, here};
@@ -95,6 +97,21 @@ fn normal(folder: &Path) -> PathBuf {
     std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned())
 }
 
+/// Whether another program listens at `HOST:PORT` of this machine, so that nobody else can. What else would be in
+/// the way (no such address, no right to it) is found, and said better, by who tries.
+pub(super) fn is_taken(address: &str) -> bool {
+    if address.starts_with("unix:") {
+        return false;
+    }
+    let Ok(addresses) = address.to_socket_addrs() else {
+        return false;
+    };
+    addresses.take(8).any(|address| {
+        let error = TcpListener::bind(address).err();
+        error.is_some_and(|error| error.kind() == ErrorKind::AddrInUse)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,5 +137,17 @@ mod tests {
             find_instance(Some(Path::new("../..")), &below).unwrap(),
             root
         );
+    }
+
+    #[test]
+    fn an_address_is_taken_while_somebody_listens_there() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        assert!(is_taken(&address));
+        drop(listener);
+        // None of these can be taken by anybody.
+        for address in ["127.0.0.1:0", "unix:/tmp", "no.such.host.invalid:1", ""] {
+            assert!(!is_taken(address), "{address}");
+        }
     }
 }

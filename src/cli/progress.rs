@@ -101,6 +101,39 @@ pub(super) fn display<'a>(printer: &'a Printer, help: &str) -> Box<dyn Display +
     }
 }
 
+/// Below this, what is said counts more than the length of the bar, and that columns are aligned.
+const NARROW: usize = 60;
+
+fn columns() -> usize {
+    usize::from(console::Term::stderr().size().1)
+}
+
+/// What a bar is of, and in which phase.
+fn prefix(step: &Step, columns: usize, style: Style) -> String {
+    let (of, phase) = (escape(&step.of), escape(&step.phase));
+    if columns < NARROW {
+        return format!("{} {phase}", style.paint(Paint::Strong, &of));
+    }
+    let of = style.paint(Paint::Strong, &format!("{of:<8}"));
+    format!("{of} {phase:<9}")
+}
+
+/// What is left for the amounts, where so much stands before the bar.
+fn room(columns: usize, prefix: usize) -> usize {
+    let bar = if columns < NARROW { 4 } else { 8 };
+    // Two blanks, one on each side of the bar, `100 %` and two more.
+    columns.saturating_sub(2 + prefix + 2 + bar + 5 + 2)
+}
+
+/// `p pause or go on   r rate` as `p pause  r rate`.
+fn squeezed(help: &str) -> String {
+    let keys = help.split("   ").map(|key| {
+        let words: Vec<&str> = key.split(' ').take(2).collect();
+        words.join(" ")
+    });
+    keys.collect::<Vec<_>>().join("  ")
+}
+
 /// Nothing, for `--quiet`.
 struct Nothing;
 
@@ -130,7 +163,12 @@ impl Bars {
         let help = (!help.is_empty()).then(|| {
             let line = all.add(ProgressBar::new_spinner());
             line.set_style(Self::plain("  {msg}"));
-            line.set_message(style.paint(Paint::Faint, help));
+            let help = if columns() < NARROW {
+                squeezed(help)
+            } else {
+                help.to_owned()
+            };
+            line.set_message(style.paint(Paint::Faint, &help));
             line
         });
         Bars {
@@ -146,18 +184,12 @@ impl Bars {
     }
 
     fn prefix(&self, step: &Step) -> String {
-        let of = escape(&step.of).into_owned();
-        let of = self.style.paint(Paint::Strong, &format!("{of:<8}"));
-        format!("{of} {:<9}", escape(&step.phase))
+        prefix(step, columns(), self.style)
     }
 
     /// What is left for the amounts beside a bar that can still be seen.
     fn room(&self, step: &Step) -> usize {
-        const BAR: usize = 8;
-        let (_, columns) = console::Term::stderr().size();
-        let prefix = console::measure_text_width(&self.prefix(step));
-        // Two blanks, one on each side of the bar, `100 %` and two more.
-        usize::from(columns).saturating_sub(2 + prefix + 2 + BAR + 5 + 2)
+        room(columns(), console::measure_text_width(&self.prefix(step)))
     }
 
     fn template(&self, has_total: bool) -> ProgressStyle {
@@ -415,5 +447,21 @@ mod tests {
         ] {
             assert_eq!(fitting(all, room), expected, "{room}");
         }
+    }
+
+    #[test]
+    fn at_forty_columns_there_is_still_how_long_it_takes_and_every_key() {
+        let mut step = Step::of_bytes("copy2", "catch-up", 1 << 20, 8 << 30);
+        step.amounts = "1.0 MiB of 8.0 GiB  212 MiB/s  12 min left".to_owned();
+        let before = prefix(&step, 40, Style::PLAIN);
+        let amounts = fitting(&step.amounts, room(40, before.len()));
+        assert_eq!(
+            (before.as_str(), amounts.as_str()),
+            ("copy2 catch-up", "12 min left")
+        );
+        let help = squeezed("p pause or go on   r rate   d detach   c cancel");
+        assert_eq!(help, "p pause  r rate  d detach  c cancel");
+        assert!(help.len() + 2 <= 40);
+        assert_eq!(prefix(&step, 80, Style::PLAIN), "copy2    catch-up ");
     }
 }

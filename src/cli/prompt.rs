@@ -3,11 +3,13 @@
 //! Behind a trait, so that tests answer them from a script. Every question names the flag that answers
 //! it: without a terminal the error says it, and everything works in a script.
 
-use std::io;
+use std::{fmt, io};
 
 use console::Term;
 use dialoguer::theme::{ColorfulTheme, SimpleTheme, Theme};
 use dialoguer::{Confirm, Input, MultiSelect, Select};
+
+use super::output::table::wrap;
 
 /// What is asked, and the flags that answer it.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +73,18 @@ pub enum PromptError {
     Io(io::Error),
 }
 
+/// Signs before a choice take so much at most; lines after its first begin there.
+const SIGNS: usize = 6;
+/// What there is to be for an answer behind its question, or both are put apart.
+const ROOM_TO_TYPE: usize = 20;
+
+/// A choice in lines that fit: the prompt counts those that we break, but not those that a terminal breaks,
+/// and would leave them there when another is chosen.
+fn wrapped(text: &str, columns: usize) -> String {
+    let room = columns.saturating_sub(SIGNS + 1).max(10);
+    wrap(text, room).join(&format!("\n{:SIGNS$}", ""))
+}
+
 /// Asks at a terminal, on standard error: standard output is for answers.
 pub struct TerminalPrompt {
     term: Term,
@@ -91,6 +105,31 @@ impl TerminalPrompt {
             theme,
             can_ask,
         }
+    }
+
+    fn columns(&self) -> usize {
+        usize::from(self.term.size().1)
+    }
+
+    fn wrapped(&self, text: &str) -> String {
+        wrapped(text, self.columns())
+    }
+
+    /// What was chosen, in lines that fit.
+    fn report(&self, write: impl FnOnce(&mut String) -> fmt::Result) -> Result<(), PromptError> {
+        let mut text = String::new();
+        write(&mut text).map_err(|error| PromptError::Io(io::Error::other(error)))?;
+        self.term
+            .write_line(&self.wrapped(&text))
+            .map_err(PromptError::Io)
+    }
+
+    /// Of a question whose answer is typed behind it: where it is broken off, the rest has a line of its own.
+    fn answer_in_line<T>(&self, answer: dialoguer::Result<T>) -> Result<T, PromptError> {
+        if answer.is_err() {
+            self.term.write_line("").map_err(PromptError::Io)?;
+        }
+        self.answer(answer)
     }
 
     fn check(&self, question: Question<'_>) -> Result<(), PromptError> {
@@ -128,7 +167,8 @@ impl Prompt for TerminalPrompt {
         let confirm = Confirm::with_theme(&*self.theme)
             .with_prompt(question.text)
             .default(default);
-        self.answer(confirm.interact_on(&self.term))
+        let answer = confirm.interact_on(&self.term);
+        self.answer_in_line(answer)
     }
 
     fn select(
@@ -139,11 +179,19 @@ impl Prompt for TerminalPrompt {
     ) -> Result<usize, PromptError> {
         self.check(question)?;
         let select = Select::with_theme(&*self.theme)
-            .with_prompt(question.text)
-            .items(items)
-            .default(default);
-        self.answer(select.interact_on_opt(&self.term))?
-            .ok_or(PromptError::BrokenOff)
+            .with_prompt(self.wrapped(question.text))
+            .items(items.iter().map(|item| self.wrapped(item)))
+            .default(default)
+            .report(false);
+        let index = self
+            .answer(select.interact_on_opt(&self.term))?
+            .ok_or(PromptError::BrokenOff)?;
+        let chosen = items.get(index).map_or("", String::as_str);
+        self.report(|text| {
+            self.theme
+                .format_select_prompt_selection(text, question.text, chosen)
+        })?;
+        Ok(index)
     }
 
     fn multi_select(
@@ -154,10 +202,26 @@ impl Prompt for TerminalPrompt {
         self.check(question)?;
         let text = format!("{} (space chooses, enter goes on)", question.text);
         let select = MultiSelect::with_theme(&*self.theme)
-            .with_prompt(text)
-            .items_checked(items.iter().map(|(text, chosen)| (text, *chosen)));
-        self.answer(select.interact_on_opt(&self.term))?
-            .ok_or(PromptError::BrokenOff)
+            .with_prompt(self.wrapped(&text))
+            .items_checked(
+                items
+                    .iter()
+                    .map(|(text, chosen)| (self.wrapped(text), *chosen)),
+            )
+            .report(false);
+        let indexes = self
+            .answer(select.interact_on_opt(&self.term))?
+            .ok_or(PromptError::BrokenOff)?;
+        let chosen = indexes.iter().filter_map(|index| items.get(*index));
+        let mut chosen: Vec<&str> = chosen.map(|(item, _)| item.as_str()).collect();
+        if chosen.is_empty() {
+            chosen.push("nothing");
+        }
+        self.report(|written| {
+            self.theme
+                .format_multi_select_prompt_selection(written, &text, &chosen)
+        })?;
+        Ok(indexes)
     }
 
     fn input(
@@ -167,14 +231,26 @@ impl Prompt for TerminalPrompt {
         check: &Check<'_>,
     ) -> Result<String, PromptError> {
         self.check(question)?;
+        let (text, shown) = (question.text, format!("{} ({default})", question.text));
+        // What a terminal breaks stays there when the line is written anew: so it stands above.
+        let fits = console::measure_text_width(&shown) + SIGNS + ROOM_TO_TYPE <= self.columns();
+        if !fits {
+            let shown = if default.is_empty() { text } else { &shown };
+            let asked = format!("? {shown}");
+            self.term
+                .write_line(&self.wrapped(&asked))
+                .map_err(PromptError::Io)?;
+        }
         let mut input = Input::<String>::with_theme(&*self.theme)
-            .with_prompt(question.text)
+            .with_prompt(if fits { text } else { "" })
             .allow_empty(true)
-            .validate_with(|text: &String| check(text));
+            .show_default(fits)
+            .validate_with(|text: &String| check(text).map_err(|why| self.wrapped(&why)));
         if !default.is_empty() {
             input = input.default(default.to_owned());
         }
-        self.answer(input.interact_text_on(&self.term))
+        let answer = input.interact_text_on(&self.term);
+        self.answer_in_line(answer)
     }
 }
 
@@ -247,6 +323,7 @@ pub(super) mod script {
             default: usize,
         ) -> Result<usize, PromptError> {
             let shown = items.iter().enumerate().map(|(index, item)| {
+                let item = super::wrapped(item, 80);
                 format!("\n  {} {item}", if index == default { '>' } else { ' ' })
             });
             match self.next(question, &shown.collect::<String>())? {
@@ -261,9 +338,10 @@ pub(super) mod script {
             question: Question<'_>,
             items: &[(String, bool)],
         ) -> Result<Vec<usize>, PromptError> {
-            let shown = items
-                .iter()
-                .map(|(item, chosen)| format!("\n  [{}] {item}", if *chosen { 'x' } else { ' ' }));
+            let shown = items.iter().map(|(item, chosen)| {
+                let item = super::wrapped(item, 80);
+                format!("\n  [{}] {item}", if *chosen { 'x' } else { ' ' })
+            });
             match self.next(question, &shown.collect::<String>())? {
                 Answer::Choose(indexes) => Ok(indexes),
                 Answer::Default => {
@@ -296,6 +374,27 @@ pub(super) mod script {
                     Err(why) => self.asked.borrow_mut().push(format!("  ! {why}")),
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_choice_is_wrapped_and_nothing_of_it_is_lost() {
+        let text = "zeo2  diverged after 2026-11-20 09:12:06 UTC: 3 only here, lacks 12, and cannot be read";
+        for columns in [40, 60, 80, 200] {
+            let shown = super::wrapped(text, columns);
+            let fits = |line: &str| console::measure_text_width(line) + super::SIGNS < columns;
+            let mut lines = shown.lines();
+            assert!(lines.next().is_some_and(fits), "{columns}: {shown}");
+            for line in lines {
+                let line = line.strip_prefix("      ").expect("below the first one");
+                assert!(fits(line), "{columns}: {shown}");
+            }
+            let words = |text: &str| {
+                text.split_whitespace()
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(words(&shown), words(text), "{columns}");
         }
     }
 

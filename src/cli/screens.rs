@@ -65,12 +65,20 @@ fn recovering() -> ArrayDetails {
 fn failed() -> ArrayDetails {
     ArrayDetails {
         state: ArrayState::Failed,
-        line: "failed: waits for members: copy1".into(),
+        line: "failed: waits for copy1 (No such file or directory); a member that held everything is needed"
+            .into(),
         serving: false,
         head: None,
-        next: Some("zeoraidctl logtail".into()),
+        next: Some(
+            "bring back copy1; where that is impossible: zeoraidctl stop && zeoraidctl start --force".into(),
+        ),
         ..array(vec![
-            out("copy1", "No such file or directory"),
+            MemberDetails {
+                reason: Some("No such file or directory".into()),
+                outlook: Some("next try in 8 s".into()),
+                latency_ms: None,
+                ..member("copy1")
+            },
             refused("copy2"),
         ])
     }
@@ -105,7 +113,7 @@ fn status_is_a_line_and_an_exit_code() {
     insta::assert_snapshot!(Bench::new(vec![failed()]).run("status --all"), @r#"
     exit 2
     -- stdout
-    main: failed: waits for members: copy1
+    main: failed: waits for copy1 (No such file or directory); a member that held everything is needed
     "#);
     insta::assert_snapshot!(Bench::new(degraded()).run("status --nagios"), @r#"
     exit 2
@@ -241,9 +249,9 @@ fn details_say_what_happened_since_when_what_it_means_and_what_next() {
     insta::assert_snapshot!(Bench::new(optimal()).run("details"), @r#"
     exit 0
     -- stdout
-    Array main  ● optimal   serving 127.0.0.1:8100   epoch 7   since 09:12 (4 min)
+    Array main  ● optimal   serving 127.0.0.1:8100   since 09:12 (4 min)
       head 0x040d23ccb0000000  2026-11-20 09:16:41 UTC   1 204 311 objects   8.4 GiB
-      14 clients   212 loads/s   9.2 commits/s   commit lock free
+      14 clients   212 loads/s   9.2 commits/s   commit lock free   membership no. 7
 
       MEMBER  STATE      TYPE  WHERE              LATENCY  LAG
       copy1   ● optimal  file  var/copy1/Data.fs  0.4 ms   -
@@ -252,17 +260,17 @@ fn details_say_what_happened_since_when_what_it_means_and_what_next() {
     insta::assert_snapshot!(Bench::new(degraded()).run("details"), @r#"
     exit 2
     -- stdout
-    Array main  ● degraded   serving 127.0.0.1:8100   epoch 7   since 09:12 (4 min)
+    Array main  ● degraded   serving 127.0.0.1:8100   since 09:12 (4 min)
       head 0x040d23ccb0000000  2026-11-20 09:16:41 UTC   1 204 311 objects   8.4 GiB
-      14 clients   212 loads/s   9.2 commits/s   commit lock free
+      14 clients   212 loads/s   9.2 commits/s   commit lock free   membership no. 7
       Clients work on. copy1 alone holds every transaction: until another member is
       recovered, losing it loses data.
 
       MEMBER  STATE       TYPE  WHERE              LATENCY  LAG
       copy1   ● optimal   file  var/copy1/Data.fs  0.4 ms   -
       copy2   ✖ degraded  file  var/copy2/Data.fs  -        1 402 tx, 31 MiB
-              connection refused since 09:12 (4 min); next try in 8 s; recovers by
-              itself
+              out since 09:12 (4 min): connection refused; next try in 8 s; recovers
+              by itself
               last transaction 0x040d23c81c000000  2026-11-20 09:12:06 UTC
               1 fault since the daemon started
 
@@ -271,23 +279,22 @@ fn details_say_what_happened_since_when_what_it_means_and_what_next() {
     insta::assert_snapshot!(Bench::new(vec![recovering()]).run("details"), @r#"
     exit 1
     -- stdout
-    Array main  ● recovering   serving 127.0.0.1:8100   epoch 7
-      since 09:12 (4 min)
+    Array main  ● recovering   serving 127.0.0.1:8100   since 09:12 (4 min)
       head 0x040d23ccb0000000  2026-11-20 09:16:41 UTC   1 204 311 objects   8.4 GiB
       14 clients   212 loads/s   9.2 commits/s   commit lock held for 2.1 s
-      3 waiting
+      3 waiting   membership no. 7
       Clients work on. copy1 alone holds every transaction: until another member is
       recovered, losing it loses data.
 
       MEMBER  STATE         TYPE  WHERE              LATENCY  LAG
       copy1   ● optimal     file  var/copy1/Data.fs  0.4 ms   -
       copy2   ✖ degraded    file  var/copy2/Data.fs  -        1 402 tx, 31 MiB
-              connection refused since 09:12 (4 min); waits for the recovery of
+              out since 09:12 (4 min): connection refused; waits for the recovery of
               copy3
               last transaction 0x040d23c81c000000  2026-11-20 09:12:06 UTC
               1 fault since the daemon started
       copy3   ⟳ recovering  file  var/copy3/Data.fs  -        1 402 tx, 31 MiB
-              disabled by root since 09:12 (4 min)
+              out since 09:12 (4 min): disabled by root
               last transaction 0x040d23c81c000000  2026-11-20 09:12:06 UTC
               copy ━━━━━━━━━━━━━━─────── 67 %  21 MiB of 31 MiB  25 MiB/s  1 s left
               1 fault since the daemon started
@@ -295,24 +302,24 @@ fn details_say_what_happened_since_when_what_it_means_and_what_next() {
     insta::assert_snapshot!(Bench::new(vec![failed()]).run("details"), @r#"
     exit 2
     -- stdout
-    Array main  ✖ failed   not serving   epoch 7   since 09:12 (4 min)
+    Array main  ✖ failed   not serving   since 09:12 (4 min)
       head unknown   1 204 311 objects   8.4 GiB
-      14 clients   212 loads/s   9.2 commits/s   commit lock free
-      Clients are refused: waits for members: copy1. Every acknowledged transaction
-      is on the members of the last in-sync set: keep their files.
+      14 clients   212 loads/s   9.2 commits/s   commit lock free   membership no. 7
+      Clients are refused: waits for copy1 (No such file or directory); a member
+      that held everything is needed. Every acknowledged transaction is on copy1:
+      keep it.
 
       MEMBER  STATE       TYPE  WHERE              LATENCY  LAG
-      copy1   ✖ degraded  file  var/copy1/Data.fs  -        1 402 tx, 31 MiB
-              No such file or directory since 09:12 (4 min)
-              last transaction 0x040d23c81c000000  2026-11-20 09:12:06 UTC
-              1 fault since the daemon started
+      copy1   ✖ missing   file  var/copy1/Data.fs  -        -
+              No such file or directory; next try in 8 s
       copy2   ✖ degraded  file  var/copy2/Data.fs  -        1 402 tx, 31 MiB
-              connection refused since 09:12 (4 min); next try in 8 s; recovers by
-              itself
+              out since 09:12 (4 min): connection refused; next try in 8 s; recovers
+              by itself
               last transaction 0x040d23c81c000000  2026-11-20 09:12:06 UTC
               1 fault since the daemon started
 
-    Next: zeoraidctl logtail
+    Next: bring back copy1; where that is impossible: zeoraidctl stop && zeoraidctl
+          start --force
     "#);
 }
 
@@ -323,12 +330,12 @@ fn details_fit_60_columns_and_carry_the_same_facts_as_json() {
     insta::assert_snapshot!(bench.run("details"), @r#"
     exit 2
     -- stdout
-    Array main  ● degraded   serving 127.0.0.1:8100   epoch 7
+    Array main  ● degraded   serving 127.0.0.1:8100
       since 09:12 (4 min)
       head 0x040d23ccb0000000  2026-11-20 09:16:41 UTC
       1 204 311 objects   8.4 GiB
       14 clients   212 loads/s   9.2 commits/s
-      commit lock free
+      commit lock free   membership no. 7
       Clients work on. copy1 alone holds every transaction:
       until another member is recovered, losing it loses data.
 
@@ -337,8 +344,8 @@ fn details_fit_60_columns_and_carry_the_same_facts_as_json() {
               var/copy1/Data.fs
       copy2   ✖ degraded  file  -        1 402 tx, 31 MiB
               var/copy2/Data.fs
-              connection refused since 09:12 (4 min); next try
-              in 8 s; recovers by itself
+              out since 09:12 (4 min): connection refused; next
+              try in 8 s; recovers by itself
               last transaction 0x040d23c81c000000  2026-11-20
               09:12:06 UTC
               1 fault since the daemon started
@@ -505,7 +512,7 @@ fn a_member_is_recovered_with_a_line_for_each_phase() {
     copy2: analyse
     copy2: copy 67 %, 21 MiB of 31 MiB  25 MiB/s  1 s left
     copy2: catch-up
-    ✔ copy2 is optimal (epoch 8). The array is optimal.
+    ✔ copy2 is optimal. The array is optimal.
     "#);
     insta::assert_snapshot!(bench.asked().join("\n"), @"recover main/copy2 Missing None Some(52428800)");
 }
@@ -544,7 +551,7 @@ fn members_are_chosen_from_what_the_analysis_found() {
     looking at copy2 …
     looking at copy3 …
     times are estimates, at 50 MiB/s
-    ✔ copy2 is optimal (epoch 7). The array is degraded: copy3 is out.
+    ✔ copy2 is optimal. The array is degraded: copy3 is out.
     "#);
     insta::assert_snapshot!(bench.questions(), @r#"
     Which members?
@@ -603,7 +610,7 @@ fn what_would_be_cut_is_named_and_confirmed_by_typing() {
       0x040d23c820000000  2026-11-20 09:12:07 UTC  /acl admin  /front-page/edit\u{1b}[31m
       and 2 more
     ✔ copy2 is optimal
-    ✔ copy3 is optimal (epoch 7). The array is optimal.
+    ✔ copy3 is optimal. The array is optimal.
       what was cut is in var/copy3/Data.fs.cut-0x040d23c81c000000
     "#);
     insta::assert_snapshot!(typed.questions(), @r#"
@@ -1011,11 +1018,11 @@ fn small_commands() {
                      are filled from it.
       members        count                            2
                      How many complete copies
-      paths          paths                            (from the others)
+      paths          paths                            (made from your other answers)
                      Where the copies lie (on disks of their own, if there are).
                      Paths with commas between, as many as there are to be copies;
                      relative ones are taken from the instance.
-      blob_dirs      paths                            (from the others)
+      blob_dirs      paths                            (made from your other answers)
                      Where their blobs are kept (of an existing Data.fs, where they
                      are; empty for none). Folders with commas between, one for each
                      copy.

@@ -337,6 +337,30 @@ impl Config {
         mistakes
     }
 
+    /// Whether the user that the daemon is to become is known here. Blocks.
+    #[must_use]
+    pub fn check_user(&self) -> Vec<Mistake> {
+        super::permissions::user(self).into_iter().collect()
+    }
+
+    /// Which copies lie on one disk, a sentence for each array and disk. It is no mistake, and may be meant. Blocks.
+    #[must_use]
+    pub fn shared_disks(&self) -> Vec<String> {
+        let arrays = self.arrays.iter().flat_map(|array| {
+            let copies = array
+                .members
+                .iter()
+                .filter_map(|member| match &member.storage {
+                    MemberStorage::File { file, .. } => {
+                        Some((member.name.as_str(), file.as_path()))
+                    }
+                    MemberStorage::Zeo(_) => None,
+                });
+            super::disks::shared(copies)
+        });
+        arrays.collect()
+    }
+
     /// Where everybody on this machine could change what the daemon does or reads. Blocks.
     #[must_use]
     pub fn check_permissions(&self) -> Vec<Mistake> {

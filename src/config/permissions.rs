@@ -68,6 +68,21 @@ pub(super) fn secrets(config: &Config) -> Vec<Mistake> {
     mistakes
 }
 
+/// A user that the daemon is to become and that this machine does not have.
+pub(super) fn user(config: &Config) -> Option<Mistake> {
+    let name = config.effective_user.as_ref()?;
+    // Where users cannot be looked up, that is found at the start, which says so.
+    match nix::unistd::User::from_name(name) {
+        Ok(None) => Some(mistake(
+            config,
+            "effective_user",
+            &format!("this machine has no user {name}"),
+            &format!("useradd --system {name}, or the name of another user"),
+        )),
+        Ok(Some(_)) | Err(_) => None,
+    }
+}
+
 fn has_key(file: &Path) -> bool {
     const MARK: &[u8] = b"PRIVATE KEY";
     let content = std::fs::read(file).unwrap_or_default();
@@ -197,6 +212,20 @@ mod tests {
         let config = super::super::parse(text, &file, root, &|_| None).unwrap();
         assert_eq!(said(&secrets(&config)), [""; 0]);
         assert_eq!(said(&exposed(&config)), [""; 0]);
+
+        let with = |user: &str| {
+            let text = format!("effective_user: {user}\n{text}");
+            let config = super::super::parse(&text, &file, root, &|_| None).unwrap();
+            config.check_user()
+        };
+        assert_eq!(said(&with("root")), [""; 0]);
+        assert_eq!(
+            said(&with("nobody-of-this-name")),
+            [
+                "etc/zeoraid.yaml:1:1: effective_user: this machine has no user nobody-of-this-name; useradd \
+                 --system nobody-of-this-name, or the name of another user"
+            ]
+        );
 
         mode(&root.join("etc/token"), 0o640);
         mode(&root.join("etc/me.key"), 0o644);

@@ -90,10 +90,17 @@ fn next(report: &ArrayReport, around: &Surroundings) -> Option<String> {
             && (member.needs_operator || !around.auto_recover)
     });
     match (report.state, &report.serving) {
-        (raid::ArrayState::Failed, Serving::Starting { .. }) => {
-            Some("zeoraidctl logtail".to_owned())
-        }
-        (raid::ArrayState::Failed, _) => Some("zeoraidctl logtail".to_owned()),
+        (raid::ArrayState::Failed, serving) => Some(match &report.lacks {
+            Some(lacks) => format!(
+                "bring back {}; where that is impossible: zeoraidctl stop && zeoraidctl start --force",
+                lacks.whom()
+            ),
+            // It has started, and too few are left.
+            None if waits_for_operator && !matches!(serving, Serving::Starting { .. }) => {
+                format!("zeoraidctl{array} recover --interactive")
+            }
+            None => "zeoraidctl logtail".to_owned(),
+        }),
         (raid::ArrayState::Optimal, _) => None,
         (raid::ArrayState::Recovering, _) if !waits_for_operator => {
             Some(format!("zeoraidctl{array} details --watch"))
@@ -118,7 +125,7 @@ pub(super) fn member(
         kind: report.description.kind.to_owned(),
         location: report.description.location.clone(),
         since: report.since,
-        reason: report.reason.clone(),
+        reason: report.reason.clone().or_else(|| report.missing.clone()),
         outlook: outlook(report, array, auto_recover),
         lag: report.lag.map(lag),
         last: last.map(transaction),
@@ -130,6 +137,10 @@ pub(super) fn member(
 
 /// What happens next to a member that is out.
 fn outlook(report: &MemberReport, array: &ArrayReport, auto_recover: bool) -> Option<String> {
+    if report.missing.is_some() {
+        let wait = report.next_try?.as_secs().max(1);
+        return Some(format!("next try in {wait} s"));
+    }
     if report.state != raid::MemberState::Degraded {
         return None;
     }

@@ -6,7 +6,7 @@ use super::Array;
 use super::controller::{Ended, Link, MemberId, State};
 use super::report::{
     ArrayReport, ArrayState, LockReport, MemberReport, MemberState, RecoveryOutcome,
-    RecoveryReport, Serving,
+    RecoveryReport, Serving, StartLacks,
 };
 use super::runner::Core;
 use crate::storage::Storage;
@@ -26,11 +26,12 @@ impl Array {
                 .filter_map(|id| member_report(core, *id))
                 .collect();
             let state = controller.state();
+            let lacks = controller.start_lacks();
             ArrayReport {
                 name: self.0.options.name.clone(),
                 uuid: controller.array,
                 state,
-                line: line(state, &controller.serving, &members),
+                line: line(state, &controller.serving, lacks.as_ref(), &members),
                 serving: controller.serving.clone(),
                 epoch: controller.epoch,
                 since: controller.since,
@@ -45,6 +46,7 @@ impl Array {
                     waiting: controller.waiting() as u64,
                 },
                 members,
+                lacks,
                 recovery: recovery_report(core),
             }
         })
@@ -65,6 +67,12 @@ fn member_report(core: &Core, id: MemberId) -> Option<MemberReport> {
         description: member.description.clone(),
         since: member.since,
         reason: out.map(|out| out.reason.clone()),
+        missing: match &member.link {
+            Link::Open { .. } | Link::Shut => None,
+            _ if out.is_some() => None,
+            Link::Opening { failed: Some(why) } => Some(why.clone()),
+            Link::Opening { failed: None } => Some("being opened".to_owned()),
+        },
         needs_operator: out.is_some_and(|out| out.needs_operator),
         next_try: match member.link {
             Link::Opening { .. } => handle
@@ -121,7 +129,12 @@ fn recovery_report(core: &Core) -> Option<RecoveryReport> {
 }
 
 /// The state in a line for people.
-fn line(state: ArrayState, serving: &Serving, members: &[MemberReport]) -> String {
+fn line(
+    state: ArrayState,
+    serving: &Serving,
+    lacks: Option<&StartLacks>,
+    members: &[MemberReport],
+) -> String {
     let out: Vec<&MemberReport> = members
         .iter()
         .filter(|member| member.state != MemberState::Optimal)
@@ -152,11 +165,28 @@ fn line(state: ArrayState, serving: &Serving, members: &[MemberReport]) -> Strin
             )
         }
         (ArrayState::Failed, Serving::Starting { waits_for }) => {
-            format!("failed: starting, waits for {waits_for}")
+            format!("failed: starting, waits for {waits_for}{}", too_few(lacks))
+        }
+        (ArrayState::Failed, Serving::No { reason }) if lacks.is_some() => {
+            format!("failed: waits for {reason}{}", too_few(lacks))
         }
         (ArrayState::Failed, Serving::No { reason } | Serving::ReadOnly { reason }) => {
             format!("failed: {reason}")
         }
         (ArrayState::Failed, Serving::Yes) => "failed".into(),
     }
+}
+
+/// How many can be reached, and why that does not suffice.
+fn too_few(lacks: Option<&StartLacks>) -> String {
+    lacks.map_or(String::new(), |lacks| {
+        if lacks.by_record {
+            return "; a member that held everything is needed".to_owned();
+        }
+        let are = if lacks.needed == 1 { "is" } else { "are" };
+        format!(
+            "; {} of {} members can be used, {} {are} needed",
+            lacks.open, lacks.all, lacks.needed
+        )
+    })
 }

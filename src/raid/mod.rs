@@ -46,5 +46,6 @@ pub use record::{FileRecord, Membership, RecordError, RecordStore, Standing};
 pub use report::{
     AnalysisReport, ArrayReport, ArrayState, BackupReport, Difference, Differs, Finding, LeftOut,
     LockReport, MemberReport, MemberState, PackOutcome, PackReport, PackedMember, RecoveryOutcome,
-    RecoveryReport, Refused, ScrubReport, ScrubbedMember, Serving, Strategy, TxnSummary,
+    RecoveryReport, Refused, ScrubReport, ScrubbedMember, Serving, StartLacks, Strategy,
+    TxnSummary,
 };

@@ -233,10 +233,13 @@ impl fmt::Display for Notice {
                 reason,
                 epoch,
             } => {
-                write!(f, "{member} was taken out (epoch {epoch}): {reason}")
+                write!(
+                    f,
+                    "{member} was taken out (membership no. {epoch}): {reason}"
+                )
             }
             Notice::MemberOptimal { member, epoch } => {
-                write!(f, "{member} is optimal (epoch {epoch})")
+                write!(f, "{member} is optimal (membership no. {epoch})")
             }
             Notice::MemberAdded { member } => write!(f, "{member} was added"),
             Notice::MemberRemoved { member } => write!(f, "{member} was removed"),

@@ -70,7 +70,37 @@ pub struct ArrayReport {
     pub commits_per_s: f64,
     pub lock: LockReport,
     pub members: Vec<MemberReport>,
+    /// Where it has not started for lack of members.
+    pub lacks: Option<StartLacks>,
     pub recovery: Option<RecoveryReport>,
+}
+
+/// What a start waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartLacks {
+    /// Those that would help and are not open.
+    pub members: Vec<String>,
+    /// How many of those that may count are open.
+    pub open: usize,
+    /// Of how many members in all.
+    pub all: usize,
+    /// How many have to be.
+    pub needed: usize,
+    /// Only those count that held everything, as the membership record says.
+    pub by_record: bool,
+}
+
+impl StartLacks {
+    /// `zeo1 or zeo2`, `zeo1 and zeo2`, `2 of a, b, c`.
+    #[must_use]
+    pub fn whom(&self) -> String {
+        let more = self.needed.saturating_sub(self.open);
+        match self.members.len() {
+            many if more >= many => self.members.join(" and "),
+            _ if more == 1 => self.members.join(" or "),
+            _ => format!("{more} of {}", self.members.join(", ")),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -86,6 +116,8 @@ pub struct MemberReport {
     pub description: Description,
     pub since: Timestamp,
     pub reason: Option<String>,
+    /// Why it is not open, where it is in sync: the array does not serve then, or not yet.
+    pub missing: Option<String>,
     /// An operator disabled it, or it diverged: it waits for an operator.
     pub needs_operator: bool,
     /// When it is opened again.
@@ -356,7 +388,11 @@ impl Refused {
     #[must_use]
     pub fn next(&self) -> Option<String> {
         match self {
-            Refused::NoSuchMember { .. } | Refused::NoRecovery => Some("zeoraidctl details".into()),
+            // There is said why a member or the array cannot be asked, and what helps.
+            Refused::NoSuchMember { .. }
+            | Refused::NoRecovery
+            | Refused::NotServing { .. }
+            | Refused::Member { .. } => Some("zeoraidctl details".into()),
             Refused::LastOptimal { .. } | Refused::NoneWouldRemain { .. } => {
                 Some("recover another member first: zeoraidctl recover --interactive".into())
             }
@@ -372,7 +408,7 @@ impl Refused {
             | Refused::Packing { .. }
             | Refused::Reading { .. }
             | Refused::RecoveryFirst { .. } => Some("zeoraidctl details --watch".into()),
-            Refused::NotServing { .. } | Refused::Record(_) => Some("zeoraidctl logtail".into()),
+            Refused::Record(_) => Some("zeoraidctl logtail".into()),
             Refused::CannotBackUp { .. } => Some(
                 "back up the file of a ZEO server where that server is: repozo -B -Q -r BACKUPS -f \
                  Data.fs, and its blobs"
@@ -382,8 +418,7 @@ impl Refused {
             Refused::NothingToCompare { .. } => Some(
                 "recover another member first: zeoraidctl recover --interactive".into(),
             ),
-            Refused::Member { .. }
-            | Refused::NoSuchJob(_)
+            Refused::NoSuchJob(_)
             | Refused::ShuttingDown
             | Refused::CannotPack { .. }
             | Refused::NoPack

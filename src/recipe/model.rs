@@ -145,6 +145,12 @@ pub struct Process {
     pub start: String,
     /// The command that ends it.
     pub stop: String,
+    /// Where it listens for others, as options name addresses: nobody else may be there when it starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The file with its copy of the data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
 }
 
 /// Where something is written, for messages.

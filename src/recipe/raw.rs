@@ -158,6 +158,10 @@ struct RawProcess {
     socket: String,
     start: String,
     stop: String,
+    #[serde(default)]
+    address: Option<String>,
+    #[serde(default)]
+    data: Option<String>,
 }
 
 impl From<RawProcess> for Process {
@@ -166,6 +170,8 @@ impl From<RawProcess> for Process {
             socket: raw.socket,
             start: raw.start,
             stop: raw.stop,
+            address: raw.address,
+            data: raw.data,
         }
     }
 }

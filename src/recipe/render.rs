@@ -88,6 +88,8 @@ pub fn render(
                 socket: socket.display().to_string(),
                 start: text(&process.start)?,
                 stop: text(&process.stop)?,
+                address: process.address.as_deref().map(&text).transpose()?,
+                data: process.data.as_deref().map(&text).transpose()?,
             })
         });
         made.files.push(Rendered {

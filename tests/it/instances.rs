@@ -236,6 +236,59 @@ fn what_a_server_lacks_is_said_before_it_is_started() {
         .says("--set zeo_python=");
 }
 
+/// Another program has the port of a server: that is said by `init`, and `start` of that server is no success.
+#[test]
+fn a_server_whose_port_is_taken_is_not_said_to_run() {
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("listening");
+    let taken = holder.local_addr().expect("it listens").to_string();
+    let free = format!("127.0.0.1:{}", free_port());
+    let instance = Instance::new();
+    let python = PathBuf::from(python::program("python").get_program());
+    let root = instance.root().display().to_string();
+    let settings = [
+        format!("addresses={taken},{free}"),
+        format!("listen=127.0.0.1:{}", free_port()),
+        format!("zeo_python={}", python.display()),
+    ];
+    let mut args = vec!["init", root.as_str(), "--yes", "--recipe", "classic"];
+    for setting in &settings {
+        args.extend(["--set", setting]);
+    }
+    let made = instance.run_bare(&args).ok();
+    let warning = format!(
+        "warning: another program listens at {taken}, so `{root}/bin/zeo1 start` would fail"
+    );
+    assert!(!made.stderr.contains(&free), "{made}");
+    made.says(&warning).says("--set addresses=");
+
+    let server = |name: &str, word: &str| {
+        let mut command = Command::new(instance.path("bin").join(name));
+        command.arg(word);
+        Run::of(command)
+    };
+    let refused = server("zeo1", "start").ended(1);
+    refused.says(&format!(
+        "zeo1: it was not started: another program answers at {taken}"
+    ));
+    // Somebody answers there, and it is not this server.
+    server("zeo1", "listens").ended(1);
+    drop(holder);
+    server("zeo1", "start").ok();
+    server("zeo1", "listens").ok();
+    server("zeo1", "start").ok().prints("already running");
+    server("zeo1", "stop").ok();
+    // It ends by its own fault: that is told with what it said.
+    fs::write(
+        instance.path("etc/zeo2.conf"),
+        "<zeo>\n  address oh dear\n</zeo>\n",
+    )
+    .expect("writing");
+    server("zeo2", "start")
+        .ended(1)
+        .says("zeo2: it did not start; the last lines of")
+        .says("oh dear");
+}
+
 #[test]
 fn an_instance_is_made_unattended_changed_and_taken_away() {
     let instance = Instance::new();

@@ -58,17 +58,22 @@ fn init_start_and_details_of_a_new_array() {
       create     etc/client.py
       create     etc/zeoraid.yaml
       create     etc/zope-client.conf
-    Array main  ● optimal   serving [address]   epoch 1   since [since]
+    Array main  ● optimal   serving [address]   since [since]
       no transaction yet   [n] objects   [bytes]
-      [n] clients   [n] loads/s   [n] commits/s   commit lock free
+      [n] clients   [n] loads/s   [n] commits/s   commit lock free   membership no. 1
 
       MEMBER  STATE      TYPE  WHERE  LATENCY  LAG
       copy1   ● optimal  file  var/copy1/Data.fs  [latency]  -
       copy2   ● optimal  file  var/copy2/Data.fs  [latency]  -
+
+    Note: copy1 and copy2 are on the same disk: when it fails, both are lost.
     "#);
     snapshot!(run.stderr, @"✔ the daemon serves: [address]; pid=[pid]");
     snapshot!(instance.run(&["status"]).ok().stdout, @"optimal");
-    snapshot!(instance.run(&["check-config"]).ok().stdout, @"✔ etc/zeoraid.yaml: no mistakes");
+    snapshot!(instance.run(&["check-config"]).ok().stdout, @r#"
+    note: copy1 and copy2 are on the same disk: when it fails, both are lost
+    ✔ etc/zeoraid.yaml: no mistakes
+    "#);
     snapshot!(instance.run(&["stop"]).ok().to_string(), @r#"
     exit code 0
     --- stdout
@@ -101,17 +106,19 @@ fn status_and_details_of_a_degraded_array() {
     "#);
     snapshot!(instance.run(&["status", "--nagios"]).ended(2).stdout, @"ZEORAID CRITICAL - degraded: 1 of 2 members out (copy2: disabled by an operator) | 'main_optimal_members'=[n];;2:;0;2 'main_lag_transactions'=[n];;;0 'main_clients'=[n];;;0 'main_loads_per_s'=[n];;;0 'main_commits_per_s'=[n];;;0 'main_commits_waiting'=[n];;;0");
     snapshot!(instance.run(&["details"]).ended(2).stdout, @r#"
-    Array main  ● degraded   serving [address]   epoch 2   since [since]
+    Array main  ● degraded   serving [address]   since [since]
       head [tid]  [time]   [n] objects   [bytes]
-      [n] clients   [n] loads/s   [n] commits/s   commit lock free
+      [n] clients   [n] loads/s   [n] commits/s   commit lock free   membership no. 2
       Clients work on. copy1 alone holds every transaction: until another member is
       recovered, losing it loses data.
 
       MEMBER  STATE       TYPE  WHERE  LATENCY  LAG
       copy1   ● optimal   file  var/copy1/Data.fs  [latency]  -
       copy2   ✖ degraded  file  var/copy2/Data.fs  [latency]  [n] tx, [bytes]
-              disabled by an operator since [since]; waits for `zeoraidctl
+              out since [since]: disabled by an operator; waits for `zeoraidctl
               recover copy2`
+
+    Note: copy1 and copy2 are on the same disk: when it fails, both are lost.
 
     Next: zeoraidctl recover --interactive
     "#);
@@ -119,7 +126,7 @@ fn status_and_details_of_a_degraded_array() {
     exit code 0
     --- stdout
     --- stderr
-    ✔ copy2 is optimal (epoch 3). The array is optimal.
+    ✔ copy2 is optimal. The array is optimal.
     ---
     "#);
     snapshot!(instance.run(&["recover"]).ok().to_string(), @r#"

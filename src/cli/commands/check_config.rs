@@ -32,11 +32,15 @@ pub fn run(args: &CheckConfigArgs, context: &Context) -> Result<Exit, CliError> 
         None => (context.instance()?, None),
         Some(file) => (instance_of(file, context), Some(file.as_path())),
     };
+    let mut notes = Vec::new();
     let (mistakes, warnings) = match config::load(&instance, file, &environment) {
         Ok(config) => {
             let mut warnings = config.warnings().to_vec();
             warnings.extend(config.check_permissions());
-            (config.check_certificates(), warnings)
+            let mut mistakes = config.check_certificates();
+            mistakes.extend(config.check_user());
+            notes = config.shared_disks();
+            (mistakes, warnings)
         }
         Err(ConfigError::Mistakes(mistakes)) => (mistakes, Vec::new()),
         // An instance that is not there can be made; a file that was named cannot.
@@ -54,6 +58,7 @@ pub fn run(args: &CheckConfigArgs, context: &Context) -> Result<Exit, CliError> 
         ok: mistakes.is_empty(),
         mistakes: mistakes.iter().map(MistakeView::from).collect(),
         warnings: warnings.iter().map(MistakeView::from).collect(),
+        notes,
     };
     context.printer.print(&view)?;
     Ok(if view.ok { Exit::Done } else { Exit::Failed })
@@ -85,6 +90,8 @@ struct CheckView {
     mistakes: Vec<MistakeView>,
     /// Found only where there are no mistakes.
     warnings: Vec<MistakeView>,
+    /// What is right, and good to know.
+    notes: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -122,6 +129,15 @@ impl View for CheckView {
             &self.mistakes
         };
         let mut text: String = all.iter().map(|found| found.lines(screen)).collect();
+        for note in &self.notes {
+            let note = format!("note: {}", escape(note));
+            let lines = if screen.terminal {
+                wrap(&note, screen.width.saturating_sub(2)).join("\n  ")
+            } else {
+                note
+            };
+            text += &format!("{lines}\n");
+        }
         if self.ok {
             let good = style.paint(Paint::Good, "✔");
             text += &format!("{good} {}: no mistakes", escape(&self.file));

@@ -17,6 +17,7 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::{Format, Paint, Screen, Style, View, escape, format, table};
 use crate::cli::progress;
+use crate::config::disks;
 
 /// Show the array and its members
 ///
@@ -112,6 +113,9 @@ async fn watch(context: &Context) -> Result<Exit, CliError> {
     }
 }
 
+/// Of the lines of a next step, below its first one.
+const INDENT: usize = "Next: ".len();
+
 /// The arrays, and the moment and zone that times are shown for.
 #[derive(Serialize)]
 pub(super) struct DetailsView {
@@ -146,6 +150,18 @@ impl DetailsView {
         escape(within.unwrap_or(&member.location))
     }
 
+    /// Copies of this machine that are lost together. A daemon elsewhere has disks that are not seen here.
+    fn shared_disks(&self, array: &ArrayDetails) -> Vec<String> {
+        if self.instance.is_none() {
+            return Vec::new();
+        }
+        let files = array.members.iter().filter_map(|member| {
+            let file = Path::new(&member.location);
+            (member.kind == "file" && file.exists()).then_some((member.name.as_str(), file))
+        });
+        disks::shared(files)
+    }
+
     pub(super) fn exit(&self) -> Exit {
         Exit::of_states(self.arrays.iter().map(|array| array.state))
     }
@@ -160,9 +176,17 @@ impl DetailsView {
         }
         text.push('\n');
         text += &self.members(array, screen);
+        for note in self.shared_disks(array) {
+            let note = format!("Note: {}.", escape(&note));
+            let lines = table::wrap(&note, screen.width.saturating_sub(2));
+            text += &format!("\n{}\n", lines.join("\n  "));
+        }
         if let Some(next) = &array.next {
             let word = style.paint(Paint::Strong, "Next:");
-            let next = style.paint(Paint::Command, &escape(next));
+            // A sentence is wrapped; a command is short.
+            let lines = table::wrap(&escape(next), screen.width.saturating_sub(INDENT));
+            let lines = lines.iter().map(|line| style.paint(Paint::Command, line));
+            let next = lines.collect::<Vec<_>>().join(&format!("\n{:INDENT$}", ""));
             text += &format!("\n{word} {next}\n");
         }
         text
@@ -189,11 +213,7 @@ impl DetailsView {
             (true, false) => format!("{serving} {}", addresses.join(", ")),
         };
         let since = format::since(array.since, self.now, &self.zone);
-        let first = [
-            serving,
-            format!("epoch {}", array.epoch),
-            format!("since {since}"),
-        ];
+        let first = [serving, format!("since {since}")];
         let mut text = table::flow(&format!("Array {name}  {state}"), &first, 2, screen.width);
 
         let head = match &array.head {
@@ -223,6 +243,7 @@ impl DetailsView {
             format!("{} commits/s", format::rate(array.commits_per_s)),
             lock,
             waiting,
+            format!("membership no. {}", array.epoch),
         ];
         text + &table::flow("  ", &third, 2, screen.width)
     }
@@ -236,7 +257,7 @@ impl DetailsView {
         let rows = array.members.iter().map(|member| {
             let cells = vec![
                 screen.style.paint(Paint::Strong, &escape(&member.name)),
-                member_state(member.state, screen.style),
+                member_state(array, member, screen.style),
                 escape(&member.kind).into_owned(),
                 self.location(member).into_owned(),
                 member.latency_ms.map_or("-".into(), format::milliseconds),
@@ -260,14 +281,14 @@ impl DetailsView {
     ) -> Vec<String> {
         let mut lines = Vec::new();
         if member.state != MemberState::Optimal {
-            let mut sentence = match &member.reason {
-                Some(reason) => escape(reason).into_owned(),
-                None => "out of the in-sync set".to_owned(),
-            };
-            sentence += &format!(
-                " since {}",
+            let mut sentence = format!(
+                "out since {}: ",
                 format::since(member.since, self.now, &self.zone)
             );
+            sentence += &match &member.reason {
+                Some(reason) => escape(reason),
+                None => Cow::from("it lacks transactions"),
+            };
             if let Some(outlook) = &member.outlook {
                 sentence += &format!("; {}", escape(outlook));
             }
@@ -278,6 +299,13 @@ impl DetailsView {
                     format::transaction(last, &self.zone)
                 ));
             }
+        }
+        if let (true, Some(why)) = (is_missing(member), &member.reason) {
+            let mut sentence = escape(why).into_owned();
+            if let Some(outlook) = &member.outlook {
+                sentence += &format!("; {}", escape(outlook));
+            }
+            lines.push(sentence);
         }
         let recovery: Option<&Recovery> = array.recovery.as_ref();
         if let Some(recovery) = recovery.filter(|recovery| recovery.member == member.name) {
@@ -322,8 +350,12 @@ fn meaning(array: &ArrayDetails) -> Option<String> {
     }
     if !array.serving {
         return Some(format!(
-            "Clients are refused{why}. Every acknowledged transaction is on the members of the last \
-             in-sync set: keep their files."
+            "Clients are refused{why}. Every acknowledged transaction is on {}: keep {}.",
+            match complete.as_slice() {
+                [] => "the members that were optimal last".to_owned(),
+                names => escape(&names.join(" and on ")).into_owned(),
+            },
+            if complete.len() == 1 { "it" } else { "them" },
         ));
     }
     match (array.state, complete.as_slice()) {
@@ -349,8 +381,18 @@ fn is_read_only(array: &ArrayDetails) -> bool {
     array.serving && array.state == ArrayState::Failed
 }
 
-fn member_state(state: MemberState, style: Style) -> String {
-    match state {
+/// One that holds everything, but cannot be reached: so the array cannot serve.
+fn is_missing(member: &MemberDetails) -> bool {
+    member.state == MemberState::Optimal && member.reason.is_some()
+}
+
+fn member_state(array: &ArrayDetails, member: &MemberDetails, style: Style) -> String {
+    match member.state {
+        _ if is_missing(member) => style.paint(Paint::Bad, "✖ missing"),
+        // It is, and does not suffice.
+        MemberState::Optimal if !array.serving && array.members.iter().any(is_missing) => {
+            style.paint(Paint::Warning, "● reached")
+        }
         MemberState::Optimal => style.paint(Paint::Good, "● optimal"),
         MemberState::Degraded => style.paint(Paint::Bad, "✖ degraded"),
         MemberState::Recovering => style.paint(Paint::Warning, "⟳ recovering"),

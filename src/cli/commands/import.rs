@@ -123,6 +123,7 @@ pub fn run(args: &ImportArgs, context: &Context) -> Result<Exit, CliError> {
     let mut view = ImportView::new(args, &target, &imported, action);
     view.mistakes = mistakes;
     view.warnings = warnings;
+    view.quiet = context.printer.quiet;
     if args.diff {
         let style = context.printer.screen().style;
         context

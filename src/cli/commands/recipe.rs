@@ -279,7 +279,7 @@ impl View for OptionsView {
             };
             let default = match option.default.as_deref() {
                 None => "-",
-                Some(default) if default.contains("{{") => "(from the others)",
+                Some(default) if default.contains("{{") => "(made from your other answers)",
                 Some(default) => default,
             };
             let text = match &option.help {

@@ -227,13 +227,31 @@ async fn guided(
     context: &Context,
 ) -> Result<Option<Plan>, CliError> {
     let mut analyses = Vec::with_capacity(candidates.len());
+    let mut unknown = Vec::new();
     for member in candidates {
         context
             .printer
             .note(&format!("looking at {} …", escape(member)));
-        analyses.push(api.analyse(&array.name, member).await?);
+        match api.analyse(&array.name, member).await {
+            Ok(found) => analyses.push(found),
+            Err(problem) => unknown.push((member, problem)),
+        }
     }
-    let widest = candidates.iter().map(String::len).max().unwrap_or(0);
+    // Those that can be asked are recovered without the others.
+    for (member, problem) in &unknown {
+        if !analyses.is_empty() {
+            context.printer.warning(&format!(
+                "{} is left out: {}",
+                escape(member),
+                escape(&problem.detail)
+            ));
+        }
+    }
+    if let (true, Some((_, problem))) = (analyses.is_empty(), unknown.into_iter().next()) {
+        return Err(problem.into());
+    }
+    let names = analyses.iter().map(|found| found.member.len());
+    let widest = names.max().unwrap_or(0);
     let items: Vec<(String, bool)> = analyses
         .iter()
         .map(|found| {
@@ -242,7 +260,7 @@ async fn guided(
             // Where there is nothing to choose from, that one is meant.
             let chosen = found.advice != Strategy::Rebuild || analyses.len() == 1;
             let line = analysis_line(found, context);
-            (choice(&format!("{name:widest$}  {line}"), context), chosen)
+            (format!("{name:widest$}  {line}"), chosen)
         })
         .collect();
     let question = Question {
@@ -331,12 +349,12 @@ fn how(
             .map(|(member, strategy)| format!("{}: {}", escape(member), word(*strategy)))
             .collect();
         let each = format!("what each needs   ({})", each.join("; "));
-        items.push(choice(&each, context));
+        items.push(each);
         choices.push(advised.clone());
     }
     for strategy in [Strategy::Missing, Strategy::Verify, Strategy::Rebuild] {
         let cost = costs.of(strategy, analyses);
-        items.push(choice(&format!("{}   ({cost})", words(strategy)), context));
+        items.push(format!("{}   ({cost})", words(strategy)));
         choices.push(all(strategy));
     }
     let default = choices
@@ -360,14 +378,6 @@ fn how(
         };
         context.printer.warning(&why);
     }
-}
-
-/// A choice is a line: one that the terminal wraps would stay there when another is chosen. The whole
-/// reason is said again where it matters.
-fn choice(text: &str, context: &Context) -> String {
-    const SIGNS: usize = 6;
-    let room = context.printer.width().saturating_sub(SIGNS);
-    console::truncate_str(text, room, "…").into_owned()
 }
 
 fn word(strategy: Strategy) -> &'static str {

@@ -9,10 +9,11 @@ use super::start::{self, StartArgs};
 use super::writing::home_of;
 use crate::admin::api::Problem;
 use crate::admin::client::{AdminClient, ClientError, Target};
-use crate::cli::context::{Context, admin_socket};
+use crate::cli::context::{Context, admin_socket, load_config};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::{Paint, escape};
+use crate::config::disks;
 use crate::recipe::Process;
 use crate::recipe::plan::Plan;
 use crate::recipe::uninstall::Removal;
@@ -93,8 +94,65 @@ impl Running {
         start::in_instance(&StartArgs::default(), first, context).await
     }
 
-    /// What to type next: it depends on what runs.
+    /// Which copies of the daemons or of their servers are on one disk.
+    fn shared_disks(&self) -> Vec<String> {
+        let configs = self.homes.iter().filter_map(|home| load_config(home).ok());
+        let mut notes: Vec<String> = configs.flat_map(|config| config.shared_disks()).collect();
+        let files = self.processes.iter().filter_map(|process| {
+            let file = process.data.as_deref()?;
+            let within = Path::new(file).strip_prefix(&self.instance).ok();
+            Some((
+                within.and_then(Path::to_str).unwrap_or(file),
+                Path::new(file),
+            ))
+        });
+        notes.extend(disks::shared(files));
+        notes
+    }
+
+    /// Says where what is to be started would find another program.
+    async fn warn_of_taken(&self, context: &Context) {
+        let init = format!("zeoraidctl init {}", self.instance.display());
+        let mut taken = Vec::new();
+        let processes = self.processes.iter().filter(|process| !answers(process));
+        for process in processes {
+            let address = process.address.as_deref().unwrap_or_default();
+            if (context.is_taken)(address) {
+                let what = format!("`{}` would fail", process.start);
+                taken.push((address.to_owned(), what, "addresses"));
+            }
+        }
+        for home in &self.homes {
+            let Ok(config) = load_config(home) else {
+                continue;
+            };
+            if !matches!(daemon_runs(home).await, Ok(false)) {
+                continue;
+            }
+            for listen in &config.listen {
+                let address = listen.address.to_string();
+                if (context.is_taken)(&address) {
+                    taken.push((address, "the daemon would not start".to_owned(), "listen"));
+                }
+            }
+        }
+        for (address, what, option) in taken {
+            context.printer.warning(&format!(
+                "another program listens at {}, so {}. End that program, or choose another \
+                 address: {} --set {option}=…",
+                escape(&address),
+                escape(&what),
+                escape(&init)
+            ));
+        }
+    }
+
+    /// What a person should know who does not look further, and what to type next: it depends on what runs.
     pub(super) async fn show_next(&self, changes: bool, context: &Context) {
+        self.warn_of_taken(context).await;
+        for note in self.shared_disks() {
+            context.printer.note(&format!("note: {}", escape(&note)));
+        }
         let processes = self.processes.iter().filter(|process| !answers(process));
         let mut commands: Vec<_> = processes.map(|process| process.start.clone()).collect();
         let wrapper = self.instance.join("bin/zeoraidctl");
@@ -103,6 +161,11 @@ impl Running {
                 (Ok(true), true) => "reload",
                 (Ok(true), false) => continue,
                 (Ok(false) | Err(_), _) => "start",
+            };
+            // With mistakes it neither starts nor is read again.
+            let command = match load_config(home) {
+                Ok(_) => command,
+                Err(_) => "check-config",
             };
             commands.push(if *home == self.instance {
                 format!("{} {command}", wrapper.display())

@@ -237,12 +237,19 @@ async fn wait_until_it_serves(
             let waited = format::duration(timeout.as_secs());
             let message =
                 format!("the daemon runs, but does not serve after {waited}: {waits_for}");
-            return Err(Waited::Failed(CliError::new(message).with_next(
-                "zeoraidctl details, or to start with what is there: zeoraidctl stop && zeoraidctl start --force",
-            )));
+            let next = what_helps(client).await;
+            return Err(Waited::Failed(CliError::new(message).with_next(next)));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// The next step of the first array that does not serve, as its daemon says it in `details`.
+async fn what_helps(client: &AdminClient) -> String {
+    let arrays = client.arrays().await.unwrap_or_default();
+    let mut waiting = arrays.into_iter().filter(|array| !array.serving);
+    let next = waiting.find_map(|array| array.next);
+    next.unwrap_or_else(|| "zeoraidctl details".to_owned())
 }
 
 /// Why there is nothing to wait for any more.

@@ -10,7 +10,7 @@ use super::changes::{Changes, diff};
 use super::running::Running;
 use crate::cli::context::{Context, environment};
 use crate::cli::error::CliError;
-use crate::cli::output::{Format, Screen, View as _};
+use crate::cli::output::{Format, Screen, View as _, escape};
 use crate::cli::prompt::Question;
 use crate::config;
 use crate::recipe::apply::{Choice, apply, on_disk};
@@ -217,13 +217,18 @@ fn check_one(step: &Step, home: &Path, recipe: &Recipe, context: &Context) -> Re
                 .with_next(next),
         );
     }
-    if let (What::Kept | What::Edited, Some(old)) = (step.what, &step.old)
-        && !mistakes(old).is_empty()
-    {
-        context.printer.warning(&format!(
-            "{} was edited by hand and has mistakes; `zeoraidctl check-config` shows them",
-            step.target
-        ));
+    if let (What::Kept | What::Edited, Some(old)) = (step.what, &step.old) {
+        let found = mistakes(old);
+        let found: Vec<_> = found
+            .iter()
+            .map(|it| escape(&it.to_string()).into_owned())
+            .collect();
+        if !found.is_empty() {
+            context.printer.warning_with(
+                &format!("{} was edited by hand and has mistakes:", step.target),
+                &found,
+            );
+        }
     }
     Ok(())
 }

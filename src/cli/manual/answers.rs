@@ -113,7 +113,11 @@ pub(in crate::cli) const DOCUMENTS: &[Document] = &[
             key("kind", "file, zeo, memory", ""),
             key("where", "text", "A path, or an address."),
             key("since", "time", "Since when it is in this state."),
-            key("reason", "text or null", "Why it is not optimal."),
+            key(
+                "reason",
+                "text or null",
+                "Why it is not optimal, or cannot be reached.",
+            ),
             key(
                 "outlook",
                 "text or null",
@@ -270,6 +274,11 @@ pub(in crate::cli) const DOCUMENTS: &[Document] = &[
                 "warnings",
                 "list",
                 "As `mistakes`; found only where there are none.",
+            ),
+            key(
+                "notes",
+                "list",
+                "Sentences: what is right, and good to know.",
             ),
         ],
     },

@@ -189,7 +189,8 @@ const PART: &[Key] = &[
         name: "process",
         values: "mapping",
         what: "A process that runs by the file: the Unix `socket` on which it answers, and the commands that `start` and \
-               `stop` it. `init --start` starts it before the daemon, and `uninstall` removes nothing while it runs.",
+               `stop` it; where it has an `address`, `init` warns when somebody else listens there, and where several have their \
+               `data` on one disk, it says so. `init --start` starts it before the daemon, and `uninstall` removes nothing while it runs.",
     },
 ];
 

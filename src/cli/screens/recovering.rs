@@ -106,6 +106,34 @@ fn every_finding_is_shown_before_the_question() {
     }
 }
 
+/// One that cannot be reached is no reason to leave another as it is.
+#[test]
+fn who_cannot_be_looked_at_is_left_out() {
+    let out = || {
+        vec![array(vec![
+            member("copy1"),
+            refused("copy2"),
+            refused("copy3"),
+        ])]
+    };
+    let answers = [Answer::Choose(vec![0]), Answer::Default, Answer::Default];
+    let bench = Bench::new(out()).answering(answers);
+    *bench.daemon.analyses.lock() = [("copy3".to_owned(), behind("copy3"))].into();
+    let shown = bench.run("recover --interactive --detach");
+    assert!(
+        shown.contains("warning: copy2 is left out: copy2 could not be opened"),
+        "{shown}"
+    );
+    assert!(shown.contains("copy3 is being recovered"), "{shown}");
+    assert!(bench.questions().contains("[x] copy3  behind"), "{shown}");
+    let bench = Bench::new(out());
+    let shown = bench.run("recover --interactive");
+    assert!(
+        shown.contains("error: copy2 could not be opened"),
+        "{shown}"
+    );
+}
+
 /// What each look sees, and the lines where there is no terminal.
 #[test]
 fn progress_is_a_line_for_each_phase() {

@@ -90,6 +90,13 @@ fn states() -> Vec<(&'static str, Vec<ArrayDetails>)> {
         ),
         ("failed", vec![failed()]),
         (
+            "failed-for-lack-of-others",
+            vec![ArrayDetails {
+                members: vec![member("copy1"), failed().members.remove(0)],
+                ..failed()
+            }],
+        ),
+        (
             "read-only",
             vec![ArrayDetails {
                 serving: true,

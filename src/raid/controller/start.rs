@@ -15,7 +15,7 @@ use super::{
     Compared, Controller, Effect, Link, Member, MemberId, Notice, Now, Out, Phase, Serving,
     Standing, State,
 };
-use crate::raid::{Membership, StartPolicy};
+use crate::raid::{Membership, StartLacks, StartPolicy};
 use crate::zodb::Tid;
 
 /// In `coop` mode another daemon may mend meanwhile what keeps this one from serving, and nothing of it is
@@ -160,6 +160,38 @@ impl Controller {
             return Some(missing.join(", "));
         }
         None
+    }
+
+    /// Who has to come before the start can go on, and how many of them.
+    pub(in crate::raid) fn start_lacks(&self) -> Option<StartLacks> {
+        let candidates = self.candidates();
+        if !matches!(self.phase, Phase::Opening { .. }) || self.blocked.is_some() {
+            return None;
+        }
+        let names = |open: bool| {
+            let those = candidates
+                .iter()
+                .filter(move |(_, it)| it.is_open() == open);
+            those.map(|(_, member)| member.name.clone())
+        };
+        let (open, all) = (names(true).count(), self.members.len());
+        let majority = all / 2 + 1;
+        let needed = match self.rules.start_policy {
+            _ if self.rules.force => 1,
+            _ if self.is_coop() => majority,
+            StartPolicy::InSync if self.goes_by_record() => 1,
+            StartPolicy::InSync => all,
+            StartPolicy::Majority => majority,
+            StartPolicy::Newest => 1,
+        };
+        let lacks = StartLacks {
+            members: names(false).collect(),
+            open,
+            all,
+            needed,
+            by_record: self.goes_by_record(),
+        };
+        (open < needed && !lacks.members.is_empty()).then_some(lacks)
     }
 
     pub(super) fn what_is_waited_for(&self) -> String {

@@ -722,6 +722,9 @@ fn what_is_waited_for_says_whom_and_why() {
         panic!("{:?}", fed.controller.serving)
     };
     assert_eq!(waits_for, "b (no route to host), c (being opened)");
+    let lacks = fed.controller.start_lacks().unwrap();
+    assert_eq!((lacks.open, lacks.needed, lacks.all), (1, 3, 3));
+    assert_eq!(lacks.whom(), "b and c");
     for member in [B, C] {
         fed.open(member, Tid(5));
     }
@@ -729,6 +732,46 @@ fn what_is_waited_for_says_whom_and_why() {
         panic!("{:?}", fed.controller.serving)
     };
     assert_eq!(waits_for, "the comparison of the members");
+    assert_eq!(fed.controller.start_lacks(), None);
+}
+
+#[test]
+fn what_a_start_lacks_is_as_many_as_its_policy_wants() {
+    let lacks = |start_policy, recorded: Option<Membership>, open: &[MemberId]| {
+        let rules = Rules {
+            start_policy,
+            ..rules()
+        };
+        let mut fed = Fed::new(rules, recorded);
+        for member in open {
+            fed.open(*member, Tid(5));
+        }
+        let lacks = fed.controller.start_lacks();
+        lacks.map(|lacks| (lacks.whom(), lacks.needed, lacks.by_record))
+    };
+    let told = |whom: &str, needed, by_record| Some((whom.to_owned(), needed, by_record));
+    assert_eq!(
+        lacks(StartPolicy::Majority, None, &[]),
+        told("2 of a, b, c", 2, false)
+    );
+    assert_eq!(
+        lacks(StartPolicy::Majority, None, &[A]),
+        told("b or c", 2, false)
+    );
+    assert_eq!(lacks(StartPolicy::Majority, None, &[A, C]), None);
+    assert_eq!(
+        lacks(StartPolicy::Newest, None, &[]),
+        told("a or b or c", 1, false)
+    );
+    // Only who held everything helps.
+    let mut fed = Fed::serving();
+    fed.lose(B);
+    let record = fed.record.clone();
+    assert_eq!(
+        lacks(StartPolicy::InSync, record.clone(), &[B]),
+        told("a or c", 1, true)
+    );
+    assert_eq!(lacks(StartPolicy::InSync, record, &[C]), None);
 }
 
 /// Only b is there, and is level with itself.

@@ -243,7 +243,7 @@ impl Lab {
     /// log keeps what it was taken out for; `details` shows why it cannot be opened again.
     #[track_caller]
     pub(crate) fn wait_taken_out(&self, member: &str, since: usize, reasons: &[&str]) {
-        let words = format!("{member} was taken out (epoch ");
+        let words = format!("{member} was taken out (membership no. ");
         let said = until_ok(&format!("{member} to be taken out"), PATIENCE, || {
             let log = self.instance.log();
             let line = log[since..].lines().find(|line| line.contains(&words));

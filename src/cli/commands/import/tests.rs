@@ -51,6 +51,26 @@ const RAID: &str = "%import gocept.zeoraid
 ";
 
 #[test]
+fn quietly_only_what_needs_somebody_is_said() {
+    let place = Place::new(RAID);
+    insta::assert_snapshot!(place.run("import -q HERE/zeo.conf -C HERE/new --yes", []), @r#"
+    exit 0
+    -- stdout
+    To do:
+      zeo.conf:5: `monitor-address 8201` in <zeo>
+          there is no monitor port: ask `zeoraidctl status` (also for Nagios), or
+          set `admin.address` and let Prometheus read /metrics there
+      zeo.conf:9, zeo.conf:13: members that are ZEO servers
+          look into the zeo.conf of each: no `transaction-timeout` (ZEO keeps its
+          lock when that strikes), a `blob-dir` where there are blobs; and nobody
+          else may write to them, the old daemon included: stop it first
+    "#);
+    assert!(place.read("new/etc/zeoraid.yaml").contains("db2:8100"));
+    let again = place.run("import HERE/zeo.conf -C HERE/other --yes", []);
+    assert!(again.contains("Nothing to do:"), "{again}");
+}
+
+#[test]
 fn what_was_understood_is_shown_and_written() {
     let place = Place::new(RAID);
     insta::assert_snapshot!(place.run("import HERE/zeo.conf -C HERE/new --dry-run", []), @r#"

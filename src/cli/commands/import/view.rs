@@ -34,6 +34,9 @@ pub(super) struct ImportView {
     pub(super) mistakes: Vec<MistakeView>,
     pub(super) warnings: Vec<MistakeView>,
     configuration: String,
+    /// For people only what needs them.
+    #[serde(skip)]
+    pub(super) quiet: bool,
 }
 
 #[derive(Serialize)]
@@ -94,6 +97,7 @@ impl ImportView {
             mistakes: Vec::new(),
             warnings: Vec::new(),
             configuration: imported.text.clone(),
+            quiet: false,
         }
     }
 
@@ -152,6 +156,9 @@ impl From<&Note> for NoteView {
 
 impl View for ImportView {
     fn table(&self, screen: &Screen) -> String {
+        if self.quiet {
+            return self.needs_somebody(screen).trim_start().to_owned();
+        }
         let style = screen.style;
         let did = match (self.action, self.written) {
             (Action::Unchanged, _) => ": up to date",
@@ -177,6 +184,19 @@ impl View for ImportView {
         }
         text += &self.note_lines("to-do", "To do", Paint::Warning, screen);
         text += &self.note_lines("known", "Nothing to do", Paint::Faint, screen);
+        text + &self.found_lines(screen)
+    }
+}
+
+impl ImportView {
+    /// What is to do, and what is wrong.
+    fn needs_somebody(&self, screen: &Screen) -> String {
+        self.note_lines("to-do", "To do", Paint::Warning, screen) + &self.found_lines(screen)
+    }
+
+    fn found_lines(&self, screen: &Screen) -> String {
+        let style = screen.style;
+        let mut text = String::new();
         for (found, title, paint) in [
             (&self.warnings, "Warnings of `check-config`", Paint::Warning),
             (&self.mistakes, "Mistakes", Paint::Bad),
@@ -188,9 +208,7 @@ impl View for ImportView {
         }
         text
     }
-}
 
-impl ImportView {
     fn note_lines(&self, kind: &str, title: &str, paint: Paint, screen: &Screen) -> String {
         let notes: Vec<&NoteView> = self.notes.iter().filter(|note| note.kind == kind).collect();
         if notes.is_empty() {

@@ -54,6 +54,7 @@ fn an_instance_is_made_and_made_again_without_a_change() {
       create     etc/zeoraid.yaml
       create     etc/zope-client.conf
     -- stderr
+    note: copy1 and copy2 are on the same disk: when it fails, both are lost
     Next: HERE/bin/zeoraidctl start
     "#);
     insta::assert_snapshot!(place.init(""), @r#"
@@ -61,6 +62,7 @@ fn an_instance_is_made_and_made_again_without_a_change() {
     -- stdout
     Instance HERE, recipe embedded: up to date
     -- stderr
+    note: copy1 and copy2 are on the same disk: when it fails, both are lost
     Next: HERE/bin/zeoraidctl start
     "#);
     insta::assert_snapshot!(place.read("recipe.yaml"), @r#"
@@ -80,6 +82,7 @@ fn an_instance_is_made_and_made_again_without_a_change() {
     insta::assert_snapshot!(place.run("check-config -C HERE", []).0, @r#"
     exit 0
     -- stdout
+    note: copy1 and copy2 are on the same disk: when it fails, both are lost
     ✔ etc/zeoraid.yaml: no mistakes
     "#);
     let config = place.read("etc/zeoraid.yaml");
@@ -148,9 +151,11 @@ fn what_it_is_to_be_is_asked_and_shown_before_it_is_written() {
         classic  one daemon before ZEO servers, which keep the copies
         cooperative  several daemons, all serving, before the same ZEO servers
       > embedded  one daemon with complete copies of its own (Data.fs files)
-        hot-spare  two daemons on two machines and a floating address (keepalived)
+        hot-spare  two daemons on two machines and a floating address
+          (keepalived)
         single-server  a plain ZEO server replacement with one Data.fs
     And what besides?
+          Nagios
     Name of the array [main]
     Where clients connect [127.0.0.1:8100]
       ! `HOST:PORT`, `[IPV6]:PORT` or `unix:PATH` is expected
@@ -187,6 +192,7 @@ fn what_it_is_to_be_is_asked_and_shown_before_it_is_written() {
       create     etc/zeoraid.yaml
       create     etc/zope-client.conf
     ✔ written
+    note: copy1, copy2 and copy3 are on the same disk: when it fails, all of them are lost
     Next: HERE/bin/zeoraidctl start
     "#);
     assert!(place.read("etc/zeoraid.yaml").contains("encoding: M5\n"));
@@ -308,6 +314,7 @@ fn what_was_edited_by_hand_is_kept_or_asked_about() {
     Instance HERE, recipe embedded: up to date
       edited     etc/zeoraid.yaml
     -- stderr
+    note: copy1 and copy2 are on the same disk: when it fails, both are lost
     Next: HERE/bin/zeoraidctl start
     "#);
     insta::assert_snapshot!(place.init("--set log_level=debug"), @r#"
@@ -319,6 +326,7 @@ fn what_was_edited_by_hand_is_kept_or_asked_about() {
       conflict   etc/zeoraid.yaml   kept; the new one is beside it, as .new
       unchanged  etc/zope-client.conf
     -- stderr
+    note: copy1 and copy2 are on the same disk: when it fails, both are lost
     Next: HERE/bin/zeoraidctl start
     "#);
     assert_eq!(place.read("etc/zeoraid.yaml"), edited);
@@ -333,7 +341,8 @@ fn what_was_edited_by_hand_is_kept_or_asked_about() {
     etc/zeoraid.yaml was edited by hand. And now?
       > keep it, and write the new one beside it (etc/zeoraid.yaml.new)
         keep it
-        take the new one, and keep the edited one beside it (etc/zeoraid.yaml.old)
+        take the new one, and keep the edited one beside it
+          (etc/zeoraid.yaml.old)
     "#);
     insta::assert_snapshot!(shown, @r#"
     exit 0
@@ -364,6 +373,7 @@ fn what_was_edited_by_hand_is_kept_or_asked_about() {
        # target: auto              # this file in the background, standard error (or the journal, where that is
        #                           # it) in the foreground; or always: file, stderr, journal
     ✔ written
+    note: copy1 and copy2 are on the same disk: when it fails, both are lost
     Next: HERE/bin/zeoraidctl start
     "#);
     assert!(place.read("etc/zeoraid.yaml").contains("level: warn"));
@@ -486,7 +496,8 @@ fn mistakes_of_a_configuration_are_shown_with_line_and_mend() {
           "mend": "one of error, warn, info, debug, trace"
         }
       ],
-      "warnings": []
+      "warnings": [],
+      "notes": []
     }
     "#);
     insta::assert_snapshot!(place.run("show --file -C HERE", []).0, @r#"
@@ -507,8 +518,11 @@ fn mistakes_of_a_configuration_are_shown_with_line_and_mend() {
       conflict   etc/zeoraid.yaml   kept; the new one is beside it, as .new
       unchanged  etc/zope-client.conf
     -- stderr
-    warning: etc/zeoraid.yaml was edited by hand and has mistakes; `zeoraidctl check-config` shows them
-    Next: HERE/bin/zeoraidctl start
+    warning: etc/zeoraid.yaml was edited by hand and has mistakes:
+      etc/zeoraid.yaml:20:9: listen: `8100` is only a port; write `127.0.0.1:8100` for clients on this machine, `0.0.0.0:8100` for all
+      etc/zeoraid.yaml:24:1: the configuration knows no `encodng`; did you mean `encoding`?
+      etc/zeoraid.yaml:149:10: log.level: `loud` is not known; one of error, warn, info, debug, trace
+    Next: HERE/bin/zeoraidctl check-config
     "#);
 }
 

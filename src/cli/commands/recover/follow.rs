@@ -227,7 +227,7 @@ async fn on_interrupt(
     }
 }
 
-/// `✔ copy2 is optimal (epoch 8). The array is degraded: copy3 is out.`
+/// `✔ copy2 is optimal. The array is degraded: copy3 is out.`
 async fn summary(
     api: &dyn AdminApi,
     array: &str,
@@ -246,7 +246,7 @@ async fn summary(
         match how {
             Ended::Done => {
                 let more = if Some(index) == last_done {
-                    format!(" (epoch {}). {outcome}", details.epoch)
+                    format!(". {outcome}")
                 } else {
                     String::new()
                 };
