@@ -299,9 +299,9 @@ class Worker:
         self.check(conn)
 
     def do_pack(self, _):
-        """Packs what is older than an hour, which is nothing, but all of it is looked at."""
+        """Packs what is older than a day, which is nothing, but all of it is looked at."""
         if self.name == "w0" and self.random.random() < 0.2:
-            self.storage.pack(time.time() - 3600, None, True)
+            self.storage.pack(time.time() - 24 * 3600, None, True)
 
     def quietly(self, action):
         """After a lost daemon, cleaning up may fail as well."""
