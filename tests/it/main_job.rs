@@ -10,7 +10,8 @@ use crate::harness::python::{self, Workers};
 use crate::harness::{Instance, until};
 
 /// What happens to the file of the copy that is out.
-enum Damage {
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Damage {
     /// Nothing: it is only behind.
     None,
     Header,
@@ -25,7 +26,7 @@ enum Damage {
 }
 
 impl Damage {
-    fn is_done_to(&self, path: &Path) {
+    pub(crate) fn is_done_to(self, path: &Path) {
         let size = fs::metadata(path).expect("the copy is there").len();
         match self {
             Damage::None => {}

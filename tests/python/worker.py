@@ -1,7 +1,7 @@
 """A client that works: commits and reads until its standard input is closed, and keeps a log.
 
-    worker.py setup ADDRESS
-    worker.py run ADDRESS --name w1 --log FILE --seed N [--tolerant]
+    worker.py setup ADDRESS [--workers N]
+    worker.py run ADDRESS --name w1 --log FILE --seed N [--tolerant] [--packed]
 
 Every line of the log is a JSON object, written when it is known: `ack` once a commit was acknowledged
 (never before), `found` for one whose acknowledgement was lost but which the database holds, `error` for
@@ -28,7 +28,7 @@ from persistent.mapping import PersistentMapping
 from ZEO.ClientStorage import ClientStorage
 from ZEO.Exceptions import ClientDisconnected
 from ZODB.blob import Blob
-from ZODB.POSException import ConflictError, ReadConflictError
+from ZODB.POSException import ConflictError, ReadConflictError, StorageError, UndoError
 import ZODB
 
 import common
@@ -69,7 +69,8 @@ class WatchedStorage(ClientStorage):
     acknowledged = None
     watch = None
 
-    for each in ("history", "lastTransaction", "loadBefore", "loadBlob", "new_oid", "pack", "tpc_vote", "undoInfo"):
+    # Not `pack`: whoever packs waits until every member has been packed.
+    for each in ("history", "lastTransaction", "loadBefore", "loadBlob", "new_oid", "tpc_vote", "undoInfo"):
         locals()[each] = watched(each)
 
     def tpc_finish(self, *args, **kw):
@@ -92,14 +93,14 @@ class WatchedStorage(ClientStorage):
         return data
 
 
-def setup(address):
+def setup(address, workers):
     with common.database(address) as db, common.connection(db) as conn:
         root = conn.root()
         root["counter"] = Length()
         root["shared"] = PersistentMapping()
         root["workers"] = PersistentMapping()
-        for name in ("w0", "w1", "w2", "w3"):
-            root["workers"][name] = PersistentMapping(
+        for number in range(workers):
+            root["workers"][f"w{number}"] = PersistentMapping(
                 commits=PersistentMapping(value=0),
                 tree=OOBTree(),
                 maps=PersistentMapping(),
@@ -114,14 +115,25 @@ class Torn(Exception):
     """A snapshot that is not of one moment."""
 
 
+def forbidden_by_a_pack(error):
+    """What the array refuses while it is packed, and a second pack, or one beside other work on whole
+    histories, it refuses as a plain FileStorage does; these are answers, and each has its words."""
+    if isinstance(error, UndoError):
+        return "undo is disabled while the array is being packed" in str(error)
+    words = ("is being packed", "is being backed up", "is being scrubbed", "nothing is packed meanwhile",
+             "no member was packed")
+    return isinstance(error, StorageError) and any(each in str(error) for each in words)
+
+
 class Worker:
     def __init__(self, args):
         self.name = args.name
         self.tolerant = args.tolerant
+        self.packed = args.packed
         self.random = random.Random(args.seed)
         self.log_file = open(args.log, "a", buffering=1)
         self.stop = threading.Event()
-        self.counts = {"commits": 0, "conflicts": 0, "reads": 0, "errors": 0}
+        self.counts = {"commits": 0, "conflicts": 0, "reads": 0, "refused": 0, "errors": 0}
         self.mix = set(filter(None, args.mix.split(",")))
         self.watch = Watch(self.log)
         self.longest_commit = 0
@@ -220,6 +232,10 @@ class Worker:
         except ConflictError:
             self.manager.abort()
         except Exception as error:
+            if self.packed and forbidden_by_a_pack(error):
+                self.counts["refused"] += 1
+                self.manager.abort()
+                return
             self.counts["errors"] += 1
             self.log("error", doing=what, error=type(error).__name__, text=str(error)[:300])
             if not self.tolerant:
@@ -283,9 +299,9 @@ class Worker:
         self.check(conn)
 
     def do_pack(self, _):
-        """Packs what is older than an hour, which is nothing, but all of it is looked at."""
+        """Packs what is older than a day, which is nothing, but all of it is looked at."""
         if self.name == "w0" and self.random.random() < 0.2:
-            self.storage.pack(time.time() - 3600, None, True)
+            self.storage.pack(time.time() - 24 * 3600, None, True)
 
     def quietly(self, action):
         """After a lost daemon, cleaning up may fail as well."""
@@ -354,9 +370,11 @@ if __name__ == "__main__":
     parser.add_argument("--blob-dir", help="a folder of blobs that is shared with the server")
     parser.add_argument("--pause", type=float, default=0, help="seconds after each commit")
     parser.add_argument("--cache", help="a persistent cache file")
+    parser.add_argument("--workers", type=int, default=4, help="for how many the ground is laid")
+    parser.add_argument("--packed", action="store_true", help="others pack meanwhile, and undoing is refused then")
     parser.add_argument("--tolerant", action="store_true", help="go on when the daemon is lost")
     arguments = parser.parse_args()
     if arguments.what == "setup":
-        setup(arguments.address)
+        setup(arguments.address, arguments.workers)
     else:
         Worker(arguments).run()

@@ -35,9 +35,8 @@ pub(crate) struct Placed {
     directory: Arc<BlobDirectory>,
     oid: Oid,
     tid: Tid,
-    /// Open, so that no other file can be taken for this one.
-    file: File,
-    /// The temporary name.
+    /// The temporary name: while it is there, no other file can be taken for this one. Not an open file, since
+    /// a recovery has as many of these as it makes transactions durable at once.
     mark: Option<Temporary>,
     /// Nobody knows yet whether the transaction is final.
     entrusted: bool,
@@ -166,7 +165,6 @@ impl Staged {
             directory: Arc::clone(directory),
             oid,
             tid,
-            file: self.file,
             mark: Some(mark),
             entrusted: false,
         };
@@ -202,12 +200,15 @@ impl Drop for Placed {
             }
             return;
         }
-        if let Err(error) = self.directory.take_back(self.oid, self.tid, &self.file) {
+        let Some(mark) = self.mark.take() else {
+            return;
+        };
+        let taken_back = File::open(mark.path())
+            .and_then(|file| self.directory.take_back(self.oid, self.tid, &file));
+        if let Err(error) = taken_back {
             let file = self.directory.file(self.oid, self.tid);
             tracing::warn!(file = %file.display(), %error, "file of an aborted blob was not removed");
-            if let Some(mark) = self.mark.take() {
-                mark.keep();
-            }
+            mark.keep();
         }
     }
 }
@@ -249,6 +250,21 @@ mod tests {
 
     fn temporaries(directory: &BlobDirectory) -> usize {
         fs::read_dir(directory.tmp()).unwrap().count()
+    }
+
+    #[test]
+    fn what_is_placed_is_no_open_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = open(&folder);
+        let placed = placed(&directory, "content");
+        let root = folder.path().canonicalize().unwrap();
+        // Where there is no such folder, nothing can be told.
+        for entry in fs::read_dir("/proc/self/fd").into_iter().flatten() {
+            let file = fs::read_link(entry.unwrap().path()).unwrap_or_default();
+            assert!(!file.starts_with(&root), "{}", file.display());
+        }
+        drop(placed);
+        assert_eq!(content(&directory), None);
     }
 
     #[test]

@@ -2,14 +2,14 @@
 //! notices anything.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use super::peers::resident_kib;
 use crate::harness::Instance;
 use crate::harness::python::{self, Workers};
 use crate::harness::raw::{Raw, Reply, Say};
+use crate::harness::resources::resident_kib;
 use crate::harness::until_ok;
 
 /// Where hostile clients come from; the honest ones are at 127.0.0.1.
@@ -42,21 +42,9 @@ fn started(limits: &str) -> Instance {
     instance
 }
 
-/// What the admin protocol answers on its socket.
-fn ask(instance: &Instance, path: &str) -> String {
-    let mut socket = UnixStream::connect(instance.path("var/zeoraid.sock")).expect("it answers");
-    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-    socket.write_all(request.as_bytes()).expect("it reads");
-    let mut answer = String::new();
-    socket
-        .read_to_string(&mut answer)
-        .expect("it answers with text");
-    answer
-}
-
 /// How often a limit was passed, as Prometheus is told.
 fn passed(instance: &Instance, limit: &str) -> u64 {
-    let metrics = ask(instance, "/metrics");
+    let metrics = instance.ask("/metrics");
     let name = format!("zeoraid_limits_passed_total{{limit=\"{limit}\"}} ");
     let count = metrics.lines().find_map(|line| line.strip_prefix(&name));
     count.map_or(0, |count| count.trim().parse().expect("a count"))

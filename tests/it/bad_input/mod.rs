@@ -5,5 +5,5 @@ mod config;
 mod disk_full;
 mod files;
 mod limits;
-mod peers;
+pub(crate) mod peers;
 mod places;

@@ -6,11 +6,12 @@ use crate::harness::Instance;
 use crate::harness::instance::signal;
 use crate::harness::python::{self, Workers};
 use crate::harness::raw::{Raw, Say, pickle};
+use crate::harness::resources::resident_kib;
 use crate::harness::until_ok;
 
 /// One kind of nonsense, told to a connection that has registered or has not.
-struct Nonsense {
-    name: &'static str,
+pub(crate) struct Nonsense {
+    pub(crate) name: &'static str,
     registered: bool,
     bytes: Vec<u8>,
 }
@@ -54,7 +55,7 @@ fn bomb() -> Vec<u8> {
     bomb
 }
 
-fn nonsense() -> Vec<Nonsense> {
+pub(crate) fn nonsense() -> Vec<Nonsense> {
     let mut all = Vec::new();
     let mut add = |name, registered, bytes| {
         all.push(Nonsense {
@@ -187,29 +188,33 @@ fn nonsense() -> Vec<Nonsense> {
     all
 }
 
+impl Nonsense {
+    /// Says it; it must be refused.
+    #[track_caller]
+    pub(crate) fn is_told(&self, address: &str) {
+        let mut raw = if self.registered {
+            Raw::registered(address)
+        } else {
+            Raw::greeted(address)
+        };
+        raw.send(&self.bytes);
+        // Half of something else: it is the end that tells.
+        if self.name.starts_with("text without") {
+            raw.end();
+        }
+        raw.must_be_refused();
+    }
+}
+
 #[test]
 fn nonsense_is_refused_and_nobody_else_notices() {
     let instance = Instance::started(&[]);
     let mut workers = Workers::start(&instance.address, &instance.beside(""), false);
     let mut witness = Raw::registered(&instance.address);
     for nonsense in nonsense() {
-        let Nonsense {
-            name,
-            registered,
-            bytes,
-        } = nonsense;
-        eprintln!("{name} (registered: {registered})");
-        let mut raw = if registered {
-            Raw::registered(&instance.address)
-        } else {
-            Raw::greeted(&instance.address)
-        };
-        raw.send(&bytes);
-        // Half of something else: it is the end that tells.
-        if name.starts_with("text without") {
-            raw.end();
-        }
-        raw.must_be_refused();
+        let name = nonsense.name;
+        eprintln!("{name} (registered: {})", nonsense.registered);
+        nonsense.is_told(&instance.address);
         assert_eq!(
             witness.call("lastTransaction", vec![]).error(),
             None,
@@ -409,15 +414,6 @@ fn a_client_that_does_not_read_is_hung_up_on() {
     );
     drop(lazy);
     python::run("features.py", &["plain_visit", &instance.address]).ok();
-}
-
-pub(super) fn resident_kib(pid: i32) -> u64 {
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
-        return 0;
-    };
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    number.and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
 /// A client that is stopped for a while (a laptop's lid, a debugger) delays nobody.

@@ -15,6 +15,7 @@ mod members;
 mod packing;
 mod policies;
 mod recovery;
+mod soak;
 mod stages;
 mod swaps;
 mod torn;

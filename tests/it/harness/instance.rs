@@ -1,7 +1,8 @@
 //! An instance of its own for each test: a folder made by `zeoraidctl init`, and its daemon.
 
 use std::fs;
-use std::io::{Read, Seek};
+use std::io::{Read, Seek, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -150,6 +151,19 @@ impl Instance {
 
     pub(crate) fn stop(&self) -> Run {
         self.run(&["stop"])
+    }
+
+    /// What the admin protocol answers on its socket, with the head of the answer.
+    pub(crate) fn ask(&self, path: &str) -> String {
+        let socket = UnixStream::connect(self.path("var/zeoraid.sock"));
+        let mut socket = socket.expect("it answers");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).expect("it reads");
+        let mut answer = String::new();
+        socket
+            .read_to_string(&mut answer)
+            .expect("it answers with text");
+        answer
     }
 
     /// What `details -o json` says of the only array.

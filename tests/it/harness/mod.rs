@@ -12,6 +12,7 @@ pub(crate) mod ports;
 pub(crate) mod proxy;
 pub(crate) mod python;
 pub(crate) mod raw;
+pub(crate) mod resources;
 pub(crate) mod terminal;
 pub(crate) mod wait;
 pub(crate) mod zeo_server;

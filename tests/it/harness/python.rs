@@ -17,6 +17,9 @@ use super::wait::until_ok;
 /// For one script that does one thing.
 const PATIENCE: Duration = Duration::from_mins(4);
 
+/// For reading and comparing all that long runs have written.
+const READING: Duration = Duration::from_mins(20);
+
 /// Which releases of ZODB and ZEO: those of `requirements.txt`, or of `requirements-zeo5.txt`; or the former
 /// with what `requirements-tools.txt` has besides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -74,8 +77,13 @@ fn script_command(name: &str, args: &[&str]) -> Command {
 /// Runs a script to its end.
 #[track_caller]
 pub(crate) fn run(name: &str, args: &[&str]) -> Run {
-    let mut script = Script::spawn(name, args);
-    script.end(PATIENCE)
+    run_for(name, args, PATIENCE)
+}
+
+/// The same, of one that may take so long.
+#[track_caller]
+pub(crate) fn run_for(name: &str, args: &[&str], deadline: Duration) -> Run {
+    Script::spawn(name, args).end(deadline)
 }
 
 /// A script that runs. Killed when dropped.
@@ -287,9 +295,10 @@ impl Workers {
         Self::start_with(address, folder, 4, more)
     }
 
-    /// Lays the ground and starts so many (at most four), with these arguments more.
+    /// Lays the ground and starts so many, with these arguments more.
     pub(crate) fn start_with(address: &str, folder: &Path, count: u64, more: &[&str]) -> Self {
-        run("worker.py", &["setup", address]).ok();
+        let ground = count.max(4).to_string();
+        run("worker.py", &["setup", address, "--workers", &ground]).ok();
         Self::join(address, folder, 0, count, more)
     }
 
@@ -369,7 +378,7 @@ impl Workers {
                 script.runs(),
                 "{} ended:\n{errors}\n{}",
                 script.what,
-                read(log)
+                end_of(&read(log))
             );
         }
     }
@@ -396,6 +405,7 @@ impl Workers {
                 totals.commits += number("commits");
                 totals.conflicts += number("conflicts");
                 totals.resolved += number("resolved");
+                totals.refused += number("refused");
                 totals.errors += number("errors");
                 let time = |name: &str| Duration::from_millis(number(name));
                 let longest = totals.longest_operation.max(time("longest_operation_ms"));
@@ -413,6 +423,8 @@ pub(crate) struct Totals {
     pub(crate) commits: u64,
     pub(crate) conflicts: u64,
     pub(crate) resolved: u64,
+    /// What an array that is being packed does not do, where the workers were told of packs.
+    pub(crate) refused: u64,
     pub(crate) errors: u64,
     /// For one thing that a client asked of the daemon: a load, a vote, a finish, …
     pub(crate) longest_operation: Duration,
@@ -432,6 +444,13 @@ impl Totals {
     }
 }
 
+/// Its last lines: of a long one, what it said last is what counts.
+fn end_of(log: &str) -> String {
+    const LINES: usize = 50;
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
+}
+
 /// Python's `FileStorage` reads the members, compares them, and finds what the workers were told.
 #[track_caller]
 pub(crate) fn verify(members: &[PathBuf], logs: &[PathBuf]) -> Value {
@@ -449,6 +468,6 @@ pub(crate) fn verify_with(members: &[PathBuf], logs: &[PathBuf], more: &[&str]) 
             .iter()
             .map(|member| member.to_str().expect("a plain path")),
     );
-    let run = run("verify.py", &args).ok();
+    let run = run_for("verify.py", &args, READING).ok();
     serde_json::from_str(&run.stdout).expect("it prints JSON")
 }
