@@ -33,6 +33,7 @@ use super::member::AskSetAside;
 use super::options::ClusterMode;
 use super::report::Strategy;
 use super::runner::{CatchUp, Core, Runner, as_fault};
+use super::scrub;
 use super::view::Reader;
 use crate::job::{Amount, Cancelled, JobHandle, Rate, Work};
 use crate::storage::{Answer, Fault, RESTART_SERVER, SetAside, Storage, StorageError};
@@ -284,7 +285,7 @@ impl Job {
         self.tell(|recovery| recovery.source = Some(name.clone()));
         self.runner.notice(Notice::RecoveryStarted {
             member: self.name.clone(),
-            source: name,
+            source: name.clone(),
         });
         self.work.begin("analyse", Amount::default());
         let head = self.runner.view().head;
@@ -298,11 +299,16 @@ impl Job {
         let (what, after) = ("the analysis", patience);
         let relation = relation.map_err(|_| Halt::Target(Fault::Timeout { what, after }))??;
         let mut at = self.make_prefix(&*source.storage, target, relation).await?;
+        let whole = at.is_zero() || self.strategy != Strategy::Missing;
         at = self.copy_until_short(source, target, at, false).await?;
         if self.strategy != Strategy::Missing {
             at = self.verify(source, target, at).await?;
         }
-        self.catch_up(source, target, at).await
+        self.catch_up(source, target, at).await?;
+        if whole {
+            scrub::mended(&self.runner, &self.name, &name);
+        }
+        Ok(())
     }
 
     /// A call that may be dropped, and is when it is cancelled or takes too long.
@@ -432,12 +438,14 @@ impl Job {
         })
     }
 
-    /// The least busy of those that may be read, and whether it is the only one.
+    /// The least busy of those that may be read; one that a scrub found wrong only where there is no other.
     fn choose_source(&self, unreadable: &[(Reader, Fault)]) -> Result<Reader, Halt> {
         let view = self.runner.view();
+        let named = |reader: &Reader| self.runner.look(|core| core.controller.name(reader.member));
         let busy = |reader: &&Reader| {
             let outstanding = &reader.stats.outstanding;
-            outstanding.load(std::sync::atomic::Ordering::Relaxed)
+            let outstanding = outstanding.load(std::sync::atomic::Ordering::Relaxed);
+            (scrub::is_suspect(&self.runner, &named(reader)), outstanding)
         };
         let is_left = |reader: &&Reader| {
             let mut bad = unreadable.iter();
