@@ -297,7 +297,16 @@ impl Job {
             related = tokio::time::timeout(patience, related) => related,
         };
         let (what, after) = ("the analysis", patience);
-        let relation = relation.map_err(|_| Halt::Target(Fault::Timeout { what, after }))??;
+        let relation = relation.map_err(|_| Halt::Target(Fault::Timeout { what, after }))?;
+        let relation = match relation {
+            Err(Broken::Target(StorageError::Fault(Fault::Damaged(reason))))
+                if self.strategy == Strategy::Rebuild =>
+            {
+                tracing::warn!(member = self.name, reason, "nothing of the copy is kept");
+                Relation::Diverged { common: None }
+            }
+            relation => relation?,
+        };
         let mut at = self.make_prefix(&*source.storage, target, relation).await?;
         let whole = at.is_zero() || self.strategy != Strategy::Missing;
         at = self.copy_until_short(source, target, at, false).await?;
@@ -492,8 +501,7 @@ impl Job {
         let by_hand = empty_it(&self.name, target);
         let may_cut = self.may_cut || self.strategy == Strategy::Rebuild;
         if may_cut && by_hand.is_none() {
-            self.rewind(target, common).await?;
-            return Ok(common.unwrap_or(Tid::ZERO));
+            return self.rewind(target, common).await;
         }
         let since = common.map_or_else(
             || "it shares no transaction with the array".to_owned(),
@@ -511,8 +519,9 @@ impl Job {
         })
     }
 
-    /// INVARIANT 9: what is cut is set aside first, by the storage itself.
-    async fn rewind(&mut self, target: &dyn Storage, keep: Option<Tid>) -> Result<(), Halt> {
+    /// INVARIANT 9: what is cut is set aside first, by the storage itself. Says where the target ends then:
+    /// where what has to be cut cannot be read, it is set aside as a whole, as it is.
+    async fn rewind(&mut self, target: &dyn Storage, keep: Option<Tid>) -> Result<Tid, Halt> {
         if let Some(next) = empty_it(&self.name, target) {
             let since = keep.map_or_else(String::new, |keep| format!(" after {keep}"));
             return Err(Halt::Differs {
@@ -526,9 +535,15 @@ impl Job {
         // How much it is, and so how long it takes, is known only to the target.
         let much = u64::from(u32::MAX);
         // MODEL: Rewind
-        let saved = self.change(much, target.rewind(keep)).await?;
+        let (kept, saved) = match self.change(much, target.rewind(keep)).await {
+            Err(Halt::Target(Fault::Damaged(reason))) if keep.is_some() => {
+                tracing::warn!(member = self.name, reason, "the whole copy is set aside");
+                (None, self.change(much, target.rewind(None)).await?)
+            }
+            saved => (keep, saved?),
+        };
         self.note_set_aside(saved);
-        Ok(())
+        Ok(kept.unwrap_or(Tid::ZERO))
     }
 
     fn note_set_aside(&self, saved: SetAside) {

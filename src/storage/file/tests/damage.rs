@@ -332,6 +332,31 @@ async fn walked(storage: &dyn Storage) -> Vec<Result<Tid, String>> {
 }
 
 #[tokio::test]
+async fn a_whole_file_is_set_aside_as_it_is_also_where_it_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut bytes, begins) = five(&folder).await;
+    let storage = open(&folder).await;
+    let mut tids = storage.tids_before(Tid::MAX, 5).await.unwrap();
+    tids.reverse();
+    bytes[begins[2]..begins[3]].fill(0xee);
+    std::fs::write(data_fs(&folder), &bytes).unwrap();
+    // A part of it would have to be copied, and nothing is changed where that cannot be.
+    let refused = storage.rewind(Some(tids[0])).await;
+    assert!(
+        matches!(refused, Err(StorageError::Fault(Fault::Damaged(_)))),
+        "{refused:?}"
+    );
+    assert_eq!(std::fs::read(data_fs(&folder)).unwrap(), bytes);
+    let saved = storage.rewind(None).await.unwrap();
+    assert_eq!(saved.extent.transactions, 2);
+    assert_eq!(std::fs::read(saved.file.unwrap()).unwrap(), bytes);
+    assert_eq!(storage.last_tid().await.unwrap(), Tid::ZERO);
+    commit(&*storage, &[(1, Tid::ZERO, b"anew")]).await;
+    storage.close().await;
+    has(&folder, 1).await;
+}
+
+#[tokio::test]
 async fn an_iteration_goes_on_behind_what_is_damaged() {
     use std::os::unix::fs::FileExt as _;
 
