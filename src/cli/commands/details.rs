@@ -275,7 +275,11 @@ impl DetailsView {
                     .map(|(start, line)| format!("{start}{line}")),
             );
         }
-        lines.iter().map(|line| format!("  {line}\n")).collect()
+        let mut text = String::new();
+        for line in lines {
+            text += &format!("  {line}\n");
+        }
+        text
     }
 
     fn members(&self, array: &ArrayDetails, screen: &Screen) -> String {

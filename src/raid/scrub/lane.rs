@@ -206,8 +206,10 @@ impl Lane {
                 Ok(true) => Read::Same,
                 _ => Read::Other,
             },
-            Err(StorageError::Answer(Answer::NoSuchObject(_))) => Read::Not,
-            Err(StorageError::Fault(Fault::Damaged(_) | Fault::Io { .. })) => Read::Not,
+            Err(
+                StorageError::Answer(Answer::NoSuchObject(_))
+                | StorageError::Fault(Fault::Damaged(_) | Fault::Io { .. }),
+            ) => Read::Not,
             Err(error) => {
                 self.fail(error);
                 Read::Same

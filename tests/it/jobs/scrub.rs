@@ -26,7 +26,7 @@ fn say_something_else(data: &Path) {
     let bytes = fs::read(data).expect("the file");
     let name = b"value";
     let places = bytes.windows(name.len()).enumerate();
-    let places = places.filter(|(_, some)| some == name);
+    let mut places = places.filter(|(_, some)| some == name);
     // BININT1 is a `K` and a byte; between them may be where the name is remembered.
     let number = |(at, _)| {
         let after = at + name.len();
@@ -36,7 +36,7 @@ fn say_something_else(data: &Path) {
             .position(|byte| *byte == b'K')?;
         Some(after + small + 1)
     };
-    let at = places.filter_map(number).next();
+    let at = places.find_map(number);
     let at = at.expect("workers count what they commit");
     let file = fs::File::options().write(true).open(data).expect("a file");
     let other = [bytes[at] ^ 0x40];
