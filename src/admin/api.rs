@@ -79,6 +79,9 @@ pub struct ArrayStatus {
     /// One line for people: `degraded: 1 of 3 members out (zeo2: connection refused, 4 min)`.
     pub line: String,
     pub serving: bool,
+    /// What an operator should look at whatever the state is: what a scrub has found that is not mended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention: Option<String>,
 }
 
 /// The four words of the original.
@@ -129,6 +132,36 @@ pub struct ArrayDetails {
     pub recovery: Option<Recovery>,
     /// What the operator can do next, where there is something: a command.
     pub next: Option<String>,
+    /// As in the status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention: Option<String>,
+    /// The last scrub that came to its end; none where there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_scrub: Option<LastScrub>,
+}
+
+/// What the last scrub found, and what is left of it. It is remembered when the daemon is started again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LastScrub {
+    #[schema(value_type = String)]
+    pub ended: Timestamp,
+    /// Up to which transaction was compared.
+    pub head: Transaction,
+    pub transactions: u64,
+    pub blobs: u64,
+    /// How many it found. They are listed in the job, as long as the daemon runs.
+    pub differences: u64,
+    /// Members that were compared to the end, and those that were not.
+    pub members: Vec<String>,
+    pub left_out: Vec<String>,
+    /// Members that more than half of the others contradict, or that cannot read what they hold.
+    pub suspects: Vec<String>,
+    /// Members of which as many say one thing as another.
+    pub undecided: Vec<String>,
+    /// Members that were made anew since.
+    pub mended: Vec<String>,
+    /// What can be done about those that are not mended, each a sentence or a command.
+    pub advice: Vec<String>,
 }
 
 /// A transaction, for people.
@@ -439,6 +472,8 @@ pub enum ScrubWhat {
     Record,
     /// The file of the blob, or whether there is one.
     Blob,
+    /// The last list cannot read it.
+    Unreadable,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

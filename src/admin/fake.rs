@@ -132,6 +132,7 @@ impl AdminApi for Fake {
                 state: ArrayState::Degraded,
                 line: "waits for members: b".into(),
                 serving,
+                attention: None,
             }],
         })
     }
@@ -170,6 +171,8 @@ impl AdminApi for Fake {
             ],
             recovery: Some(recovery("b")),
             next: Some("zeoraidctl recover --interactive".into()),
+            attention: None,
+            last_scrub: None,
         })
     }
 

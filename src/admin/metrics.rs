@@ -91,6 +91,13 @@ fn state_of_array(array: &ArrayDetails) {
     gauge!("zeoraid_array_epoch", "array" => name()).set(array.epoch as f64);
     gauge!("zeoraid_array_objects", "array" => name()).set(array.objects as f64);
     gauge!("zeoraid_array_size_bytes", "array" => name()).set(array.bytes as f64);
+    if let Some(scrub) = &array.last_scrub {
+        let unmended = scrub.suspects.len() + scrub.undecided.len();
+        let ended = scrub.ended.as_millisecond() as f64 / 1000.0;
+        gauge!("zeoraid_scrub_ended_timestamp_seconds", "array" => name()).set(ended);
+        gauge!("zeoraid_scrub_differences", "array" => name()).set(scrub.differences as f64);
+        gauge!("zeoraid_scrub_unmended_members", "array" => name()).set(unmended as f64);
+    }
     gauge!("zeoraid_clients", "array" => name()).set(array.clients as f64);
     let lock = &array.commit_lock;
     gauge!("zeoraid_commit_lock_waiters", "array" => name()).set(lock.waiting as f64);
@@ -155,6 +162,16 @@ fn describe() {
     describe_gauge!("zeoraid_array_members", "Members in each state");
     describe_gauge!("zeoraid_array_serving", "1 while clients are served");
     describe_gauge!("zeoraid_array_epoch", "Changes of the in-sync set");
+    describe_gauge!(
+        "zeoraid_scrub_ended_timestamp_seconds",
+        Unit::Seconds,
+        "When the last scrub ended, since 1970"
+    );
+    describe_gauge!("zeoraid_scrub_differences", "What the last scrub found");
+    describe_gauge!(
+        "zeoraid_scrub_unmended_members",
+        "Members that the last scrub found wrong, or of which it could not tell, and that are not mended"
+    );
     describe_gauge!("zeoraid_array_objects", "Objects in the array");
     describe_gauge!("zeoraid_array_size_bytes", Unit::Bytes, "Size of one copy");
     describe_gauge!("zeoraid_clients", "Clients that are connected");

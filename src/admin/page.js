@@ -56,6 +56,18 @@ function recoveryLine(recovery) {
   return element("div", {}, element("div", {}, text), bar);
 }
 
+function scrubLine(array) {
+  const scrub = array.last_scrub;
+  if (!scrub) return null;
+  const mended = scrub.mended.length ? `; mended since: ${scrub.mended.join(", ")}` : "";
+  const text = `last scrub ${time(scrub.ended)}: ${number(scrub.transactions)} transactions, `
+    + `${number(scrub.differences)} differences${mended}`;
+  const advice = scrub.advice.map((line) => element("li", {}, line));
+  return element("div", {}, element("div", { class: "dim" }, text),
+    array.attention ? element("div", { class: "warning" }, array.attention) : null,
+    advice.length ? element("ul", {}, ...advice) : null);
+}
+
 function arraySection(array) {
   const head = array.head ? `head ${array.head.tid}${array.head.time ? ` (${time(array.head.time)})` : ""}` : "empty";
   const rows = array.members.map(memberRow);
@@ -68,6 +80,7 @@ function arraySection(array) {
       + `${array.loads_per_s.toFixed(0)} loads/s · ${array.commits_per_s.toFixed(1)} commits/s`),
     element("table", {}, element("thead", {}, element("tr", {}, ...titles)), element("tbody", {}, ...rows)),
     recoveryLine(array.recovery),
+    scrubLine(array),
     array.next ? element("p", {}, "Next: ", element("code", {}, array.next)) : null);
 }
 

@@ -34,7 +34,8 @@ Examples:
 
 Exit codes: 0 done, 1 could not be done, 2 wrong usage, or a daemon that cannot
 start because its configuration is missing or has mistakes; `status` and
-`details`: 0 optimal, 1 recovering, 2 degraded or failed, 3 unknown."
+`details`: 0 optimal, 1 recovering or copies differ, 2 degraded or failed,
+3 unknown."
 )]
 pub struct Cli {
     #[command(flatten)]

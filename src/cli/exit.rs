@@ -7,7 +7,7 @@
 //! | 2 | wrong usage; of what starts a daemon, also a configuration that is missing or has mistakes |
 //!
 //! `status` and `details` answer with the codes of the Nagios plugin protocol instead: 0 optimal,
-//! 1 recovering, 2 degraded or failed, 3 unknown.
+//! 1 recovering, or optimal and something has to be looked at, 2 degraded or failed, 3 unknown.
 
 use std::process::ExitCode;
 
@@ -21,6 +21,8 @@ pub enum Exit {
     Usage,
     /// Of `status` and `details`.
     State(ArrayState),
+    /// Of `status` and `details`: the state is well, and an operator should look at something.
+    Attention,
     /// Of `status` and `details` where nobody could be asked.
     Unknown,
 }
@@ -29,9 +31,22 @@ impl Exit {
     pub fn code(self) -> u8 {
         match self {
             Exit::Done | Exit::State(ArrayState::Optimal) => 0,
-            Exit::Failed | Exit::State(ArrayState::Recovering) => 1,
+            Exit::Failed | Exit::Attention | Exit::State(ArrayState::Recovering) => 1,
             Exit::Usage | Exit::State(ArrayState::Degraded | ArrayState::Failed) => 2,
             Exit::Unknown => 3,
+        }
+    }
+
+    /// As [`Self::of_states`], of arrays of which some should be looked at.
+    pub fn of_arrays(arrays: impl IntoIterator<Item = (ArrayState, bool)>) -> Exit {
+        let (mut states, mut attention) = (Vec::new(), false);
+        for (state, look) in arrays {
+            states.push(state);
+            attention |= look;
+        }
+        match Exit::of_states(states) {
+            Exit::State(ArrayState::Optimal) if attention => Exit::Attention,
+            exit => exit,
         }
     }
 
@@ -69,6 +84,11 @@ mod tests {
         assert_eq!(code(&[Optimal, Recovering]), 1);
         assert_eq!(code(&[Degraded, Recovering]), 2);
         assert_eq!(code(&[Failed, Optimal]), 2);
+        assert_eq!(code(&[]), 3);
+        let code = |arrays: &[(ArrayState, bool)]| Exit::of_arrays(arrays.iter().copied()).code();
+        assert_eq!(code(&[(Optimal, false)]), 0);
+        assert_eq!(code(&[(Optimal, true), (Optimal, false)]), 1);
+        assert_eq!(code(&[(Optimal, true), (Degraded, false)]), 2);
         assert_eq!(code(&[]), 3);
     }
 }

@@ -14,6 +14,7 @@ mod documents;
 mod jobs;
 mod local;
 mod recovering;
+mod scrubs;
 mod states;
 
 /// Commands and what they print, as a person would see them one after the other.

@@ -109,6 +109,7 @@ impl AdminApi for FakeDaemon {
                     state: array.state,
                     line: array.line.clone(),
                     serving: array.serving,
+                    attention: array.attention.clone(),
                 })
                 .collect(),
         })
@@ -508,6 +509,8 @@ pub(super) fn array(members: Vec<MemberDetails>) -> ArrayDetails {
         members,
         recovery: None,
         next,
+        attention: None,
+        last_scrub: None,
     }
 }
 

@@ -1,12 +1,15 @@
 //! Backups and scrubs as the admin protocol tells them.
 
 use super::report::{amount, counted, transaction};
+use super::scrubs;
 use crate::admin::api::{
     BackupResult, Job, JobKind, JobMember, JobMemberState, JobState, Problem, ScrubDifference,
     ScrubResult, ScrubWhat,
 };
 use crate::job::Progress;
-use crate::raid::{BackupReport, Difference, Differs, LeftOut, ScrubReport, ScrubbedMember};
+use crate::raid::{
+    BackupReport, Difference, Differs, LeftOut, ScrubReport, ScrubbedMember, Unreadable,
+};
 use crate::storage::{BackedUp, BackupError};
 
 pub(super) fn backup(array: &str, report: &BackupReport) -> Job {
@@ -75,11 +78,12 @@ pub(super) fn scrub(array: &str, report: &ScrubReport) -> Job {
         Some(_) => JobState::Done,
     };
     let member = |member: &ScrubbedMember| {
-        let (state, reason) = match (&member.left_out, report.ended) {
+        let (state, reason) = match (&member.left_out, &member.unreadable) {
             (Some(left_out), _) => (JobMemberState::Failed, Some(why(left_out))),
-            (None, None) => (JobMemberState::Running, None),
-            (None, Some(_)) if report.cancelled => (JobMemberState::Skipped, None),
-            (None, Some(_)) => (JobMemberState::Done, None),
+            (None, Some(unreadable)) => (JobMemberState::Failed, Some(where_not(unreadable))),
+            (None, None) if report.ended.is_none() => (JobMemberState::Running, None),
+            (None, None) if report.cancelled => (JobMemberState::Skipped, None),
+            (None, None) => (JobMemberState::Done, None),
         };
         JobMember {
             name: member.name.clone(),
@@ -112,8 +116,19 @@ fn why(left_out: &LeftOut) -> String {
     }
 }
 
+fn where_not(unreadable: &Unreadable) -> String {
+    match unreadable.places {
+        1 => format!("it cannot be read in one place: {}", unreadable.first),
+        many => format!(
+            "it cannot be read in {}, the first: {}",
+            counted(many, "place"),
+            unreadable.first
+        ),
+    }
+}
+
 fn scrubbed(report: &ScrubReport) -> ScrubResult {
-    let suspects = report.members.iter().filter(|member| is_suspect(member));
+    let suspects = report.members.iter().filter(|member| member.is_suspect());
     ScrubResult {
         head: transaction(report.head),
         transactions: report.transactions,
@@ -125,33 +140,15 @@ fn scrubbed(report: &ScrubReport) -> ScrubResult {
     }
 }
 
-/// Whether others contradict it, or it contradicts itself.
-fn is_suspect(member: &ScrubbedMember) -> bool {
-    let unreadable = matches!(member.left_out, Some(LeftOut::Unreadable { .. }));
-    unreadable || member.contradicted > 0
-}
-
 /// What can be done about it.
 fn next(report: &ScrubReport) -> Vec<String> {
     let mut next = Vec::new();
-    for member in report.members.iter().filter(|member| is_suspect(member)) {
-        let name = &member.name;
-        next.push(match member.kind {
-            "zeo" => format!(
-                "zeoraidctl disable {name}; `zeoraidctl recover --verify {name}` then says what its server's \
-                 operator has to do"
-            ),
-            _ => format!("zeoraidctl disable {name}; then zeoraidctl recover --rebuild {name}"),
-        });
+    for member in report.members.iter().filter(|member| member.is_suspect()) {
+        next.push(scrubs::mend(&member.name, member.kind));
     }
-    let undecided = report.differences.iter().any(|one| !one.majority);
-    if undecided {
-        next.push(
-            "where as many say one thing as another it cannot be told who is right: look at each member's \
-             file with `zeoraidctl inspect FILE --check`, and at the objects in the application; then \
-             disable the wrong one, and `zeoraidctl recover --rebuild` it"
-                .to_owned(),
-        );
+    let undecided = |one: &Difference| !one.majority && one.what != Differs::Unreadable;
+    if report.differences.iter().any(undecided) {
+        next.push(scrubs::DECIDE.to_owned());
     }
     let lost = |member: &&ScrubbedMember| matches!(member.left_out, Some(LeftOut::Lost { .. }));
     let lost: Vec<&ScrubbedMember> = report.members.iter().filter(lost).collect();
@@ -173,6 +170,7 @@ fn difference(found: &Difference) -> ScrubDifference {
             Differs::Metadata => ScrubWhat::Metadata,
             Differs::Record => ScrubWhat::Record,
             Differs::Blob => ScrubWhat::Blob,
+            Differs::Unreadable => ScrubWhat::Unreadable,
         },
         groups: found.groups.clone(),
         majority: found.majority,

@@ -18,6 +18,7 @@ mod pid_file;
 mod reload;
 mod report;
 mod run;
+mod scrubs;
 mod signals;
 mod supervisor;
 mod user;

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::scrubs;
 use crate::admin::api::{
     Analysis, ArrayDetails, ArrayState, ArrayStatus, CommitLock, Finding, Job, JobKind, JobMember,
     JobMemberState, JobState, Lag, MemberDetails, MemberState, Problem, RateLimit, Recovery,
@@ -32,7 +33,12 @@ pub(super) fn status(report: &ArrayReport) -> ArrayStatus {
         state: array_state(report.state),
         line: report.line.clone(),
         serving: report.serving.can_read(),
+        attention: attention(report),
     }
+}
+
+fn attention(report: &ArrayReport) -> Option<String> {
+    report.scrubbed.as_ref()?.attention()
 }
 
 /// An array that is not opened yet.
@@ -42,6 +48,7 @@ pub(super) fn starting(name: &str) -> ArrayStatus {
         state: ArrayState::Failed,
         line: "starting".to_owned(),
         serving: false,
+        attention: None,
     }
 }
 
@@ -74,6 +81,11 @@ pub(super) fn details(report: &ArrayReport, around: Surroundings) -> ArrayDetail
         members: members.collect(),
         recovery: running.map(recovery),
         next: next(report, &around),
+        attention: attention(report),
+        last_scrub: report
+            .scrubbed
+            .as_ref()
+            .map(|scrubbed| scrubs::last(scrubbed, report)),
         addresses: around.addresses,
     }
 }
@@ -89,6 +101,9 @@ fn next(report: &ArrayReport, around: &Surroundings) -> Option<String> {
         member.state == raid::MemberState::Degraded
             && (member.needs_operator || !around.auto_recover)
     });
+    if let Some(next) = scrubs::next(report, &array) {
+        return Some(next);
+    }
     match (report.state, &report.serving) {
         (raid::ArrayState::Failed, serving) => Some(match &report.lacks {
             Some(lacks) => format!(

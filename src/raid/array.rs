@@ -50,6 +50,14 @@ impl Array {
         let store = Arc::clone(&record);
         let recorded = crate::task::blocking(move || store.load()).await;
         let recorded = recorded.unwrap_or_else(|ended| Err(RecordError::interrupted(&ended)))?;
+        let store = Arc::clone(&record);
+        let scrubbed = crate::task::blocking(move || store.load_scrubbed()).await;
+        let scrubbed = scrubbed.unwrap_or_else(|ended| Err(std::io::Error::other(ended)));
+        let scrubbed = scrubbed.unwrap_or_else(|error| {
+            let array = options.name.as_str();
+            tracing::warn!(array, %error, "what the last scrub found cannot be read; scrub again");
+            None
+        });
         let shared = options.shared_blobs.clone();
         let blobs = crate::task::blocking(move || Blobs::open(shared.as_ref())).await;
         let blobs = blobs.unwrap_or_else(|ended| Err(std::io::Error::other(ended)));
@@ -76,7 +84,7 @@ impl Array {
         };
         let configured = members.iter().map(configured).collect();
         let controller = Controller::new(rules, configured, recorded, Now::read());
-        let runner = Runner::new(options, controller, members, notices, blobs);
+        let runner = Runner::new(options, controller, members, notices, blobs, scrubbed);
         runner.start(record);
         Ok(Array(runner))
     }

@@ -9,6 +9,7 @@ use super::report::{
     RecoveryReport, Serving, StartLacks,
 };
 use super::runner::Core;
+use super::scrub::Scrubbed;
 use crate::storage::Storage;
 
 impl Array {
@@ -18,6 +19,7 @@ impl Array {
         let size = self.size();
         let counters = &self.0.counters;
         let per_second = |rate: u64| rate as f64 / 1000.0;
+        let scrubbed = self.0.scrubbed.borrow().clone();
         self.0.look(|core| {
             let controller = &core.controller;
             let members: Vec<MemberReport> = controller
@@ -27,11 +29,19 @@ impl Array {
                 .collect();
             let state = controller.state();
             let lacks = controller.start_lacks();
+            let is_member = |name: &str| members.iter().any(|member| member.name == name);
+            let scrubbed = scrubbed.map(|scrubbed| scrubbed.of(is_member));
             ArrayReport {
                 name: self.0.options.name.clone(),
                 uuid: controller.array,
                 state,
-                line: line(state, &controller.serving, lacks.as_ref(), &members),
+                line: line(
+                    state,
+                    &controller.serving,
+                    lacks.as_ref(),
+                    &members,
+                    scrubbed.as_ref(),
+                ),
                 serving: controller.serving.clone(),
                 epoch: controller.epoch,
                 since: controller.since,
@@ -48,6 +58,7 @@ impl Array {
                 members,
                 lacks,
                 recovery: recovery_report(core),
+                scrubbed,
             }
         })
     }
@@ -128,8 +139,23 @@ fn recovery_report(core: &Core) -> Option<RecoveryReport> {
     })
 }
 
-/// The state in a line for people.
+/// The state in a line for people, and what a scrub has found that is not mended.
 fn line(
+    state: ArrayState,
+    serving: &Serving,
+    lacks: Option<&StartLacks>,
+    members: &[MemberReport],
+    scrubbed: Option<&Scrubbed>,
+) -> String {
+    let line = line_of_state(state, serving, lacks, members);
+    match scrubbed.and_then(Scrubbed::attention) {
+        // There is worse where it has failed.
+        Some(attention) if state != ArrayState::Failed => format!("{line}; {attention}"),
+        _ => line,
+    }
+}
+
+fn line_of_state(
     state: ArrayState,
     serving: &Serving,
     lacks: Option<&StartLacks>,

@@ -47,5 +47,6 @@ pub use report::{
     AnalysisReport, ArrayReport, ArrayState, BackupReport, Difference, Differs, Finding, LeftOut,
     LockReport, MemberReport, MemberState, PackOutcome, PackReport, PackedMember, RecoveryOutcome,
     RecoveryReport, Refused, ScrubReport, ScrubbedMember, Serving, StartLacks, Strategy,
-    TxnSummary,
+    TxnSummary, Unreadable,
 };
+pub use scrub::Scrubbed;

@@ -85,8 +85,15 @@ pub enum Notice {
         members: Vec<String>,
         transactions: u64,
         differences: u64,
+        /// Whom the others contradict, or who cannot read what they hold.
+        suspects: Vec<String>,
         /// Each with the reason.
         left_out: Vec<String>,
+    },
+    /// What the last scrub found of a member is no more; whether it found more.
+    ScrubMended {
+        member: String,
+        more: bool,
     },
     /// The files of blobs that no member could give any more were left out of a copy.
     BlobsMissing {
@@ -163,6 +170,7 @@ impl Notice {
             Notice::BackupFailed { .. } => "backup-failed",
             Notice::ScrubStarted { .. } => "scrub-started",
             Notice::ScrubDone { .. } => "scrub-done",
+            Notice::ScrubMended { .. } => "scrub-mended",
             Notice::BlobsMissing { .. } => "blobs-missing",
             Notice::SetAside { .. } => "set-aside",
             Notice::Disagreement { .. } => "disagreement",
@@ -189,6 +197,7 @@ impl Notice {
             | Notice::RecoveryFailed { member, .. }
             | Notice::BlobsMissing { member, .. }
             | Notice::SetAside { member, .. }
+            | Notice::ScrubMended { member, .. }
             | Notice::Displaced { member, .. } => Some(member),
             _ => None,
         }
@@ -289,6 +298,7 @@ impl fmt::Display for Notice {
                 members,
                 transactions,
                 differences,
+                suspects,
                 left_out,
             } => {
                 let found = match differences {
@@ -301,10 +311,21 @@ impl fmt::Display for Notice {
                     f,
                     "compared {transactions} transactions of {members}: {found}"
                 )?;
+                if !suspects.is_empty() {
+                    write!(f, "; wrong: {}", suspects.join(", "))?;
+                }
                 if left_out.is_empty() {
                     return Ok(());
                 }
-                write!(f, "; not compared to the end: {}", left_out.join("; "))
+                write!(f, "; not read as a whole: {}", left_out.join("; "))
+            }
+            Notice::ScrubMended { member, more } => {
+                let rest = if *more {
+                    "; there is more that it found"
+                } else {
+                    ""
+                };
+                write!(f, "what the last scrub found of {member} is mended{rest}")
             }
             Notice::BlobsMissing {
                 member,

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::scrub::Scrubbed;
 use crate::zodb::Tid;
 
 /// Which members hold every acknowledged transaction, and why the others do not.
@@ -65,6 +66,17 @@ pub trait RecordStore: Send + Sync + 'static {
 
     /// Returns when the record is durable. Blocks.
     fn save(&self, membership: &Membership) -> Result<(), RecordError>;
+
+    /// What the last scrub found; none where that was never kept. Blocks. A store that does not keep it
+    /// forgets it with the daemon.
+    fn load_scrubbed(&self) -> std::io::Result<Option<Scrubbed>> {
+        Ok(None)
+    }
+
+    /// Returns when it is durable. Blocks.
+    fn save_scrubbed(&self, _scrubbed: &Scrubbed) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The membership record could not be read or written.
@@ -104,6 +116,11 @@ impl FileRecord {
         FileRecord { path: path.into() }
     }
 
+    /// `main.membership.scrub.json` beside `main.membership.json`.
+    fn scrubbed(&self) -> PathBuf {
+        self.path.with_extension("scrub.json")
+    }
+
     fn error(&self, what: &'static str) -> impl FnOnce(std::io::Error) -> RecordError {
         let path = self.path.clone();
         move |source| RecordError::Io { what, path, source }
@@ -132,6 +149,14 @@ impl RecordStore for FileRecord {
             serde_json::to_vec_pretty(&kept).map_err(|error| self.error("write")(error.into()))?;
         text.push(b'\n');
         crate::durable::write(&self.path, &text).map_err(self.error("write"))
+    }
+
+    fn load_scrubbed(&self) -> std::io::Result<Option<Scrubbed>> {
+        Scrubbed::load(&self.scrubbed())
+    }
+
+    fn save_scrubbed(&self, scrubbed: &Scrubbed) -> std::io::Result<()> {
+        scrubbed.clone().save(&self.scrubbed())
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::scrub::Scrubbed;
 use crate::job::{Progress, Rate};
 use crate::storage::{BackedUp, BackupError, Description, Extent, Fault, Size};
 use crate::zodb::{Oid, Tid};
@@ -73,6 +74,8 @@ pub struct ArrayReport {
     /// Where it has not started for lack of members.
     pub lacks: Option<StartLacks>,
     pub recovery: Option<RecoveryReport>,
+    /// What the last scrub found that came to its end, and what is left of that.
+    pub scrubbed: Option<Scrubbed>,
 }
 
 /// What a start waits for.
@@ -246,8 +249,29 @@ pub struct ScrubbedMember {
     pub kind: &'static str,
     /// Why it was not compared to the end.
     pub left_out: Option<LeftOut>,
-    /// In how many differences more than half of the members agree, and it does not.
+    /// What it could not read although it was compared to the end.
+    pub unreadable: Option<Unreadable>,
+    /// In how many differences more than half of the members agree, and it does not; and what it cannot
+    /// read that others can.
     pub contradicted: u64,
+}
+
+impl ScrubbedMember {
+    /// Whether others contradict it, or it cannot read all that it holds.
+    #[must_use]
+    pub fn is_suspect(&self) -> bool {
+        let stopped = matches!(self.left_out, Some(LeftOut::Unreadable { .. }));
+        stopped || self.unreadable.is_some() || self.contradicted > 0
+    }
+}
+
+/// What a member could not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// In how many places.
+    pub places: u64,
+    /// Why, in the first of them.
+    pub first: String,
 }
 
 /// Why a member is not compared any further.
@@ -282,6 +306,8 @@ pub enum Differs {
     Record,
     /// The file of the blob, or whether there is one.
     Blob,
+    /// Those of the last group cannot read it.
+    Unreadable,
 }
 
 /// What a member would need.

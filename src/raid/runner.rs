@@ -28,7 +28,7 @@ use super::pack::{LastPack, undo_is_disabled};
 use super::read::not_serving;
 use super::recovery::{self, LastRecovery};
 use super::report::Serving;
-use super::scrub::LastScrub;
+use super::scrub::{LastScrub, Scrubbed, keep_scrubbed};
 use super::view::{MemberStats, Published, Reader, View};
 use super::{Membership, Notice, NoticeSink, RecordStore, Severity};
 use crate::storage::{
@@ -61,6 +61,8 @@ pub(super) struct Runner {
     pub oid_floor: tokio::sync::Mutex<Oid>,
     next_commit: AtomicU64,
     pub blobs: Blobs,
+    /// What the last scrub found; written beside the membership record.
+    pub scrubbed: watch::Sender<Option<Scrubbed>>,
     /// What transactions have in memory before their votes.
     pub in_memory: InMemory,
     /// When it was told last that members disagree on a read.
@@ -155,6 +157,7 @@ impl Runner {
         specs: Vec<MemberSpec>,
         notices: NoticeSink,
         blobs: Blobs,
+        scrubbed: Option<Scrubbed>,
     ) -> Arc<Runner> {
         let serving = controller.serving.clone();
         let view = Published {
@@ -190,6 +193,7 @@ impl Runner {
             oid_floor: tokio::sync::Mutex::new(Oid(0)),
             next_commit: AtomicU64::new(1),
             blobs,
+            scrubbed: watch::Sender::new(scrubbed),
             in_memory: InMemory::default(),
             disagreed: Mutex::default(),
         })
@@ -200,6 +204,11 @@ impl Runner {
     pub(super) fn start(self: &Arc<Self>, record: Arc<dyn RecordStore>) {
         let recorder = Arc::clone(self);
         let pending = self.recorder.subscribe();
+        let found = self.scrubbed.subscribe();
+        self.tasks.spawn(
+            "last scrub",
+            keep_scrubbed(Arc::clone(self), Arc::clone(&record), found),
+        );
         self.tasks
             .spawn("membership record", recorder.keep_record(record, pending));
         let ticker = Arc::clone(self);

@@ -6,7 +6,14 @@
 //! is marked as packed, and every object of it has a later revision there or is gone.
 //!
 //! Nothing is changed and nobody is taken out. What more than half of the members agree on is taken for
-//! right; between two nobody can tell. Memory: a transaction of each member at a time.
+//! right; between two nobody can tell, unless one of them cannot read what it holds. Damage in one place
+//! does not end it: what that member cannot give of what the others hold is a difference, too.
+//! Memory: a transaction of each member at a time.
+//!
+//! What the last one found is kept until it is mended ([`kept`]).
+
+mod kept;
+mod lane;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,15 +24,20 @@ use super::Notice;
 use super::backup::Held;
 use super::controller::Reading;
 use super::recovery::{by_object, digest, is_blob, same, same_meta, same_record};
-use super::report::{Difference, Differs, LeftOut, Refused, ScrubReport, ScrubbedMember};
-use super::runner::{Runner, as_fault};
-use super::view::Reader;
+use super::report::{Difference, Differs, Refused, ScrubReport};
+use super::runner::Runner;
 use crate::job::{Amount, Cancelled, JobHandle, Rate, Work};
-use crate::storage::{Answer, Fault, History, StorageError};
-use crate::zodb::{HistoryRecord, HistoryTxn, Oid, Tid, TidRange, TxnStatus};
+use crate::storage::{Answer, Fault, StorageError};
+use crate::zodb::{HistoryRecord, HistoryTxn, Oid, Tid, TxnStatus};
+pub use kept::Scrubbed;
+pub(super) use kept::keep_scrubbed;
+use lane::{Lane, Read};
 
 /// How many differences are listed.
 const LISTED: usize = 100;
+/// A transaction with more records is told of as a whole where it cannot be read: each would be asked for
+/// by itself.
+const ASKED: usize = 10_000;
 
 /// The scrub that runs, or ended last.
 pub(super) struct LastScrub {
@@ -54,15 +66,9 @@ pub(super) fn start(runner: &Arc<Runner>, rate: Rate) -> Result<(), Refused> {
         },
     );
     let lanes: Vec<Lane> = runner.update(|core| {
-        let lanes = view.readers.iter().map(|reader| Lane {
-            name: core.controller.name(reader.member),
-            reader: reader.clone(),
-            history: None,
-            next: None,
-            last: Tid::ZERO,
-            packed: false,
-            left_out: None,
-            contradicted: 0,
+        let lanes = view.readers.iter().map(|reader| {
+            let name = core.controller.name(reader.member);
+            Lane::new(name, reader.clone())
         });
         let lanes: Vec<Lane> = lanes.collect();
         core.scrub = Some(LastScrub {
@@ -95,6 +101,8 @@ pub(super) fn start(runner: &Arc<Runner>, rate: Rate) -> Result<(), Refused> {
         blobs: 0,
         count: 0,
         differences: Vec::new(),
+        undecided: BTreeSet::new(),
+        complete: false,
     };
     runner.tasks.spawn("scrub", job.run(held));
     Ok(())
@@ -120,117 +128,6 @@ pub(super) fn cancel(runner: &Runner) -> Result<(), Refused> {
     })
 }
 
-/// A member's history, as far as it was read.
-struct Lane {
-    name: String,
-    reader: Reader,
-    /// None before it was opened, and after its end.
-    history: Option<Box<dyn History>>,
-    next: Option<HistoryTxn>,
-    /// The last transaction that it gave, and whether that was marked as packed.
-    last: Tid,
-    packed: bool,
-    left_out: Option<LeftOut>,
-    contradicted: u64,
-}
-
-impl Lane {
-    fn report(&self) -> ScrubbedMember {
-        ScrubbedMember {
-            name: self.name.clone(),
-            kind: self.reader.storage.describe().kind,
-            left_out: self.left_out.clone(),
-            contradicted: self.contradicted,
-        }
-    }
-
-    fn is_compared(&self) -> bool {
-        self.left_out.is_none()
-    }
-
-    fn fail(&mut self, error: StorageError) {
-        let after = self.last;
-        let left_out = match as_fault(error) {
-            fault @ (Fault::Damaged(_) | Fault::Io { .. }) => LeftOut::Unreadable {
-                after,
-                reason: fault.to_string(),
-            },
-            fault => LeftOut::Lost {
-                reason: fault.to_string(),
-            },
-        };
-        let reason = match &left_out {
-            LeftOut::Unreadable { reason, .. } | LeftOut::Lost { reason } => reason,
-        };
-        tracing::warn!(
-            member = self.name,
-            %after,
-            reason,
-            "a member is not scrubbed any further"
-        );
-        self.left_out = Some(left_out);
-        self.next = None;
-        self.history = None;
-    }
-
-    async fn open(&mut self, runner: &Runner, head: Tid) {
-        let storage = &*self.reader.storage;
-        let range = TidRange {
-            first: Tid::ZERO,
-            last: head,
-        };
-        let opened = runner.while_it_answers(storage, "an iteration", storage.iterate(range));
-        match opened.await {
-            Ok(history) => self.history = Some(history),
-            Err(error) => self.fail(error),
-        }
-    }
-
-    /// Has its next transaction ready, where there is one.
-    async fn fill(&mut self, runner: &Runner) {
-        let (None, Some(history)) = (&self.next, &mut self.history) else {
-            return;
-        };
-        let storage = &*self.reader.storage;
-        let next = runner.while_it_answers(storage, "an iteration", history.next());
-        match next.await {
-            Ok(Some(next)) => self.next = Some(next),
-            Ok(None) => self.history = None,
-            Err(error) => self.fail(error),
-        }
-    }
-
-    fn take(&mut self) -> Option<HistoryTxn> {
-        let taken = self.next.take()?;
-        self.last = taken.tid;
-        self.packed = taken.meta.status == TxnStatus::Packed;
-        Some(taken)
-    }
-
-    /// Whether what comes next here is marked as packed, or what came last where there is no more.
-    fn is_within_packed(&self) -> bool {
-        match &self.next {
-            Some(next) => next.meta.status == TxnStatus::Packed,
-            None => self.packed,
-        }
-    }
-
-    /// Whether packing can have removed a record here: there is a later one, or the object is gone.
-    async fn may_lack(&mut self, runner: &Runner, oid: Oid, tid: Tid) -> bool {
-        let storage = &*self.reader.storage;
-        let asked = runner.while_it_answers(storage, "getTid", storage.current_tid(oid));
-        match asked.await {
-            Ok(current) => current > tid,
-            Err(StorageError::Answer(Answer::NoSuchObject(_))) => true,
-            Err(error) => {
-                self.fail(error);
-                // What nobody could ask is no difference.
-                true
-            }
-        }
-    }
-}
-
 /// The content of a blob: its length and digest; none where there is no file.
 type Content = Option<(u64, [u8; 32])>;
 
@@ -243,6 +140,10 @@ struct Job {
     blobs: u64,
     count: u64,
     differences: Vec<Difference>,
+    /// Those of which as many say one thing as another.
+    undecided: BTreeSet<usize>,
+    /// Two at least were compared to the end.
+    complete: bool,
 }
 
 impl Job {
@@ -263,17 +164,40 @@ impl Job {
         if cancelled {
             return;
         }
-        let why = |lane: &Lane| match lane.left_out.as_ref()? {
-            LeftOut::Unreadable { reason, .. } | LeftOut::Lost { reason } => {
-                Some(format!("{}: {reason}", lane.name))
-            }
-        };
+        let found = self.found();
+        let suspects = found.suspects.clone();
+        self.runner.scrubbed.send_modify(|kept| {
+            *kept = Some(found.after(kept.as_ref()));
+        });
+        let why = |lane: &Lane| Some(format!("{}: {}", lane.name, lane.trouble()?));
         self.runner.notice(Notice::ScrubDone {
             members: self.lanes.iter().map(|lane| lane.name.clone()).collect(),
             transactions: self.transactions,
             differences: self.count,
+            suspects,
             left_out: self.lanes.iter().filter_map(why).collect(),
         });
+    }
+
+    /// What is kept of it.
+    fn found(&self) -> Scrubbed {
+        let is_compared = |lane: &&Lane| self.complete && lane.is_compared();
+        let named = |lanes: Vec<&Lane>| lanes.iter().map(|lane| lane.name.clone()).collect();
+        let (members, left_out) = self.lanes.iter().partition(is_compared);
+        let suspects = self.lanes.iter().filter(|lane| lane.report().is_suspect());
+        let undecided = self.undecided.iter().map(|index| &self.lanes[*index]);
+        Scrubbed {
+            ended: crate::clock::now(),
+            head: self.head,
+            transactions: self.transactions,
+            blobs: self.blobs,
+            differences: self.count,
+            members: named(members),
+            left_out: named(left_out),
+            suspects: named(suspects.collect()),
+            undecided: named(undecided.collect()),
+            mended: Vec::new(),
+        }
     }
 
     async fn compare(&mut self) -> Result<(), Cancelled> {
@@ -297,6 +221,7 @@ impl Job {
             }
             let next = self.lanes.iter().filter_map(|lane| lane.next.as_ref());
             let Some(tid) = next.map(|next| next.tid).min() else {
+                self.complete = true;
                 return Ok(());
             };
             self.transaction(tid).await?;
@@ -333,13 +258,14 @@ impl Job {
         Ok(())
     }
 
-    /// Those that do not have the transaction, and not because it was packed away.
+    /// Those that do not have the transaction, and not because it was packed away; and those that have it in
+    /// what they cannot read.
     async fn who_lacks_it(&mut self, tid: Tid, held: &[(usize, HistoryTxn)]) {
         let Some((_, example)) = held.first() else {
             return;
         };
         let runner = Arc::clone(&self.runner);
-        let mut lacking = Vec::new();
+        let (mut lacking, mut unreadable) = (Vec::new(), Vec::new());
         for (index, lane) in self.lanes.iter_mut().enumerate() {
             if !lane.is_compared() || held.iter().any(|(holder, _)| *holder == index) {
                 continue;
@@ -348,13 +274,56 @@ impl Job {
             for record in &example.records {
                 rightly = rightly && lane.may_lack(&runner, record.oid, tid).await;
             }
-            if !rightly && lane.is_compared() {
+            if rightly || !lane.is_compared() {
+                continue;
+            }
+            if lane.is_within_gap() {
+                unreadable.push(index);
+            } else {
                 lacking.push(index);
             }
         }
+        let holders: Vec<usize> = held.iter().map(|(index, _)| *index).collect();
         if !lacking.is_empty() {
-            let holders = held.iter().map(|(index, _)| *index).collect();
-            self.differs(tid, None, Differs::Missing, vec![holders, lacking]);
+            self.differs(tid, None, Differs::Missing, vec![holders.clone(), lacking]);
+        }
+        self.ask_one_by_one(tid, example, &holders, &unreadable)
+            .await;
+    }
+
+    /// Which records of a transaction are wrong that some cannot give as a whole.
+    async fn ask_one_by_one(
+        &mut self,
+        tid: Tid,
+        example: &HistoryTxn,
+        holders: &[usize],
+        unreadable: &[usize],
+    ) {
+        let runner = Arc::clone(&self.runner);
+        let mut named: BTreeSet<usize> = BTreeSet::new();
+        let records = by_object(example);
+        for (oid, record) in records.iter().filter(|_| records.len() <= ASKED) {
+            let (mut other, mut not) = (Vec::new(), Vec::new());
+            for index in unreadable {
+                match self.lanes[*index].read(&runner, tid, record).await {
+                    Read::Same => {}
+                    Read::Other => other.push(*index),
+                    Read::Not => not.push(*index),
+                }
+            }
+            named.extend(other.iter().chain(&not));
+            for (what, of) in [(Differs::Record, other), (Differs::Unreadable, not)] {
+                if !of.is_empty() {
+                    self.differs(tid, Some(*oid), what, vec![holders.to_vec(), of]);
+                }
+            }
+        }
+        // What is around their records is wrong.
+        let is_left = |index: &usize| !named.contains(index) && self.lanes[*index].is_compared();
+        let as_a_whole: Vec<usize> = unreadable.iter().copied().filter(is_left).collect();
+        if !as_a_whole.is_empty() {
+            let groups = vec![holders.to_vec(), as_a_whole];
+            self.differs(tid, None, Differs::Unreadable, groups);
         }
     }
 
@@ -385,6 +354,7 @@ impl Job {
             .collect();
         for oid in oids {
             let mut groups: Vec<(Option<&HistoryRecord>, Vec<usize>)> = Vec::new();
+            let mut unreadable = Vec::new();
             for (index, packed, map) in &maps {
                 let record = map.get(&oid).copied();
                 let lane = &mut self.lanes[*index];
@@ -392,7 +362,9 @@ impl Job {
                     continue;
                 }
                 if let Some(Err(fault)) = record.map(is_readable) {
-                    lane.fail(fault.into());
+                    if lane.cannot_read(fault.into()) {
+                        unreadable.push(*index);
+                    }
                     continue;
                 }
                 let alike = |one: Option<&HistoryRecord>| match (one, record) {
@@ -405,10 +377,19 @@ impl Job {
                     None => groups.push((record, vec![*index])),
                 }
             }
+            let groups: Vec<_> = groups.into_iter().map(|(_, group)| group).collect();
+            self.cannot_read(tid, oid, &groups, unreadable);
             if groups.len() > 1 {
-                let groups = groups.into_iter().map(|(_, group)| group).collect();
                 self.differs(tid, Some(oid), Differs::Record, groups);
             }
+        }
+    }
+
+    /// Notes who cannot read what the groups hold.
+    fn cannot_read(&mut self, tid: Tid, oid: Oid, groups: &[Vec<usize>], unreadable: Vec<usize>) {
+        if !unreadable.is_empty() {
+            let groups = vec![groups.concat(), unreadable];
+            self.differs(tid, Some(oid), Differs::Unreadable, groups);
         }
     }
 
@@ -436,8 +417,13 @@ impl Job {
         }
         for (oid, holders) in blobs {
             let mut groups: Vec<(Content, Vec<usize>)> = Vec::new();
+            let mut unreadable = Vec::new();
             for index in holders {
+                if !self.lanes[index].is_compared() {
+                    continue;
+                }
                 let Some(content) = self.content(index, oid, tid).await? else {
+                    unreadable.extend(self.lanes[index].is_compared().then_some(index));
                     continue;
                 };
                 match groups.iter_mut().find(|(one, _)| *one == content) {
@@ -446,15 +432,17 @@ impl Job {
                 }
             }
             self.blobs += 1;
+            let groups: Vec<_> = groups.into_iter().map(|(_, group)| group).collect();
+            self.cannot_read(tid, oid, &groups, unreadable);
             if groups.len() > 1 {
-                let groups = groups.into_iter().map(|(_, group)| group).collect();
                 self.differs(tid, Some(oid), Differs::Blob, groups);
             }
         }
         Ok(())
     }
 
-    /// The content of a member's file; none where it could not be asked.
+    /// The content of a member's file; none where it cannot be read, or could not be asked: then the member
+    /// is not compared any further.
     async fn content(
         &mut self,
         index: usize,
@@ -462,9 +450,6 @@ impl Job {
         tid: Tid,
     ) -> Result<Option<Content>, Cancelled> {
         let lane = &mut self.lanes[index];
-        if !lane.is_compared() {
-            return Ok(None);
-        }
         let storage = &*lane.reader.storage;
         let load = storage.load_blob(oid, tid);
         let loaded = crate::task::select! {
@@ -477,7 +462,7 @@ impl Job {
                 return Ok(Some(None));
             }
             Err(error) => {
-                lane.fail(error);
+                lane.cannot_read(error);
                 return Ok(None);
             }
         };
@@ -491,22 +476,27 @@ impl Job {
         match digest(blob).await {
             Ok(digest) => Ok(Some(Some((bytes, digest)))),
             Err(fault) => {
-                lane.fail(fault.into());
+                lane.cannot_read(fault.into());
                 Ok(None)
             }
         }
     }
 
-    /// Notes a difference. The groups are of members that hold the same.
+    /// Notes a difference. The groups are of members that hold the same; the last one of those that cannot
+    /// read it, where that is the difference.
     fn differs(&mut self, tid: Tid, oid: Option<Oid>, what: Differs, mut groups: Vec<Vec<usize>>) {
-        // The largest first; of two that are as large the one that was first.
-        groups.sort_by_key(|group| std::cmp::Reverse(group.len()));
+        if what != Differs::Unreadable {
+            // The largest first; of two that are as large the one that was first.
+            groups.sort_by_key(|group| std::cmp::Reverse(group.len()));
+        }
         let all: usize = groups.iter().map(Vec::len).sum();
         let majority = groups[0].len() * 2 > all;
-        if majority {
+        if majority || what == Differs::Unreadable {
             for index in groups[1..].iter().flatten() {
                 self.lanes[*index].contradicted += 1;
             }
+        } else {
+            self.undecided.extend(groups.iter().flatten());
         }
         let named = |group: &Vec<usize>| {
             let names = group.iter().map(|index| self.lanes[*index].name.clone());
@@ -525,6 +515,29 @@ impl Job {
             self.differences.push(difference);
         }
     }
+}
+
+/// A member was compared with another one, or made anew from it: what the last scrub found of it is mended.
+pub(super) fn mended(runner: &Runner, member: &str, source: &str) {
+    let mut mended = None;
+    runner.scrubbed.send_if_modified(|kept| {
+        let Some(kept) = kept else { return false };
+        let changed = kept.mend(member, source);
+        mended = (changed && kept.mended.iter().any(|name| name == member))
+            .then(|| kept.needs_attention());
+        changed
+    });
+    if let Some(more) = mended {
+        let member = member.to_owned();
+        runner.notice(Notice::ScrubMended { member, more });
+    }
+}
+
+/// Of members that may be copied, those that the last scrub found nothing wrong with come first.
+pub(super) fn is_suspect(runner: &Runner, member: &str) -> bool {
+    let kept = runner.scrubbed.borrow();
+    let mut suspects = kept.iter().flat_map(|kept| &kept.suspects);
+    suspects.any(|name| name == member)
 }
 
 fn is_packed(txn: &HistoryTxn) -> bool {

@@ -67,6 +67,14 @@ impl RecordStore for TestRecord {
         }
         self.file.save(membership)
     }
+
+    fn load_scrubbed(&self) -> std::io::Result<Option<Scrubbed>> {
+        self.file.load_scrubbed()
+    }
+
+    fn save_scrubbed(&self, scrubbed: &Scrubbed) -> std::io::Result<()> {
+        self.file.save_scrubbed(scrubbed)
+    }
 }
 
 async fn start(

@@ -447,6 +447,7 @@ impl Storage for MemoryStorage {
         Ok(Box::new(Iteration {
             storage: Arc::clone(&self.0),
             rest: of_range.cloned().collect(),
+            goes_on: false,
         }))
     }
 
@@ -638,12 +639,19 @@ struct Iteration {
     storage: Arc<Inner>,
     /// As it was when it began: a pack meanwhile changes nothing of it.
     rest: VecDeque<HistoryTxn>,
+    goes_on: bool,
 }
 
 #[async_trait]
 impl History for Iteration {
     async fn next(&mut self) -> Result<Option<HistoryTxn>> {
-        self.storage.reach(Moment::Iterate).await?;
+        let reached = self.storage.reach(Moment::Iterate).await;
+        self.goes_on = matches!(reached, Err(StorageError::Fault(Fault::Damaged(_))));
+        if self.goes_on {
+            // It is this one that cannot be read.
+            self.rest.pop_front();
+        }
+        reached?;
         let mut txn = self.rest.pop_front();
         if let Some(txn) = &mut txn {
             for record in &mut txn.records {
@@ -651,6 +659,10 @@ impl History for Iteration {
             }
         }
         Ok(txn)
+    }
+
+    fn goes_on(&self) -> bool {
+        self.goes_on
     }
 }
 

@@ -314,6 +314,12 @@ pub type Finishing = BoxFuture<'static, Result<Tid>>;
 pub trait History: Send {
     /// The next transaction; none at the end.
     async fn next(&mut self) -> Result<Option<HistoryTxn>>;
+
+    /// After an error of [`next`](Self::next): whether that was damage in one place, and the next call
+    /// gives what follows behind it. Who wants all or nothing asks no further.
+    fn goes_on(&self) -> bool {
+        false
+    }
 }
 
 /// What a storage is, in words for people.

@@ -163,7 +163,8 @@ impl DetailsView {
     }
 
     pub(super) fn exit(&self) -> Exit {
-        Exit::of_states(self.arrays.iter().map(|array| array.state))
+        let arrays = self.arrays.iter();
+        Exit::of_arrays(arrays.map(|array| (array.state, array.attention.is_some())))
     }
 
     fn array(&self, array: &ArrayDetails, screen: &Screen) -> String {
@@ -174,6 +175,7 @@ impl DetailsView {
                 text += &format!("  {line}\n");
             }
         }
+        text += &self.last_scrub(array, screen);
         text.push('\n');
         text += &self.members(array, screen);
         for note in self.shared_disks(array) {
@@ -246,6 +248,59 @@ impl DetailsView {
             format!("membership no. {}", array.epoch),
         ];
         text + &table::flow("  ", &third, 2, screen.width)
+    }
+
+    /// When the members were compared last, what that found, and what to do about what is left of it.
+    fn last_scrub(&self, array: &ArrayDetails, screen: &Screen) -> String {
+        let Some(scrub) = &array.last_scrub else {
+            return String::new();
+        };
+        let width = screen.width.saturating_sub(2);
+        let blobs = match scrub.blobs {
+            0 => String::new(),
+            many => format!(" and {}", format::counted(many, "blob")),
+        };
+        let found = match scrub.differences {
+            0 => "no differences".to_owned(),
+            many => format::counted(many, "difference"),
+        };
+        let mut line = format!(
+            "last scrub {}: {}{blobs}, {found}",
+            format::since(scrub.ended, self.now, &self.zone),
+            format::counted(scrub.transactions, "transaction"),
+        );
+        for (names, what) in [
+            (&scrub.left_out, "not to the end"),
+            (&scrub.mended, "mended since"),
+        ] {
+            if !names.is_empty() {
+                line += &format!("; {what}: {}", escape(&names.join(", ")));
+            }
+        }
+        let mut lines = table::wrap(&line, width);
+        if let Some(attention) = &array.attention {
+            let warning = format!("Attention: {}.", escape(attention));
+            let warning = table::wrap(&warning, width);
+            lines.extend(
+                warning
+                    .iter()
+                    .map(|line| screen.style.paint(Paint::Warning, line)),
+            );
+        }
+        for advice in &scrub.advice {
+            let advice = table::wrap(&escape(advice), width.saturating_sub(2));
+            let starts = ["- "].into_iter().chain(std::iter::repeat("  "));
+            lines.extend(
+                starts
+                    .zip(advice)
+                    .map(|(start, line)| format!("{start}{line}")),
+            );
+        }
+        let mut text = String::new();
+        for line in lines {
+            text += &format!("  {line}\n");
+        }
+        text
     }
 
     fn members(&self, array: &ArrayDetails, screen: &Screen) -> String {

@@ -23,7 +23,11 @@ use crate::cli::output::{Paint, Screen, View, escape, format};
 /// is taken out. What packing removed from some is no difference. The scrub runs in the daemon: Ctrl-C asks
 /// whether to leave it running or to cancel it. Nothing is packed meanwhile.
 ///
-/// The exit code is 1 where members differ, or one could not be read to its end.
+/// What one member cannot read does not end it: it goes on behind that, and says which transaction and
+/// object it is. `details` and `status` tell of what the last scrub found until a later one finds nothing,
+/// or the member that was wrong is recovered with --rebuild or --verify.
+///
+/// The exit code is 1 where members differ, or one could not be read as a whole.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -154,7 +158,7 @@ impl View for ScrubbedView {
             0 if !left_out.is_empty() => (
                 style.paint(Paint::Bad, "✖"),
                 format!(
-                    "no differences, but not read to the end: {}",
+                    "no differences, but not read as a whole: {}",
                     left_out.join(", ")
                 ),
             ),
@@ -221,6 +225,7 @@ impl ScrubbedView {
             ScrubWhat::Metadata => "metadata",
             ScrubWhat::Record => "record",
             ScrubWhat::Blob => "blob",
+            ScrubWhat::Unreadable => "unreadable",
         };
         let groups = one.groups.iter().map(|group| {
             let names: Vec<_> = group.iter().map(|name| escape(name)).collect();

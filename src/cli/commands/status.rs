@@ -13,7 +13,8 @@ use crate::cli::output::{Paint, Screen, Style, View, escape};
 /// Show the state in one line
 ///
 /// The exit code is Nagios': 0 optimal, 1 recovering, 2 degraded or failed, 3 unknown (no daemon
-/// answers). Of several arrays the worst counts.
+/// answers). Of several arrays the worst counts. Optimal is 1 as well while what a scrub has found is not
+/// mended; the line says what.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -92,7 +93,7 @@ async fn ask(args: &StatusArgs, context: &Context) -> Result<(StatusView, Exit),
     if status.arrays.is_empty() {
         return Err(CliError::new("the daemon serves no array"));
     }
-    let exit = Exit::of_states(status.arrays.iter().map(|array| array.state));
+    let exit = exit_of(&status.arrays);
     let mut view = StatusView {
         state: worst(status.arrays.iter().map(|array| array.state)),
         line: String::new(),
@@ -107,6 +108,11 @@ async fn ask(args: &StatusArgs, context: &Context) -> Result<(StatusView, Exit),
     };
     view.line = view.line(Style::PLAIN);
     Ok((view, exit))
+}
+
+fn exit_of<'a>(arrays: impl IntoIterator<Item = &'a ArrayStatus>) -> Exit {
+    let arrays = arrays.into_iter();
+    Exit::of_arrays(arrays.map(|array| (array.state, array.attention.is_some())))
 }
 
 /// The word for the worst of several arrays.
@@ -138,11 +144,11 @@ impl StatusView {
     /// The worst first; of those that are alike, in the order of the configuration.
     fn line(&self, style: Style) -> String {
         let mut arrays: Vec<&ArrayStatus> = self.arrays.iter().collect();
-        arrays.sort_by_key(|array| std::cmp::Reverse(Exit::State(array.state).code()));
+        arrays.sort_by_key(|array| std::cmp::Reverse(exit_of([*array]).code()));
         match arrays.as_slice() {
             [] => String::new(),
             [one] => painted(one, style),
-            many if many.iter().all(|array| array.state == ArrayState::Optimal) => {
+            many if many.iter().all(|array| exit_of([*array]).code() == 0) => {
                 format!(
                     "{} ({} arrays)",
                     paint_state(ArrayState::Optimal, "optimal", style),
@@ -162,7 +168,7 @@ impl StatusView {
 impl View for StatusView {
     fn table(&self, screen: &Screen) -> String {
         if let Some(performance) = &self.nagios {
-            let word = match Exit::of_states(self.arrays.iter().map(|a| a.state)).code() {
+            let word = match exit_of(&self.arrays).code() {
                 0 => "OK",
                 1 => "WARNING",
                 2 => "CRITICAL",
@@ -235,6 +241,9 @@ fn painted(array: &ArrayStatus, style: Style) -> String {
     let line = escape(&array.line);
     let word = state_word(array.state);
     match line.strip_prefix(word) {
+        Some(rest) if exit_of([array]) == Exit::Attention => {
+            format!("{}{rest}", style.paint(Paint::Warning, word))
+        }
         Some(rest) => format!("{}{rest}", paint_state(array.state, word, style)),
         None => line.into_owned(),
     }

@@ -44,7 +44,8 @@ pub(in crate::cli) const DOCUMENTS: &[Document] = &[
             key(
                 "arrays",
                 "list",
-                "Each with `name`, `state`, `line` and `serving`; empty where nobody answers.",
+                "Each with `name`, `state`, `line` and `serving`, and `attention` (text) while what a scrub has found is not \
+                 mended; empty where nobody answers.",
             ),
         ],
     },
@@ -102,6 +103,19 @@ pub(in crate::cli) const DOCUMENTS: &[Document] = &[
             key("members", "list", "A MEMBER each, as they are configured."),
             key("recovery", "RECOVERY or null", "The one that runs."),
             key("next", "text or null", "A command that helps."),
+            key(
+                "attention",
+                "text",
+                "What a scrub has found that is not mended. Missing where there is nothing.",
+            ),
+            key(
+                "last_scrub",
+                "mapping",
+                "`ended`, `head` (TRANSACTION), `transactions`, `blobs`, `differences`; names of members: \
+                 `members` (compared to the end), `left_out` (not), `suspects` (contradicted by most, or \
+                 unreadable), `undecided` (as many say one thing as another), `mended` since; `advice`, a list. \
+                 Missing where there was none.",
+            ),
         ],
     },
     Document {

@@ -14,7 +14,7 @@ fn printed() -> Vec<(&'static str, serde_json::Value)> {
             .next();
         first.unwrap().expect(&shown)
     };
-    let bench = Bench::new(vec![recovering()]);
+    let bench = Bench::new(vec![scrubs::found_by_scrub(recovering())]);
     let down = Bench::new(optimal());
     *down.daemon.problem.lock() = Some(not_running());
     let jobs = Bench::new(optimal());

@@ -176,7 +176,8 @@ impl Job {
             return Ok(at);
         };
         tracing::warn!(member = self.name, after = %keep, "the copy differs from the array");
-        self.rewind(target, (!keep.is_zero()).then_some(keep))
+        let keep = self
+            .rewind(target, (!keep.is_zero()).then_some(keep))
             .await?;
         self.copy_until_short(source, target, keep, false).await
     }

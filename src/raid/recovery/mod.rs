@@ -33,6 +33,7 @@ use super::member::AskSetAside;
 use super::options::ClusterMode;
 use super::report::Strategy;
 use super::runner::{CatchUp, Core, Runner, as_fault};
+use super::scrub;
 use super::view::Reader;
 use crate::job::{Amount, Cancelled, JobHandle, Rate, Work};
 use crate::storage::{Answer, Fault, RESTART_SERVER, SetAside, Storage, StorageError};
@@ -284,7 +285,7 @@ impl Job {
         self.tell(|recovery| recovery.source = Some(name.clone()));
         self.runner.notice(Notice::RecoveryStarted {
             member: self.name.clone(),
-            source: name,
+            source: name.clone(),
         });
         self.work.begin("analyse", Amount::default());
         let head = self.runner.view().head;
@@ -296,13 +297,27 @@ impl Job {
             related = tokio::time::timeout(patience, related) => related,
         };
         let (what, after) = ("the analysis", patience);
-        let relation = relation.map_err(|_| Halt::Target(Fault::Timeout { what, after }))??;
+        let relation = relation.map_err(|_| Halt::Target(Fault::Timeout { what, after }))?;
+        let relation = match relation {
+            Err(Broken::Target(StorageError::Fault(Fault::Damaged(reason))))
+                if self.strategy == Strategy::Rebuild =>
+            {
+                tracing::warn!(member = self.name, reason, "nothing of the copy is kept");
+                Relation::Diverged { common: None }
+            }
+            relation => relation?,
+        };
         let mut at = self.make_prefix(&*source.storage, target, relation).await?;
+        let whole = at.is_zero() || self.strategy != Strategy::Missing;
         at = self.copy_until_short(source, target, at, false).await?;
         if self.strategy != Strategy::Missing {
             at = self.verify(source, target, at).await?;
         }
-        self.catch_up(source, target, at).await
+        self.catch_up(source, target, at).await?;
+        if whole {
+            scrub::mended(&self.runner, &self.name, &name);
+        }
+        Ok(())
     }
 
     /// A call that may be dropped, and is when it is cancelled or takes too long.
@@ -432,12 +447,14 @@ impl Job {
         })
     }
 
-    /// The least busy of those that may be read, and whether it is the only one.
+    /// The least busy of those that may be read; one that a scrub found wrong only where there is no other.
     fn choose_source(&self, unreadable: &[(Reader, Fault)]) -> Result<Reader, Halt> {
         let view = self.runner.view();
+        let named = |reader: &Reader| self.runner.look(|core| core.controller.name(reader.member));
         let busy = |reader: &&Reader| {
             let outstanding = &reader.stats.outstanding;
-            outstanding.load(std::sync::atomic::Ordering::Relaxed)
+            let outstanding = outstanding.load(std::sync::atomic::Ordering::Relaxed);
+            (scrub::is_suspect(&self.runner, &named(reader)), outstanding)
         };
         let is_left = |reader: &&Reader| {
             let mut bad = unreadable.iter();
@@ -484,8 +501,7 @@ impl Job {
         let by_hand = empty_it(&self.name, target);
         let may_cut = self.may_cut || self.strategy == Strategy::Rebuild;
         if may_cut && by_hand.is_none() {
-            self.rewind(target, common).await?;
-            return Ok(common.unwrap_or(Tid::ZERO));
+            return self.rewind(target, common).await;
         }
         let since = common.map_or_else(
             || "it shares no transaction with the array".to_owned(),
@@ -503,8 +519,9 @@ impl Job {
         })
     }
 
-    /// INVARIANT 9: what is cut is set aside first, by the storage itself.
-    async fn rewind(&mut self, target: &dyn Storage, keep: Option<Tid>) -> Result<(), Halt> {
+    /// INVARIANT 9: what is cut is set aside first, by the storage itself. Says where the target ends then:
+    /// where what has to be cut cannot be read, it is set aside as a whole, as it is.
+    async fn rewind(&mut self, target: &dyn Storage, keep: Option<Tid>) -> Result<Tid, Halt> {
         if let Some(next) = empty_it(&self.name, target) {
             let since = keep.map_or_else(String::new, |keep| format!(" after {keep}"));
             return Err(Halt::Differs {
@@ -518,9 +535,15 @@ impl Job {
         // How much it is, and so how long it takes, is known only to the target.
         let much = u64::from(u32::MAX);
         // MODEL: Rewind
-        let saved = self.change(much, target.rewind(keep)).await?;
+        let (kept, saved) = match self.change(much, target.rewind(keep)).await {
+            Err(Halt::Target(Fault::Damaged(reason))) if keep.is_some() => {
+                tracing::warn!(member = self.name, reason, "the whole copy is set aside");
+                (None, self.change(much, target.rewind(None)).await?)
+            }
+            saved => (keep, saved?),
+        };
         self.note_set_aside(saved);
-        Ok(())
+        Ok(kept.unwrap_or(Tid::ZERO))
     }
 
     fn note_set_aside(&self, saved: SetAside) {

@@ -163,3 +163,154 @@ async fn a_scrub_is_cancelled_excludes_packing_and_needs_two() {
         "{refused}"
     );
 }
+
+fn what_and_where(report: &ScrubReport) -> Vec<(Tid, Option<Oid>, Differs, String)> {
+    let found = report.differences.iter();
+    found
+        .map(|one| (one.tid, one.oid, one.what, groups(one).join(" | ")))
+        .collect()
+}
+
+#[tokio::test]
+async fn damage_in_one_place_does_not_end_it_and_is_told_by_transaction() {
+    let rig = Rig::new().await;
+    let [first, second, _] = three_revisions(&rig).await;
+    rig.members[0].tamper(|history| history[0].meta.user = "mallory".into());
+    // What is damaged comes first, and is read again from the records themselves.
+    let damaged = Fault::Damaged("a hole".into());
+    rig.members[1]
+        .faults()
+        .fail_after(2, Moment::Iterate, damaged);
+    let report = scrubbed(&rig).await;
+    assert_eq!(report.transactions, 3);
+    let expected = [
+        (first, None, Differs::Metadata, "b c | a".to_owned()),
+        (second, None, Differs::Unreadable, "a c | b".to_owned()),
+    ];
+    assert_eq!(what_and_where(&report), expected);
+    let unreadable = report.members[1].unreadable.clone().unwrap();
+    assert_eq!(unreadable.places, 1);
+    assert!(unreadable.first.contains("a hole"), "{unreadable:?}");
+    assert!(report.members.iter().all(|one| one.left_out.is_none()));
+    let suspects = report.members.iter().map(ScrubbedMember::is_suspect);
+    assert_eq!(suspects.collect::<Vec<_>>(), [true, true, false]);
+    // It was compared to the end: what is wrong with it is known.
+    let kept = rig.array.report().scrubbed.unwrap();
+    assert_eq!(kept.members, ["a", "b", "c"]);
+    assert_eq!(kept.suspects, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn damaged_records_are_told_by_oid_and_others_of_the_transaction_are_not() {
+    let rig = Rig::new().await;
+    let [first, ..] = three_revisions(&rig).await;
+    let damaged = || Fault::Damaged("a hole".into());
+    let faults = rig.members[2].faults();
+    faults.fail_after(1, Moment::Iterate, damaged());
+    faults.fail(Moment::Load, damaged());
+    let report = scrubbed(&rig).await;
+    let expected = [(
+        first,
+        Some(Oid(1)),
+        Differs::Unreadable,
+        "a b | c".to_owned(),
+    )];
+    assert_eq!(what_and_where(&report), expected);
+    faults.clear();
+    // Between two as well it is the one that cannot be read.
+    rig.array.disable("b").unwrap();
+    faults.fail_after(1, Moment::Iterate, damaged());
+    faults.fail(Moment::Load, damaged());
+    let report = scrubbed(&rig).await;
+    assert_eq!(what_and_where(&report)[0].3, "a | c");
+    let kept = rig.array.report().scrubbed.unwrap();
+    assert_eq!(
+        (kept.suspects, kept.undecided.len()),
+        (vec!["c".to_owned()], 0)
+    );
+}
+
+#[tokio::test]
+async fn what_a_scrub_found_is_remembered_until_it_is_mended_also_by_the_next_daemon() {
+    let rig = Rig::with(|options| options.auto_recover = false).await;
+    three_revisions(&rig).await;
+    assert!(rig.array.report().scrubbed.is_none());
+    scrubbed(&rig).await;
+    let report = rig.array.report();
+    assert_eq!(report.line, "optimal");
+    assert_eq!(report.scrubbed.unwrap().differences, 0);
+    rig.members[1].tamper(|history| {
+        let data = Bytes::from_static(b"TWO").into();
+        history[1].records[0].data = RecordData::Data(data);
+    });
+    scrubbed(&rig).await;
+    let wrong = "optimal; the last scrub found that b is wrong";
+    let report = rig.array.report();
+    assert_eq!(
+        (report.state, report.line.as_str()),
+        (ArrayState::Optimal, wrong)
+    );
+    let file = rig.folder.path().join("membership.scrub.json");
+    rig.until("it is written", |_| {
+        std::fs::read_to_string(&file).is_ok_and(|text| text.contains(r#""b""#))
+    })
+    .await;
+
+    // The next daemon knows.
+    rig.array.shutdown(Duration::from_secs(5)).await.unwrap();
+    let mut options = options(&rig.folder);
+    options.auto_recover = false;
+    let (array, notices) = start(options, &rig.members, &rig.folder).await;
+    let rig = Rig {
+        array,
+        notices,
+        ..rig
+    };
+    rig.until("it serves", |report| report.state == ArrayState::Optimal)
+        .await;
+    assert_eq!(rig.array.report().line, wrong);
+
+    // What only copies what is lacking leaves it as it is.
+    let recover = async |strategy| {
+        rig.array.disable("b").unwrap();
+        rig.array.recover("b", strategy, None).unwrap();
+        rig.until("the recovery has ended", |report| {
+            let recovery = report.recovery.as_ref();
+            report.state == ArrayState::Optimal
+                && recovery.is_some_and(|one| one.outcome == RecoveryOutcome::Done)
+        })
+        .await;
+    };
+    recover(Strategy::Missing).await;
+    assert_eq!(rig.array.report().line, wrong);
+    assert_eq!(rig.heard("scrub-mended"), 0);
+    recover(Strategy::Rebuild).await;
+    let report = rig.array.report();
+    assert_eq!(report.line, "optimal");
+    assert_eq!(report.scrubbed.unwrap().mended, ["b"]);
+    assert_eq!(rig.heard("scrub-mended"), 1);
+    assert_eq!(scrubbed(&rig).await.count, 0);
+}
+
+#[tokio::test]
+async fn nobody_is_made_anew_from_a_member_that_a_scrub_found_wrong() {
+    let rig = Rig::with(|options| options.auto_recover = false).await;
+    let [_, second, _] = three_revisions(&rig).await;
+    // `a` is preferred otherwise: it is the first of those that have nothing to do.
+    rig.members[0].tamper(|history| {
+        let data = Bytes::from_static(b"TWO").into();
+        history[1].records[0].data = RecordData::Data(data);
+    });
+    scrubbed(&rig).await;
+    rig.array.disable("c").unwrap();
+    rig.array.recover("c", Strategy::Rebuild, None).unwrap();
+    rig.until("it is optimal", |report| {
+        report.state == ArrayState::Optimal
+    })
+    .await;
+    let source = rig.array.report().recovery.unwrap().source;
+    assert_eq!(source.as_deref(), Some("b"));
+    let report = scrubbed(&rig).await;
+    let expected = [(second, Some(Oid(1)), Differs::Record, "b c | a".to_owned())];
+    assert_eq!(what_and_where(&report), expected);
+}

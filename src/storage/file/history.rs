@@ -15,8 +15,9 @@ use super::engine::Engine;
 use super::format::{FIRST, RecordHeader, TxnHeader, head, u64_at};
 use super::origin::Origin;
 use super::recent::Recent;
+use super::scan::Scan;
 use super::window::Window;
-use crate::storage::{Extent, Fault, History, Result};
+use crate::storage::{Extent, Fault, History, Result, StorageError};
 use crate::zodb::{HistoryRecord, HistoryTxn, Payload, RecordData, Tid, TidRange, TxnMeta};
 
 /// How much is read at once.
@@ -72,6 +73,9 @@ impl Walk {
     pub(super) fn position_of(&self, first: Tid) -> Result<u64, Fault> {
         if self.end == FIRST || first > self.last {
             return Ok(self.end);
+        }
+        if first.is_zero() {
+            return Ok(FIRST);
         }
         let mut window = Window::new(&*self.disk, 16 * 1024, self.end);
         let oldest = self.txn_at(&mut window, FIRST)?;
@@ -175,6 +179,9 @@ impl Walk {
 
     /// The transactions from `at` on, about [`STEP`] bytes of them, and where the next one begins. None
     /// is later than `last`.
+    ///
+    /// # Errors
+    /// Where the first one cannot be read. Before one that cannot, it ends: reading on there says why.
     pub(super) fn read(&self, at: u64, last: Tid) -> Result<(VecDeque<HistoryTxn>, u64)> {
         let mut transactions = VecDeque::new();
         let want = STEP.min(self.end - at) as usize;
@@ -201,24 +208,40 @@ impl Walk {
             };
             let header = TxnHeader::decode(head(&bytes));
             if !header.is_plausible() || header.whole_len() > self.end - at {
+                if !transactions.is_empty() {
+                    break;
+                }
                 let what = format_args!("there is no transaction at {at}");
                 return Err(self.engine.damaged(what).into());
             }
             if header.tid > last {
                 return Ok((transactions, self.end));
             }
-            if chunk.get(at, header.whole_len()).is_some() {
-                transactions.push_back(self.transaction(&chunk, at, header, LARGE)?);
+            let large = if chunk.get(at, header.whole_len()).is_some() {
+                LARGE
             } else if transactions.is_empty() {
                 // Longer than what is read at once: only the small records of it are taken into
                 // memory.
-                transactions.push_back(self.transaction(&chunk, at, header, LARGE_OF_LARGE)?);
+                LARGE_OF_LARGE
             } else {
                 break;
+            };
+            match self.transaction(&chunk, at, header, large) {
+                Ok(transaction) => transactions.push_back(transaction),
+                Err(error) if transactions.is_empty() => return Err(error),
+                Err(_) => break,
             }
             at += header.whole_len();
         }
         Ok((transactions, at))
+    }
+
+    /// The same; nothing at the end.
+    fn read_on(&self, at: u64, last: Tid) -> Result<Step> {
+        if at == self.end {
+            return Ok((VecDeque::new(), at));
+        }
+        self.read(at, last)
     }
 
     fn transaction(
@@ -246,7 +269,11 @@ impl Walk {
         while at < end {
             let record = take(at, RecordHeader::LEN as u64)?;
             let record = RecordHeader::decode(head(&record))
-                .filter(|record| record.txn == begin && record.whole_len() <= end - at)
+                .filter(|record| {
+                    record.txn == begin
+                        && record.tid == header.tid
+                        && record.whole_len() <= end - at
+                })
                 .ok_or_else(|| {
                     let what = format_args!("there is no record at {at}");
                     self.engine.damaged(what)
@@ -269,6 +296,14 @@ impl Walk {
             });
             at += record.whole_len();
         }
+        let again = u64_at(&take(end, 8)?, 0);
+        if again != header.len {
+            let what = format_args!(
+                "the transaction at {begin} has the lengths {} and {again}",
+                header.len
+            );
+            return Err(self.engine.damaged(what).into());
+        }
         Ok(HistoryTxn {
             tid: header.tid,
             meta: TxnMeta {
@@ -279,6 +314,24 @@ impl Walk {
             },
             records,
         })
+    }
+
+    /// Where to read on after what cannot be read at `at`, behind the transaction `before`: where the damaged
+    /// transaction ends, as far as it still says so at both ends, and else the next one that is whole.
+    fn behind(&self, at: u64, before: Tid) -> Result<u64, Fault> {
+        let fault = |error| self.fault(error);
+        let mut window = Window::new(&*self.disk, 4 * 1024, self.end);
+        if self.end - at > TxnHeader::LEN as u64 {
+            let header = window.txn_header(at).map_err(fault)?;
+            if header.is_plausible()
+                && header.whole_len() <= self.end - at
+                && window.number(at + header.len).map_err(fault)? == header.len
+            {
+                return Ok(at + header.whole_len());
+            }
+        }
+        let mut scan = Scan::new(&*self.disk, at, self.end, before);
+        Ok(scan.finished_after().map_err(fault)?.unwrap_or(self.end))
     }
 
     /// User, description and extension of a transaction. Waits for the disk.
@@ -387,7 +440,12 @@ pub(super) struct Iteration {
     walk: Walk,
     last: Tid,
     read: VecDeque<HistoryTxn>,
-    ahead: Option<JoinHandle<Result<Step>>>,
+    /// The last transaction that was read.
+    reached: Tid,
+    /// Where the next ones are read, and what came of it.
+    ahead: Option<JoinHandle<(u64, Result<Step>)>>,
+    /// Where something cannot be read that was told already.
+    damaged: Option<u64>,
 }
 
 impl Iteration {
@@ -395,26 +453,43 @@ impl Iteration {
         let looking = walk.clone();
         let ahead = crate::task::blocking(move || {
             if range.first > range.last {
-                return Ok((VecDeque::new(), looking.end));
+                return (looking.end, Ok((VecDeque::new(), looking.end)));
             }
-            let at = looking.position_of(range.first)?;
-            if at == looking.end {
-                return Ok((VecDeque::new(), at));
+            match looking.position_of(range.first) {
+                Ok(at) => (at, looking.read_on(at, range.last)),
+                // Where that is cannot be told, so there is nothing to go on from.
+                Err(fault) => (looking.end, Err(fault.into())),
             }
-            looking.read(at, range.last)
         });
         Iteration {
             walk,
             last: range.last,
             read: VecDeque::new(),
+            reached: Tid::ZERO,
             ahead: Some(ahead),
+            damaged: None,
         }
+    }
+
+    /// Reads behind what could not be read.
+    fn read_behind(&mut self, at: u64) {
+        let (walk, last, reached) = (self.walk.clone(), self.last, self.reached);
+        self.ahead = Some(crate::task::blocking(move || {
+            match walk.behind(at, reached) {
+                Ok(at) => (at, walk.read_on(at, last)),
+                Err(fault) => (walk.end, Err(fault.into())),
+            }
+        }));
     }
 }
 
 #[async_trait]
 impl History for Iteration {
     async fn next(&mut self) -> Result<Option<HistoryTxn>> {
+        if let Some(at) = self.damaged.take() {
+            self.walk.engine.usable()?;
+            self.read_behind(at);
+        }
         loop {
             if let Some(txn) = self.read.pop_front() {
                 return Ok(Some(txn));
@@ -424,16 +499,28 @@ impl History for Iteration {
             };
             let step = ahead.await;
             self.ahead = None;
-            let step = step.map_err(|error| {
+            let (from, step) = step.map_err(|error| {
                 Fault::Closed(format!("the thread that reads ahead ended: {error}"))
             })?;
-            let (read, at) = step?;
+            let (read, at) = match step {
+                Ok(step) => step,
+                Err(error) => {
+                    let is_damage = matches!(error, StorageError::Fault(Fault::Damaged(_)));
+                    self.damaged = (is_damage && from < self.walk.end).then_some(from);
+                    return Err(error);
+                }
+            };
+            self.reached = read.back().map_or(self.reached, |last| last.tid);
             self.read = read;
             if at < self.walk.end {
                 self.walk.engine.usable()?;
                 let (walk, last) = (self.walk.clone(), self.last);
-                self.ahead = Some(crate::task::blocking(move || walk.read(at, last)));
+                self.ahead = Some(crate::task::blocking(move || (at, walk.read(at, last))));
             }
         }
+    }
+
+    fn goes_on(&self) -> bool {
+        self.damaged.is_some()
     }
 }

@@ -33,7 +33,14 @@ impl Engine {
         if cut == walk.end || keep == Some(Tid::MAX) {
             return Ok(SetAside::default());
         }
-        let extent = walk.measure_after(keep.unwrap_or(Tid::ZERO))?;
+        let extent = match keep {
+            Some(keep) => walk.measure_after(keep)?,
+            // The file is kept as it is: it need not be readable.
+            None => Extent {
+                transactions: walk.backwards().take_while(Result::is_ok).count() as u64,
+                bytes: walk.end - FIRST,
+            },
+        };
         // An index that knows of what is gone would be believed if the same length came again.
         let _index_file = self.index_file.lock();
         if !step::mistake!(&self.paths.data, IndexKeptOverRewind) {
@@ -150,12 +157,10 @@ impl Engine {
     /// Renames the file and begins an empty one.
     fn begin_anew(self: &Arc<Self>, walk: &Walk) -> Result<PathBuf> {
         let last = self.state.read().last;
-        let oldest = walk.tids_before(Tid::MAX, usize::MAX)?;
-        let file = free_name(
-            &self.paths.data,
-            oldest.last().copied().unwrap_or(last),
-            last,
-        );
+        // As far back as it can be read.
+        let oldest = walk.backwards().map_while(Result::ok).last();
+        let oldest = oldest.map_or(last, |(_, header)| header.tid);
+        let file = free_name(&self.paths.data, oldest, last);
         let io = |error| self.fault("setting aside", error);
         if let Some(directory) = &self.blobs {
             // A temporary name that a crash brings back would say that its blob's transaction is not there.

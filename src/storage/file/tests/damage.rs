@@ -307,6 +307,94 @@ async fn a_check_finds_what_an_iteration_cannot_read_of_an_undone_transaction() 
     assert!(what.contains("was undone long ago"), "{what}");
     let storage = open(&folder).await;
     let mut all = storage.iterate(TidRange::ALL).await.unwrap();
+    assert!(all.next().await.unwrap().is_some());
     assert!(all.next().await.is_err());
+    storage.close().await;
+}
+
+/// What an iteration gives of the file, in order: a TID, or why there is none.
+async fn walked(storage: &dyn Storage) -> Vec<Result<Tid, String>> {
+    let mut history = storage.iterate(TidRange::ALL).await.unwrap();
+    let mut found = Vec::new();
+    loop {
+        assert!(found.len() < 20, "it has no end: {found:?}");
+        match history.next().await {
+            Ok(Some(txn)) => found.push(Ok(txn.tid)),
+            Ok(None) => return found,
+            Err(error) => {
+                found.push(Err(error.to_string()));
+                if !history.goes_on() {
+                    return found;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_whole_file_is_set_aside_as_it_is_also_where_it_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut bytes, begins) = five(&folder).await;
+    let storage = open(&folder).await;
+    let mut tids = storage.tids_before(Tid::MAX, 5).await.unwrap();
+    tids.reverse();
+    bytes[begins[2]..begins[3]].fill(0xee);
+    std::fs::write(data_fs(&folder), &bytes).unwrap();
+    // A part of it would have to be copied, and nothing is changed where that cannot be.
+    let refused = storage.rewind(Some(tids[0])).await;
+    assert!(
+        matches!(refused, Err(StorageError::Fault(Fault::Damaged(_)))),
+        "{refused:?}"
+    );
+    assert_eq!(std::fs::read(data_fs(&folder)).unwrap(), bytes);
+    let saved = storage.rewind(None).await.unwrap();
+    assert_eq!(saved.extent.transactions, 2);
+    assert_eq!(std::fs::read(saved.file.unwrap()).unwrap(), bytes);
+    assert_eq!(storage.last_tid().await.unwrap(), Tid::ZERO);
+    commit(&*storage, &[(1, Tid::ZERO, b"anew")]).await;
+    storage.close().await;
+    has(&folder, 1).await;
+}
+
+#[tokio::test]
+async fn an_iteration_goes_on_behind_what_is_damaged() {
+    use std::os::unix::fs::FileExt as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let (bytes, begins) = five(&folder).await;
+    let storage = open(&folder).await;
+    let file = std::fs::File::options().write(true).open(data_fs(&folder));
+    let file = file.unwrap();
+    let whole = walked(&*storage).await;
+    let tids: Vec<Tid> = whole.iter().map(|one| *one.as_ref().unwrap()).collect();
+    assert_eq!(tids.len(), 5);
+    // Where, what is written there, and which transactions can be read all the same.
+    let hole = vec![0; begins[3] - begins[1]];
+    let cases: [(usize, &[u8], &[usize]); 8] = [
+        // lengths: far too large, and a little wrong
+        (begins[1] + 8, &[0x41], &[0, 2, 3, 4]),
+        (begins[1] + 15, &[0x41], &[0, 2, 3, 4]),
+        // the length at its end
+        (begins[2] - 1, &[0x41], &[0, 2, 3, 4]),
+        // the tid of the transaction, and of its record
+        (begins[1], &[0x7f], &[0, 2, 3, 4]),
+        (begins[1] + 23 + 8, &[0x41], &[0, 2, 3, 4]),
+        // the first and the last one
+        (begins[0] + 16, &[0x41], &[1, 2, 3, 4]),
+        (begins[4] + 23 + 40, &[0x41], &[0, 1, 2, 3]),
+        // more than one of them
+        (begins[1], &hole, &[0, 3, 4]),
+    ];
+    for (at, wrong, left) in cases {
+        file.write_all_at(wrong, at as u64).unwrap();
+        let found = walked(&*storage).await;
+        let read: Vec<Tid> = found.iter().filter_map(|one| one.clone().ok()).collect();
+        let left: Vec<Tid> = left.iter().map(|index| tids[*index]).collect();
+        assert_eq!(read, left, "{at}: {found:?}");
+        let damaged = found.iter().filter(|one| one.is_err()).count();
+        assert_eq!(damaged, 1, "{at}: {found:?}");
+        file.write_all_at(&bytes, 0).unwrap();
+    }
+    assert_eq!(walked(&*storage).await, whole);
     storage.close().await;
 }
