@@ -165,7 +165,7 @@ impl Blobs {
             for (oid, blob) in blobs {
                 let ours = shared.with_members
                     && blob.is_temporary()
-                    && blob.file().metadata()?.dev() == disk;
+                    && blob.open()?.metadata()?.dev() == disk;
                 let blob = if ours {
                     blob
                 } else {
@@ -211,9 +211,9 @@ impl Blobs {
 }
 
 fn copy(blob: &Blob, to: &File) -> std::io::Result<()> {
-    let (mut piece, mut at) = (vec![0; 1 << 20], 0);
+    let (file, mut piece, mut at) = (blob.open()?, vec![0; 1 << 20], 0);
     while at < blob.len() {
-        let some = blob.file().read_at(&mut piece, at)?;
+        let some = file.read_at(&mut piece, at)?;
         if some == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }

@@ -463,7 +463,7 @@ impl Held {
 
 fn content(blob: &Blob) -> Vec<u8> {
     let mut content = vec![0; blob.len() as usize];
-    blob.file().read_exact_at(&mut content, 0).unwrap();
+    blob.open().unwrap().read_exact_at(&mut content, 0).unwrap();
     content
 }
 

@@ -164,7 +164,7 @@ impl Sent {
         crate::task::blocking(move || {
             let left = usize::try_from(blob.len() - at).unwrap_or(usize::MAX);
             let mut piece = vec![0; left.min(PIECE)];
-            blob.file().read_exact_at(&mut piece, at)?;
+            blob.open()?.read_exact_at(&mut piece, at)?;
             Ok(piece.into())
         })
     }

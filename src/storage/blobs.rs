@@ -188,7 +188,7 @@ impl BlobDirectory {
             let meta = file.metadata()?;
             // Another member may have taken this file for its own copy, whose bytes on disk must not be
             // ours, and somebody may have moved it.
-            if meta.nlink() == 2 && same_file(&meta, &blob.file().metadata()?) {
+            if meta.nlink() == 2 && same_file(&meta, &blob.open()?.metadata()?) {
                 sync_content(&file, &self.root)?;
                 return Ok((file, path));
             }

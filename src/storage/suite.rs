@@ -1049,7 +1049,8 @@ async fn content(storage: &dyn Storage, oid: u64, tid: Tid) -> Vec<u8> {
     use std::os::unix::fs::FileExt as _;
     let blob = storage.load_blob(Oid(oid), tid).await.expect("a blob");
     let mut bytes = vec![0; usize::try_from(blob.len()).expect("a small one")];
-    blob.file().read_exact_at(&mut bytes, 0).expect("its file");
+    let file = blob.open().expect("its file");
+    file.read_exact_at(&mut bytes, 0).expect("its content");
     bytes
 }
 

@@ -3,23 +3,29 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::ops::Deref;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tempfile::TempPath;
 
-/// The content of a blob, in a file that is open. `Clone` shares it.
+/// The content of a blob, in a file. `Clone` shares it.
 ///
 /// A blob that is on its way (uploaded by a client, fetched from a member) lies in a temporary file,
 /// which is removed with the last handle of it; one that is kept lies in a blob directory, and stays
-/// there. The open file can be read even where its name is gone by now, as after a pack. Who keeps a
-/// temporary one may give its file another name with a hard link, where that is on the same disk, and
-/// copies it otherwise.
+/// there. Who keeps a temporary one may give its file another name with a hard link, where that is on the
+/// same disk, and copies it otherwise.
+///
+/// Thousands may be on their way at a time, in one transaction even, so a temporary file is open only while
+/// it is read: nobody else takes its name away. A kept one stays open, and can be read even where its name is
+/// gone by now, as after a pack, unless it is [`closed`](Self::closed); so does one that a client has put where
+/// it can take it away.
 #[derive(Clone)]
 pub struct Blob(Arc<Inner>);
 
 struct Inner {
-    file: File,
+    held: Option<File>,
     len: u64,
     path: Name,
 }
@@ -29,13 +35,41 @@ enum Name {
     Kept(PathBuf),
 }
 
+/// The file of a [`Blob`], open. It is shared: read it with offsets.
+pub enum Opened<'a> {
+    Held(&'a File),
+    Own(File),
+}
+
+impl Deref for Opened<'_> {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        match self {
+            Opened::Held(file) => file,
+            Opened::Own(file) => file,
+        }
+    }
+}
+
 impl Blob {
-    /// A file that is removed with the last handle.
+    /// A file that is removed with the last handle, and that nobody else removes.
     ///
     /// # Errors
-    /// Where it cannot be opened or measured.
+    /// Where it cannot be measured.
     pub fn temporary(path: TempPath) -> io::Result<Self> {
-        Self::open(Name::Temporary(path))
+        let len = path.metadata()?.len();
+        let (held, path) = (None, Name::Temporary(path));
+        Ok(Blob(Arc::new(Inner { held, len, path })))
+    }
+
+    /// A file that is removed with the last handle, where others may put something else in its place: what
+    /// is there now counts.
+    ///
+    /// # Errors
+    /// Where it cannot be opened or measured, or is a link.
+    pub fn lent(path: TempPath) -> io::Result<Self> {
+        Self::held(Name::Temporary(path))
     }
 
     /// A file that stays where it is.
@@ -43,13 +77,30 @@ impl Blob {
     /// # Errors
     /// Where it cannot be opened or measured.
     pub fn kept(path: impl Into<PathBuf>) -> io::Result<Self> {
-        Self::open(Name::Kept(path.into()))
+        Self::held(Name::Kept(path.into()))
     }
 
-    fn open(path: Name) -> io::Result<Self> {
-        let file = File::open(path.path())?;
+    fn held(path: Name) -> io::Result<Self> {
+        let mut options = File::options();
+        options.read(true);
+        if matches!(path, Name::Temporary(_)) {
+            options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+        }
+        let file = options.open(path.path())?;
         let len = file.metadata()?.len();
-        Ok(Blob(Arc::new(Inner { file, len, path })))
+        let held = Some(file);
+        Ok(Blob(Arc::new(Inner { held, len, path })))
+    }
+
+    /// One that is open only while it is read. Of use to who knows that nobody takes the name away, and has many.
+    #[must_use]
+    pub fn closed(self) -> Self {
+        let Name::Kept(path) = &self.0.path else {
+            return self;
+        };
+        let (held, len) = (None, self.0.len);
+        let path = Name::Kept(path.clone());
+        Blob(Arc::new(Inner { held, len, path }))
     }
 
     /// Its size in bytes.
@@ -63,13 +114,18 @@ impl Blob {
         self.0.len == 0
     }
 
-    /// The open file. It is shared: read it with offsets.
-    #[must_use]
-    pub fn file(&self) -> &File {
-        &self.0.file
+    /// The file to read.
+    ///
+    /// # Errors
+    /// Where it is not held open and cannot be opened, for instance because too many are open.
+    pub fn open(&self) -> io::Result<Opened<'_>> {
+        Ok(match &self.0.held {
+            Some(file) => Opened::Held(file),
+            None => Opened::Own(File::open(self.path())?),
+        })
     }
 
-    /// The name under which it was opened.
+    /// The name under which it was given.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.0.path.path()
@@ -127,13 +183,33 @@ mod tests {
         assert!(kept.exists());
     }
 
+    fn content(blob: &Blob) -> io::Result<String> {
+        let mut read = vec![0; usize::try_from(blob.len()).unwrap()];
+        blob.open()?.read_exact_at(&mut read, 0)?;
+        Ok(String::from_utf8(read).unwrap())
+    }
+
     #[test]
-    fn what_is_open_can_be_read_after_its_name_is_gone() {
-        let path = file("content");
-        let blob = Blob::kept(&*path).unwrap();
-        drop(path);
-        let mut read = [0; 7];
-        blob.file().read_exact_at(&mut read, 0).unwrap();
-        assert_eq!(&read, b"content");
+    fn what_is_held_can_be_read_after_its_name_is_gone_or_anothers() {
+        let kept = file("content");
+        let blob = Blob::kept(&*kept).unwrap();
+        assert_eq!(content(&blob.clone().closed()).unwrap(), "content");
+        drop(kept);
+        assert_eq!(content(&blob).unwrap(), "content");
+        assert!(content(&blob.closed()).is_err());
+
+        let lent = Blob::lent(file("lent")).unwrap();
+        std::fs::remove_file(lent.path()).unwrap();
+        std::fs::write(lent.path(), "other").unwrap();
+        assert_eq!(content(&lent).unwrap(), "lent");
+        assert_eq!(content(&lent.closed()).unwrap(), "lent");
+    }
+
+    #[test]
+    fn what_is_lent_is_no_link_to_what_is_not_the_lenders() {
+        let (other, link) = (file("other"), file(""));
+        std::fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink(&other, &link).unwrap();
+        assert!(Blob::lent(link).is_err());
     }
 }

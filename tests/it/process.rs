@@ -6,7 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use rustix::process::Signal;
 
 use crate::harness::instance::{command, signal};
-use crate::harness::{Instance, until, until_ok};
+use crate::harness::{Instance, python, until, until_ok};
 
 const PATIENCE: std::time::Duration = std::time::Duration::from_mins(1);
 
@@ -341,20 +341,36 @@ fn more_open_files_are_allowed_where_the_system_lets_it() {
     );
     instance.stop().ok();
     // Too few for the connections that are configured: the log says what to raise.
-    let run = crate::harness::instance::Run::of({
-        let mut command = std::process::Command::new("sh");
-        command
-            .arg("-c")
-            .arg("ulimit -n 256; exec \"$@\"")
-            .arg("sh");
-        command.arg(crate::harness::instance::ZEORAIDCTL);
-        command.arg("-C").arg(instance.root()).arg("start");
-        command
-    });
-    run.ok();
+    start_with_open_files(&instance, 256);
     assert!(
         instance.log().contains("raise LimitNOFILE"),
         "{}",
         instance.log()
     );
+}
+
+fn start_with_open_files(instance: &Instance, most: usize) {
+    let mut command = std::process::Command::new("sh");
+    let script = format!("ulimit -n {most}; exec \"$@\"");
+    command.arg("-c").arg(script).arg("sh");
+    command.arg(crate::harness::instance::ZEORAIDCTL);
+    command.arg("-C").arg(instance.root()).arg("start");
+    crate::harness::instance::Run::of(command).ok();
+}
+
+/// In one transaction, and to a member that has missed it.
+#[test]
+fn a_thousand_blobs_need_few_open_files() {
+    let instance = Instance::started(&[]);
+    instance.stop().ok();
+    start_with_open_files(&instance, 256);
+    instance.run(&["disable", "copy2", "--yes"]).ok();
+    python::run(
+        "blob_features.py",
+        &["many_blobs", &instance.address, "1000"],
+    )
+    .ok();
+    instance.run(&["recover", "copy2"]).ok();
+    instance.wait_optimal();
+    python::verify_with(&instance.given_back(), &[], &["--blobs"]);
 }

@@ -100,6 +100,20 @@ def blobs(address, *options):
 
 
 @feature
+def many_blobs(address, count="1000"):
+    """Far more blobs in one transaction than files may be open."""
+    numbers = range(int(count))
+    with blob_clients(address) as (db, db2), connection(db) as conn:
+        blobs = {number: Blob(b"%d" % number) for number in numbers}
+        conn.root()["many"] = PersistentMapping(blobs)
+        conn.transaction_manager.commit()
+        caught_up(db2, db)
+        with connection(db2) as other:
+            for number in random.sample(numbers, 50):
+                assert read(other.root()["many"][number]) == b"%d" % number
+
+
+@feature
 def blob_aborts(address, *options):
     """An aborted blob leaves nothing behind, in conflict or not; who leaves half-way does no harm."""
     with blob_clients(address, *options) as (db, db2), connection(db) as one:

@@ -134,7 +134,9 @@ async fn held(path: &Path) -> Result<Held, StorageError> {
         if is_blob_record(&record.data) {
             let blob = storage.load_blob(record.oid, record.tid).await?;
             let mut content = vec![0; blob.len() as usize];
-            let read = blob.file().read_exact_at(&mut content, 0);
+            let read = blob
+                .open()
+                .and_then(|file| file.read_exact_at(&mut content, 0));
             read.map_err(|error| Fault::io("reading a blob", error))?;
             file = Some(content);
         }

@@ -83,7 +83,9 @@ impl Job {
         record: &mut HistoryRecord,
         tid: Tid,
     ) -> Result<(), Halt> {
-        record.blob = self.fetch_blob(source, record.oid, tid).await?;
+        // While a member is recovered nothing is packed: no file of a revision goes.
+        let found = self.fetch_blob(source, record.oid, tid).await?;
+        record.blob = found.map(Blob::closed);
         if record.blob.is_none() {
             let mut without = self.without_file.0.lock();
             without.get_or_insert((0, record.oid)).0 += 1;
@@ -225,9 +227,9 @@ pub(in crate::raid) async fn digest(blob: Blob) -> Result<[u8; 32], Fault> {
     let (path, ours) = (blob.path().to_owned(), blob.is_temporary());
     let read = move || -> std::io::Result<[u8; 32]> {
         let (mut digest, mut piece) = (Sha256::new(), vec![0; 1 << 20]);
-        let mut at = 0;
+        let (file, mut at) = (blob.open()?, 0);
         while at < blob.len() {
-            let some = blob.file().read_at(&mut piece, at)?;
+            let some = file.read_at(&mut piece, at)?;
             if some == 0 {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
             }

@@ -19,7 +19,7 @@ pub(super) fn blob(folder: &TempDir, text: &str) -> Blob {
 
 fn content(blob: &Blob) -> String {
     let mut content = vec![0; blob.len() as usize];
-    blob.file().read_exact_at(&mut content, 0).unwrap();
+    blob.open().unwrap().read_exact_at(&mut content, 0).unwrap();
     String::from_utf8(content).unwrap()
 }
 

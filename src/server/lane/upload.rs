@@ -148,7 +148,7 @@ pub(super) async fn shared(
             let text = format!("{} is not a file", path.display());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        Blob::temporary(TempPath::try_from_path(path)?)
+        Blob::lent(TempPath::try_from_path(path)?)
     })
     .await
 }

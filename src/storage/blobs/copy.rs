@@ -13,18 +13,12 @@ const STEP: usize = 1 << 20;
 
 /// Copies all of a blob to the beginning of a file.
 pub(super) fn copy(from: &Blob, to: &File) -> io::Result<()> {
-    let mut at = 0;
+    let (file, mut at) = (from.open()?, 0);
     while at < from.len() {
         let (mut read, mut written) = (at, at);
         let left = usize::try_from(from.len() - at).unwrap_or(usize::MAX);
         let step = left.min(1 << 30);
-        match rustix::fs::copy_file_range(
-            from.file(),
-            Some(&mut read),
-            to,
-            Some(&mut written),
-            step,
-        ) {
+        match rustix::fs::copy_file_range(&*file, Some(&mut read), to, Some(&mut written), step) {
             Ok(0) => return Err(shorter(from)),
             Ok(copied) => {
                 step::copied(to, at, copied as u64)?;
@@ -41,11 +35,11 @@ pub(super) fn copy(from: &Blob, to: &File) -> io::Result<()> {
 }
 
 fn by_hand(from: &Blob, to: &File, mut at: u64) -> io::Result<()> {
-    let mut buffer = vec![0; STEP];
+    let (file, mut buffer) = (from.open()?, vec![0; STEP]);
     while at < from.len() {
         let left = usize::try_from(from.len() - at).unwrap_or(usize::MAX);
         let step = left.min(STEP);
-        match from.file().read_at(&mut buffer[..step], at) {
+        match file.read_at(&mut buffer[..step], at) {
             Ok(0) => return Err(shorter(from)),
             Ok(read) => {
                 step::write_at(to, &buffer[..read], at)?;

@@ -21,11 +21,11 @@ use crate::zodb::{Blob, Oid, Tid};
 /// What the names of files begin with that may have been placed for nothing.
 pub(super) const UNSETTLED: &str = "zeoraid-placing-";
 
-/// A file in the folder that has no name yet. Dropping it removes it.
+/// A file in the folder that has no name yet. Dropping it removes it. Not an open file: a transaction may have
+/// more of these than files may be open.
 #[derive(Debug)]
 pub(crate) struct Staged {
     directory: Arc<BlobDirectory>,
-    file: File,
     path: Temporary,
 }
 
@@ -56,10 +56,9 @@ impl BlobDirectory {
     /// # Errors
     /// As [`BlobDirectory::place`].
     pub(crate) fn stage(self: &Arc<Self>, blob: &Blob) -> io::Result<Staged> {
-        let (file, path) = self.own_file(blob)?;
+        let (_, path) = self.own_file(blob)?;
         Ok(Staged {
             directory: Arc::clone(self),
-            file,
             path,
         })
     }
@@ -76,7 +75,6 @@ impl BlobDirectory {
         };
         Ok(Some(Staged {
             directory: Arc::clone(self),
-            file: File::open(path.path())?,
             path,
         }))
     }
@@ -152,7 +150,7 @@ impl Staged {
         {
             let _names = directory.names.lock();
             let folder = directory.make_folder(oid)?;
-            protect(&self.file, &folder)?;
+            protect(&File::open(mark.path())?, &folder)?;
             match step::hard_link(mark.path(), &target) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                     step::remove_file(&target)?;
@@ -253,18 +251,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_placed_is_no_open_file() {
+    fn what_is_staged_and_placed_is_no_open_file() {
         let folder = tempfile::tempdir().unwrap();
         let directory = open(&folder);
         let placed = placed(&directory, "content");
+        let (_, path) = directory.temporary().unwrap();
+        let blob = Blob::temporary(path).unwrap();
+        let staged = directory.stage(&blob).unwrap();
         let root = folder.path().canonicalize().unwrap();
         // Where there is no such folder, nothing can be told.
         for entry in fs::read_dir("/proc/self/fd").into_iter().flatten() {
             let file = fs::read_link(entry.unwrap().path()).unwrap_or_default();
             assert!(!file.starts_with(&root), "{}", file.display());
         }
-        drop(placed);
+        drop((placed, staged, blob));
         assert_eq!(content(&directory), None);
+        assert_eq!(temporaries(&directory), 0);
     }
 
     #[test]

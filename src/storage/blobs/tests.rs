@@ -35,7 +35,7 @@ fn a_temporary_file_is_taken_and_another_is_copied() {
 
     let blob = temporary(&directory, b"first");
     directory.place(OID, TID, &blob).unwrap();
-    let inode = blob.file().metadata().unwrap().ino();
+    let inode = blob.open().unwrap().metadata().unwrap().ino();
     let placed = fs::metadata(directory.file(OID, TID)).unwrap();
     assert_eq!(placed.ino(), inode);
     assert_eq!(placed.mode() & 0o222, 0);

@@ -389,14 +389,15 @@ async fn pieces(blob: Blob, from: u64) -> Result<Vec<Bytes>> {
 
     let path = blob.path().to_owned();
     let read = crate::task::blocking(move || {
-        let (mut at, mut pieces) = (from, Vec::new());
+        let (file, mut at, mut pieces) = (blob.open()?, from, Vec::new());
         while at < blob.len() && pieces.len() < CHUNKS {
             let size = (blob.len() - at).min(CHUNK as u64);
             let mut piece = vec![0; size as usize];
-            blob.file().read_exact_at(&mut piece, at)?;
+            file.read_exact_at(&mut piece, at)?;
             at += size;
             pieces.push(Bytes::from(piece));
         }
+        drop(file);
         Ok(pieces)
     });
     let read = read.await.map_err(|_| closed("while a blob was read"))?;
