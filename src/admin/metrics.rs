@@ -91,12 +91,14 @@ fn state_of_array(array: &ArrayDetails) {
     gauge!("zeoraid_array_epoch", "array" => name()).set(array.epoch as f64);
     gauge!("zeoraid_array_objects", "array" => name()).set(array.objects as f64);
     gauge!("zeoraid_array_size_bytes", "array" => name()).set(array.bytes as f64);
+    // Where nothing was ever compared nothing is known to be wrong; an alert on it must find the figure.
+    let unmended = array.last_scrub.as_ref();
+    let unmended = unmended.map_or(0, |scrub| scrub.suspects.len() + scrub.undecided.len());
+    gauge!("zeoraid_scrub_unmended_members", "array" => name()).set(unmended as f64);
     if let Some(scrub) = &array.last_scrub {
-        let unmended = scrub.suspects.len() + scrub.undecided.len();
         let ended = scrub.ended.as_millisecond() as f64 / 1000.0;
         gauge!("zeoraid_scrub_ended_timestamp_seconds", "array" => name()).set(ended);
         gauge!("zeoraid_scrub_differences", "array" => name()).set(scrub.differences as f64);
-        gauge!("zeoraid_scrub_unmended_members", "array" => name()).set(unmended as f64);
     }
     gauge!("zeoraid_clients", "array" => name()).set(array.clients as f64);
     let lock = &array.commit_lock;
