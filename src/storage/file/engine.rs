@@ -485,8 +485,8 @@ impl Engine {
 
     /// Whether the path still leads to what is open. Blocks the thread.
     pub(super) fn in_place(&self) -> Result<(), Fault> {
-        // A pack puts another file there, and shows it a moment later.
-        let Some(_nobody_packs) = self.packer.try_lock() else {
+        // A pack or a rewind puts another file there, and shows it a moment later.
+        let Some(_nobody_replaces_it) = self.index_file.try_lock() else {
             return Ok(());
         };
         let disk = Arc::clone(&self.state.read().disk);

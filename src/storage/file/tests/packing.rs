@@ -393,3 +393,20 @@ async fn a_reference_to_nothing_is_said_and_nothing_is_packed() {
     assert!(storage.size().bytes < size.bytes);
     assert!(!folder.path().join("Data.fs.old").exists());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_a_pack_puts_in_its_place_is_no_strange_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = Arc::new(open_in(folder.path()).await);
+    let last = fill(&storage).await;
+    let (reached, go_on) = stop_at(&storage, "renamed");
+    let packing = tokio::spawn({
+        let storage = Arc::clone(&storage);
+        async move { storage.pack(after(last)).await }
+    });
+    tokio::task::block_in_place(|| reached.recv().unwrap());
+    storage.in_place().await.unwrap();
+    go_on.send(()).unwrap();
+    packing.await.unwrap().unwrap();
+    storage.in_place().await.unwrap();
+}
