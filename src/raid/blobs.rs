@@ -172,7 +172,8 @@ impl Blobs {
                     let (file, path) = shared.directory.temporary()?;
                     copy(&blob, &file)?;
                     file.sync_all()?;
-                    Blob::temporary(path)?
+                    // Another daemon that opens the folder removes what it takes for leftovers.
+                    Blob::lent(path)?
                 };
                 staged.push((oid, blob));
             }

@@ -388,6 +388,8 @@ pub(crate) struct Controller {
     again: BTreeMap<MemberId, (Strategy, Option<Rate>)>,
     /// Why a comparison at the start did not lead to serving.
     blocked: Option<start::Blocked>,
+    /// Who was compared in this attempt to start, and then left out of the comparison.
+    passed_over: Vec<MemberId>,
     /// The epoch that has to be durable before anybody is served from this start: what was read may
     /// not be taken back by a crash (INVARIANTS 4, 5).
     start_epoch: u64,
@@ -474,6 +476,7 @@ impl Controller {
             reading: BTreeSet::new(),
             again: BTreeMap::new(),
             blocked: None,
+            passed_over: Vec::new(),
             start_epoch: 0,
             record_trouble: None,
             record_again: false,

@@ -30,6 +30,12 @@ pub(super) struct Blocked {
     until: Option<Instant>,
 }
 
+impl Blocked {
+    fn is_over(&self, now: Now) -> bool {
+        self.until.is_some_and(|until| now.monotonic >= until)
+    }
+}
+
 impl Controller {
     /// How a configured member stands before anything was opened.
     pub(super) fn standing_at_start(&self, name: &str) -> State {
@@ -113,9 +119,7 @@ impl Controller {
                 _ => format!("{} (being opened)", member.name),
             })
             .collect();
-        let is_over = |blocked: &Blocked| {
-            now.is_some_and(|now| blocked.until.is_some_and(|until| now.monotonic >= until))
-        };
+        let is_over = |blocked: &&Blocked| now.is_some_and(|now| blocked.is_over(now));
         if let Some(blocked) = self.blocked.as_ref().filter(|blocked| !is_over(blocked)) {
             return Some(blocked.why.clone());
         }
@@ -220,6 +224,10 @@ impl Controller {
             return;
         }
         if self.start_waits(Some(now)).is_some() {
+            if self.blocked.as_ref().is_some_and(|it| it.is_over(now)) {
+                // Somebody has gone away since: that is what is waited for.
+                self.blocked = None;
+            }
             self.say_what_is_waited_for();
             return;
         }
@@ -232,6 +240,7 @@ impl Controller {
         // MODEL: Start
         self.phase = Phase::Assembling;
         let members = open.into_iter().map(|(_, id)| id).collect();
+        self.passed_over.clear();
         self.assemble(members);
         self.say_what_is_waited_for();
     }
@@ -429,6 +438,7 @@ impl Controller {
             .count();
         if open == rest.len() && open * 2 > self.members.len() {
             // MODEL: PassOver
+            self.passed_over.push(found[0].0);
             self.phase = Phase::Assembling;
             self.assemble(rest);
             return false;
@@ -442,7 +452,9 @@ impl Controller {
             self.say_what_is_waited_for();
             return false;
         }
-        let names: Vec<String> = found.iter().map(|(id, _)| self.name(*id)).collect();
+        let passed_over = self.passed_over.iter();
+        let all = passed_over.chain(found.iter().map(|(id, _)| id));
+        let names: Vec<String> = all.map(|id| self.name(*id)).collect();
         let text = format!(
             "another member, or an operator: {} have diverged, and no majority says which is right",
             names.join(", ")
@@ -456,7 +468,9 @@ impl Controller {
 
     fn block(&mut self, why: String, found: &[(MemberId, Compared)], now: Now) {
         // MODEL: Block
-        let compared = |id: &MemberId| found.iter().any(|(other, _)| other == id);
+        let compared = |id: &MemberId| {
+            found.iter().any(|(other, _)| other == id) || self.passed_over.contains(id)
+        };
         let came_since = self.candidates().into_iter();
         let mut came_since = came_since.filter(|(id, member)| member.is_open() && !compared(id));
         if came_since.next().is_some() {

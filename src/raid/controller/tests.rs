@@ -931,3 +931,38 @@ fn what_keeps_one_daemon_from_serving_another_may_mend_meanwhile() {
     fed.recorded();
     assert_eq!(fed.controller.serving, Serving::Yes);
 }
+
+#[test]
+fn three_copies_that_all_differ_are_not_compared_without_a_pause() {
+    let record = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close)).record;
+    let mut fed = Fed::of(&["a", "b", "c"], coop(FailMode::Close), record);
+    for (member, last_tid) in [(A, Tid(8)), (B, Tid(7)), (C, Tid(6))] {
+        fed.open(member, last_tid);
+    }
+    let mut rounds = 0;
+    while fed.controller.phase == Phase::Assembling {
+        rounds += 1;
+        assert!(rounds < 6, "it comes to an end");
+        let reason = || "diverged after 4".to_owned();
+        let others = fed.controller.assembling.keys().copied();
+        let mut found: Vec<_> = others
+            .map(|member| (member, Compared::Diverged { reason: reason() }))
+            .collect();
+        found[0].1 = Compared::Level;
+        fed.feed(Event::Assembled { found, head: None }).ok();
+        fed.later(0);
+    }
+    let Serving::Starting { waits_for } = fed.controller.serving.clone() else {
+        panic!("{:?}", fed.controller.serving);
+    };
+    assert!(waits_for.contains("a, b, c have diverged"), "{waits_for}");
+    assert!(fed.said().contains("not-serving"));
+    // Whoever goes away is what is waited for then.
+    fed.lose(B);
+    fed.lose(C);
+    fed.later(10);
+    let Serving::Starting { waits_for } = fed.controller.serving.clone() else {
+        panic!("{:?}", fed.controller.serving);
+    };
+    assert!(!waits_for.contains("diverged"), "{waits_for}");
+}
