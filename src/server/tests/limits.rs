@@ -222,6 +222,30 @@ async fn where_memory_is_scarce_who_does_not_read_goes_and_others_do_not_notice(
     assert_eq!(honest.load(1).await.data.len(), 4 << 20);
 }
 
+/// What others commit wakes a session again and again; it looks whether it has to go all the same.
+#[tokio::test(start_paused = true)]
+async fn who_does_not_read_goes_also_while_others_commit_all_the_time() {
+    let storage = MemoryStorage::new("test");
+    let large: &'static [u8] = vec![b'x'; 5 << 20].leak();
+    commit(&storage, &[(1, Tid::ZERO, large)]).await;
+    let limits = options(|options| options.memory_bytes = 8 << 20);
+    let house = House::with(storage, limits);
+    let mut lazy = Vec::new();
+    for _ in 0..3 {
+        let mut client = house.client().await;
+        client.ask(load(1)).await;
+        lazy.push(client);
+    }
+    let mut busy = house.client().await;
+    let start = tokio::time::Instant::now();
+    let mut serial = Tid::ZERO;
+    while house.passed(Limit::Memory) < 2 {
+        serial = busy.commit(2, serial, b"data").await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(start.elapsed() < Duration::from_mins(1), "nobody goes");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn half_messages_are_memory_too() {
     let limits = options(|options| options.memory_bytes = 2 << 20);
