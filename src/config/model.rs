@@ -97,7 +97,8 @@ pub struct Limits {
     pub memory: u64,
     /// What one transaction may store, records and blobs, in bytes.
     pub transaction: u64,
-    /// The same of all transactions together that are not finished.
+    /// The same of all transactions together that are not finished. Beyond it only those are refused that have
+    /// more than their share.
     pub transactions: u64,
     /// No transaction grows where its disk would have fewer bytes left than this.
     pub keep_free: u64,

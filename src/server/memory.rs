@@ -61,6 +61,7 @@ impl Memory {
             bytes: 0,
             since: None,
             waits: false,
+            look_at: None,
         }
     }
 
@@ -79,6 +80,9 @@ pub(super) struct Holding {
     bytes: usize,
     since: Option<Instant>,
     waits: bool,
+    /// When it looks next. Nothing that happens before moves it: a session that is woken all the time looks as
+    /// often as one that is not.
+    look_at: Option<Instant>,
 }
 
 impl Holding {
@@ -130,14 +134,39 @@ impl Holding {
         }
     }
 
+    /// Looks, where it is time for that, whether this session has to go. To be asked whenever the session has
+    /// noted what it holds and waits for.
+    pub(super) fn look(&mut self) -> Option<Passed> {
+        if self.since.is_none() && !self.waits {
+            self.look_at = None;
+            return None;
+        }
+        let now = Instant::now();
+        let is_due = self.look_at.is_some_and(|at| at <= now);
+        if is_due || self.look_at.is_none() {
+            self.look_at = Some(now + LOOK_AGAIN);
+        }
+        if is_due { self.must_go() } else { None }
+    }
+
     /// When to look again whether this session has to go, or has room; none where it holds nothing and waits
     /// for nothing.
     pub(super) fn look_again(&self) -> Option<Instant> {
-        (self.since.is_some() || self.waits).then(|| Instant::now() + LOOK_AGAIN)
+        self.look_at
+    }
+
+    /// The session ends, and looks no more: it wants nothing, and does not keep those behind it from going.
+    /// What it holds is counted until this is dropped.
+    pub(super) fn leave(&mut self) {
+        self.wait(false);
+        self.look_at = None;
+        if let Some(since) = self.since.take() {
+            self.memory.held.lock().since.remove(&(since, self.id));
+        }
     }
 
     /// Why it has to go now, where it has.
-    pub(super) fn must_go(&self) -> Option<Passed> {
+    fn must_go(&self) -> Option<Passed> {
         let since = self.since?;
         let held = self.memory.held.lock();
         let is_first = held.since.first() == Some(&(since, self.id));
@@ -180,6 +209,7 @@ mod tests {
         small.set(OWN);
         assert_eq!(memory.total(), 10 * MIB);
         assert!(!first.is_scarce() && !second.is_scarce());
+        assert!(first.look().is_none() && small.look().is_none());
         assert!(first.look_again().is_some() && small.look_again().is_none());
         // Also after a long time nobody has to go who takes no more than there is.
         tokio::time::advance(Duration::from_mins(1)).await;
@@ -224,6 +254,7 @@ mod tests {
         tokio::time::advance(PATIENCE).await;
         assert_eq!(lazy.must_go(), None, "nobody wants it");
         waiting.wait(true);
+        assert_eq!(waiting.look(), None);
         assert!(waiting.look_again().is_some());
         assert_eq!(waiting.must_go(), None);
         assert!(lazy.must_go().is_some());
@@ -232,6 +263,46 @@ mod tests {
         waiting.wait(true);
         drop(waiting);
         assert_eq!(lazy.must_go(), None, "who waited is gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_that_happens_moves_the_next_look() {
+        let memory = Memory::new(MIB);
+        let mut slow = memory.holding();
+        slow.set(2 * MIB);
+        assert_eq!(slow.look(), None);
+        let at = slow.look_again().unwrap();
+        for more in 1..5 {
+            tokio::time::advance(LOOK_AGAIN / 5).await;
+            slow.set(2 * MIB + more);
+            assert_eq!(slow.look(), None);
+            assert_eq!(slow.look_again(), Some(at));
+        }
+        tokio::time::advance(LOOK_AGAIN / 5).await;
+        assert_eq!(slow.look(), None, "it is left alone for some time");
+        assert_eq!(slow.look_again(), Some(at + LOOK_AGAIN));
+        tokio::time::advance(PATIENCE).await;
+        assert!(slow.look().is_some());
+        slow.set(0);
+        assert_eq!(slow.look(), None);
+        assert_eq!(slow.look_again(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_ends_protects_nobody_and_is_counted_until_it_has_ended() {
+        let memory = Memory::new(MIB);
+        let (mut ending, mut slow) = (memory.holding(), memory.holding());
+        ending.set(MIB);
+        ending.wait(true);
+        slow.set(MIB);
+        tokio::time::advance(PATIENCE).await;
+        assert_eq!(slow.must_go(), None, "it is not its turn");
+        ending.leave();
+        assert_eq!(memory.total(), 2 * MIB);
+        assert!(slow.must_go().is_some());
+        drop(ending);
+        assert_eq!(memory.total(), MIB);
+        assert_eq!(slow.must_go(), None, "nobody waits, and there is enough");
     }
 
     #[test]

@@ -76,7 +76,8 @@ pub struct ServerOptions {
     pub memory_bytes: usize,
     /// What a transaction may store, records and blobs. The vote of a larger one is refused.
     pub max_transaction_bytes: u64,
-    /// The same of all transactions that are not finished.
+    /// The same of all transactions that are not finished. Beyond it only those are refused that have more than
+    /// their share: this, divided by the connections there may be, and 256 KiB at least.
     pub max_transactions_bytes: u64,
     /// A large transaction that would leave less than this free on the disk of its uploads is refused.
     pub keep_free_bytes: u64,

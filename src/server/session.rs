@@ -200,6 +200,7 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
             }
         };
         self.count_loads();
+        self.holding.leave();
         let stats = &self.served.stats;
         if let Some(name) = self.label.take() {
             *label = name;
@@ -252,6 +253,9 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
         let again = self.again.front();
         let waits = again.is_some_and(|again| !self.holding.has_room_for(again.size));
         self.holding.wait(waits);
+        if let Some(passed) = self.holding.look() {
+            return Err(passed.into());
+        }
         let may_take = self.may_take();
         let room = self.has_room();
         let deadline = self.deadline();
@@ -653,12 +657,11 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
         .min()
     }
 
+    /// What the client has taken too long for. Where it is only time to look at the memory again, the next turn
+    /// does.
     fn too_late(&self) -> Result<(), Ended> {
         if self.stop_by.is_some_and(|by| by <= Instant::now()) {
             return Err(Ended::Stopping);
-        }
-        if let Some(passed) = self.holding.must_go() {
-            return Err(passed.into());
         }
         let options = &self.shared.options;
         let is_over =

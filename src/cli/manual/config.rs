@@ -145,7 +145,9 @@ const SECTIONS: &[Key] = &[
     Key {
         name: "limits.transactions",
         values: "size [1TiB]",
-        what: "The same of all transactions together that are not finished.",
+        what: "The same of all transactions together that are not finished. Where they are more, the next that \
+               stores something is refused, by its vote, if it has more than its share: this size divided by \
+               `limits.connections`, and 256KiB at least. At least as much as `limits.transaction`.",
     },
     Key {
         name: "limits.keep_free",

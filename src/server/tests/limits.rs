@@ -101,7 +101,6 @@ async fn a_handshake_and_a_registration_have_their_time() {
 async fn a_transaction_that_is_too_large_is_refused_by_its_vote_and_leaves_nothing() {
     let limits = options(|options| {
         options.max_transaction_bytes = 10_000;
-        options.max_transactions_bytes = 15_000;
     });
     let folder = tempfile::tempdir().unwrap();
     let uploads = folder.path().to_owned();
@@ -109,7 +108,7 @@ async fn a_transaction_that_is_too_large_is_refused_by_its_vote_and_leaves_nothi
         served.with_uploads(uploads)
     });
     let files = || std::fs::read_dir(folder.path()).unwrap().count();
-    let (mut client, mut other) = (house.client().await, house.client().await);
+    let mut client = house.client().await;
     let some: &'static [u8] = vec![b'x'; 3000].leak();
     // Records alone, and a blob.
     client.begin(1).await;
@@ -131,28 +130,40 @@ async fn a_transaction_that_is_too_large_is_refused_by_its_vote_and_leaves_nothi
     assert!(text.contains("limits.transaction"), "{text}");
     assert_eq!(files(), 0);
     assert_eq!(house.passed(Limit::Transaction), 2);
-    // Two that are good alone and too much together: who comes last is told.
-    client.begin(3).await;
-    other.begin(4).await;
-    for oid in 1..=2 {
-        client.store(3, oid, Tid::ZERO, some).await;
+}
+
+#[tokio::test]
+async fn who_takes_what_there_is_for_all_refuses_nobody_who_stores_little() {
+    let limits = options(|options| {
+        options.max_transaction_bytes = 1 << 20;
+        options.max_transactions_bytes = 1 << 20;
+    });
+    let house = House::with(full::Full::new(), limits);
+    let (mut hog, mut other) = (house.client().await, house.client().await);
+    let large: &'static [u8] = vec![b'x'; 1_045_000].leak();
+    let middle: &'static [u8] = vec![b'x'; 300 << 10].leak();
+    let small: &'static [u8] = vec![b'x'; 4 << 10].leak();
+    hog.begin(1).await;
+    hog.store(1, 1, Tid::ZERO, large).await;
+    hog.call(Call::Ping).await;
+    until("it to be stored", || house.counters().stores >= 1).await;
+    for oid in 10..20 {
+        other.commit(oid, Tid::ZERO, small).await;
     }
-    client.call(Call::Ping).await;
-    until("it to be stored", || house.counters().stores >= 6).await;
-    for oid in 3..=5 {
-        other.store(4, oid, Tid::ZERO, some).await;
-    }
-    let text = words(other.call(vote(4)).await);
+    assert_eq!(house.passed(Limit::Transactions), 0);
+    // Who wants much more than the others is told.
+    other.begin(2).await;
+    other.store(2, 2, Tid::ZERO, middle).await;
+    let text = words(other.call(vote(2)).await);
     assert!(text.contains("limits.transactions"), "{text}");
-    assert_eq!(client.call(vote(3)).await, Reply::Voted(vec![]));
-    let finished = client.call(finish(3)).await;
+    assert_eq!(house.passed(Limit::Transactions), 1);
+    assert_eq!(hog.call(vote(1)).await, Reply::Voted(vec![]));
+    let finished = hog.call(finish(1)).await;
     assert!(matches!(finished, Reply::Tid(_)), "{finished:?}");
     // What was let go of is there again.
-    other.begin(5).await;
-    for oid in 3..=5 {
-        other.store(5, oid, Tid::ZERO, some).await;
-    }
-    assert_eq!(other.call(vote(5)).await, Reply::Voted(vec![]));
+    other.begin(3).await;
+    other.store(3, 2, Tid::ZERO, middle).await;
+    assert_eq!(other.call(vote(3)).await, Reply::Voted(vec![]));
 }
 
 /// Answers that come late and are large: those for which there is no room are asked for again, when there is, and
@@ -220,6 +231,30 @@ async fn where_memory_is_scarce_who_does_not_read_goes_and_others_do_not_notice(
     assert!(house.shared.memory.total() <= 8 << 20);
     // Whoever is left is served still.
     assert_eq!(honest.load(1).await.data.len(), 4 << 20);
+}
+
+/// What others commit wakes a session again and again; it looks whether it has to go all the same.
+#[tokio::test(start_paused = true)]
+async fn who_does_not_read_goes_also_while_others_commit_all_the_time() {
+    let storage = MemoryStorage::new("test");
+    let large: &'static [u8] = vec![b'x'; 5 << 20].leak();
+    commit(&storage, &[(1, Tid::ZERO, large)]).await;
+    let limits = options(|options| options.memory_bytes = 8 << 20);
+    let house = House::with(storage, limits);
+    let mut lazy = Vec::new();
+    for _ in 0..3 {
+        let mut client = house.client().await;
+        client.ask(load(1)).await;
+        lazy.push(client);
+    }
+    let mut busy = house.client().await;
+    let start = tokio::time::Instant::now();
+    let mut serial = Tid::ZERO;
+    while house.passed(Limit::Memory) < 2 {
+        serial = busy.commit(2, serial, b"data").await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(start.elapsed() < Duration::from_mins(1), "nobody goes");
+    }
 }
 
 #[tokio::test(start_paused = true)]
