@@ -33,12 +33,8 @@ pub(super) fn status(report: &ArrayReport) -> ArrayStatus {
         state: array_state(report.state),
         line: report.line.clone(),
         serving: report.serving.can_read(),
-        attention: attention(report),
+        attention: report.attention.clone(),
     }
-}
-
-fn attention(report: &ArrayReport) -> Option<String> {
-    report.scrubbed.as_ref()?.attention()
 }
 
 /// An array that is not opened yet.
@@ -81,7 +77,7 @@ pub(super) fn details(report: &ArrayReport, around: Surroundings) -> ArrayDetail
         members: members.collect(),
         recovery: running.map(recovery),
         next: next(report, &around),
-        attention: attention(report),
+        attention: report.attention.clone(),
         last_scrub: report
             .scrubbed
             .as_ref()
@@ -101,6 +97,16 @@ fn next(report: &ArrayReport, around: &Surroundings) -> Option<String> {
         member.state == raid::MemberState::Degraded
             && (member.needs_operator || !around.auto_recover)
     });
+    if report.members.iter().any(|member| member.displaced) {
+        let mut out = report
+            .members
+            .iter()
+            .filter(|member| member.state != raid::MemberState::Optimal);
+        return Some(match out.next() {
+            Some(member) => format!("zeoraidctl{array} recover {}", member.name),
+            None => format!("zeoraidctl{array} backup FOLDER"),
+        });
+    }
     if let Some(next) = scrubs::next(report, &array) {
         return Some(next);
     }

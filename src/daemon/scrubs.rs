@@ -5,9 +5,10 @@ use crate::admin::api::LastScrub;
 use crate::raid::{ArrayReport, ArrayState, MemberReport, MemberState, Scrubbed};
 
 /// Of members of which as many say one thing as another.
-pub(super) const DECIDE: &str = "where as many say one thing as another it cannot be told who is right: look at each \
-    member's file with `zeoraidctl inspect FILE --check`, and at the objects in the application; then disable the \
-    wrong one, and `zeoraidctl recover --rebuild` it";
+pub(super) const DECIDE: &str = "where as many say one thing as another it cannot be told who is right: `zeoraidctl \
+    inspect FILE --check` finds a broken file, and not data that has changed; for that open each file with Python's \
+    `FileStorage(FILE, read_only=True)` and look at the objects. Then disable the wrong one, and `zeoraidctl recover \
+    --rebuild` it";
 
 /// How a member is mended that the others contradict, or that cannot read what it holds.
 pub(super) fn mend(name: &str, kind: &str) -> String {

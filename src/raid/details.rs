@@ -31,6 +31,7 @@ impl Array {
             let lacks = controller.start_lacks();
             let is_member = |name: &str| members.iter().any(|member| member.name == name);
             let scrubbed = scrubbed.map(|scrubbed| scrubbed.of(is_member));
+            let attention = attention(&members, scrubbed.as_ref());
             ArrayReport {
                 name: self.0.options.name.clone(),
                 uuid: controller.array,
@@ -40,8 +41,9 @@ impl Array {
                     &controller.serving,
                     lacks.as_ref(),
                     &members,
-                    scrubbed.as_ref(),
+                    attention.as_deref(),
                 ),
+                attention,
                 serving: controller.serving.clone(),
                 epoch: controller.epoch,
                 since: controller.since,
@@ -100,6 +102,7 @@ fn member_report(core: &Core, id: MemberId) -> Option<MemberReport> {
         latency: handle.stats.latency(),
         reads: handle.stats.reads.load(Ordering::Relaxed),
         faults: handle.stats.faults.load(Ordering::Relaxed),
+        displaced: handle.displaced,
     })
 }
 
@@ -139,16 +142,28 @@ fn recovery_report(core: &Core) -> Option<RecoveryReport> {
     })
 }
 
-/// The state in a line for people, and what a scrub has found that is not mended.
+/// What an operator has to look after, whatever the state.
+fn attention(members: &[MemberReport], scrubbed: Option<&Scrubbed>) -> Option<String> {
+    let displaced = members.iter().find(|member| member.displaced);
+    match displaced {
+        Some(member) => Some(format!(
+            "{} writes to a file that was removed or replaced, and what it holds is gone when the daemon ends",
+            member.name
+        )),
+        None => scrubbed?.attention(),
+    }
+}
+
+/// The state in a line for people, and what an operator has to look after.
 fn line(
     state: ArrayState,
     serving: &Serving,
     lacks: Option<&StartLacks>,
     members: &[MemberReport],
-    scrubbed: Option<&Scrubbed>,
+    attention: Option<&str>,
 ) -> String {
     let line = line_of_state(state, serving, lacks, members);
-    match scrubbed.and_then(Scrubbed::attention) {
+    match attention {
         // There is worse where it has failed.
         Some(attention) if state != ArrayState::Failed => format!("{line}; {attention}"),
         _ => line,
@@ -183,9 +198,10 @@ fn line_of_state(
             let who = out
                 .iter()
                 .find(|member| member.state == MemberState::Recovering);
-            let who = who.map(|member| member.name.as_str()).unwrap_or_default();
+            // Who has just joined is not out any more.
+            let who = who.map_or(String::new(), |member| format!(" {},", member.name));
             format!(
-                "recovering: {who}, {} of {} members out",
+                "recovering:{who} {} of {} members out",
                 out.len(),
                 members.len()
             )

@@ -53,7 +53,6 @@ impl Link {
         let mut open: Option<(Arc<dyn Storage>, u64, Instant)> = None;
         let mut backoff = Backoff::new(FIRST_DELAY, MOST_DELAY);
         let mut held_back = false;
-        let mut displaced = false;
         loop {
             let want = *self.want.borrow_and_update();
             if let Some((storage, round, since)) = &open
@@ -80,7 +79,6 @@ impl Link {
                         match self.runner.member_is_open(member, round, opened).await {
                             Ok(()) => {
                                 open = Some((storage, round, crate::clock::instant()));
-                                displaced = false;
                             }
                             // It opens and does not answer.
                             Err(fault) => {
@@ -100,7 +98,7 @@ impl Link {
             crate::task::select! {
                 () = tokio::time::sleep(LOOK_EVERY), if looked_at.is_some() => {
                     if let Some(storage) = looked_at {
-                        self.look(&storage, &mut displaced).await;
+                        self.look(&storage).await;
                     }
                 }
                 Some(asked) = self.set_aside.recv() => self.do_set_aside(asked, open.is_some()).await,
@@ -140,13 +138,12 @@ impl Link {
 
     /// A file that was removed, or replaced, under a daemon that has it open takes every commit and keeps
     /// none. Where the file system does not answer, reads and writes will tell.
-    async fn look(&self, storage: &Arc<dyn Storage>, displaced: &mut bool) {
-        let looked = tokio::time::timeout(self.open_timeout, storage.in_place()).await;
-        let Ok(Err(fault)) = looked else {
-            return;
-        };
-        self.runner
-            .displaced(self.member, storage, fault, displaced);
+    async fn look(&self, storage: &Arc<dyn Storage>) {
+        match tokio::time::timeout(self.open_timeout, storage.in_place()).await {
+            Ok(Ok(())) => self.runner.in_place(self.member),
+            Ok(Err(fault)) => self.runner.displaced(self.member, storage, fault),
+            Err(_) => {}
+        }
     }
 
     async fn try_later(&mut self, fault: Fault, backoff: &mut Backoff) {

@@ -59,6 +59,8 @@ pub struct ArrayReport {
     pub state: ArrayState,
     /// One line: the state, and what is wrong.
     pub line: String,
+    /// What an operator has to look after, whatever the state: a sentence without its end.
+    pub attention: Option<String>,
     pub serving: Serving,
     pub epoch: u64,
     pub since: Timestamp,
@@ -130,6 +132,9 @@ pub struct MemberReport {
     pub latency: Option<Duration>,
     pub reads: u64,
     pub faults: u64,
+    /// It writes to a file that was removed or replaced, and the array hinges on it: what it holds is gone when
+    /// the daemon ends.
+    pub displaced: bool,
 }
 
 /// How to recover a member.

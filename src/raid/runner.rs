@@ -108,6 +108,8 @@ pub(super) struct Handle {
     /// What others write to it, where they may; see `foreign`.
     pub told: Option<Invalidations>,
     pub last_fault: Option<Fault>,
+    /// It writes to what the next opening would not find, and the array hinges on it.
+    pub displaced: bool,
     pub next_try: Option<Instant>,
     retry: Arc<Notify>,
     /// Asks the member's task to set its copy aside.
@@ -425,6 +427,7 @@ impl Runner {
             storage: None,
             told: None,
             last_fault: None,
+            displaced: false,
             next_try: None,
             retry,
             set_aside,
@@ -467,6 +470,7 @@ impl Runner {
         }
         handle.storage = Some((generation, Arc::clone(&storage)));
         handle.last_fault = None;
+        handle.displaced = false;
         handle.next_try = None;
         if let Some((told, wake)) = told {
             handle.told = Some(told);
@@ -555,14 +559,12 @@ impl Runner {
     }
 
     /// What a member writes to is not what the next opening would find. It is taken out, opened anew and
-    /// recovered, unless the array hinges on it: then closing it would lose what it holds, and it is said
-    /// once, which `said` remembers.
+    /// recovered, unless the array hinges on it: then closing it would lose what it holds, and it is said.
     pub(super) fn displaced(
         self: &Arc<Self>,
         member: MemberId,
         storage: &Arc<dyn Storage>,
         fault: Fault,
-        said: &mut bool,
     ) {
         let mut core = self.core.lock();
         let open = core.members.get(&member);
@@ -575,10 +577,12 @@ impl Runner {
             return;
         };
         if core.controller.hinges_on(member) {
-            let member = core.controller.name(member);
+            let name = core.controller.name(member);
+            let handle = core.members.get_mut(&member);
+            let known = handle.is_none_or(|handle| std::mem::replace(&mut handle.displaced, true));
             drop(core);
-            if !std::mem::replace(said, true) {
-                let reason = fault.to_string();
+            if !known {
+                let (member, reason) = (name, fault.to_string());
                 self.notice(Notice::Displaced { member, reason });
             }
             return;
@@ -591,6 +595,13 @@ impl Runner {
         };
         let (_, effects) = core.controller.apply(Now::read(), event);
         self.carry_out(&mut core, effects);
+    }
+
+    /// What a member writes to is what the next opening finds.
+    pub(super) fn in_place(&self, member: MemberId) {
+        if let Some(handle) = self.core.lock().members.get_mut(&member) {
+            handle.displaced = false;
+        }
     }
 
     pub(super) fn timeout(&self, what: &'static str) -> Fault {

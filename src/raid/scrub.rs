@@ -540,6 +540,12 @@ pub(super) fn is_suspect(runner: &Runner, member: &str) -> bool {
     suspects.any(|name| name == member)
 }
 
+/// Whether the last scrub found something wrong with a member, or could not tell.
+pub(super) fn is_doubted(runner: &Runner, member: &str) -> bool {
+    let kept = runner.scrubbed.borrow();
+    kept.as_ref().is_some_and(|kept| kept.doubts(member))
+}
+
 fn is_packed(txn: &HistoryTxn) -> bool {
     txn.meta.status == TxnStatus::Packed
 }

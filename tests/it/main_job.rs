@@ -161,6 +161,47 @@ fn after_a_kill_it_never_serves_from_copies_that_are_not_there() {
     totals.assert_exact(&found);
 }
 
+/// Nor by force: there may be another copy, and an older one is better than none.
+#[test]
+fn by_force_it_serves_from_a_copy_that_is_there() {
+    for disabled in [false, true] {
+        let instance = Instance::started(&[]);
+        let mut workers = Workers::start(&instance.address, &instance.beside(""), false);
+        workers.wait_for_more(5);
+        let away = |number: usize| instance.beside(&format!("away{number}"));
+        if disabled {
+            instance.run(&["disable", "copy2", "--yes"]).ok();
+        } else {
+            fs::rename(instance.copy(2), away(2)).expect("the copy is there");
+            fs::create_dir(instance.copy(2)).expect("nothing is there");
+            instance.wait_member("copy2", "degraded");
+        }
+        workers.wait_for_more(5);
+        workers.end();
+        instance.stop().ok();
+        fs::rename(instance.copy(1), away(1)).expect("the copy is there");
+        if !disabled {
+            fs::remove_dir(instance.copy(2)).expect("it is empty");
+            fs::rename(away(2), instance.copy(2)).expect("moving it back");
+        }
+        let held = fs::read(instance.copy(2)).expect("the copy is there");
+        assert!(held.len() > 1000, "it has transactions");
+        instance.run(&["start", "--force", "--yes"]).ok();
+        let member = instance.wait_member("copy2", "optimal");
+        let now = fs::read(instance.copy(2)).expect("the copy is there");
+        assert_eq!(now, held, "{member:#}");
+        // Without any there is nothing to serve, however much it is wanted.
+        instance.run(&["disable", "copy1", "--yes"]).ok();
+        instance.stop().ok();
+        fs::rename(instance.copy(2), away(2)).expect("the copy is there");
+        drop(fs::remove_file(instance.copy(1)));
+        instance
+            .run(&["start", "--force", "--yes", "--timeout", "2s"])
+            .ended(1);
+        assert!(!instance.copy(2).exists(), "a new one was made");
+    }
+}
+
 /// The daemon holds the file open, and whatever it writes there would be gone with it.
 #[test]
 fn a_copy_that_is_deleted_while_it_serves_is_noticed_and_filled_again() {
@@ -188,6 +229,12 @@ fn a_copy_that_is_deleted_while_it_serves_is_noticed_and_filled_again() {
             .log()
             .contains("serves from what is gone when the daemon ends")
     });
+    let run = instance.run(&["details"]).ended(2);
+    assert!(run.stdout.contains("gone when the daemon ends"), "{run}");
+    assert!(
+        run.stdout.contains("Next: zeoraidctl recover copy2"),
+        "{run}"
+    );
     workers.wait_for_more(5);
     instance.run(&["recover", "copy2"]).ok();
     until("copy1 to be taken out, and filled", PATIENCE, || {

@@ -11,7 +11,9 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use super::status::{UnknownView, paint_state, state_word, unknown_of, worst};
-use crate::admin::api::{AdminApi, ArrayDetails, ArrayState, MemberDetails, MemberState, Recovery};
+use crate::admin::api::{
+    AdminApi, ArrayDetails, ArrayState, LastScrub, MemberDetails, MemberState, Recovery,
+};
 use crate::cli::context::{Clock, Context};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
@@ -175,7 +177,9 @@ impl DetailsView {
                 text += &format!("  {line}\n");
             }
         }
-        text += &self.last_scrub(array, screen);
+        for line in self.to_look_after(array, screen) {
+            text += &format!("  {line}\n");
+        }
         text.push('\n');
         text += &self.members(array, screen);
         for note in self.shared_disks(array) {
@@ -250,12 +254,34 @@ impl DetailsView {
         text + &table::flow("  ", &third, 2, screen.width)
     }
 
-    /// When the members were compared last, what that found, and what to do about what is left of it.
-    fn last_scrub(&self, array: &ArrayDetails, screen: &Screen) -> String {
-        let Some(scrub) = &array.last_scrub else {
-            return String::new();
-        };
+    /// The last scrub, what an operator has to look after, and what to do about what a scrub has found.
+    fn to_look_after(&self, array: &ArrayDetails, screen: &Screen) -> Vec<String> {
         let width = screen.width.saturating_sub(2);
+        let scrub = array.last_scrub.as_ref();
+        let mut lines = scrub.map_or_else(Vec::new, |scrub| self.last_scrub(scrub, width));
+        if let Some(attention) = &array.attention {
+            let warning = format!("Attention: {}.", escape(attention));
+            let warning = table::wrap(&warning, width);
+            lines.extend(
+                warning
+                    .iter()
+                    .map(|line| screen.style.paint(Paint::Warning, line)),
+            );
+        }
+        for advice in scrub.iter().flat_map(|scrub| &scrub.advice) {
+            let advice = table::wrap(&escape(advice), width.saturating_sub(2));
+            let starts = ["- "].into_iter().chain(std::iter::repeat("  "));
+            lines.extend(
+                starts
+                    .zip(advice)
+                    .map(|(start, line)| format!("{start}{line}")),
+            );
+        }
+        lines
+    }
+
+    /// When the members were compared last, and what that found.
+    fn last_scrub(&self, scrub: &LastScrub, width: usize) -> Vec<String> {
         let blobs = match scrub.blobs {
             0 => String::new(),
             many => format!(" and {}", format::counted(many, "blob")),
@@ -277,30 +303,7 @@ impl DetailsView {
                 line += &format!("; {what}: {}", escape(&names.join(", ")));
             }
         }
-        let mut lines = table::wrap(&line, width);
-        if let Some(attention) = &array.attention {
-            let warning = format!("Attention: {}.", escape(attention));
-            let warning = table::wrap(&warning, width);
-            lines.extend(
-                warning
-                    .iter()
-                    .map(|line| screen.style.paint(Paint::Warning, line)),
-            );
-        }
-        for advice in &scrub.advice {
-            let advice = table::wrap(&escape(advice), width.saturating_sub(2));
-            let starts = ["- "].into_iter().chain(std::iter::repeat("  "));
-            lines.extend(
-                starts
-                    .zip(advice)
-                    .map(|(start, line)| format!("{start}{line}")),
-            );
-        }
-        let mut text = String::new();
-        for line in lines {
-            text += &format!("  {line}\n");
-        }
-        text
+        table::wrap(&line, width)
     }
 
     fn members(&self, array: &ArrayDetails, screen: &Screen) -> String {

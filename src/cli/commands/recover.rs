@@ -206,15 +206,20 @@ async fn choose(
 }
 
 fn nothing_to_do(array: &ArrayDetails, context: &Context) {
-    match &array.recovery {
-        Some(recovery) => context.printer.note(&format!(
+    if let Some(recovery) = &array.recovery {
+        context.printer.note(&format!(
             "{} is being recovered already; come back to it with `zeoraidctl recover --attach`",
             escape(&recovery.member)
-        )),
-        None => context.printer.success(&format!(
-            "every member of {} is optimal",
-            escape(&array.name)
-        )),
+        ));
+        return;
+    }
+    let optimal = format!("every member of {} is optimal", escape(&array.name));
+    match &array.attention {
+        Some(attention) => {
+            let text = format!("{optimal}, but {}", escape(attention));
+            context.printer.warning(&text);
+        }
+        None => context.printer.success(&optimal),
     }
 }
 

@@ -181,9 +181,9 @@ impl Controller {
     }
 
     /// INVARIANT 4: a member of the in-sync set holds every acknowledged transaction, so that what is
-    /// opened for it is never a new, empty copy. By force whatever is there counts.
+    /// opened for it is never a new, empty copy. Nor by force: then it starts from others that are there.
     pub(in crate::raid) fn must_be_there(&self, id: MemberId) -> bool {
-        self.is_in_sync(id) && !self.rules.force
+        self.is_in_sync(id)
     }
 
     pub(in crate::raid) fn is_in_sync(&self, id: MemberId) -> bool {

@@ -285,6 +285,12 @@ impl Controller {
             return;
         };
         let known = self.acknowledged();
+        if head.is_zero() && !known.is_zero() {
+            let text = format!(
+                "a copy: {known} was acknowledged, and what is open is empty; put back the Data.fs of a member, or                  one from a backup and start with --force"
+            );
+            return self.block(text, &found, now);
+        }
         if head < known && !self.rules.force {
             let newest = self.name(found[0].0);
             let text = format!(

@@ -71,18 +71,24 @@ pub(super) fn start(
     may_cut: bool,
 ) {
     let rate = rate.unwrap_or(runner.options.recovery_rate);
+    let asked = strategy;
     let (work, handle) = Work::new("analyse", rate, runner.tasks.stop());
     let name = core
         .members
         .get(&member)
         .map(|handle| handle.spec.name.clone())
         .unwrap_or_default();
+    let strategy = match strategy {
+        // What it holds is wrong, whether or not it lacks anything.
+        Strategy::Missing if scrub::is_doubted(runner, &name) => Strategy::Verify,
+        strategy => strategy,
+    };
     core.recoveries += 1;
     core.recovery = Some(LastRecovery {
         id: core.recoveries,
         name: name.clone(),
         source: None,
-        strategy,
+        strategy: asked,
         handle,
         started: crate::clock::now(),
         ended: None,

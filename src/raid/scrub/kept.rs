@@ -79,7 +79,7 @@ impl Scrubbed {
         let before = self.clone();
         if self.suspects.iter().any(|name| name == source) {
             add(&mut self.suspects, &[member.to_owned()]);
-        } else if self.involves(member) {
+        } else if self.doubts(member) {
             self.suspects.retain(|name| name != member);
             self.undecided.retain(|name| name != member);
             add(&mut self.mended, &[member.to_owned()]);
@@ -90,7 +90,7 @@ impl Scrubbed {
         *self != before
     }
 
-    fn involves(&self, member: &str) -> bool {
+    pub(super) fn doubts(&self, member: &str) -> bool {
         let mut names = self.suspects.iter().chain(&self.undecided);
         names.any(|name| name == member)
     }

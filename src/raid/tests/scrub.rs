@@ -270,7 +270,6 @@ async fn what_a_scrub_found_is_remembered_until_it_is_mended_also_by_the_next_da
         .await;
     assert_eq!(rig.array.report().line, wrong);
 
-    // What only copies what is lacking leaves it as it is.
     let recover = async |strategy| {
         rig.array.disable("b").unwrap();
         rig.array.recover("b", strategy, None).unwrap();
@@ -281,10 +280,8 @@ async fn what_a_scrub_found_is_remembered_until_it_is_mended_also_by_the_next_da
         })
         .await;
     };
+    // It lacks nothing; what it holds is compared all the same.
     recover(Strategy::Missing).await;
-    assert_eq!(rig.array.report().line, wrong);
-    assert_eq!(rig.heard("scrub-mended"), 0);
-    recover(Strategy::Rebuild).await;
     let report = rig.array.report();
     assert_eq!(report.line, "optimal");
     assert_eq!(report.scrubbed.unwrap().mended, ["b"]);
