@@ -14,6 +14,7 @@ pub mod job;
 pub mod pickle;
 pub mod raid;
 pub mod recipe;
+mod refused;
 pub mod server;
 pub mod storage;
 pub mod task;

@@ -15,9 +15,11 @@ use axum::response::{IntoResponse as _, Response};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::time::Instant;
 
 use super::api::Problem;
 use super::listen::{Listens, Peer, Place, Read};
+use crate::refused::Refused;
 use crate::task::{Backoff, Stop, Tasks};
 
 /// So long a request's head may take to come.
@@ -41,6 +43,7 @@ pub(super) async fn serve<L: Listens>(
     tasks: Tasks,
 ) {
     let stop = tasks.stop().clone();
+    let refused = Refused::default();
     let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(2));
     loop {
         let accepted = tokio::select! {
@@ -69,7 +72,7 @@ pub(super) async fn serve<L: Listens>(
                 });
             }
             Some(Place::Told(place)) => {
-                tracing::warn!(who = %peer, most, "no room for a connection of the admin protocol");
+                tell_full(&refused, &peer, most);
                 tasks.spawn(format!("{name}, {peer}"), async move {
                     let told = one(stream, full(most), peer, &stop);
                     // Whether it was heard is its own affair.
@@ -77,8 +80,18 @@ pub(super) async fn serve<L: Listens>(
                     drop(place);
                 });
             }
-            None => tracing::debug!(who = %peer, "no room for a connection of the admin protocol"),
+            None => tell_full(&refused, &peer, most),
         }
+    }
+}
+
+/// Says that there is no room for a connection, once in a while for each host: whoever fills the room may come
+/// again at once.
+fn tell_full(refused: &Refused, peer: &Peer, most: usize) {
+    if let Some(unsaid) = refused.tell(&peer.to_string(), "full", Instant::now()) {
+        tracing::warn!(who = %peer, most, unsaid, "no room for a connection of the admin protocol");
+    } else {
+        tracing::debug!(who = %peer, most, "no room for a connection of the admin protocol");
     }
 }
 

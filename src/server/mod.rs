@@ -30,7 +30,6 @@ mod options;
 mod outbox;
 mod packing;
 mod reads;
-mod refused;
 mod sending;
 mod session;
 mod start;

@@ -12,6 +12,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("task", &[]),
     ("clock", &[]),
     ("bug", &[]),
+    ("refused", &[]),
     ("durable", &[]),
     ("tls", &["task"]),
     ("job", &["task", "clock"]),
@@ -49,6 +50,7 @@ const DOORS: &[(&str, &[&str])] = &[
             "clock",
             "tls",
             "pickle",
+            "refused",
             // What is left of a disk.
             "durable",
         ],
@@ -57,7 +59,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("config", &["zodb", "tls"]),
     ("recipe", &["zodb", "config", "durable"]),
     // The plan has no door from `admin` to `tls`: `https://` at both ends.
-    ("admin", &["zodb", "job", "task", "clock", "tls"]),
+    ("admin", &["zodb", "job", "task", "clock", "tls", "refused"]),
     (
         "daemon",
         &[

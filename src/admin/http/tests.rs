@@ -494,6 +494,40 @@ async fn who_fills_the_room_is_told_and_what_does_not_come_is_not_waited_for() {
     tasks.shutdown(Duration::from_secs(10)).await.unwrap();
 }
 
+/// Whoever is turned away comes again at once: the log says it once.
+#[tokio::test]
+async fn those_who_are_turned_away_do_not_fill_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, log) = (
+        folder.path().join("zeoraid.sock"),
+        folder.path().join("log"),
+    );
+    let file = Arc::new(std::fs::File::create(&log).unwrap());
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::INFO)
+        .with_writer(file)
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let fake = Fake::default();
+    let tasks = Tasks::new("admin tasks");
+    let turned_away = TurnedAway::default();
+    let room = Room::new(0, &turned_away);
+    let socket = Socket::bind(&path).await.unwrap().with_room(room);
+    serve_socket(&tasks, socket, admin(&fake));
+    for _ in 0..20 {
+        let answer = raw(&path, b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    }
+    assert_eq!(turned_away.count(), 20);
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert_eq!(
+        said.matches("no room for a connection").count(),
+        1,
+        "{said}"
+    );
+    tasks.shutdown(Duration::from_secs(10)).await.unwrap();
+}
+
 /// Events go on for ever; who does not read them does not keep its place for ever.
 #[tokio::test]
 async fn events_that_nobody_reads_end() {

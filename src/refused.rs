@@ -14,7 +14,7 @@ const REMEMBERED: usize = 64;
 
 /// What was told of the last refusals.
 #[derive(Debug, Default)]
-pub(super) struct Refused(Mutex<VecDeque<Told>>);
+pub(crate) struct Refused(Mutex<VecDeque<Told>>);
 
 #[derive(Debug)]
 struct Told {
@@ -26,7 +26,7 @@ struct Told {
 
 impl Refused {
     /// Whether this is to be told now, and how often it was not since the last time.
-    pub(super) fn tell(&self, peer: &str, reason: &str, now: Instant) -> Option<u64> {
+    pub(crate) fn tell(&self, peer: &str, reason: &str, now: Instant) -> Option<u64> {
         let host = host(peer);
         let mut told = self.0.lock();
         let known = told
@@ -57,7 +57,7 @@ impl Refused {
 
 /// A peer without what is different each time: its port, or its process.
 fn host(peer: &str) -> &str {
-    let end = if peer.starts_with("unix:") {
+    let end = if peer.starts_with("unix:") || peer.starts_with("uid ") {
         peer.rfind(" (")
     } else {
         peer.rfind(':')
@@ -80,6 +80,10 @@ mod tests {
         assert_eq!(tell("10.0.0.1:5005", "expired"), Some(0), "another host");
         assert_eq!(tell("unix:/run/zeo.sock (process 7)", "expired"), Some(0));
         assert_eq!(tell("unix:/run/zeo.sock (process 8)", "expired"), None);
+        assert_eq!(tell("uid 1000 (pid 7)", "expired"), Some(0));
+        assert_eq!(tell("uid 1000 (pid 8)", "expired"), None);
+        assert_eq!(tell("uid 1000", "expired"), None);
+        assert_eq!(tell("uid 1001 (pid 8)", "expired"), Some(0));
         tokio::time::advance(EVERY).await;
         assert_eq!(tell("[::1]:5006", "expired"), Some(2));
         assert_eq!(tell("[::1]:5007", "expired"), None);
