@@ -44,8 +44,8 @@ pub(in crate::cli) const DOCUMENTS: &[Document] = &[
             key(
                 "arrays",
                 "list",
-                "Each with `name`, `state`, `line` and `serving`, and `attention` (text) while what a scrub has found is not \
-                 mended; empty where nobody answers.",
+                "Each with `name`, `state`, `line` and `serving`, and `attention` (text) while an operator has something to look \
+                 after that no state says, as what a scrub has found; empty where nobody answers.",
             ),
         ],
     },
