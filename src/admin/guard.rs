@@ -19,6 +19,8 @@ use sha2::{Digest, Sha256};
 use super::api::Problem;
 use super::http::LARGEST_BODY;
 use super::listen::Peer;
+use crate::refused::Refused;
+use crate::tls::files::SHORTEST_TOKEN;
 
 /// No answer takes longer, but the stream of events.
 const LONGEST: Duration = Duration::from_mins(10);
@@ -40,7 +42,7 @@ pub enum TokenError {
     },
     #[error("the token file {} can be read by others; chmod 600 {}", .0.display(), .0.display())]
     Open(PathBuf),
-    #[error("the token in {} is too short: at least 16 characters", .0.display())]
+    #[error("the token in {} is too short: at least {SHORTEST_TOKEN} characters", .0.display())]
     TooShort(PathBuf),
 }
 
@@ -63,7 +65,7 @@ impl Token {
         }
         let text = std::fs::read_to_string(path).map_err(unreadable)?;
         let text = text.trim();
-        if text.len() < 16 {
+        if text.len() < SHORTEST_TOKEN {
             return Err(TokenError::TooShort(path.to_owned()));
         }
         Ok(Token::new(text))
@@ -94,6 +96,24 @@ pub(super) struct Rules {
     pub(super) token: Option<Arc<Token>>,
     /// It is reached over TCP: browsers can.
     pub(super) network: bool,
+    /// Whoever has no token can ask as often as he likes, and fills no log.
+    pub(super) refused: Arc<Refused>,
+}
+
+impl Rules {
+    fn tell(&self, peer: &Peer, method: &Method, path: &str, problem: &Problem) {
+        const SHOWN: usize = 200;
+        // Not the reason, in which words of the request may be.
+        let kind = problem.status.to_string();
+        let now = tokio::time::Instant::now();
+        let (who, why) = (peer, &problem.detail);
+        let path: String = path.chars().take(SHOWN).collect();
+        if let Some(unsaid) = self.refused.tell(&peer.to_string(), &kind, now) {
+            tracing::warn!(%who, %method, path, why, unsaid, "admin request refused");
+        } else {
+            tracing::debug!(%who, %method, path, why, "admin request refused");
+        }
+    }
 }
 
 /// Lets a request through or not, and logs what changes something.
@@ -103,13 +123,13 @@ pub(super) async fn guard(State(rules): State<Rules>, request: Request, next: Ne
     let path = request.uri().path().to_owned();
     let method = request.method().clone();
     if let Err(problem) = rules.check(&method, &path, request.headers()) {
-        tracing::warn!(who = %peer, %method, path, why = problem.detail, "admin request refused");
+        rules.tell(&peer, &method, &path, &problem);
         return problem.into_response();
     }
     let request = match whole(request).await {
         Ok(request) => request,
         Err(problem) => {
-            tracing::warn!(who = %peer, %method, path, why = problem.detail, "admin request refused");
+            rules.tell(&peer, &method, &path, &problem);
             return problem.into_response();
         }
     };
@@ -228,6 +248,7 @@ mod tests {
         let rules = Rules {
             token: Some(Arc::new(Token::new("0123456789abcdef"))),
             network: true,
+            ..Rules::default()
         };
         let good = ("authorization", "Bearer 0123456789abcdef");
         assert_eq!(check(&rules, "/v1/status", &[]), 401);
@@ -258,6 +279,7 @@ mod tests {
         let rules = Rules {
             token: None,
             network: true,
+            ..Rules::default()
         };
         let host = ("host", "127.0.0.1:8101");
         assert_eq!(check(&rules, "/v1/status", &[host]), 200);

@@ -89,6 +89,7 @@ pub(crate) fn serve_socket_as_network(tasks: &Tasks, socket: Socket, token: Toke
     let rules = Rules {
         token: Some(Arc::new(token)),
         network: true,
+        ..Rules::default()
     };
     let router = router(admin, rules, tasks.stop().clone());
     let serving = serve(socket, router, "admin socket", tasks.clone());
@@ -100,6 +101,7 @@ pub fn serve_tcp(tasks: &Tasks, tcp: Tcp, token: Option<Token>, admin: Admin) {
     let rules = Rules {
         token: token.map(Arc::new),
         network: true,
+        ..Rules::default()
     };
     let router = router(admin, rules, tasks.stop().clone());
     let serving = serve(tcp, router, "admin address", tasks.clone());

@@ -37,7 +37,21 @@ pub(super) fn secrets(config: &Config) -> Vec<Mistake> {
                 let what = format!("{path} can be read by others (mode {mode:04o})");
                 mistakes.push(mistake(config, key, &what, &format!("chmod 600 {path}")));
             }
-            Ok(_) => {}
+            // Whoever may not read it cannot tell.
+            Ok(_) => {
+                let token_text = std::fs::read_to_string(token);
+                if token_text
+                    .is_ok_and(|text| text.trim().len() < crate::tls::files::SHORTEST_TOKEN)
+                {
+                    let path = shown(&config.instance, token);
+                    let what = format!(
+                        "the token in {path} is too short: at least {} characters",
+                        crate::tls::files::SHORTEST_TOKEN
+                    );
+                    let mend = "make another: `(umask 077; openssl rand -hex 32 >FILE)`";
+                    mistakes.push(mistake(config, key, &what, mend));
+                }
+            }
         }
     }
     for array in &config.arrays {
@@ -201,7 +215,7 @@ mod tests {
         }
         let file = root.join("etc/zeoraid.yaml");
         for name in ["token", "me.pem", "me.key"] {
-            std::fs::write(root.join("etc").join(name), "secret").unwrap();
+            std::fs::write(root.join("etc").join(name), "secret, and long enough").unwrap();
             mode(&root.join("etc").join(name), 0o600);
         }
         let text = "admin:\n  address: 127.0.0.1:1\n  token_file: etc/token\narrays:\n  main:\n    members:\n      \
@@ -241,6 +255,13 @@ mod tests {
                      everybody on this machine (mode 0644); `chmod o-rwx {key}`"
                 ),
             ]
+        );
+        mode(&root.join("etc/token"), 0o600);
+        std::fs::write(root.join("etc/token"), "abcde\n").unwrap();
+        let short = said(&secrets(&config));
+        assert!(
+            short[0].contains("token in etc/token is too short"),
+            "{short:?}"
         );
         std::fs::remove_file(root.join("etc/token")).unwrap();
         let gone = said(&secrets(&config));

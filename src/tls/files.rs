@@ -336,6 +336,9 @@ pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     }
 }
 
+/// A bearer token that is shorter is none: in characters.
+pub const SHORTEST_TOKEN: usize = 16;
+
 /// That a private key is not open to everybody. To its group it may be: a system has groups for that.
 ///
 /// # Errors

@@ -135,6 +135,38 @@ fn no_secret_is_in_what_a_run_leaves_behind_or_prints() {
     );
 }
 
+/// Who has no token writes no log full; and a restart looks before it stops what serves.
+#[test]
+fn refused_requests_are_logged_once_in_a_while_and_a_restart_looks_first() {
+    let instance = Instance::made(&[]);
+    let port = free_port();
+    private(&instance.path("etc/token"), &format!("{TOKEN}\n"));
+    instance.configure(
+        "admin:",
+        &format!("  address: 127.0.0.1:{port}\n  token_file: etc/token"),
+    );
+    instance.start().ok();
+    let wrong = instance.beside("wrong-token");
+    private(&wrong, WRONG);
+    let (url, wrong) = (
+        format!("http://127.0.0.1:{port}"),
+        wrong.display().to_string(),
+    );
+    for _ in 0..5 {
+        let run = instance.run(&["--admin", &url, "--token-file", &wrong, "status"]);
+        assert!(run.stdout.contains("the token is wrong"), "{run}");
+    }
+    let log = instance.log();
+    assert_eq!(log.matches("admin request refused").count(), 1, "{log}");
+
+    let pid = instance.pid();
+    private(&instance.path("etc/token"), "abcde\n");
+    instance.run(&["check-config"]).ended(1);
+    instance.run(&["restart"]).ended(2).says("is too short");
+    assert_eq!(instance.pid(), pid, "it serves on");
+    assert_eq!(instance.details()["serving"], true);
+}
+
 #[test]
 fn what_must_be_a_secret_is_asked_to_be_one_before_it_is_used() {
     let instance = Instance::made(&[]);

@@ -104,6 +104,10 @@ pub(super) async fn start(
             context
                 .printer
                 .note(&format!("the daemon runs already; pid={}", status.pid));
+            for array in status.arrays.iter().filter(|array| !array.serving) {
+                let text = format!("{}: {}", escape(&array.name), escape(&array.line));
+                context.printer.warning(&text);
+            }
             return Ok(Exit::Done);
         }
         Err(ClientError::NotRunning { .. }) => {}
@@ -289,6 +293,9 @@ fn confirm_force(args: &StartArgs, context: &Context) -> Result<(), CliError> {
     if context.prompt.type_word(question, "force")? {
         Ok(())
     } else {
+        context.printer.note(
+            "the daemon does not run; without --force `zeoraidctl start` waits for the members that are out",
+        );
         Err(CliError::BrokenOff)
     }
 }

@@ -418,6 +418,10 @@ impl Job {
             {
                 return Err(Halt::Failed(why.clone()));
             }
+            if let Some(why) = &why {
+                let note = format!("waiting for the member to open: {why}");
+                self.work.note(note);
+            }
             crate::task::select! {
                 () = self.work.stop().requested() => return Err(Halt::Cancelled),
                 changed = tokio::time::timeout_at(deadline, links.changed()) => {
