@@ -402,6 +402,14 @@ pub(super) fn analysis(report: AnalysisReport) -> Analysis {
             (Finding::Damaged { reason }, line, Strategy::Rebuild)
         }
     };
+    let (line, advice) = match advice {
+        // As the recovery would by itself.
+        Strategy::Missing if report.doubted => (
+            format!("{line}; the last scrub found it wrong, or could not tell"),
+            Strategy::Verify,
+        ),
+        advice => (line, advice),
+    };
     Analysis {
         member: report.member,
         source: report.source,
@@ -535,16 +543,24 @@ mod tests {
             transactions: 1402,
             bytes: 31 << 20,
         };
-        let check = |finding, line: &str, advice| {
+        let check_of = |doubted, finding, line: &str, advice| {
             let found = analysis(AnalysisReport {
                 member: "b".into(),
                 source: "a".into(),
                 finding,
                 next: None,
+                doubted,
             });
             assert_eq!((found.line.as_str(), found.advice), (line, advice));
         };
+        let check = |finding, line: &str, advice| check_of(false, finding, line, advice);
         let common = Tid(1);
+        check_of(
+            true,
+            raid::Finding::UpToDate,
+            "holds everything; the last scrub found it wrong, or could not tell",
+            Strategy::Verify,
+        );
         check(
             raid::Finding::Behind { common, lacks },
             "behind by 1 402 transactions (31 MiB)",

@@ -323,6 +323,8 @@ pub struct AnalysisReport {
     pub finding: Finding,
     /// What an operator has to do before a recovery can succeed, where there is something.
     pub next: Option<String>,
+    /// The last scrub found it wrong, or could not tell: whatever it lacks, every record has to be compared.
+    pub doubted: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -75,11 +75,13 @@ pub(in crate::raid) async fn analyse(
         });
     };
     let name = runner.look(|core| core.controller.name(source.member));
+    let doubted = crate::raid::scrub::is_doubted(runner, member);
     let report = |finding, next| AnalysisReport {
         member: member.to_owned(),
         source: name.clone(),
         finding,
         next,
+        doubted,
     };
     let refused = |member: &str, fault| Refused::Member {
         member: member.to_owned(),
