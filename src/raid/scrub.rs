@@ -43,6 +43,8 @@ const ASKED: usize = 10_000;
 pub(super) struct LastScrub {
     report: ScrubReport,
     handle: JobHandle,
+    /// Who was compared with whom, or made anew from it, while it runs: what it found before counts no more.
+    recovered: Vec<(String, String)>,
 }
 
 /// Starts a scrub as a task.
@@ -86,6 +88,7 @@ pub(super) fn start(runner: &Arc<Runner>, rate: Rate) -> Result<(), Refused> {
                 differences: Vec::new(),
             },
             handle,
+            recovered: Vec::new(),
         });
         lanes
     });
@@ -149,8 +152,20 @@ struct Job {
 impl Job {
     async fn run(mut self, held: Held) {
         let cancelled = self.compare().await.is_err();
-        let report = |core: &mut super::runner::Core, job: &Job| {
+        let mut suspects = Vec::new();
+        let mut found = (!cancelled).then(|| self.found());
+        let mut report = |core: &mut super::runner::Core, job: &Job| {
             if let Some(scrub) = &mut core.scrub {
+                let recovered = std::mem::take(&mut scrub.recovered);
+                if let Some(mut found) = found.take() {
+                    for (member, source) in &recovered {
+                        found.mend(member, source);
+                    }
+                    suspects.clone_from(&found.suspects);
+                    let kept =
+                        |kept: &mut Option<Scrubbed>| *kept = Some(found.after(kept.as_ref()));
+                    job.runner.scrubbed.send_modify(kept);
+                }
                 scrub.report.ended = Some(crate::clock::now());
                 scrub.report.cancelled = cancelled;
                 scrub.report.members = job.lanes.iter().map(Lane::report).collect();
@@ -164,11 +179,6 @@ impl Job {
         if cancelled {
             return;
         }
-        let found = self.found();
-        let suspects = found.suspects.clone();
-        self.runner.scrubbed.send_modify(|kept| {
-            *kept = Some(found.after(kept.as_ref()));
-        });
         let why = |lane: &Lane| Some(format!("{}: {}", lane.name, lane.trouble()?));
         self.runner.notice(Notice::ScrubDone {
             members: self.lanes.iter().map(|lane| lane.name.clone()).collect(),
@@ -520,12 +530,20 @@ impl Job {
 /// A member was compared with another one, or made anew from it: what the last scrub found of it is mended.
 pub(super) fn mended(runner: &Runner, member: &str, source: &str) {
     let mut mended = None;
-    runner.scrubbed.send_if_modified(|kept| {
-        let Some(kept) = kept else { return false };
-        let changed = kept.mend(member, source);
-        mended = (changed && kept.mended.iter().any(|name| name == member))
-            .then(|| kept.needs_attention());
-        changed
+    runner.update(|core| {
+        if let Some(scrub) = &mut core.scrub
+            && scrub.report.ended.is_none()
+        {
+            let recovered = (member.to_owned(), source.to_owned());
+            scrub.recovered.push(recovered);
+        }
+        runner.scrubbed.send_if_modified(|kept| {
+            let Some(kept) = kept else { return false };
+            let changed = kept.mend(member, source);
+            mended = (changed && kept.mended.iter().any(|name| name == member))
+                .then(|| kept.needs_attention());
+            changed
+        });
     });
     if let Some(more) = mended {
         let member = member.to_owned();

@@ -311,3 +311,33 @@ async fn nobody_is_made_anew_from_a_member_that_a_scrub_found_wrong() {
     let expected = [(second, Some(Oid(1)), Differs::Record, "b c | a".to_owned())];
     assert_eq!(what_and_where(&report), expected);
 }
+
+#[tokio::test]
+async fn what_was_made_anew_while_a_scrub_ran_is_not_told_of_as_wrong_at_its_end() {
+    let rig = Rig::with(|options| options.auto_recover = false).await;
+    three_revisions(&rig).await;
+    for number in 10..13 {
+        commit(&rig.array, number, Tid::ZERO, "more").await.unwrap();
+    }
+    rig.members[1].tamper(|history| {
+        let data = Bytes::from_static(b"ONE").into();
+        history[0].records[0].data = RecordData::Data(data);
+    });
+    let slow = Rate {
+        transactions_per_second: Some(2),
+        ..Rate::UNLIMITED
+    };
+    rig.array.start_scrub(slow).unwrap();
+    rig.until("the first is compared", |_| {
+        let scrub = rig.array.scrub_report();
+        scrub.is_some_and(|scrub| scrub.progress.done.transactions > 0)
+    })
+    .await;
+    rig.array.disable("b").unwrap();
+    rig.array.recover("b", Strategy::Rebuild, None).unwrap();
+    let report = ended(&rig).await;
+    assert_eq!(report.count, 1, "{report:?}");
+    rig.until("it is mended", |report| report.line == "optimal")
+        .await;
+    assert_eq!(rig.array.report().scrubbed.unwrap().suspects, [""; 0]);
+}
