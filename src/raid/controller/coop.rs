@@ -32,8 +32,9 @@ use crate::zodb::{Oid, Tid};
 /// it. Its writer finishes it on all members at the same time.
 const GRACE: Duration = Duration::from_millis(200);
 
-/// How often a commit chooses another TID because others were faster.
-const TRIES: u32 = 32;
+/// How often a commit chooses another TID, or votes again, because others were faster: each costs a few milliseconds,
+/// and where another daemon commits all the time, whoever waits for it is lucky only now and then.
+const TRIES: u32 = 256;
 
 /// A transaction of somebody else that is not acknowledged to our clients yet.
 #[derive(Debug, Clone)]
