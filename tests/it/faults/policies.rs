@@ -32,23 +32,18 @@ impl Found {
     fn serves(&self, warned_of: Option<(&str, &str)>) {
         assert_eq!(self.run.code, 0, "{}", self.run);
         let said = &self.run.stderr;
-        match warned_of {
-            Some((policy, members)) => {
-                let words = format!(
-                    "warning: main: started by the policy `{policy}` without {members}: transactions that \
-                     only they hold are missing"
-                );
-                assert!(said.contains(&words), "{}", self.run);
-            }
-            None => {
-                // That a member is out is said whatever the policy.
-                let warnings = said.lines().filter(|line| line.starts_with("warning"));
-                for warning in warnings {
-                    let of_a_member =
-                        warning.starts_with("warning: main: degraded: 1 of 3 members out");
-                    assert!(of_a_member, "{}", self.run);
-                }
-            }
+        if let Some((policy, members)) = warned_of {
+            let words = format!(
+                "warning: main: started by the policy `{policy}` without {members}: transactions that \
+                 only they hold are missing"
+            );
+            assert!(said.contains(&words), "{}", self.run);
+            return;
+        }
+        // That a member is out is said whatever the policy.
+        for warning in said.lines().filter(|line| line.starts_with("warning")) {
+            let is_out = warning.starts_with("warning: main: degraded: 1 of 3 members out");
+            assert!(is_out, "{}", self.run);
         }
     }
 }
