@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use super::Ballot;
 use crate::storage::{Answer, may_be_a_part};
-use crate::zodb::{Conflict, Oid};
+use crate::zodb::{Conflict, Oid, Tid};
 
 impl Ballot {
     /// Whether both say the same to the client.
@@ -69,6 +69,17 @@ impl Ballot {
         }
     }
 
+    /// The last transaction that a refusal names as what the member holds.
+    pub(super) fn names(&self) -> Option<Tid> {
+        match self {
+            Ballot::Conflicts(conflicts) => conflicts.iter().map(|it| it.committed).max(),
+            Ballot::No(Answer::Conflict(conflict) | Answer::ReadConflict(conflict)) => {
+                Some(conflict.committed)
+            }
+            Ballot::Ready { .. } | Ballot::No(_) => None,
+        }
+    }
+
     pub(super) fn in_words(&self) -> String {
         match self {
             Ballot::Ready { resolved } if resolved.is_empty() => "yes".into(),
@@ -124,7 +135,6 @@ fn same_conflict(ours: &Conflict, theirs: &Conflict) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::zodb::Tid;
 
     fn conflict(oid: u64) -> Conflict {
         Conflict::new(Oid(oid), Tid(7), Tid(5))

@@ -57,6 +57,8 @@ impl Controller {
             line: Vec::new(),
             after: std::collections::BTreeMap::new(),
             tries: 0,
+            level_until: None,
+            asked_as_of: Tid::ZERO,
             resolve_until: None,
         };
         self.commits.insert(id, commit);
@@ -107,9 +109,11 @@ impl Controller {
         } else {
             Vec::new()
         };
+        let head = self.head;
         let Some(commit) = self.commits.get_mut(&id) else {
             return;
         };
+        commit.asked_as_of = head;
         commit.votes.clear();
         commit.after.clear();
         commit.participants.clone_from(&participants);

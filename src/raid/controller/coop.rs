@@ -32,9 +32,8 @@ use crate::zodb::{Oid, Tid};
 /// it. Its writer finishes it on all members at the same time.
 const GRACE: Duration = Duration::from_millis(200);
 
-/// How often a commit chooses another TID, or votes again, because others were faster: each costs a few milliseconds,
-/// and where another daemon commits all the time, whoever waits for it is lucky only now and then.
-const TRIES: u32 = 256;
+/// How often a commit chooses another TID because others were faster.
+const TRIES: u32 = 32;
 
 /// A transaction of somebody else that is not acknowledged to our clients yet.
 #[derive(Debug, Clone)]
@@ -451,7 +450,7 @@ impl Controller {
             return false;
         };
         // Who said no gave its lock back, and did not say after what. Where members answer differently while
-        // something is half finished, that is why.
+        // something is half finished, or others have committed since the first was asked, that is why.
         let mut ballots = commit.votes.values();
         let agree = ballots
             .next()
@@ -461,13 +460,20 @@ impl Controller {
             (Some(first), Some(last)) => first == last && *last == self.head,
             _ => true,
         };
-        if level && (agree || self.foreign.is_empty()) {
+        let later = commit.votes.iter().filter_map(|(member, ballot)| {
+            let named = ballot.names().filter(|tid| *tid > self.head)?;
+            Some((*member, named))
+        });
+        let later: Vec<(MemberId, Tid)> = later.filter(|_| !agree).collect();
+        let of_one_moment =
+            self.foreign.is_empty() && later.is_empty() && commit.asked_as_of == self.head;
+        if level && (agree || of_one_moment) {
             // Nothing is between the head and this transaction.
             self.gaps &= first.is_none();
             return true;
         }
         // MODEL: WaitForLevel
-        for (member, after) in commit.after.clone() {
+        for (member, after) in commit.after.clone().into_iter().chain(later) {
             self.is_known_to_hold(member, after);
             if after > self.head {
                 self.reported.entry(member).or_default().insert(after);
@@ -478,8 +484,11 @@ impl Controller {
                 self.expect(after, now);
             }
         }
-        let until = now.monotonic + self.rules.level_limit * 2;
+        let limit = now.monotonic + self.rules.level_limit * 2;
         if let Some(commit) = self.commits.get_mut(&id) {
+            // From the first time on: where another daemon commits all the time, whoever gives its locks back for
+            // it is overtaken again, dozens of times in a second.
+            let until = *commit.level_until.get_or_insert(limit);
             commit.state = CommitState::Levelling { until };
         }
         // Nobody is finishing anything at this moment, so who lacks something lacks it for good.
@@ -502,8 +511,10 @@ impl Controller {
         if !matches!(commit.state, CommitState::Levelling { .. }) {
             return;
         }
-        commit.tries += 1;
-        if commit.tries > TRIES {
+        if commit
+            .level_until
+            .is_some_and(|until| now.monotonic >= until)
+        {
             let fault = Fault::NotServing("the members cannot be made level".into());
             self.refuse(id, fault);
             return self.grant_lock(now);

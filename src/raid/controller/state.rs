@@ -203,6 +203,10 @@ pub(crate) struct Commit {
     pub after: BTreeMap<MemberId, Tid>,
     /// How often the votes have begun anew because of others.
     pub tries: u32,
+    /// Until when it votes again where its members were not level.
+    pub level_until: Option<Instant>,
+    /// The head when its members were asked for their votes.
+    pub asked_as_of: Tid,
     /// Until when its client may resolve conflicts, however many rounds that takes.
     pub resolve_until: Option<Instant>,
 }

@@ -966,3 +966,83 @@ fn three_copies_that_all_differ_are_not_compared_without_a_pause() {
     };
     assert!(!waits_for.contains("diverged"), "{waits_for}");
 }
+
+#[test]
+fn refusals_of_different_moments_are_no_disagreement() {
+    let conflict = |current| Ballot::No(Answer::Conflict(Conflict::new(Oid(1), current, Tid(4))));
+    // Who says no gives its lock back, and another daemon commits before the next is asked: it is told of that
+    // before or after.
+    for told_before in [true, false] {
+        let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
+        let commits = |fed: &mut Fed| {
+            for member in [A, B, C] {
+                fed.foreign(member, Tid(6));
+            }
+            let tid = Tid(6);
+            fed.feed(Event::ToldWhole { tid }).ok();
+            let oids = Arc::from([Oid(1)]);
+            fed.feed(Event::Inquired { tid, oids }).ok();
+        };
+        fed.vote(1);
+        fed.ballot(1, A, conflict(Tid(5)));
+        if told_before {
+            commits(&mut fed);
+        }
+        fed.ballot(1, B, conflict(Tid(6)));
+        fed.ballot(1, C, conflict(Tid(6)));
+        if !told_before {
+            commits(&mut fed);
+        }
+        assert_eq!(fed.controller.head, Tid(6));
+        let said = fed.said();
+        assert!(!said.contains("disagreement"), "{told_before}: {said}");
+        for member in [A, B, C] {
+            fed.ballot(1, member, conflict(Tid(6)));
+        }
+        let said = fed.said();
+        assert!(said.ends_with("no"), "{told_before}: {said}");
+        assert!(fed.controller.is_in_sync(A), "{told_before}");
+    }
+    // Of one moment it is one.
+    let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
+    fed.vote(1);
+    for (member, current) in [(A, Tid(4)), (B, Tid(5)), (C, Tid(5))] {
+        fed.ballot(1, member, conflict(current));
+    }
+    assert!(fed.said().contains("disagreement"), "{}", fed.said());
+    assert!(!fed.controller.is_in_sync(A));
+}
+
+#[test]
+fn who_is_overtaken_again_and_again_waits_for_a_time_and_not_for_a_number() {
+    let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
+    fed.vote(1);
+    let overtaken = |fed: &mut Fed, tid: Tid| {
+        for member in [A, B, C] {
+            fed.feed(Event::MemberVoted {
+                commit: CommitId(1),
+                member,
+                ballot: Ballot::Ready { resolved: vec![] },
+                after: Some(tid),
+            })
+            .ok();
+        }
+        for member in [A, B, C] {
+            fed.foreign(member, tid);
+        }
+        fed.feed(Event::ToldWhole { tid }).ok();
+        let oids = Arc::from([Oid(1)]);
+        fed.feed(Event::Inquired { tid, oids }).ok();
+        assert_eq!(fed.controller.head, tid);
+    };
+    for number in 6..106 {
+        overtaken(&mut fed, Tid(number));
+    }
+    assert!(!fed.said().contains("vote failed"));
+    fed.later(19);
+    overtaken(&mut fed, Tid(106));
+    assert!(!fed.said().contains("vote failed"));
+    fed.later(1);
+    overtaken(&mut fed, Tid(107));
+    assert!(fed.said().contains("vote failed"));
+}
