@@ -79,7 +79,8 @@ pub struct ArrayStatus {
     /// One line for people: `degraded: 1 of 3 members out (zeo2: connection refused, 4 min)`.
     pub line: String,
     pub serving: bool,
-    /// What an operator should look at whatever the state is: what a scrub has found that is not mended.
+    /// What an operator should look at whatever the state is: what a scrub has found that is not mended, or that
+    /// the last optimal member writes to a file that was removed or replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attention: Option<String>,
 }

@@ -106,7 +106,8 @@ pub(in crate::cli) const DOCUMENTS: &[Document] = &[
             key(
                 "attention",
                 "text",
-                "What a scrub has found that is not mended. Missing where there is nothing.",
+                "What an operator has to look after that the state does not say: what a scrub has found and nobody has mended, or that \
+                 the last optimal member writes to a file that is gone. Missing where there is nothing.",
             ),
             key(
                 "last_scrub",
