@@ -1014,6 +1014,52 @@ fn refusals_of_different_moments_are_no_disagreement() {
 }
 
 #[test]
+fn who_says_where_it_ends_without_its_lock_may_have_gone_on_since() {
+    let votes = |fed: &mut Fed, ballot: Ballot, after: u64| {
+        fed.feed(Event::MemberVoted {
+            commit: CommitId(1),
+            member: A,
+            ballot,
+            after: Some(Tid(after)),
+        })
+        .ok();
+    };
+    let commits = |fed: &mut Fed, tid: Tid| {
+        for member in [A, B, C] {
+            fed.foreign(member, tid);
+        }
+        fed.feed(Event::ToldWhole { tid }).ok();
+        let oids = Arc::from([Oid(1)]);
+        fed.feed(Event::Inquired { tid, oids }).ok();
+        assert_eq!(fed.controller.head, tid);
+    };
+    let too_late = || Ballot::No(Answer::Invalid("not later".into()));
+    let tid = |fed: &Fed| fed.controller.commits[&CommitId(1)].tid;
+
+    // A has 6 when it is asked, and everybody has 7 before its answer counts.
+    let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
+    fed.vote(1);
+    let overtaken = tid(&fed);
+    let next = Tid(overtaken.0 + 1);
+    commits(&mut fed, overtaken);
+    commits(&mut fed, next);
+    votes(&mut fed, too_late(), overtaken.0);
+    assert!(fed.controller.is_in_sync(A), "{}", fed.said());
+    assert!(tid(&fed) > next, "{} is chosen anew", tid(&fed));
+
+    // What it had when it was asked, it has in any case.
+    votes(&mut fed, too_late(), overtaken.0);
+    assert!(!fed.controller.is_in_sync(A), "it had {next}");
+
+    // And whoever holds its lock has all that there is.
+    let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
+    fed.vote(1);
+    commits(&mut fed, Tid(6));
+    votes(&mut fed, ready(), 5);
+    assert!(!fed.controller.is_in_sync(A), "it had 6");
+}
+
+#[test]
 fn who_is_overtaken_again_and_again_waits_for_a_time_and_not_for_a_number() {
     let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
     fed.vote(1);
