@@ -172,15 +172,15 @@ impl Controller {
         }
         // Whoever is ready holds its lock: nobody can have gone on without it since it said where it ends. Whoever
         // refuses has given it back, and was asked where it ends after that: others may have committed since.
-        let had = match ballot {
+        let known = match ballot {
             Ballot::Ready { .. } => head,
             _ => commit.asked_as_of,
         };
         if let Some(after) = after
-            && after < had
+            && after < known
         {
             let reason =
-                format!("ends at {after}, but it had {had}: it is not the copy that it was");
+                format!("ends at {after}, but it had {known}: it is not the copy that it was");
             let out = Out {
                 needs_operator: true,
                 ..Out::because(reason)

@@ -14,10 +14,10 @@ use sha2::{Digest, Sha256};
 
 use super::super::Notice;
 use super::super::view::Reader;
-use super::{Halt, Job};
+use super::{Halt, Job, empty_it};
 use crate::raid::runner::as_fault;
 use crate::storage::{Answer, Fault, Result as Stored, Storage, StorageError, is_blob_record};
-use crate::zodb::{Blob, HistoryRecord, HistoryTxn, Oid, Tid};
+use crate::zodb::{Blob, HistoryRecord, HistoryTxn, Oid, Tid, TidRange};
 
 /// Files that are fetched at the same time.
 const AT_ONCE: usize = 4;
@@ -25,6 +25,10 @@ const AT_ONCE: usize = 4;
 const BEGINNING: usize = 256;
 /// Sending one file may take this long while the member answers otherwise.
 const LONGEST_FETCH: Duration = Duration::from_hours(1);
+/// How far back the files of a server's last blobs are compared before what it lacks is copied: in so many of
+/// its transactions, and no further where that was so much.
+const LAST_TRANSACTIONS: usize = 256;
+const LAST_BYTES: u64 = 32 << 20;
 
 /// Blobs that were copied without their files, because nobody has them any more.
 #[derive(Debug, Default)]
@@ -179,25 +183,93 @@ impl Job {
             if !held || !is_blob(record).map_err(Halt::Target)? {
                 continue;
             }
-            let Some(ours) = self.fetch_blob(source, record.oid, theirs.tid).await? else {
-                continue;
-            };
-            let theirs = match self.ask_blob(target, record.oid, theirs.tid).await? {
-                Ok(theirs) => theirs,
-                Err(StorageError::Answer(Answer::NoSuchObject(_) | Answer::Unsupported(_))) => {
-                    return Ok(false);
-                }
-                Err(error) => return Err(Halt::Target(as_fault(error))),
-            };
-            if ours.len() != theirs.len() {
-                return Ok(false);
-            }
-            let (ours, theirs) = tokio::join!(digest(ours), digest(theirs));
-            if ours.map_err(Halt::Source)? != theirs.map_err(Halt::Target)? {
+            let same = self.same_file(source, target, record.oid, theirs.tid);
+            if same.await?.is_none() {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// How long the file of a blob is, which both hold alike; none where the target's is another one, or
+    /// lost.
+    async fn same_file(
+        &self,
+        source: &Reader,
+        target: &dyn Storage,
+        oid: Oid,
+        tid: Tid,
+    ) -> Result<Option<u64>, Halt> {
+        let Some(ours) = self.fetch_blob(source, oid, tid).await? else {
+            return Ok(Some(0));
+        };
+        let theirs = match self.ask_blob(target, oid, tid).await? {
+            Ok(theirs) => theirs,
+            Err(StorageError::Answer(Answer::NoSuchObject(_) | Answer::Unsupported(_))) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(Halt::Target(as_fault(error))),
+        };
+        let length = ours.len();
+        if length != theirs.len() {
+            return Ok(None);
+        }
+        let (ours, theirs) = tokio::join!(digest(ours), digest(theirs));
+        let same = ours.map_err(Halt::Source)? == theirs.map_err(Halt::Target)?;
+        Ok(same.then_some(length))
+    }
+
+    /// Compares the files of the last blobs that a server has kept, newest first.
+    ///
+    /// ZODB makes no file of a blob durable, and ZEO's server does not look how much of a piece the system has
+    /// written: a server whose machine went down or whose disk was full may hold the record of a blob, and a part
+    /// of its file or none, and say that all is well. What a member keeps that the array writes to itself, it
+    /// keeps whole or not at all.
+    pub(super) async fn last_files_are_whole(
+        &self,
+        source: &Reader,
+        target: &dyn Storage,
+        at: Tid,
+    ) -> Result<(), Halt> {
+        let can = target.capabilities();
+        if !can.shared || !can.blobs || self.runner.blobs.with_members() {
+            return Ok(());
+        }
+        let last = target.tids_before(at.next(), LAST_TRANSACTIONS);
+        let Some(first) = self.within(last, Halt::Target).await?.pop() else {
+            return Ok(());
+        };
+        let range = TidRange { first, last: at };
+        let mut history = self.within(target.iterate(range), Halt::Target).await?;
+        let mut blobs = Vec::new();
+        while let Some(transaction) = self.within(history.next(), Halt::Target).await? {
+            for record in &transaction.records {
+                if is_blob(record).map_err(Halt::Target)? {
+                    blobs.push((transaction.tid, record.oid));
+                }
+            }
+        }
+        drop(history);
+        let mut bytes = 0;
+        while bytes < LAST_BYTES
+            && let Some((tid, oid)) = blobs.pop()
+        {
+            let Some(same) = self.same_file(source, target, oid, tid).await? else {
+                return Err(self.file_is_not_whole(target, oid, tid));
+            };
+            bytes += same;
+        }
+        Ok(())
+    }
+
+    fn file_is_not_whole(&self, target: &dyn Storage, oid: Oid, tid: Tid) -> Halt {
+        Halt::Differs {
+            reason: format!(
+                "it differs from the array in the file of blob {oid} of transaction {tid} (a server may lose part \
+                 of a file when its disk is full or its machine goes down)"
+            ),
+            next: empty_it(&self.name, target).unwrap_or_else(|| self.rebuild()),
+        }
     }
 
     pub(super) fn tell_of_files_that_are_missing(&self) {

@@ -315,6 +315,9 @@ impl Job {
         };
         let mut at = self.make_prefix(&*source.storage, target, relation).await?;
         let whole = at.is_zero() || self.strategy != Strategy::Missing;
+        if !whole {
+            self.last_files_are_whole(source, target, at).await?;
+        }
         at = self.copy_until_short(source, target, at, false).await?;
         if self.strategy != Strategy::Missing {
             at = self.verify(source, target, at).await?;

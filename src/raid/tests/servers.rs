@@ -1,6 +1,7 @@
 //! Members that behave as ZEO servers do: one transaction after the other, others write to them too, and
 //! nothing is taken out of them from outside.
 
+use super::blobs::{blob, commit_blob};
 use super::*;
 use crate::zodb::{HistoryRecord, RecordData};
 
@@ -93,6 +94,37 @@ async fn a_server_that_was_found_to_differ_is_never_let_in_as_it_is() {
     rig.array.recover("c", Strategy::Missing, None).unwrap();
     rig.optimal().await;
     rig.same_histories();
+}
+
+#[tokio::test]
+async fn a_server_that_kept_part_of_a_blob_is_not_let_in_as_it_is() {
+    for (spoiled, text) in [(0, None), (0, Some("on")), (1, Some("tw"))] {
+        let rig = rig().await;
+        let first = commit_blob(&rig, 7, Tid::ZERO, "one").await;
+        commit_blob(&rig, 7, first, "two").await;
+        c_behind(&rig).await;
+        let part = text.map(|text| blob(&rig.folder, text));
+        rig.members[2].tamper(|history| {
+            let record = history[spoiled].records.last_mut().unwrap();
+            assert!(record.blob.is_some());
+            record.blob = part;
+        });
+        rig.array.recover("c", Strategy::Missing, None).unwrap();
+        rig.until("it says what to do", |report| {
+            let failed = report.recovery.as_ref().map(|recovery| &recovery.outcome);
+            matches!(failed, Some(RecoveryOutcome::Failed { reason, next: Some(next) })
+                if reason.contains("in the file of blob 0x0000000000000007 of transaction")
+                    && next.contains("zeoraidctl recover c"))
+        })
+        .await;
+        rig.until("c waits", |_| rig.member("c").needs_operator)
+            .await;
+        // Its operator has emptied it.
+        rig.members[2].tamper(Vec::clear);
+        rig.array.recover("c", Strategy::Missing, None).unwrap();
+        rig.optimal().await;
+        rig.same_histories();
+    }
 }
 
 #[tokio::test]

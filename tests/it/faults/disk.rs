@@ -4,10 +4,14 @@
 //! `FileStorage` then cuts off what it has begun to write, where the system lets it: mostly it runs out of room
 //! in its temporary file and nothing was written. Where it was the file itself, Python still has the rest
 //! in a buffer, cannot cut before that is written, and leaves half a transaction at the end, by which
-//! its own iterators lose their way until the server is started anew.
+//! its own iterators lose their way until the server is started anew. And ZEO's server does not look how much
+//! of a piece of a blob was written: it may keep a part of one and say that all is well, which the next recovery
+//! finds.
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::harness::disk::SmallDisk;
 use crate::harness::instance::PATIENCE;
@@ -17,6 +21,7 @@ use crate::harness::{Instance, Lab, LabSetup, until_ok};
 
 const FULL: &str = "no space left";
 const RESTART: &str = "restart that server";
+const PART_OF_A_BLOB: &str = "in the file of blob";
 
 const NO_BLOBS: LabSetup = LabSetup {
     blobs: false,
@@ -47,25 +52,58 @@ fn reason(lab: &Lab, workers: &mut Workers, any_of: &[&str]) -> String {
     })
 }
 
-/// There is room again: `zeo1` comes back by itself, or says that its server must be started anew.
-fn comes_back(lab: &mut Lab) {
+/// What the operator of a server has to do before it comes back.
+#[derive(Debug)]
+enum Mend {
+    Nothing,
+    Restart,
+    Empty,
+}
+
+/// There is room again: `zeo1` comes back by itself, or says what its operator has to do first, who does it.
+fn comes_back(lab: &mut Lab) -> Mend {
     lab.hurry("zeo1");
-    let stuck = until_ok("it to come back, or to say why not", PATIENCE, || {
+    let mend = until_ok("it to come back, or to say why not", PATIENCE, || {
         let member = lab.instance.member("zeo1");
         let reason = member["reason"].as_str().unwrap_or_default();
         match member["state"].as_str() {
-            Some("optimal") => Ok(false),
-            Some("degraded") if reason.ends_with(RESTART) => Ok(true),
+            Some("optimal") => Ok(Mend::Nothing),
+            Some("degraded") if reason.ends_with(RESTART) => Ok(Mend::Restart),
+            Some("degraded") if reason.contains(PART_OF_A_BLOB) => Ok(Mend::Empty),
             _ => Err(format!("{member:#}")),
         }
     });
-    if stuck {
-        eprintln!("it has left half a transaction");
-        lab.servers[0].stop();
-        lab.servers[0].start();
-        lab.hurry("zeo1");
+    match &mend {
+        Mend::Nothing => {}
+        Mend::Restart => {
+            eprintln!("it has left half a transaction");
+            lab.servers[0].stop();
+            lab.servers[0].start();
+            lab.hurry("zeo1");
+        }
+        Mend::Empty => {
+            eprintln!("it has left a part of a blob");
+            lab.servers[0].stop();
+            empty(&lab.servers[0].data());
+            lab.servers[0].start();
+            lab.instance.run(&["recover", "zeo1"]).ok();
+        }
     }
     lab.instance.wait_optimal();
+    mend
+}
+
+/// Moves a server's file, its index and its blobs away.
+fn empty(data: &Path) {
+    let folder = data.parent().expect("a file is in a folder");
+    let aside = folder.join("aside");
+    fs::create_dir(&aside).expect("a folder");
+    for name in ["Data.fs", "Data.fs.index", "blobs"] {
+        let path = folder.join(name);
+        if path.exists() {
+            fs::rename(&path, aside.join(name)).expect("moving it aside");
+        }
+    }
 }
 
 fn runs_full(setup: LabSetup, test: &str) {
@@ -130,6 +168,46 @@ fn a_server_that_says_it_has_no_room_is_taken_out_and_recovered() {
         lab.instance.wait_optimal();
     }
     lab.finish(workers);
+}
+
+#[test]
+fn a_server_that_kept_part_of_its_last_blob_is_told_by_its_recovery() {
+    let mut lab = Lab::started(LabSetup::TWO);
+    let mut workers = lab.workers_of(2, "blob");
+    workers.wait_for_more(2);
+    lab.instance.run(&["disable", "zeo1", "--yes"]).ok();
+    workers.wait_for_more(2);
+    let (_, newest) = newest_blob(&lab.servers[0].blobs()).expect("blobs were committed");
+    // A server keeps them read-only.
+    let folder = newest.parent().expect("a file is in a folder");
+    let text = fs::read(&newest).expect("a blob");
+    let part = folder.join("part");
+    fs::write(&part, &text[..text.len() / 2]).expect("a part of it");
+    fs::rename(&part, &newest).expect("the part in its place");
+    lab.instance
+        .run(&["recover", "zeo1"])
+        .ended(1)
+        .says(PART_OF_A_BLOB)
+        .says("move its Data.fs, Data.fs.index and blobs away");
+    let mend = comes_back(&mut lab);
+    assert!(matches!(mend, Mend::Empty), "{mend:?}");
+    workers.wait_for_more(2);
+    lab.finish(workers);
+}
+
+/// The file that was written last, and when.
+fn newest_blob(folder: &Path) -> Option<(SystemTime, PathBuf)> {
+    let entries = fs::read_dir(folder).ok()?.flatten();
+    let newest = entries.filter_map(|entry| {
+        let (path, about) = (entry.path(), entry.metadata().ok()?);
+        if about.is_dir() {
+            newest_blob(&path)
+        } else {
+            let is_blob = path.extension().is_some_and(|kind| kind == "blob") && about.len() > 0;
+            is_blob.then(|| Some((about.modified().ok()?, path)))?
+        }
+    });
+    newest.max()
 }
 
 #[test]
