@@ -102,6 +102,12 @@ impl Array {
         strategy: Strategy,
         rate: Option<Rate>,
     ) -> std::result::Result<(), Refused> {
+        // What it holds is wrong, or may be, whether or not it lacks anything. Of two copies that differ only who
+        // asks can tell which is right; nobody is asked where a member comes back by itself.
+        let strategy = match strategy {
+            Strategy::Missing if super::scrub::is_doubted(&self.0, member) => Strategy::Verify,
+            strategy => strategy,
+        };
         let member = member.to_owned();
         self.0
             .feed(Event::RecoverAsked {

@@ -231,6 +231,10 @@ impl Controller {
     /// is done.
     fn count_ballots(&mut self, id: CommitId, ballots: Vec<(MemberId, Ballot)>, now: Now) {
         // MODEL: CountBallots
+        if let Some(commit) = self.commits.get_mut(&id) {
+            // They are level. Where a client votes again, the members have all their time again.
+            commit.level_until = None;
+        }
         let asked = ballots.len();
         let mut groups: Vec<(Ballot, Vec<MemberId>)> = Vec::new();
         for (member, ballot) in ballots {

@@ -396,6 +396,9 @@ pub(crate) struct Controller {
     /// The in-sync set as it was last told to the record, and its epoch.
     recorded_set: BTreeSet<String>,
     recorded_epoch: u64,
+    /// The head in it, and since when there is a later one.
+    recorded_head: Tid,
+    recorded_head_is_old: Option<Instant>,
     /// Why the record could not be written the last time.
     record_trouble: Option<String>,
     /// The record is to be written again at the next tick.
@@ -428,6 +431,10 @@ pub(crate) struct Wanted {
     pub rate: Option<Rate>,
 }
 
+/// How long the record may name an earlier head than there is. After a crash it is what tells an empty or an
+/// older copy from the one that held everything; and while members stay as they are nothing else writes it.
+const HEAD_IS_RECORDED_AFTER: Duration = Duration::from_mins(1);
+
 impl Controller {
     /// An array of these members, with the record that was found. What is to be done first is to be
     /// taken with [`Self::take_effects`].
@@ -447,6 +454,8 @@ impl Controller {
             rules,
             recorded_set,
             recorded_epoch: epoch,
+            recorded_head: recorded.as_ref().map_or(Tid::ZERO, |record| record.head),
+            recorded_head_is_old: None,
             array,
             recorded,
             epoch,
@@ -621,10 +630,14 @@ impl Controller {
             // A record that could not be written is tried again; one that is being written is
             // written at most twice.
             self.record_membership(now);
+        } else if self.phase == Phase::Running && self.head > self.recorded_head {
+            let since = *self.recorded_head_is_old.get_or_insert(now.monotonic);
+            if now.monotonic >= since + HEAD_IS_RECORDED_AFTER {
+                self.record_membership(now);
+            }
         }
     }
 
-    /// Asked again when everything in hand has ended, it keeps the head in the record.
     /// Whether a shutdown has begun.
     pub(in crate::raid) fn is_stopping(&self) -> bool {
         self.phase == Phase::Stopping
@@ -636,6 +649,7 @@ impl Controller {
         self.is_stopping() && self.commits.is_empty()
     }
 
+    /// Asked again when everything in hand has ended, it keeps the head in the record.
     fn stop_asked(&mut self, now: Now) {
         self.phase = Phase::Stopping;
         self.recovery_queue.clear();
@@ -810,6 +824,7 @@ impl Controller {
         }
         (self.recorded_set, self.recorded_epoch) = (set, self.epoch);
         let membership = self.membership(now);
+        (self.recorded_head, self.recorded_head_is_old) = (membership.head, None);
         if self.recorded.is_some() {
             self.recorded = Some(membership.clone());
         }

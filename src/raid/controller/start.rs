@@ -287,7 +287,8 @@ impl Controller {
         let known = self.acknowledged();
         if head.is_zero() && !known.is_zero() {
             let text = format!(
-                "a copy: {known} was acknowledged, and what is open is empty; put back the Data.fs of a member, or                  one from a backup and start with --force"
+                "a copy: {known} was acknowledged, and what is open is empty; put back the Data.fs of a member, or \
+                 one from a backup and start with --force"
             );
             return self.block(text, &found, now);
         }

@@ -1091,4 +1091,55 @@ fn who_is_overtaken_again_and_again_waits_for_a_time_and_not_for_a_number() {
     fed.later(1);
     overtaken(&mut fed, Tid(107));
     assert!(fed.said().contains("vote failed"));
+
+    // Once all have voted level it has its time anew: its client resolves what it conflicts with, and votes again.
+    fed.vote(2);
+    let again = |fed: &mut Fed, tid: Tid| {
+        for member in [A, B, C] {
+            fed.feed(Event::MemberVoted {
+                commit: CommitId(2),
+                member,
+                ballot: Ballot::Ready { resolved: vec![] },
+                after: Some(tid),
+            })
+            .ok();
+            fed.foreign(member, tid);
+        }
+        fed.feed(Event::ToldWhole { tid }).ok();
+        let oids = Arc::from([Oid(1)]);
+        fed.feed(Event::Inquired { tid, oids }).ok();
+        assert_eq!(fed.controller.head, tid);
+    };
+    again(&mut fed, Tid(108));
+    for member in [A, B, C] {
+        fed.ballot(2, member, Ballot::Conflicts(vec![conflict()]));
+    }
+    assert!(fed.said().contains("conflicts"));
+    fed.later(25);
+    fed.vote(2);
+    again(&mut fed, Tid(109));
+    let said = fed.said();
+    assert!(!said.contains("vote failed"), "{said}");
+}
+
+#[test]
+fn the_head_is_recorded_also_while_members_stay_as_they_are() {
+    let mut fed = Fed::serving();
+    let recorded = |fed: &Fed| fed.record.as_ref().map(|record| (record.epoch, record.head));
+    let (epoch, before) = recorded(&fed).expect("a start is recorded");
+    fed.all_vote(1, &ready());
+    fed.finish(1);
+    for member in [A, B, C] {
+        fed.finished(1, member);
+    }
+    let head = fed.controller.head;
+    assert!(head > before);
+    fed.later(0);
+    fed.later(59);
+    assert_eq!(recorded(&fed), Some((epoch, before)), "not at each commit");
+    fed.later(1);
+    assert_eq!(recorded(&fed), Some((epoch, head)));
+    fed.record = None;
+    fed.later(600);
+    assert_eq!(recorded(&fed), None, "nothing has changed");
 }

@@ -79,8 +79,9 @@ pub(super) fn start(
         .map(|handle| handle.spec.name.clone())
         .unwrap_or_default();
     let strategy = match strategy {
-        // What it holds is wrong, whether or not it lacks anything.
-        Strategy::Missing if scrub::is_doubted(runner, &name) => Strategy::Verify,
+        // What it holds is wrong, as more than half of the copies say, whether or not it lacks anything. Where they
+        // only differ, coming back after a loss of contact must not decide which of them is right.
+        Strategy::Missing if scrub::is_suspect(runner, &name) => Strategy::Verify,
         strategy => strategy,
     };
     core.recoveries += 1;

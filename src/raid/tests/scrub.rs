@@ -290,6 +290,41 @@ async fn what_a_scrub_found_is_remembered_until_it_is_mended_also_by_the_next_da
 }
 
 #[tokio::test]
+async fn who_comes_back_by_itself_does_not_decide_which_of_two_copies_is_right() {
+    let rig = Rig::new().await;
+    let [_, second, third] = three_revisions(&rig).await;
+    for (member, text) in [(1, "TWO"), (2, "Two")] {
+        rig.members[member].tamper(|history| {
+            let data = Bytes::from_static(text.as_bytes()).into();
+            history[1].records[0].data = RecordData::Data(data);
+        });
+    }
+    scrubbed(&rig).await;
+    let undecided = |rig: &Rig| rig.array.report().scrubbed.unwrap().undecided;
+    assert_eq!(undecided(&rig), ["a", "b", "c"]);
+    let held = |rig: &Rig| {
+        let history = rig.members[2].transactions();
+        let data = history[1].records[0].data.payload().unwrap();
+        data.read().unwrap()
+    };
+    rig.members[2]
+        .faults()
+        .fail_once(Moment::Finish, Fault::Closed("test".into()));
+    commit(&rig.array, 2, third, "four").await.unwrap();
+    rig.optimal().await;
+    assert_eq!(rig.heard("recovery-done"), 1, "it was out");
+    assert_eq!(held(&rig), "Two", "nobody has said that it is wrong");
+    assert_eq!(undecided(&rig), ["a", "b", "c"]);
+    // An operator has.
+    rig.array.disable("c").unwrap();
+    rig.array.recover("c", Strategy::Missing, None).unwrap();
+    rig.optimal().await;
+    assert_ne!(held(&rig), "Two");
+    assert_eq!(undecided(&rig), ["a", "b"]);
+    assert_eq!(rig.members[2].transactions()[1].tid, second);
+}
+
+#[tokio::test]
 async fn nobody_is_made_anew_from_a_member_that_a_scrub_found_wrong() {
     let rig = Rig::with(|options| options.auto_recover = false).await;
     let [_, second, _] = three_revisions(&rig).await;
