@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use super::controller::Generation;
 use super::report::Serving;
 use super::runner::Runner;
-use super::view::{Reader, View};
+use super::view::{Published, Reader, View};
 use crate::storage::{Answer, Fault, Loaded, Result, Storage, StorageError, in_time};
 use crate::zodb::{Oid, Tid};
 
@@ -85,6 +85,22 @@ impl Runner {
             move |storage| Box::pin(async move { storage.load_serial(oid, serial).await }),
         )
         .await
+    }
+
+    /// With the first by name of the members that may be read, and nobody else: whom every daemon asks for
+    /// new oids. A server gives none twice, two servers do. Where they cannot all ask the same, since one of them
+    /// has lost it, an oid may be given twice; the second client to store it is told of a conflict then.
+    pub(super) fn view_of_first(&self) -> View {
+        let view = self.view();
+        let first = self.look(|core| {
+            let by_name = |reader: &&Reader| core.controller.name(reader.member);
+            view.readers.iter().min_by_key(by_name).cloned()
+        });
+        let published = Published {
+            serving: view.serving.clone(),
+            readers: first.into_iter().collect(),
+        };
+        View::new(view.head, Arc::new(published))
     }
 
     /// Asks one member, and the others where it fails; who failed is taken out. `near` is what

@@ -1125,7 +1125,11 @@ fn who_is_overtaken_again_and_again_waits_for_a_time_and_not_for_a_number() {
 #[test]
 fn the_head_is_recorded_also_while_members_stay_as_they_are() {
     let mut fed = Fed::serving();
-    let recorded = |fed: &Fed| fed.record.as_ref().map(|record| (record.epoch, record.head));
+    let recorded = |fed: &Fed| {
+        fed.record
+            .as_ref()
+            .map(|record| (record.epoch, record.head))
+    };
     let (epoch, before) = recorded(&fed).expect("a start is recorded");
     fed.all_vote(1, &ready());
     fed.finish(1);

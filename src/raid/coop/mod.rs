@@ -226,6 +226,23 @@ async fn what_one_daemon_commits_the_other_tells_its_clients_once_and_serves() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_oid_is_given_by_two_daemons() {
+    let servers = three();
+    let (one, other) = two_daemons(&servers).await;
+    // Neighbours are read from one server, those of the next page from another. Each server counts by itself.
+    let page = 1 << 12;
+    let mut given = std::collections::BTreeSet::new();
+    for (daemon, after) in [(&one, page - 10), (&other, page), (&one, page), (&other, 0)] {
+        for oid in daemon.array.new_oids(100, Oid(after)).await.unwrap() {
+            assert!(given.insert(oid), "{oid} is given twice");
+        }
+    }
+    // Where the one that counts is lost, another one does.
+    servers[0].kill();
+    one.array.new_oids(10, Oid(page)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_daemon_left_half_finished_is_finished_by_the_other() {
     let servers = three();
     let (one, other) = two_daemons(&servers).await;
