@@ -189,8 +189,12 @@ impl Arena {
     }
 
     /// The tree below a slot.
+    ///
+    /// A value that is not shared has a byte of its own at least; the memo repeats any number of them for two
+    /// bytes, and honest pickles repeat few.
     pub(super) fn freeze(&mut self, slot: Slot) -> Result<Value, Problem> {
-        let mut values = self.limits.values;
+        let many = self.pickle.len().saturating_mul(4).saturating_add(4096);
+        let mut values = self.limits.values.min(many);
         self.value(slot, self.limits.depth, &mut values)
     }
 

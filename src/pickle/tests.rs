@@ -487,7 +487,13 @@ fn bombs_are_refused() {
     sets.extend(b"h\x00h\x01R".repeat(10_000));
     sets.push(b'.');
     let marks = b"(".repeat(1_000_000);
-    for bomb in [laughs, texts, encoded, copies, sets, marks] {
+    // Two bytes for ten values, and for a hundred.
+    let shared = |values: usize| {
+        let values = b"N".repeat(values);
+        [&b"("[..], &values, b"tq\x000(", &b"h\x00".repeat(100), b"t."].concat()
+    };
+    assert!(read(&shared(10).into(), Limits::STRANGER).is_ok());
+    for bomb in [laughs, texts, encoded, copies, sets, marks, shared(100)] {
         let read = read(&bomb.into(), Limits::STRANGER);
         assert_eq!(read.map_err(|why| why.problem), Err(Problem::TooMany));
     }
