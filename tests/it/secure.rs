@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::harness::Instance;
 use crate::harness::certificates::{Authority, expired, self_signed};
 use crate::harness::ports::free_port;
+use crate::harness::raw::Raw;
 use crate::harness::{python, until, until_ok};
 
 /// An instance whose clients come by TLS over TCP, or without over TCP and a Unix socket. (Python's client
@@ -233,6 +234,32 @@ fn silence_and_nonsense_hold_nobody_up() {
     // They are still there; and the end does not wait for them.
     drop(secure.instance.stop().ok());
     drop((silent, half));
+}
+
+/// Who says nothing, stops in the middle of the handshake, or says nothing after it, has as long as
+/// `limits.handshake` says: by default longer than is waited here.
+#[test]
+fn who_takes_too_long_for_tls_is_hung_up_on() {
+    let secure = Secure::made("Z5");
+    let instance = &secure.instance;
+    let config = fs::read_to_string(instance.config()).expect("it was written");
+    let limited = format!("{config}\nlimits: {{handshake: 4s}}\n");
+    fs::write(instance.config(), limited).expect("writing the configuration");
+    instance.start().ok();
+    let shown = secure.shown("client", &secure.tcp);
+    let mut late = python::Script::spawn("options.py", &["silent_after_tls", &shown]);
+    let silent = Raw::connect(&secure.tcp);
+    let mut half = Raw::connect(&secure.tcp);
+    half.send(b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03");
+    secure.visits("client");
+    silent.must_be_hung_up_on();
+    half.must_be_hung_up_on();
+    late.wait_printed("the server speaks");
+    late.end(PATIENCE).ok().prints("it hung up");
+    let passed = "zeoraid_limits_passed_total{limit=\"handshake\"} 3\n";
+    let metrics = instance.ask("/metrics");
+    assert!(metrics.contains(passed), "no {passed:?} in\n{metrics}");
+    secure.visits("client");
 }
 
 #[test]

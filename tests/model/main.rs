@@ -46,6 +46,7 @@ mod state;
 mod steps;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -53,7 +54,7 @@ use stateright::{Checker as _, HasDiscoveries, Model as _};
 
 use bounds::{Array, Bug, Policy};
 use properties::SOMETIMES;
-use state::Left;
+use state::{Left, World};
 use steps::{Does, Step};
 
 const NONE: Left = Left {
@@ -71,8 +72,26 @@ const CRASH: Left = Left {
 const CUT: Left = Left { cuts: 1, ..NONE };
 const CRASH_AND_CUT: Left = Left { cuts: 1, ..CRASH };
 
+/// How a promise is broken.
+struct Broken {
+    promise: &'static str,
+    /// The shortest way there.
+    steps: Vec<Step>,
+    world: World,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}:", self.promise)?;
+        for step in &self.steps {
+            writeln!(f, "    {step:?}")?;
+        }
+        write!(f, "{:#?}", self.world)
+    }
+}
+
 /// What breaks a promise, with the way to it. Says what the exploration cost.
-fn explore(name: &str, model: &Array) -> Option<String> {
+fn explore(name: &str, model: &Array) -> Option<Broken> {
     let start = Instant::now();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let failures = HasDiscoveries::AnyFailures;
@@ -83,12 +102,14 @@ fn explore(name: &str, model: &Array) -> Option<String> {
     eprintln!("{name}: {unique} states, {states} steps, depth {depth}, {took:.1} s");
     let mut discoveries = checker.discoveries().into_iter();
     let broken = discoveries.find(|(property, _)| *property != SOMETIMES);
-    broken.map(|(property, path)| {
-        let way = path.into_vec();
-        let world = way.last().map(|(world, _)| *world);
-        let steps = way.iter().filter_map(|(_, step)| *step);
-        let steps: Vec<String> = steps.map(|step| format!("    {step:?}\n")).collect();
-        format!("{property}:\n{}{world:#?}", steps.concat())
+    broken.map(|(promise, path)| {
+        let world = *path.last_state();
+        let steps = path.into_actions();
+        Broken {
+            promise,
+            steps,
+            world,
+        }
     })
 }
 
@@ -117,6 +138,8 @@ fn one(model: Array) -> Array {
         ..model
     }
 }
+
+const OLD_SERVER: &str = "2 servers, an old copy";
 
 /// What is explored each time.
 fn small() -> Vec<(&'static str, Array)> {
@@ -155,7 +178,7 @@ fn small() -> Vec<(&'static str, Array)> {
         ("2 servers, a crash", with(CRASH, Array::servers(2))),
         ("2 servers, a cut", with(CUT, Array::servers(2))),
         ("2 servers, a restart", with(restart, Array::servers(2))),
-        ("2 servers, an old copy", with(old, one(Array::servers(2)))),
+        (OLD_SERVER, with(old, one(Array::servers(2)))),
         ("3 servers, a cut", with(CUT, one(Array::servers(3)))),
         ("coop, 2 servers, a crash", with(CRASH, Array::coop(2))),
         ("coop, 2 servers, a cut", with(CUT, Array::coop(2))),
@@ -176,12 +199,12 @@ fn every_promise_is_kept_and_every_transition_is_taken() {
 
 #[test]
 fn from_everywhere_all_members_can_be_optimal_again() {
-    for (name, model) in [
-        ("2 files", with(CRASH_AND_CUT, one(Array::files(2)))),
-        ("2 servers", with(CUT, Array::servers(2))),
-        ("coop, 2 servers, a crash", with(CRASH, one(Array::coop(2)))),
-        ("coop, 2 servers, a cut", with(CUT, one(Array::coop(2)))),
-    ] {
+    for (name, model) in small() {
+        // Where the only copy in the set was replaced by an old one, nothing is served until an operator says that
+        // what is missing may be lost (`--force`), which is not in the model.
+        if name == OLD_SERVER {
+            continue;
+        }
         let start = Instant::now();
         match progress::explore(&model) {
             Ok(states) => eprintln!(
@@ -326,6 +349,9 @@ fn bugs() -> Vec<(Bug, Array)> {
     ]
 }
 
+/// From the beginning, or from where a model begins instead: no bug needs more to show.
+const MOST_STEPS: usize = 40;
+
 #[test]
 fn every_deliberate_bug_is_found() {
     let mut missed = Vec::new();
@@ -339,11 +365,9 @@ fn every_deliberate_bug_is_found() {
             missed.push(name);
             continue;
         };
-        let (property, way) = broken.split_once('\n').unwrap_or_default();
-        let steps = way
-            .lines()
-            .filter(|line| line.starts_with("    ") && !line.starts_with("     "));
-        eprintln!("    {property} {} steps", steps.count());
+        let steps = broken.steps.len();
+        eprintln!("    {}: {steps} steps", broken.promise);
+        assert!((1..=MOST_STEPS).contains(&steps), "{name}: {steps} steps");
     }
     assert_eq!(missed, Vec::<String>::new(), "these are not found");
 }

@@ -1,5 +1,6 @@
 //! Whether a good end can still be reached from everywhere. What stateright asks of a path (`eventually`) any
-//! fault or a client that never comes would refute; here it is enough that there is a way.
+//! fault or a client that never comes would refute; here it is enough that there is a way, on which an operator may
+//! start a daemon anew that does not begin to serve.
 
 use std::collections::HashMap;
 
@@ -8,7 +9,7 @@ use stateright::Model;
 use crate::bounds::Array;
 use crate::properties::is_optimal;
 use crate::state::World;
-use crate::steps::Step;
+use crate::steps::{Does, Step};
 
 /// How many states there are; or the way to one from which all members can never be optimal again.
 pub(crate) fn explore(model: &Array) -> Result<usize, Vec<Step>> {
@@ -26,10 +27,9 @@ pub(crate) fn explore(model: &Array) -> Result<usize, Vec<Step>> {
     let mut steps = Vec::new();
     while let Some(world) = worlds.get(at).copied() {
         model.actions(&world, &mut steps);
-        for step in steps.drain(..) {
-            let Some(next) = model.next_state(&world, step) else {
-                continue;
-            };
+        let next = |step| Some((step, model.next_state(&world, step)?));
+        let nexts = steps.drain(..).filter_map(next);
+        for (step, next) in nexts.chain(started_anew(model, &world)) {
             let number = *numbers.entry(next).or_insert_with(|| {
                 worlds.push(next);
                 came_by.push(Some((at as u32, step)));
@@ -63,4 +63,14 @@ pub(crate) fn explore(model: &Array) -> Result<usize, Vec<Step>> {
     }
     way.reverse();
     Err(way)
+}
+
+/// Of a daemon that does not start by itself, an operator can: it is started anew, however many crashes there may
+/// be.
+fn started_anew(model: &Array, world: &World) -> Option<(Step, World)> {
+    let daemon = world.daemons.iter().position(|daemon| daemon.is_blocked)?;
+    let mut may_crash = *world;
+    may_crash.left.daemon_crashes += 1;
+    let step = Step::Daemon(daemon, Does::Crash { power: false });
+    Some((step, model.next_state(&may_crash, step)?))
 }

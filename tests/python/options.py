@@ -1,4 +1,6 @@
 """What is said of a server and its storages, one function each: `options.py NAME ADDRESS`."""
+import socket
+import ssl
 import sys
 import time
 
@@ -10,7 +12,7 @@ from ZODB.POSException import POSKeyError, ReadOnlyError
 from ZODB.utils import load_current, p64, z64
 
 import common
-from common import client, connection, database
+from common import client, connection, database, parse_address, secured_by
 from features import FEATURES, feature, fill, raises, store, until
 
 
@@ -151,6 +153,20 @@ def resized(address):
         before = db.storage.getSize()
         print("stored", flush=True)
         until(lambda: db.storage.getSize() < before - 150_000, 60)
+
+
+@feature
+def silent_after_tls(address):
+    """TLS is there, and the client chooses no encoding."""
+    files, address = secured_by(address)
+    context = ssl.create_default_context(cafile=files["authenticate"])
+    context.load_cert_chain(files["certificate"], files["key"])
+    with socket.create_connection(parse_address(address), 20) as plain:
+        with context.wrap_socket(plain, server_hostname=files["name"]) as stream:
+            assert stream.recv(6) == b"\0\0\0\x02Z5"
+            print("the server speaks", flush=True)
+            assert stream.recv(1) == b""
+            print("it hung up")
 
 
 def reads(storage):

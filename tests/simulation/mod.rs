@@ -8,13 +8,19 @@
 //! ([`world`]). When the faults are over all has to be well again within a bound; then the members' histories must
 //! be equal, and agree with all that clients were told and have seen ([`truth`]).
 //!
-//! - `cargo test --lib simulation` runs some seeds;
+//! - `cargo test --lib simulation` runs some seeds that are always the same, and goes on from one by chance,
+//!   which it says, for two minutes in all; with `SEED=` and `HISTORIES=` it runs so many from there;
 //! - `SEED=7 cargo test --lib simulation::one` runs that one history, with `TRACE=1` said as it happens;
-//! - `tests/run --simulate 3600` goes on for an hour, from `SEED=` on.
+//! - `tests/run --simulate 3600` goes on for an hour, from one by chance, which it says, or from `SEED=` on;
+//! - `tests/run --bugs` makes mistakes on purpose, and sees that each is found ([`bug`]).
 
+use std::io::Write as _;
+use std::num::NonZero;
+use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::time::sleep;
 
 mod bug;
@@ -143,9 +149,96 @@ fn given(name: &str) -> Option<u64> {
 fn must_hold(seed: u64, outcome: &Outcome) {
     if let Some(failure) = &outcome.failure {
         panic!(
-            "{}\nSEED={seed}: {failure}\nagain: SEED={seed} cargo test --lib simulation::one",
-            trace::tail(&outcome.trace)
+            "{}\nSEED={seed}: {failure}\nagain: {}",
+            trace::tail(&outcome.trace),
+            again(seed)
         );
+    }
+}
+
+fn again(seed: u64) -> String {
+    format!("SEED={seed} cargo test --lib simulation::one")
+}
+
+/// Where histories begin that nobody has chosen. It is said at once, also where a test's output is kept.
+fn by_chance() -> u64 {
+    let first = fastrand::u64(1_000_000..1_000_000_000);
+    // Nobody may listen.
+    drop(writeln!(
+        std::io::stderr(),
+        "histories from SEED={first} on"
+    ));
+    first
+}
+
+/// What came of many.
+#[derive(Debug, Default)]
+struct Totals {
+    histories: u64,
+    acknowledged: usize,
+    loads: usize,
+    faults: usize,
+    simulated: Duration,
+    failed: Vec<(u64, Outcome)>,
+}
+
+/// Runs the histories of these seeds, as many at the same time as there are processors, as long as `goes_on`
+/// says so. Each is as it is alone.
+fn many(
+    seeds: impl Iterator<Item = u64> + Send,
+    goes_on: impl Fn(&Totals) -> bool + Sync,
+) -> Totals {
+    let seeds = Mutex::new(seeds);
+    let totals = Mutex::new(Totals::default());
+    let next = || {
+        let is_over = !goes_on(&totals.lock());
+        if is_over { None } else { seeds.lock().next() }
+    };
+    let work = || {
+        while let Some(seed) = next() {
+            let outcome = history(seed);
+            let mut totals = totals.lock();
+            totals.histories += 1;
+            totals.acknowledged += outcome.acknowledged;
+            totals.loads += outcome.loads;
+            totals.faults += outcome.faults;
+            totals.simulated += outcome.simulated;
+            if let Some(failure) = &outcome.failure {
+                eprintln!("SEED={seed}: {failure}\nagain: {}", again(seed));
+                totals.failed.push((seed, outcome));
+            }
+        }
+    };
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..processors {
+            scope.spawn(work);
+        }
+    });
+    totals.into_inner()
+}
+
+impl Totals {
+    /// None has failed, and they have done something.
+    fn must_hold(&self) {
+        let Totals {
+            histories,
+            acknowledged,
+            loads,
+            faults,
+            simulated,
+            failed,
+        } = self;
+        eprintln!(
+            "{histories} histories ({simulated:?} simulated), {faults} faults, {acknowledged} transactions, {loads} \
+             loads checked, {} failed",
+            failed.len()
+        );
+        // Others are said as they fail.
+        if let Some((seed, outcome)) = failed.first() {
+            must_hold(*seed, outcome);
+        }
+        assert!(*acknowledged as u64 > 20 * histories, "only {acknowledged}");
     }
 }
 
@@ -166,47 +259,34 @@ fn a_seed_is_always_the_same_history() {
     }
 }
 
+/// The seeds that every short run has, also where it takes them longer than the short run otherwise lasts.
+const ALWAYS: Range<u64> = 100..120;
+
+/// How long the short run lasts.
+const SHORT: Duration = Duration::from_mins(2);
+
 #[test]
 fn promises_are_kept_whatever_happens() {
-    let first = given("SEED").unwrap_or(100);
-    let count = given("HISTORIES").unwrap_or(20);
-    let (mut acknowledged, mut faults) = (0, 0);
-    for seed in first..first + count {
-        let outcome = history(seed);
-        must_hold(seed, &outcome);
-        acknowledged += outcome.acknowledged;
-        faults += outcome.faults;
+    if let (None, None) = (given("SEED"), given("HISTORIES")) {
+        let begun = Instant::now();
+        let least = ALWAYS.count() as u64 + 1;
+        let seeds = ALWAYS.chain(by_chance()..);
+        let goes_on = |totals: &Totals| {
+            totals.failed.is_empty() && (begun.elapsed() < SHORT || totals.histories < least)
+        };
+        many(seeds, goes_on).must_hold();
+    } else {
+        let first = given("SEED").unwrap_or(ALWAYS.start);
+        let count = given("HISTORIES").unwrap_or(20);
+        many(first..first + count, |totals| totals.failed.is_empty()).must_hold();
     }
-    eprintln!("{count} histories, {faults} faults, {acknowledged} transactions");
-    assert!(acknowledged > 20 * count as usize, "only {acknowledged}");
 }
 
 #[test]
 #[ignore = "it takes as long as it is told: tests/run --simulate"]
 fn long() {
-    let first = given("SEED").unwrap_or(1_000_000);
-    let seconds = given("ZEORAID_SIMULATION_SECONDS").unwrap_or(60);
-    let begun = std::time::Instant::now();
-    let (mut histories, mut faults, mut acknowledged, mut loads) = (0, 0, 0, 0);
-    let mut simulated = Duration::ZERO;
-    let mut failed = Vec::new();
-    while begun.elapsed() < Duration::from_secs(seconds) {
-        let seed = first + histories;
-        let outcome = history(seed);
-        if let Some(failure) = &outcome.failure {
-            eprintln!("SEED={seed}: {failure}");
-            failed.push(seed);
-        }
-        histories += 1;
-        faults += outcome.faults;
-        acknowledged += outcome.acknowledged;
-        loads += outcome.loads;
-        simulated += outcome.simulated;
-    }
-    eprintln!(
-        "{histories} histories in {:?} ({simulated:?} simulated), {faults} faults, {acknowledged} \
-         transactions, {loads} loads checked; failed: {failed:?}",
-        begun.elapsed()
-    );
-    assert!(failed.is_empty(), "SEED={}", failed[0]);
+    let first = given("SEED").unwrap_or_else(by_chance);
+    let lasts = Duration::from_secs(given("ZEORAID_SIMULATION_SECONDS").unwrap_or(60));
+    let begun = Instant::now();
+    many(first.., |_| begun.elapsed() < lasts).must_hold();
 }

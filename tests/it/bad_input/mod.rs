@@ -7,3 +7,5 @@ mod files;
 mod limits;
 pub(crate) mod peers;
 mod places;
+mod readers;
+mod stored;

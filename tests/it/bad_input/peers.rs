@@ -7,7 +7,6 @@ use crate::harness::instance::signal;
 use crate::harness::python::{self, Workers};
 use crate::harness::raw::{Raw, Say, pickle};
 use crate::harness::resources::resident_kib;
-use crate::harness::until_ok;
 
 /// One kind of nonsense, told to a connection that has registered or has not.
 pub(crate) struct Nonsense {
@@ -375,45 +374,6 @@ fn a_bomb_in_the_metadata_harms_nobody() {
     assert_eq!(visits.stdout, "visits 2\n");
     instance.run(&["status"]).ok().prints("optimal");
     python::verify(&instance.given_back(), &[]);
-}
-
-/// A client that asks for a lot and reads nothing is let go of; it does not take the daemon's memory.
-#[test]
-fn a_client_that_does_not_read_is_hung_up_on() {
-    let instance = Instance::started(&[]);
-    python::run("features.py", &["large", &instance.address]).ok();
-    let pid = instance.pid().expect("a daemon runs");
-    let before = resident_kib(pid);
-    let mut lazy = Raw::registered(&instance.address);
-    // The root object refers to a record of 24 MiB with oid 1; 300 times that is more than there is.
-    let mut all = Vec::new();
-    for id in 0..300 {
-        all.extend(frame(&pickle(&Say::Tuple(vec![
-            Say::Int(1000 + id),
-            Say::Bool(false),
-            Say::Text("loadBefore"),
-            Say::Tuple(vec![
-                Say::Bytes(&[0, 0, 0, 0, 0, 0, 0, 1]),
-                Say::Bytes(&[0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
-            ]),
-        ]))));
-    }
-    lazy.send(&all);
-    python::run("features.py", &["plain_visit", &instance.address]).ok();
-    until_ok(
-        "memory that stays within bounds",
-        Duration::from_secs(30),
-        || {
-            let now = resident_kib(pid);
-            if now < before + 600 * 1024 {
-                Ok(())
-            } else {
-                Err(format!("{now} KiB, before {before} KiB"))
-            }
-        },
-    );
-    drop(lazy);
-    python::run("features.py", &["plain_visit", &instance.address]).ok();
 }
 
 /// A client that is stopped for a while (a laptop's lid, a debugger) delays nobody.

@@ -397,24 +397,39 @@ fn examine(
 
 /// Does some work, and looks at all that a crash may leave of it.
 fn check(name: &str, work: impl FnOnce(Option<Mistake>) -> Case<Story>) {
-    let case = Case::repeated(name).unwrap_or_else(|| work(None));
+    let repeated = Case::repeated(name);
+    let is_repeated = repeated.is_some();
+    let case = repeated.unwrap_or_else(|| work(None));
     let began = std::time::Instant::now();
     let mut python = Oracle::start();
     let most = examine::most(STATES);
-    match examine(&case, most, Some(&mut python)) {
-        Ok((counts, totals)) => eprintln!(
-            "crash states of {name}: {} steps, {} states, {} checked ({} in order), \
-             {} of crashes while opening, Python: {} read, {} refused; {} ms",
-            counts.entries,
-            counts.states,
-            counts.checked,
-            counts.in_order,
-            totals.again,
-            totals.python,
-            totals.python_refuses,
-            began.elapsed().as_millis(),
-        ),
-        Err(failure) => panic!("{failure}"),
+    let (counts, totals) =
+        examine(&case, most, Some(&mut python)).unwrap_or_else(|failure| panic!("{failure}"));
+    eprintln!(
+        "crash states of {name}: {} steps, {} states, {} checked ({} in order), \
+         {} of crashes while opening, Python: {} read, {} refused; {} ms",
+        counts.entries,
+        counts.states,
+        counts.checked,
+        counts.in_order,
+        totals.again,
+        totals.python,
+        totals.python_refuses,
+        began.elapsed().as_millis(),
+    );
+    if is_repeated {
+        return;
+    }
+    // It is not nothing that was looked at: a watch that records no steps finds no mistake either.
+    assert!(counts.entries >= 20 && counts.states >= 100, "{counts:?}");
+    assert!(counts.checked >= most.min(counts.states), "{counts:?}");
+    assert!(2 * counts.in_order >= counts.checked, "{counts:?}");
+    if most >= STATES {
+        assert!(totals.again * AGAIN_EVERY >= counts.checked, "{totals:?}");
+        assert!(
+            2 * totals.python * PYTHON_EVERY >= counts.checked,
+            "{totals:?}"
+        );
     }
 }
 
