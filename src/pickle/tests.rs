@@ -490,7 +490,14 @@ fn bombs_are_refused() {
     // Two bytes for ten values, and for a hundred.
     let shared = |values: usize| {
         let values = b"N".repeat(values);
-        [&b"("[..], &values, b"tq\x000(", &b"h\x00".repeat(100), b"t."].concat()
+        [
+            &b"("[..],
+            &values,
+            b"tq\x000(",
+            &b"h\x00".repeat(100),
+            b"t.",
+        ]
+        .concat()
     };
     assert!(read(&shared(10).into(), Limits::STRANGER).is_ok());
     for bomb in [laughs, texts, encoded, copies, sets, marks, shared(100)] {

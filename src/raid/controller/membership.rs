@@ -465,7 +465,10 @@ impl Controller {
         }
         for configured in joining {
             let name = configured.name.clone();
-            let out = Out::because("added; not recovered yet");
+            let out = Out {
+                damaged: self.removed_damaged.remove(&name),
+                ..Out::because("added; not recovered yet")
+            };
             self.add_member(configured, State::Degraded(out), now);
             self.notice(Notice::MemberAdded { member: name });
         }
@@ -492,6 +495,9 @@ impl Controller {
         self.recovery_queue.retain(|wanted| wanted.member != id);
         self.forget_reports(id);
         if let Some(member) = self.members.remove(&id) {
+            if member.out().is_some_and(|out| out.damaged) {
+                self.removed_damaged.insert(member.name.clone());
+            }
             self.notice(Notice::MemberRemoved {
                 member: member.name,
             });

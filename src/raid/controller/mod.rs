@@ -386,6 +386,9 @@ pub(crate) struct Controller {
     reading: BTreeSet<Reading>,
     /// How the recoveries were asked for that failed and are tried again.
     again: BTreeMap<MemberId, (Strategy, Option<Rate>)>,
+    /// Members that were damaged when they were removed: put back they are no better, although at both ends they
+    /// may look so.
+    removed_damaged: BTreeSet<String>,
     /// Why a comparison at the start did not lead to serving.
     blocked: Option<start::Blocked>,
     /// Who was compared in this attempt to start, and then left out of the comparison.
@@ -484,6 +487,7 @@ impl Controller {
             packing: false,
             reading: BTreeSet::new(),
             again: BTreeMap::new(),
+            removed_damaged: BTreeSet::new(),
             blocked: None,
             passed_over: Vec::new(),
             start_epoch: 0,

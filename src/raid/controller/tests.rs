@@ -660,6 +660,28 @@ fn a_removed_member_is_out_of_the_record_before_anything_is_acknowledged_without
 }
 
 #[test]
+fn a_damaged_member_that_is_removed_and_put_back_is_still_damaged() {
+    let mut fed = Fed::serving();
+    let generation = fed.controller.members[&C].generation().expect("it is open");
+    let fault = Fault::Damaged("a hole".into());
+    fed.feed(Event::MemberLost {
+        member: C,
+        generation,
+        fault,
+    })
+    .ok();
+    for names in [&["a", "b"][..], &["a", "b", "c"]] {
+        let members = names.iter().map(|name| configured(name)).collect();
+        let dry_run = false;
+        fed.feed(Event::MembersAsked { members, dry_run }).unwrap();
+        fed.recorded();
+    }
+    let (id, member) = fed.controller.members.last_key_value().expect("three");
+    assert_ne!(*id, C);
+    assert!(member.out().expect("it is not recovered").damaged);
+}
+
+#[test]
 fn an_array_that_stops_does_not_start_again() {
     let mut fed = Fed::at("finishing");
     fed.feed(Event::StopAsked).unwrap();

@@ -243,7 +243,7 @@ impl Job {
 
     async fn recover(&mut self) -> Result<(), Halt> {
         let (generation, target) = self.open_target().await?;
-        let mut tries = 0;
+        let (mut tries, mut is_kept) = (0, true);
         let mut unreadable: Vec<(Reader, Fault)> = Vec::new();
         loop {
             let source = self.choose_source(&unreadable)?;
@@ -261,6 +261,16 @@ impl Job {
                     Halt::Source(fault @ Fault::Here { .. })
                     | Halt::Target(fault @ Fault::Here { .. }),
                 ) => return Err(Halt::Failed(fault.to_string())),
+                // Wherever that is found: a file may be read at both ends, and not from one to the other.
+                Err(Halt::Target(Fault::Damaged(reason)))
+                    if self.strategy == Strategy::Rebuild
+                        && is_kept
+                        && target.capabilities().rewind =>
+                {
+                    tracing::warn!(member = self.name, reason, "nothing of the copy is kept");
+                    is_kept = false;
+                    self.rewind(&*target, None).await?;
+                }
                 Err(Halt::Target(fault)) => {
                     // Nobody else uses it, so nobody else would notice.
                     self.runner.lost(self.member, generation, fault.clone());

@@ -298,3 +298,23 @@ async fn a_source_that_cannot_be_read_is_replaced_and_the_last_that_is_left_stay
     .await;
     assert_eq!(rig.heard("not-serving"), 0);
 }
+
+#[tokio::test]
+async fn a_copy_is_rebuilt_wherever_it_turns_out_to_be_damaged() {
+    let rig = Rig::new().await;
+    let mut serial = commit(&rig.array, 1, Tid::ZERO, "before").await.unwrap();
+    for number in 0..20 {
+        rig.array.disable("c").unwrap();
+        for n in 0..3 {
+            serial = commit(&rig.array, 1, serial, &n.to_string()).await.unwrap();
+        }
+        let faults = rig.members[2].faults();
+        let damaged = Fault::Damaged("a hole".into());
+        faults.fail_after(number, Moment::Iterate, damaged);
+        rig.array.recover("c", Strategy::Rebuild, None).unwrap();
+        rig.optimal().await;
+        rig.same_histories();
+        assert_eq!(rig.heard("recovery-failed"), 0, "the {number}th time");
+        faults.clear();
+    }
+}
