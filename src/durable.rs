@@ -24,7 +24,7 @@ pub fn write_with_mode(path: &Path, content: &[u8], mode: u32) -> io::Result<()>
     let folder = step::folder_of(path);
     #[cfg(test)]
     if let Some(life) = crate::simulation::current() {
-        life.machine.has_room()?;
+        life.machine.drive_of(path).has_room()?;
     }
     let file = tempfile::Builder::new().make_in(folder, step::create_private)?;
     let (file, beside) = file.into_parts();

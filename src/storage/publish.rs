@@ -59,6 +59,9 @@ pub struct Invalidations {
     /// Taken from the queue, and later than the head when that was looked at.
     early: Option<Committed>,
     head: Arc<Head>,
+    /// What is told of these transactions instead of what they wrote.
+    #[cfg(test)]
+    told: Told,
 }
 
 /// The last transaction that may be seen, and who waits for a later one.
@@ -109,10 +112,29 @@ impl Invalidations {
             },
         };
         if next.tid.0 <= self.head.tid.load(Ordering::Acquire) {
+            #[cfg(test)]
+            if let Some(oids) = self.told.lock().get(&next.tid) {
+                let oids = Arc::clone(oids);
+                return Ok(Some(Committed { oids, ..next }));
+            }
             return Ok(Some(next));
         }
         self.early = Some(next);
         Ok(None)
+    }
+}
+
+/// The objects of some transactions.
+#[cfg(test)]
+type Told = Arc<Mutex<std::collections::BTreeMap<Tid, Arc<[Oid]>>>>;
+
+#[cfg(test)]
+impl Invalidations {
+    /// Tells of transactions that are in here what is there, not what they wrote: for a storage that keeps
+    /// something to itself.
+    pub(crate) fn telling(mut self, told: &Told) -> Self {
+        self.told = Arc::clone(told);
+        self
     }
 }
 
@@ -185,6 +207,8 @@ impl Publisher {
             queued_oids,
             early: None,
             head: Arc::clone(&self.head),
+            #[cfg(test)]
+            told: Arc::default(),
         }
     }
 

@@ -4,12 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::start::Start;
 use super::world::World;
 use super::{excuse, network, trace};
-use crate::admin::api::{RateLimit, RecoverRequest, ScrubRequest, Strategy};
+use crate::admin::api::{
+    Job, JobState, PackRequest, RateLimit, RecoverRequest, ScrubRequest, Strategy,
+};
 use crate::raid::{ArrayState, RecoveryOutcome};
+use crate::zodb::Tid;
 
 /// How long it may take until all is well, once nothing goes wrong any more.
 const HEALED_AFTER: Duration = Duration::from_mins(15);
@@ -21,6 +26,7 @@ fn ms(from: u64, to: u64) -> Duration {
 impl World {
     /// Faults at random moments, for a while. Each ends by itself after a time.
     pub(super) async fn chaos(self: &Arc<Self>) {
+        self.keep_copies();
         for _ in 0..fastrand::u32(6..20) {
             sleep(ms(50, 4000)).await;
             self.faults.fetch_add(1, Ordering::SeqCst);
@@ -40,15 +46,17 @@ impl World {
         let (one, other) = pairs[fastrand::usize(..pairs.len())].clone();
         let machines = self.machines();
         let machine = &machines[fastrand::usize(..machines.len())];
-        let disturbed = || {
+        let drives = self.drives();
+        let drive = Arc::clone(&drives[fastrand::usize(..drives.len())]);
+        let disturbed = |lasts: Duration| {
             for host in [&one, &other]
                 .into_iter()
                 .filter(|host| host.starts_with('c'))
             {
-                self.excuses.give(host, excuse::OF_A_NETWORK);
+                self.excuses.give(host, lasts + excuse::AFTER_A_NETWORK);
             }
         };
-        match (fastrand::u8(..24), server) {
+        match (fastrand::u8(..32), server) {
             (0 | 1, _) => {
                 let power = fastrand::bool();
                 trace::note(format!("d{} dies, power: {power}", daemon + 1));
@@ -75,51 +83,60 @@ impl World {
             }
             (7 | 8, _) => {
                 let both = fastrand::bool();
+                let lasts = ms(10, 9000);
                 trace::note(format!(
-                    "{one} and {other} are held apart, both ways: {both}"
+                    "{one} and {other} are held apart, both ways: {both}, for {lasts:?}"
                 ));
-                disturbed();
-                if both || fastrand::bool() {
+                disturbed(lasts);
+                let there = both || fastrand::bool();
+                if there {
                     network::block(&one, &other);
                 }
                 network::block(&other, &one);
-                later(ms(10, 9000), network::heal);
+                later(lasts, move || {
+                    if there {
+                        network::unblock(&one, &other);
+                    }
+                    network::unblock(&other, &one);
+                });
             }
             (9, _) => {
                 trace::note(format!("{one} and {other} are cut"));
-                disturbed();
+                disturbed(Duration::ZERO);
                 network::cut(&one, &other);
             }
             (10, _) => {
-                disturbed();
+                let lasts = ms(1000, 9000);
+                disturbed(lasts);
                 let slow = fastrand::u64(50..2500);
-                trace::note(format!("{one} to {other} takes {slow} ms"));
+                trace::note(format!("{one} to {other} takes {slow} ms, for {lasts:?}"));
                 network::slow(&one, &other, slow);
                 network::slow(&other, &one, slow);
-                later(ms(1000, 9000), network::heal);
+                later(lasts, move || {
+                    network::hasten(&one, &other, slow);
+                    network::hasten(&other, &one, slow);
+                });
             }
             (11, _) => {
                 let times = fastrand::u32(10..600);
                 trace::note(format!(
                     "the disk of {} is {times} times slower",
-                    machine.name
+                    drive.name
                 ));
-                self.excuses.give(&machine.name, excuse::OF_A_DISK);
-                machine.disk_slowness.store(times, Ordering::SeqCst);
-                let machine = Arc::clone(machine);
-                later(ms(1000, 9000), move || machine.mend());
+                self.excuses.give(&drive.name, excuse::OF_A_DISK);
+                drive.slowness.store(times, Ordering::SeqCst);
+                later(ms(1000, 9000), move || drive.mend());
             }
             (12, _) => {
-                trace::note(format!("the disk of {} is full", machine.name));
-                self.excuses.give(&machine.name, excuse::OF_A_DISK);
-                machine.disk_full.store(true, Ordering::SeqCst);
-                let machine = Arc::clone(machine);
-                later(ms(1000, 9000), move || machine.mend());
+                trace::note(format!("the disk of {} is full", drive.name));
+                self.excuses.give(&drive.name, excuse::OF_A_DISK);
+                drive.full.store(true, Ordering::SeqCst);
+                later(ms(1000, 9000), move || drive.mend());
             }
             (13, _) => {
-                trace::note(format!("the next sync of {} fails", machine.name));
-                self.excuses.give(&machine.name, excuse::OF_A_DISK);
-                machine.sync_fails.store(true, Ordering::SeqCst);
+                trace::note(format!("the next sync of {} fails", drive.name));
+                self.excuses.give(&drive.name, excuse::OF_A_DISK);
+                drive.sync_fails.store(true, Ordering::SeqCst);
             }
             (14, _) => {
                 let most = if fastrand::bool() { 3_000 } else { 3_600_000 };
@@ -132,8 +149,48 @@ impl World {
                 trace::note(format!("c{} dies", number + 1));
                 self.crash_client(number).await;
             }
+            (16, _) => {
+                let lasts = ms(200, 9000);
+                let name = format!("d{}", daemon + 1);
+                self.excuses.give(&name, lasts + excuse::AFTER_A_STOP);
+                self.freeze(&name, lasts);
+            }
+            (17, Some(name)) => self.freeze(&format!("z{name}"), ms(200, 9000)),
+            (18, Some(_)) if self.daemons() == 1 => self.start_with_what_is_there().await,
+            (19..22, _) => self.put_copy_back(daemon).await,
+            (22, _) => self.keep_copies(),
             _ => self.operator(daemon),
         }
+    }
+
+    fn some_member(&self) -> String {
+        let members = &self.shape.members;
+        members[fastrand::usize(..members.len())].0.clone()
+    }
+
+    /// The daemon dies with some of the servers, and its operator wants to go on with the others.
+    async fn start_with_what_is_there(self: &Arc<Self>) {
+        let force = fastrand::bool();
+        let policy = if force {
+            self.shape.start_policy
+        } else {
+            "newest"
+        };
+        let power = fastrand::bool();
+        trace::note(format!("d1 dies with some servers, force: {force}"));
+        self.hold_daemon(0, true);
+        self.crash_daemon(0, power).await;
+        for server in self.servers() {
+            if fastrand::bool() {
+                self.hold_server(&server, true);
+                self.crash_server(&server, power).await;
+                let this = Arc::clone(self);
+                later(ms(1000, 20_000), move || this.hold_server(&server, false));
+            }
+        }
+        *self.next_start.lock() = Some(Start { policy, force });
+        let this = Arc::clone(self);
+        later(ms(10, 3000), move || this.hold_daemon(0, false));
     }
 
     /// An operator's command, of whatever use.
@@ -141,19 +198,21 @@ impl World {
         let Some(whole) = self.whole(daemon) else {
             return;
         };
-        let members = &self.shape.members;
-        let member = members[fastrand::usize(..members.len())].0.clone();
-        let mut what = fastrand::u8(..8);
-        if what == 5 && self.daemons() > 1 {
-            // Daemons over the same members must have the same configuration.
-            what = 6;
+        let member = self.some_member();
+        let members = self.shape.members.len();
+        let what = fastrand::u8(..12);
+        if what == 5 || what == 6 {
+            // Several daemons are for three or more servers: over one, none can be added to it any more.
+            let may_leave = self.daemons() == 1 || members > 2;
+            let leaves = (what == 5 && may_leave).then_some(member.as_str());
+            self.change_members(leaves);
+            return;
+        }
+        let to = self.pack_time();
+        if what == 8 && to.is_none() {
+            return;
         }
         let rebuild = fastrand::u8(..4) == 0;
-        if what == 5 {
-            self.configure(daemon, Some(&member));
-        } else if what == 6 {
-            self.configure(daemon, None);
-        }
         drop(self.in_daemon(daemon, async move {
             let api = whole.api();
             let command = async {
@@ -179,9 +238,33 @@ impl World {
                         trace::note("cancel the recovery");
                         api.cancel_recovery("main").await.map(drop)
                     }
-                    5 | 6 => {
-                        trace::note(format!("reload, without {member}: {}", what == 5));
-                        api.reload(false).await.map(drop)
+                    8 => {
+                        trace::note(format!("pack to {to:?}"));
+                        api.pack("main", PackRequest { to }).await.map(drop)
+                    }
+                    9 => {
+                        let runs = |job: &Job| job.state == JobState::Running;
+                        let jobs = api.jobs().await?;
+                        match jobs.into_iter().find(runs) {
+                            Some(job) => {
+                                trace::note(format!("cancel {}", job.id));
+                                api.cancel_job(&job.id).await.map(drop)
+                            }
+                            None => Ok(()),
+                        }
+                    }
+                    10 => {
+                        let rate = RateLimit {
+                            paused: fastrand::bool(),
+                            transactions_per_second: Some(fastrand::u64(1..50)),
+                            bytes_per_second: None,
+                        };
+                        trace::note(format!("the recovery's rate: {rate:?}"));
+                        api.change_recovery("main", rate).await?;
+                        sleep(ms(100, 5000)).await;
+                        trace::note("the recovery goes on");
+                        let rate = RateLimit::default();
+                        api.change_recovery("main", rate).await.map(drop)
                     }
                     _ => {
                         trace::note("scrub");
@@ -197,12 +280,45 @@ impl World {
         }));
     }
 
+    /// To when an operator packs, where somebody packs in this history.
+    fn pack_time(&self) -> Option<Timestamp> {
+        if !self.shape.packs {
+            return None;
+        }
+        let last = self.truth.last_acknowledged().and_then(Tid::time)?;
+        let time = last - ms(0, 20_000);
+        self.truth
+            .packs(Tid::from_time(time + Duration::from_millis(10)));
+        Some(time)
+    }
+
+    /// What members there are is changed in every daemon, one after the other: daemons over the same members
+    /// have the same configuration. One that does not run has it when it starts.
+    fn change_members(self: &Arc<Self>, without: Option<&str>) {
+        trace::note(format!("reload, without {without:?}"));
+        for daemon in 0..self.daemons() {
+            self.configure(daemon, without);
+            let Some(whole) = self.whole(daemon) else {
+                continue;
+            };
+            drop(self.in_daemon(daemon, async move {
+                let api = whole.api();
+                match timeout(Duration::from_mins(1), api.reload(false)).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(problem)) => trace::note(format!("refused: {problem}")),
+                    Err(_) => trace::fail("a reload is not answered"),
+                }
+            }));
+        }
+    }
+
     /// Ends all faults, and waits until everything is well.
     pub(super) async fn heal(self: &Arc<Self>) {
         trace::note("all faults are over");
+        self.is_calm.store(true, Ordering::SeqCst);
         network::heal();
-        for machine in self.machines() {
-            machine.mend();
+        for drive in self.drives() {
+            drive.mend();
         }
         for daemon in 0..self.daemons() {
             self.hold_daemon(daemon, false);
@@ -212,17 +328,19 @@ impl World {
             self.hold_server(&server, false);
         }
         self.supervise();
-        // One whose disk has failed refuses everything until then.
+        // One whose disk has failed refuses everything until then. All others come back by themselves.
         for server in self.servers() {
-            self.stop_server(&server).await;
+            if self.drive_has_failed(&server) {
+                self.stop_server(&server).await;
+            }
         }
         self.supervise();
         let deadline = Instant::now() + HEALED_AFTER;
         // Whatever may be left of faults ends by itself first.
         sleep(Duration::from_secs(15)).await;
         network::heal();
-        for machine in self.machines() {
-            machine.mend();
+        for drive in self.drives() {
+            drive.mend();
         }
         for daemon in 0..self.daemons() {
             if let Some(whole) = self.whole(daemon) {

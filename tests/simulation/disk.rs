@@ -4,7 +4,7 @@
 //! writes and syncs is the same, and between a write and its sync there is time for a crash.
 //!
 //! A [`SimulatedDisk`] writes to a real file at once, as a page cache does: a process that dies loses
-//! nothing. Of every write the machine remembers what was there before until the file is synced. When
+//! nothing. Of every write the disk's [`Drive`] remembers what was there before until the file is synced. When
 //! its power goes, each write that was not synced is kept, lost or torn, whatever its order. Files that
 //! do not go through [`Disk`] (indexes, blobs, what is set aside) are durable at once here.
 
@@ -23,7 +23,7 @@ use super::FileStorage;
 use super::commit::{FileTransaction, Round};
 use super::disk::Disk;
 use super::engine::{Engine, Job};
-use crate::simulation::{self, Life, Machine};
+use crate::simulation::{self, Drive, Life};
 use crate::storage::{Result, Transaction, TxnToken};
 use crate::zodb::{Payload, Tid, TxnMeta};
 
@@ -135,11 +135,12 @@ pub(super) fn start(engine: &Arc<Engine>) {
 }
 
 async fn write(engine: Arc<Engine>) {
+    let drive = simulation::life().machine.drive_of(&engine.paths.data);
     let inline = engine.inline.as_ref().expect("it is simulated");
     loop {
         let more = !inline.jobs.lock().is_empty();
         if more {
-            simulation::short_pause().await;
+            drive.short_pause().await;
             inline.run_next(&engine);
         } else if inline.open.load(Ordering::SeqCst) {
             inline.job_came.notified().await;
@@ -150,6 +151,7 @@ async fn write(engine: Arc<Engine>) {
 }
 
 async fn sync(engine: Arc<Engine>) {
+    let drive = simulation::life().machine.drive_of(&engine.paths.data);
     let inline = engine.inline.as_ref().expect("it is simulated");
     loop {
         let round = {
@@ -172,7 +174,7 @@ async fn sync(engine: Arc<Engine>) {
             return;
         }
         *inline.round.lock() = Some(round);
-        simulation::sync_pause().await;
+        drive.sync_pause().await;
         // Whoever could not wait has ended it.
         let round = inline.round.lock().take();
         if let Some(round) = round
@@ -270,10 +272,10 @@ impl Unsynced {
     }
 }
 
-/// A disk of a machine that can lose its power.
+/// A file on a disk of a machine that can lose its power.
 struct SimulatedDisk {
     unsynced: Arc<Unsynced>,
-    machine: Arc<Machine>,
+    drive: Arc<Drive>,
     /// Whose descriptor it is: dead, it writes nothing.
     life: Arc<Life>,
 }
@@ -281,15 +283,15 @@ struct SimulatedDisk {
 pub(super) fn open_disk(path: &Path) -> io::Result<Arc<dyn Disk>> {
     let file = File::options().read(true).write(true).open(path)?;
     let life = simulation::life();
-    let machine = Arc::clone(&life.machine);
+    let drive = life.machine.drive_of(path);
     let inode = file.metadata()?.ino();
-    let unsynced = machine.unsynced_of(inode, || Unsynced {
+    let unsynced = drive.unsynced_of(inode, || Unsynced {
         file,
         changes: Mutex::default(),
     });
     Ok(Arc::new(SimulatedDisk {
         unsynced,
-        machine,
+        drive,
         life,
     }))
 }
@@ -335,7 +337,7 @@ impl Disk for SimulatedDisk {
         self.alive()?;
         let len = self.len()?;
         if at + bytes.len() as u64 > len {
-            self.machine.has_room()?;
+            self.drive.has_room()?;
         }
         let mut old = vec![0; bytes.len()];
         let there = self.read_up_to(&mut old, at)?;
@@ -371,7 +373,7 @@ impl Disk for SimulatedDisk {
 
     fn sync(&self) -> io::Result<()> {
         self.alive()?;
-        self.machine.sync_works()?;
+        self.drive.sync_works()?;
         self.unsynced.changes.lock().clear();
         Ok(())
     }

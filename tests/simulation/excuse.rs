@@ -1,9 +1,10 @@
 //! What a client may blame an error or a lost connection on.
 //!
 //! A failure of a member is not a failure of the client (invariant 7). So a client that is answered with an
-//! error, or whose connection ends, must have a reason of another kind: its daemon does not run, or its
-//! array has too few members left; the daemon's own disk, which takes the membership record, fails; or the
-//! network between the two is disturbed. Servers, their disks and the network to them are no reasons.
+//! error, or whose connection ends, must have a reason of another kind: its daemon does not run or is stopped,
+//! or its array has too few members left; the daemon's own disk, which takes the membership record, fails; or the
+//! network between the two is disturbed. Servers, the disks of members (a file's, too) and the network to them
+//! are no reasons.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,8 +23,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const AFTER_AN_OUTAGE: Duration = Duration::from_secs(15);
 /// From a disk: it is mended within nine seconds, what was waiting for it goes on after it.
 pub(super) const OF_A_DISK: Duration = Duration::from_secs(40);
-/// From a network: each side hears of it at its next attempt to say something.
-pub(super) const OF_A_NETWORK: Duration = Duration::from_mins(2);
+/// From a network, once it is well again: each side hears of it at its next attempt to say something, and
+/// says something every ten seconds.
+pub(super) const AFTER_A_NETWORK: Duration = Duration::from_secs(20);
+
+/// From a daemon that was stopped, once it goes on: what it waited for meanwhile has passed its time.
+pub(super) const AFTER_A_STOP: Duration = Duration::from_secs(20);
 
 /// By host, until when.
 #[derive(Default)]
@@ -48,16 +53,20 @@ impl World {
     pub(super) async fn note_outages(self: Arc<Self>) {
         while !self.is_over() {
             for daemon in 0..self.daemons() {
-                if !self.serves(daemon) {
-                    let name = format!("d{}", daemon + 1);
-                    self.excuses.give(&name, AFTER_AN_OUTAGE);
+                if self.ends(daemon) || !self.serves(daemon) {
+                    self.note_outage(daemon);
                 }
             }
             sleep(LOOK_EVERY).await;
         }
     }
 
-    fn serves(&self, daemon: usize) -> bool {
+    pub(super) fn note_outage(&self, daemon: usize) {
+        let name = format!("d{}", daemon + 1);
+        self.excuses.give(&name, AFTER_AN_OUTAGE);
+    }
+
+    pub(super) fn serves(&self, daemon: usize) -> bool {
         let whole = self.whole(daemon);
         whole.is_some_and(|whole| whole.report().serving == Serving::Yes)
     }

@@ -4,16 +4,17 @@
 //! to the next timer. Which process a task belongs to is known while it is polled or dropped; a task
 //! belongs to the process that started it. What is woken at the same moment goes on in an order that the
 //! seed chooses: tokio's own depends on chance that cannot be seeded (`tokio::sync::watch`). A process that dies does nothing any more: its tasks are
-//! dropped, and what they do while they are dropped (sending, writing, starting tasks) has no effect.
+//! dropped, and what they do while they are dropped (sending, writing, starting tasks) has no effect. One that is
+//! stopped (SIGSTOP) does nothing for a while: its timers pass, and what is sent to it waits.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::io;
 use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -23,8 +24,8 @@ use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 
+use super::drive::Drive;
 use super::trace;
-use crate::storage::file::Unsynced;
 
 thread_local! {
     static BEGIN: Cell<Option<Instant>> = const { Cell::new(None) };
@@ -83,76 +84,51 @@ pub(crate) fn now() -> Option<Timestamp> {
 }
 
 /// A computer: what survives the death of a process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Machine {
     pub(super) name: String,
     /// How far its clock is from the true time, in milliseconds.
     pub(super) clock_ms: AtomicI64,
-    /// How much slower its disk is than usual.
-    pub(super) disk_slowness: AtomicU32,
-    pub(super) disk_full: AtomicBool,
-    /// The next syncs fail.
-    pub(super) sync_fails: AtomicBool,
-    /// By inode, in the order in which they were opened: inodes are others in every run.
-    unsynced: Mutex<Vec<(u64, Arc<Unsynced>)>>,
+    /// Where everything is that has no other disk.
+    pub(super) drive: Arc<Drive>,
+    /// Folders with a disk of their own.
+    mounted: Vec<(PathBuf, Arc<Drive>)>,
 }
 
 impl Machine {
     pub(super) fn new(name: &str) -> Arc<Machine> {
+        Machine::with_disks(name, Vec::new())
+    }
+
+    /// With a disk for each of these folders, by name.
+    pub(super) fn with_disks(name: &str, folders: Vec<(String, PathBuf)>) -> Arc<Machine> {
+        let mounted = folders.into_iter().map(|(of, folder)| {
+            let drive = Drive::new(format!("{name}/{of}"));
+            (folder, drive)
+        });
         Arc::new(Machine {
             name: name.to_owned(),
-            disk_slowness: AtomicU32::new(1),
-            ..Machine::default()
+            clock_ms: AtomicI64::new(0),
+            drive: Drive::new(name.to_owned()),
+            mounted: mounted.collect(),
         })
     }
 
-    /// What is not durable of a file: it outlives who has the file open.
-    pub(crate) fn unsynced_of(&self, inode: u64, make: impl FnOnce() -> Unsynced) -> Arc<Unsynced> {
-        let mut unsynced = self.unsynced.lock();
-        unsynced
-            .retain(|(key, one)| *key == inode || !one.is_empty() || Arc::strong_count(one) > 1);
-        if let Some((_, found)) = unsynced.iter().find(|(key, _)| *key == inode) {
-            return Arc::clone(found);
-        }
-        let made = Arc::new(make());
-        unsynced.push((inode, Arc::clone(&made)));
-        made
+    /// The disk that a file is on.
+    pub(crate) fn drive_of(&self, path: &Path) -> Arc<Drive> {
+        let mut mounted = self.mounted.iter();
+        let found = mounted.find(|(folder, _)| path.starts_with(folder));
+        Arc::clone(found.map_or(&self.drive, |(_, drive)| drive))
     }
 
-    /// What of a file is not durable.
-    pub(super) fn unsynced(&self, inode: u64) -> Option<Arc<Unsynced>> {
-        let unsynced = self.unsynced.lock();
-        let found = unsynced.iter().find(|(key, _)| *key == inode);
-        found.map(|(_, one)| Arc::clone(one))
+    pub(super) fn drives(&self) -> impl Iterator<Item = &Arc<Drive>> {
+        let mounted = self.mounted.iter().map(|(_, drive)| drive);
+        std::iter::once(&self.drive).chain(mounted)
     }
 
     /// The power goes. Gives how many writes were lost.
     pub(super) fn lose_power(&self) -> usize {
-        let unsynced = std::mem::take(&mut *self.unsynced.lock());
-        let lost = unsynced
-            .iter()
-            .map(|(_, one)| one.lose().expect("the test's disk works"));
-        lost.sum()
-    }
-
-    pub(crate) fn has_room(&self) -> io::Result<()> {
-        if self.disk_full.load(Ordering::SeqCst) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        Ok(())
-    }
-
-    pub(crate) fn sync_works(&self) -> io::Result<()> {
-        if self.sync_fails.swap(false, Ordering::SeqCst) {
-            return Err(io::Error::other("the disk does not answer"));
-        }
-        Ok(())
-    }
-
-    pub(super) fn mend(&self) {
-        self.disk_slowness.store(1, Ordering::SeqCst);
-        self.disk_full.store(false, Ordering::SeqCst);
-        self.sync_fails.store(false, Ordering::SeqCst);
+        self.drives().map(|drive| drive.lose_power()).sum()
     }
 }
 
@@ -185,6 +161,8 @@ pub(super) async fn give_turns() {
 pub(crate) struct Life {
     pub(crate) machine: Arc<Machine>,
     dead: AtomicBool,
+    /// Who would go on, while it is stopped.
+    stopped: Mutex<Option<BTreeMap<u64, Waker>>>,
     tasks: Mutex<Vec<AbortHandle>>,
     running: AtomicUsize,
 }
@@ -194,6 +172,7 @@ impl Life {
         Arc::new(Life {
             machine: Arc::clone(machine),
             dead: AtomicBool::new(false),
+            stopped: Mutex::new(None),
             tasks: Mutex::default(),
             running: AtomicUsize::new(0),
         })
@@ -210,6 +189,27 @@ impl Life {
     /// From now on nothing that it does has any effect.
     pub(super) fn die(&self) {
         self.dead.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on it does nothing, until it goes on. What others send to it waits.
+    pub(super) fn stop(&self) {
+        self.stopped.lock().get_or_insert_default();
+    }
+
+    pub(super) fn go_on(&self) {
+        let waiting = self.stopped.lock().take().unwrap_or_default();
+        for waker in waiting.into_values() {
+            waker.wake();
+        }
+    }
+
+    /// Whether a task has to wait until it goes on.
+    fn holds_back(&self, task: u64, waker: &Waker) -> bool {
+        let mut stopped = self.stopped.lock();
+        if let Some(waiting) = &mut *stopped {
+            waiting.insert(task, waker.clone());
+        }
+        stopped.is_some()
     }
 
     /// Drops all its tasks, after it has died.
@@ -291,6 +291,9 @@ impl<F: Future> Future for OfLife<F> {
             return Poll::Pending;
         }
         let number = self.number;
+        if life.holds_back(number, context.waker()) {
+            return Poll::Pending;
+        }
         let has_turn = TURNS.with_borrow_mut(|turns| {
             let given = turns.given.remove(&number);
             if !given {
@@ -360,21 +363,10 @@ pub(crate) fn blocking<T: Send + 'static>(
 
 /// Something else may happen first.
 pub(crate) async fn short_pause() {
-    let slowness = life().machine.disk_slowness.load(Ordering::SeqCst);
-    match fastrand::u8(..16) {
-        0 | 1 => {
-            let most = if fastrand::u8(..8) == 0 { 100 } else { 4 };
-            let most = most * u64::from(slowness);
-            tokio::time::sleep(Duration::from_millis(fastrand::u64(1..=most))).await;
-        }
-        2..5 => tokio::task::yield_now().await,
-        _ => {}
-    }
+    life().machine.drive.short_pause().await;
 }
 
-/// As long as a disk takes.
+/// As long as the machine's own disk takes.
 pub(crate) async fn sync_pause() {
-    let slowness = life().machine.disk_slowness.load(Ordering::SeqCst);
-    let most = 6 * u64::from(slowness);
-    tokio::time::sleep(Duration::from_millis(fastrand::u64(1..=most))).await;
+    life().machine.drive.sync_pause().await;
 }

@@ -26,19 +26,21 @@ use tokio::time::sleep;
 mod bug;
 mod chaos;
 mod client;
+mod copies;
+mod drive;
 mod excuse;
 mod host;
 mod judge;
 mod network;
 mod server;
+mod start;
 mod trace;
 mod truth;
 mod world;
 
 pub(crate) use bug::{Bug, is_made};
-pub(crate) use host::{
-    Life, Machine, blocking, current, is_on, life, next_number, now, short_pause, spawn, sync_pause,
-};
+pub(crate) use drive::Drive;
+pub(crate) use host::{Life, blocking, current, is_on, life, next_number, now, spawn, sync_pause};
 pub(crate) use network::{Door, connect, listen};
 
 use host::On;

@@ -32,9 +32,10 @@ type Stream = (ReadHalf, WriteHalf, String);
 struct Network {
     doors: BTreeMap<String, (Weak<Life>, mpsc::Sender<Stream>)>,
     streams: Vec<Weak<Pipes>>,
-    blocked: BTreeSet<(String, String)>,
-    /// What a direction takes in addition, in milliseconds.
-    slow: BTreeMap<(String, String), u64>,
+    /// How many things block a direction.
+    blocked: BTreeMap<(String, String), usize>,
+    /// What a direction takes in addition, in milliseconds: the most of these.
+    slow: BTreeMap<(String, String), Vec<u64>>,
     /// Machines without power.
     dark: BTreeSet<String>,
     changed: Option<Arc<Notify>>,
@@ -128,7 +129,9 @@ impl Pipe {
 
 fn is_blocked(from: &str, to: &str) -> bool {
     NETWORK.with_borrow(|network| {
-        network.blocked.contains(&(from.to_owned(), to.to_owned()))
+        network
+            .blocked
+            .contains_key(&(from.to_owned(), to.to_owned()))
             || network.dark.contains(from)
             || network.dark.contains(to)
     })
@@ -137,7 +140,8 @@ fn is_blocked(from: &str, to: &str) -> bool {
 fn delay(from: &str, to: &str) -> Duration {
     let slow = NETWORK.with_borrow(|network| {
         let slow = network.slow.get(&(from.to_owned(), to.to_owned()));
-        slow.copied().unwrap_or(0)
+        slow.and_then(|slow| slow.iter().max().copied())
+            .unwrap_or(0)
     });
     let jitter = match fastrand::u8(..20) {
         0 => fastrand::u64(1000..20_000),
@@ -410,16 +414,44 @@ fn wake_all() {
     }
 }
 
-/// From now on nothing arrives in this direction.
+/// From now on nothing arrives in this direction, until that is ended as often as it was begun.
 pub(super) fn block(from: &str, to: &str) {
     NETWORK.with_borrow_mut(|network| {
-        network.blocked.insert((from.to_owned(), to.to_owned()));
+        let pair = (from.to_owned(), to.to_owned());
+        *network.blocked.entry(pair).or_default() += 1;
     });
+}
+
+/// Ends a block of this direction; others stay.
+pub(super) fn unblock(from: &str, to: &str) {
+    NETWORK.with_borrow_mut(|network| {
+        let pair = (from.to_owned(), to.to_owned());
+        if let Some(count) = network.blocked.get_mut(&pair) {
+            *count -= 1;
+            if *count == 0 {
+                network.blocked.remove(&pair);
+            }
+        }
+    });
+    wake_all();
 }
 
 pub(super) fn slow(from: &str, to: &str, ms: u64) {
     NETWORK.with_borrow_mut(|network| {
-        network.slow.insert((from.to_owned(), to.to_owned()), ms);
+        let pair = (from.to_owned(), to.to_owned());
+        network.slow.entry(pair).or_default().push(ms);
+    });
+}
+
+/// Ends what made this direction slow by so much.
+pub(super) fn hasten(from: &str, to: &str, ms: u64) {
+    NETWORK.with_borrow_mut(|network| {
+        let pair = (from.to_owned(), to.to_owned());
+        if let Some(slow) = network.slow.get_mut(&pair)
+            && let Some(at) = slow.iter().position(|one| *one == ms)
+        {
+            slow.remove(at);
+        }
     });
 }
 

@@ -2,16 +2,18 @@
 //! two differ and a daemon can tell.
 //!
 //! As Python's: one lock for the whole storage from a vote to the end of its finish; who votes meanwhile
-//! waits; a TID that a client chose is looked at by nobody before its finish. What is left that differs:
-//! objects of `restorea` are told to other clients (Python tells them none); nobody answers later
+//! waits; a TID that a client chose is looked at by nobody before its finish; of what `restorea` wrote other
+//! clients are told that there is a transaction, and no objects. What is left that differs: nobody answers later
 //! because somebody else votes; the lock is never lost; conflicts are left to the client, as Python's
 //! does only where it is told to; a client that lost a conflict has a place in line.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, watch};
 
 use crate::pickle::Value;
@@ -52,6 +54,7 @@ pub(super) async fn start(
     let storage: Arc<dyn Storage> = Arc::new(LikePython {
         inner: Arc::new(storage),
         lock: Arc::default(),
+        told: Arc::default(),
     });
     let (serving, watched) = watch::channel(Serving::Yes);
     let served =
@@ -70,9 +73,13 @@ pub(super) async fn start(
     Ok((server, serving, storage))
 }
 
+/// The objects that are told of transactions with restored records: those that were stored.
+type Told = Arc<Mutex<BTreeMap<Tid, Arc<[Oid]>>>>;
+
 struct LikePython {
     inner: Arc<FileStorage>,
     lock: Arc<tokio::sync::Mutex<()>>,
+    told: Told,
 }
 
 #[async_trait]
@@ -133,7 +140,20 @@ impl Storage for LikePython {
     }
 
     async fn invalidations_since(&self, since: Tid) -> Result<(Tid, Option<Vec<Oid>>)> {
-        self.inner.invalidations_since(since).await
+        let (last, oids) = self.inner.invalidations_since(since).await?;
+        let after = since.next();
+        if oids.is_none() || self.told.lock().range(after..).next().is_none() {
+            return Ok((last, oids));
+        }
+        let mut said = BTreeSet::new();
+        let mut walk = self.inner.iterate(TidRange::after(since)).await?;
+        while let Some(txn) = walk.next().await? {
+            match self.told.lock().get(&txn.tid) {
+                Some(told) => said.extend(told.iter().copied()),
+                None => said.extend(txn.records.iter().map(|record| record.oid)),
+            }
+        }
+        Ok((last, Some(said.into_iter().collect())))
     }
 
     async fn load_blob(&self, oid: Oid, serial: Tid) -> Result<Blob> {
@@ -149,7 +169,7 @@ impl Storage for LikePython {
     }
 
     fn subscribe(&self) -> Invalidations {
-        self.inner.subscribe()
+        self.inner.subscribe().telling(&self.told)
     }
 
     async fn begin(&self, meta: TxnMeta, tid: Option<Tid>) -> Result<Box<dyn Transaction>> {
@@ -157,6 +177,7 @@ impl Storage for LikePython {
             token: TxnToken::new(),
             storage: Arc::clone(&self.inner),
             lock: Arc::clone(&self.lock),
+            told: Arc::clone(&self.told),
             meta,
             tid,
             ops: Vec::new(),
@@ -180,6 +201,7 @@ struct Begun {
     token: TxnToken,
     storage: Arc<FileStorage>,
     lock: Arc<tokio::sync::Mutex<()>>,
+    told: Told,
     meta: TxnMeta,
     tid: Option<Tid>,
     ops: Vec<Op>,
@@ -207,11 +229,21 @@ impl Transaction for Begun {
             inner.store(op.clone()).await?;
         }
         match inner.vote().await.map_err(as_python)? {
-            Vote::Ready(inner) => Ok(Vote::Ready(Box::new(Ready {
-                inner,
-                stale,
-                locked,
-            }))),
+            Vote::Ready(inner) => {
+                let restores = |op: &Op| matches!(op, Op::Restore { .. });
+                let stored = || {
+                    let stored = self.ops.iter().filter(|op| !restores(op));
+                    stored.filter_map(Op::writes).collect()
+                };
+                let tells = self.ops.iter().any(restores).then(stored);
+                let tells = tells.map(|oids| (self.told, oids));
+                Ok(Vote::Ready(Box::new(Ready {
+                    inner,
+                    stale,
+                    tells,
+                    locked,
+                })))
+            }
             Vote::Conflicts(txn, conflicts) => {
                 // It lets go of its lock, and all is checked again at the next vote.
                 drop(txn);
@@ -241,6 +273,8 @@ struct Ready {
     inner: Box<dyn Voted>,
     /// A TID that nobody may finish with.
     stale: Option<Tid>,
+    /// What others are told of it, where that is not what it writes.
+    tells: Option<(Told, Arc<[Oid]>)>,
     locked: OwnedMutexGuard<()>,
 }
 
@@ -259,7 +293,15 @@ impl Voted for Ready {
                 "{tid} is finished, which is not later than the last"
             ));
         }
-        let Ready { inner, locked, .. } = *self;
+        let Ready {
+            inner,
+            tells,
+            locked,
+            ..
+        } = *self;
+        if let (Some((told, oids)), Some(tid)) = (tells, inner.tid()) {
+            told.lock().insert(tid, oids);
+        }
         let finishing = inner.finish();
         Box::pin(async move {
             let finished = finishing.await;

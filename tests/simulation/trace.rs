@@ -3,6 +3,9 @@
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io;
+use std::sync::LazyLock;
+
+use tracing::Dispatch;
 
 use super::host;
 
@@ -19,7 +22,15 @@ thread_local! {
     static TRACE: RefCell<Trace> = RefCell::default();
 }
 
+/// A subscriber that is always there. What is worth saying is decided once for the process: while there
+/// is only one subscriber, by whatever thread comes first, also by one that has none.
+static ALSO: LazyLock<Dispatch> = LazyLock::new(|| {
+    let all = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO);
+    Dispatch::new(all.with_writer(io::sink).finish())
+});
+
 pub(super) fn begin(folder: &std::path::Path) {
+    LazyLock::force(&ALSO);
     TRACE.set(Trace {
         folder: folder.display().to_string(),
         echo: std::env::var_os("TRACE").is_some(),

@@ -116,6 +116,29 @@ impl Truth {
         self.0.lock().by_tid.keys().next_back().copied()
     }
 
+    /// Later than what may be packed: what was acknowledged, and what was seen.
+    pub(super) fn known(&self) -> BTreeSet<Tid> {
+        let inner = self.0.lock();
+        let seen = inner.seen.iter().filter_map(|seen| seen.found.as_ref());
+        let seen = seen.map(|(tid, _)| *tid);
+        let known = inner.by_tid.keys().copied().chain(seen);
+        known.filter(|tid| *tid > inner.floor).collect()
+    }
+
+    /// These are lost, as an operator has risked it. Nobody who has seen them goes on; they may come back,
+    /// with who holds them.
+    pub(super) fn forget(&self, lost: &BTreeSet<Tid>) {
+        let Some(first) = lost.first() else { return };
+        let mut inner = self.0.lock();
+        for done in inner.done.values_mut() {
+            if matches!(done.outcome, Outcome::Acknowledged(tid) if lost.contains(&tid)) {
+                done.outcome = Outcome::Unknown;
+            }
+        }
+        inner.by_tid.retain(|tid, _| !lost.contains(tid));
+        inner.seen.retain(|seen| seen.before <= *first);
+    }
+
     pub(super) fn counts(&self) -> (usize, usize) {
         let inner = self.0.lock();
         (inner.by_tid.len(), inner.seen.len())

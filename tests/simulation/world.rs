@@ -1,6 +1,6 @@
 //! Everything there is in a history: machines, daemons, ZEO servers, members, clients.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,9 +11,11 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::client::{Client, Identity};
+use super::drive::Drive;
 use super::excuse::Excuses;
 use super::host::{Life, Machine};
 use super::server::{self, data_fs};
+use super::start::Start;
 use super::truth::Truth;
 use super::{network, trace};
 use crate::daemon::simulated::Whole;
@@ -80,6 +82,8 @@ struct Process<T> {
     running: Arc<Mutex<Option<T>>>,
     /// It was ended, and should stay so for now.
     held: AtomicBool,
+    /// It is being ended in good order.
+    ends: AtomicBool,
 }
 
 /// What runs in a process.
@@ -99,13 +103,18 @@ impl Program for () {}
 
 impl<T: Program> Process<T> {
     fn new(name: &str, folder: PathBuf) -> Self {
+        Process::on(Machine::new(name), folder)
+    }
+
+    fn on(machine: Arc<Machine>, folder: PathBuf) -> Self {
         std::fs::create_dir_all(&folder).expect("a folder");
         Process {
-            machine: Machine::new(name),
+            machine,
             folder,
             life: Mutex::new(None),
             running: Arc::default(),
             held: AtomicBool::new(false),
+            ends: AtomicBool::new(false),
         }
     }
 
@@ -124,6 +133,7 @@ impl<T: Program> Process<T> {
         let Some(life) = self.life.lock().take() else {
             return false;
         };
+        self.ends.store(false, Ordering::SeqCst);
         life.die();
         if power {
             network::darken(&self.machine.name);
@@ -138,6 +148,9 @@ impl<T: Program> Process<T> {
             drop(running);
         });
         life.clear_away().await;
+        for drive in self.machine.drives() {
+            drive.is_left();
+        }
         if power {
             let lost = self.machine.lose_power();
             trace::note(format!("{} lost {lost} writes", self.machine.name));
@@ -165,6 +178,14 @@ pub(super) struct World {
     index: Mutex<BTreeMap<PathBuf, Scanned>>,
     /// A copy is being emptied by its operator.
     pub(super) emptying: AtomicBool,
+    /// Of each daemon: the policy that it has, and the member that it is without.
+    configured: Mutex<Vec<(&'static str, Option<String>)>>,
+    /// How the next start is to be.
+    pub(super) next_start: Mutex<Option<Start>>,
+    /// Nothing goes wrong any more.
+    pub(super) is_calm: AtomicBool,
+    /// How many starts there are under way that clients must not see.
+    pub(super) clients_wait: AtomicUsize,
 }
 
 /// The transactions of a file, as far as it was read.
@@ -176,11 +197,52 @@ struct Scanned {
     places: BTreeMap<Tid, (u64, u64)>,
 }
 
+impl Scanned {
+    /// Reads what was added since the last time; all of it where it is another file, or was cut.
+    fn scan(&mut self, path: &Path) -> std::io::Result<()> {
+        let data = std::fs::read(path)?;
+        let inode = std::fs::metadata(path)?.ino();
+        let number = |at: u64| {
+            let at = at as usize;
+            data.get(at..at + 8)
+                .map(|bytes| u64::from_be_bytes(bytes.try_into().expect("eight")))
+        };
+        let stands = self.last.is_none_or(|(tid, begin)| {
+            number(begin) == Some(tid.0) && self.upto <= data.len() as u64
+        });
+        if inode != self.inode || !stands {
+            *self = Scanned {
+                inode,
+                upto: 4,
+                ..Scanned::default()
+            };
+        }
+        while let (Some(tid), Some(len)) = (number(self.upto), number(self.upto + 8)) {
+            let begin = self.upto;
+            let end = begin + len + 8;
+            if data[begin as usize + 16] == b'c' || end > data.len() as u64 {
+                break;
+            }
+            self.places.insert(Tid(tid), (begin, end));
+            self.last = Some((Tid(tid), begin));
+            self.upto = end;
+        }
+        Ok(())
+    }
+}
+
 impl World {
     pub(super) fn new(folder: &Path, shape: Shape) -> Arc<World> {
         let daemons = (1..=shape.daemons).map(|number| {
             let name = format!("d{number}");
-            Process::new(&name, folder.join(&name))
+            let folder = folder.join(&name);
+            let files = shape.members.iter().filter(|(_, is_zeo)| !is_zeo);
+            let disks = files.map(|(member, _)| {
+                let of = folder.join(format!("var/{member}"));
+                (member.clone(), of)
+            });
+            let machine = Machine::with_disks(&name, disks.collect());
+            Process::on(machine, folder)
         });
         let servers = shape.members.iter().filter(|(_, is_zeo)| *is_zeo);
         let servers = servers.map(|(name, _)| {
@@ -206,6 +268,10 @@ impl World {
             faults: AtomicUsize::new(0),
             index: Mutex::default(),
             emptying: AtomicBool::new(false),
+            configured: Mutex::new(vec![(shape.start_policy, None); shape.daemons]),
+            next_start: Mutex::new(None),
+            is_calm: AtomicBool::new(false),
+            clients_wait: AtomicUsize::new(0),
             shape,
         };
         for daemon in &world.daemons {
@@ -246,6 +312,18 @@ impl World {
         daemons.chain(servers).cloned().collect()
     }
 
+    /// Every disk: that of each daemon and server, and that of each file member.
+    pub(super) fn drives(&self) -> Vec<Arc<Drive>> {
+        let machines = self.machines();
+        let all = machines.iter().flat_map(|machine| machine.drives());
+        all.cloned().collect()
+    }
+
+    /// Whether a sync has failed under a server that runs.
+    pub(super) fn drive_has_failed(&self, server: &str) -> bool {
+        self.servers[server].machine.drive.has_failed()
+    }
+
     /// Every host that has something to say to another.
     pub(super) fn pairs(&self) -> Vec<(String, String)> {
         let mut pairs = Vec::new();
@@ -261,8 +339,15 @@ impl World {
         pairs
     }
 
-    /// Writes a daemon's configuration.
+    /// Changes what members a daemon's configuration has.
     pub(super) fn configure(&self, number: usize, without: Option<&str>) {
+        self.configured.lock()[number].1 = without.map(str::to_owned);
+        self.write_configuration(number);
+    }
+
+    fn write_configuration(&self, number: usize) {
+        let (policy, without) = self.configured.lock()[number].clone();
+        let without = without.as_deref();
         let shape = &self.shape;
         let members: Vec<String> = shape
             .members
@@ -280,7 +365,7 @@ impl World {
             .collect();
         let cluster_mode = if shape.daemons > 1 { "coop" } else { "single" };
         let encoding = if shape.pickles { "Z5" } else { "M5" };
-        let (policy, least) = (shape.start_policy, shape.min_optimal);
+        let least = shape.min_optimal;
         let (fail_mode, cache) = (shape.fail_mode, shape.cache);
         let min_optimal = if shape.daemons > 1 {
             String::new()
@@ -307,12 +392,28 @@ impl World {
         if process.life().is_some() || process.held.load(Ordering::SeqCst) {
             return;
         }
+        let start = self.choose_start();
+        self.configured.lock()[number].0 = start.policy;
+        self.write_configuration(number);
         let life = process.begin();
         network::light(&process.machine.name);
+        if self.is_risky(start) {
+            self.clients_wait.fetch_add(1, Ordering::SeqCst);
+            drop(super::spawn(
+                Arc::clone(self).start_at_risk(number, life, start),
+            ));
+        } else {
+            self.run_daemon(number, &life, start);
+        }
+    }
+
+    /// Begins to run a daemon in its process.
+    pub(super) fn run_daemon(&self, number: usize, life: &Arc<Life>, start: Start) {
+        let process = &self.daemons[number];
         let (folder, running) = (process.folder.clone(), Arc::clone(&process.running));
         drop(life.spawn(async move {
-            trace::note("starts");
-            match Whole::start(&folder, false).await {
+            trace::note(format!("starts, {start:?}"));
+            match Whole::start(&folder, start.force).await {
                 Ok(whole) => *running.lock() = Some(whole),
                 Err(why) => trace::note(format!("cannot start: {why}")),
             }
@@ -350,7 +451,7 @@ impl World {
 
     pub(super) fn start_client(self: &Arc<Self>, number: usize) {
         let (identity, process) = &self.clients[number];
-        if process.life().is_some() {
+        if process.life().is_some() || self.clients_wait.load(Ordering::SeqCst) > 0 {
             return;
         }
         let life = process.begin();
@@ -380,6 +481,8 @@ impl World {
     }
 
     pub(super) async fn crash_daemon(&self, number: usize, power: bool) {
+        // It may be up again before anybody has looked.
+        self.note_outage(number);
         self.daemons[number].crash(power).await;
     }
 
@@ -395,6 +498,30 @@ impl World {
         self.daemons[number].running.lock().clone()
     }
 
+    /// Whether a daemon is being ended in good order: it lets nobody in any more.
+    pub(super) fn ends(&self, number: usize) -> bool {
+        self.daemons[number].ends.load(Ordering::SeqCst)
+    }
+
+    /// Stops a process where it stands for a while, as SIGSTOP does; its machine goes on.
+    pub(super) fn freeze(&self, name: &str, lasts: Duration) {
+        let server = name.strip_prefix('z').map(|name| &self.servers[name].life);
+        let mut daemons = self.daemons.iter();
+        let life = server.or_else(|| {
+            let found = daemons.find(|daemon| daemon.machine.name == name);
+            found.map(|daemon| &daemon.life)
+        });
+        let Some(life) = life.and_then(|life| life.lock().clone()) else {
+            return;
+        };
+        trace::note(format!("{name} is stopped for {lasts:?}"));
+        life.stop();
+        drop(super::spawn(async move {
+            tokio::time::sleep(lasts).await;
+            life.go_on();
+        }));
+    }
+
     /// Does something in a daemon's process.
     pub(super) fn in_daemon<F>(&self, number: usize, work: F) -> Option<tokio::task::JoinHandle<()>>
     where
@@ -407,6 +534,10 @@ impl World {
     /// Ends a daemon as an operator does, and waits for it.
     pub(super) async fn stop_daemon(&self, number: usize) {
         if let Some(whole) = self.whole(number) {
+            let process = &self.daemons[number];
+            process
+                .ends
+                .store(process.life().is_some(), Ordering::SeqCst);
             let (ended, waits) = tokio::sync::oneshot::channel();
             let closing = self.in_daemon(number, async move {
                 let graceful = whole.close().await;
@@ -461,53 +592,41 @@ impl World {
     }
 
     /// Where a member's data is, as this daemon sees it.
-    pub(super) fn store(&self, daemon: usize, member: &str) -> Option<(PathBuf, Arc<Machine>)> {
+    pub(super) fn store(&self, daemon: usize, member: &str) -> Option<(PathBuf, Arc<Drive>)> {
         let (_, is_zeo) = self.shape.members.iter().find(|(name, _)| name == member)?;
         let process = &self.daemons[daemon];
         if *is_zeo {
             let server = &self.servers[member];
-            Some((data_fs(&server.folder), Arc::clone(&server.machine)))
+            Some((data_fs(&server.folder), Arc::clone(&server.machine.drive)))
         } else {
-            let folder = process.folder.join(format!("var/{member}"));
-            Some((data_fs(&folder), Arc::clone(&process.machine)))
+            let path = data_fs(&process.folder.join(format!("var/{member}")));
+            let drive = process.machine.drive_of(&path);
+            Some((path, drive))
         }
     }
 
-    /// Whether a member has a transaction where no loss of power takes it from.
-    fn holds(&self, path: &Path, machine: &Machine, tid: Tid) -> std::io::Result<bool> {
+    /// A daemon's membership record.
+    pub(super) fn record(&self, daemon: usize) -> PathBuf {
+        self.daemons[daemon].folder.join("var/main.membership.json")
+    }
+
+    /// The transactions that a file holds, durably or not.
+    pub(super) fn tids(&self, path: &Path) -> std::io::Result<BTreeSet<Tid>> {
         let mut index = self.index.lock();
         let scanned = index.entry(path.to_owned()).or_default();
-        let data = std::fs::read(path)?;
-        let inode = std::fs::metadata(path)?.ino();
-        let number = |at: u64| {
-            let at = at as usize;
-            data.get(at..at + 8)
-                .map(|bytes| u64::from_be_bytes(bytes.try_into().expect("eight")))
-        };
-        let stands = scanned.last.is_none_or(|(tid, begin)| {
-            number(begin) == Some(tid.0) && scanned.upto <= data.len() as u64
-        });
-        if inode != scanned.inode || !stands {
-            *scanned = Scanned {
-                inode,
-                upto: 4,
-                ..Scanned::default()
-            };
-        }
-        while let (Some(tid), Some(len)) = (number(scanned.upto), number(scanned.upto + 8)) {
-            let begin = scanned.upto;
-            let end = begin + len + 8;
-            if data[begin as usize + 16] == b'c' || end > data.len() as u64 {
-                break;
-            }
-            scanned.places.insert(Tid(tid), (begin, end));
-            scanned.last = Some((Tid(tid), begin));
-            scanned.upto = end;
-        }
+        scanned.scan(path)?;
+        Ok(scanned.places.keys().copied().collect())
+    }
+
+    /// Whether a member has a transaction where no loss of power takes it from.
+    fn holds(&self, path: &Path, drive: &Drive, tid: Tid) -> std::io::Result<bool> {
+        let mut index = self.index.lock();
+        let scanned = index.entry(path.to_owned()).or_default();
+        scanned.scan(path)?;
         let Some((begin, end)) = scanned.places.get(&tid) else {
             return Ok(false);
         };
-        let unsynced = machine.unsynced(inode);
+        let unsynced = drive.unsynced(scanned.inode);
         Ok(unsynced.is_none_or(|unsynced| !unsynced.touches(*begin, *end)))
     }
 
@@ -516,7 +635,7 @@ impl World {
         if self.emptying.load(Ordering::SeqCst) {
             return;
         }
-        let file = self.daemons[daemon].folder.join("var/main.membership.json");
+        let file = self.record(daemon);
         let mut must: Vec<(String, &str)> = Vec::new();
         match FileRecord::new(file).load() {
             Ok(Some(record)) => {
@@ -533,10 +652,10 @@ impl World {
             }
         }
         for (member, says) in must {
-            let Some((path, machine)) = self.store(daemon, &member) else {
+            let Some((path, drive)) = self.store(daemon, &member) else {
                 continue;
             };
-            let holds = self.holds(&path, &machine, tid);
+            let holds = self.holds(&path, &drive, tid);
             if !matches!(holds, Ok(true)) {
                 trace::fail(format!(
                     "d{} has acknowledged {name} as {tid}; {says} has {member} in sync, which lacks it ({holds:?})",
