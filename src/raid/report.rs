@@ -431,7 +431,7 @@ impl Refused {
             }
             Refused::TooFewWouldRemain { .. } => Some(
                 "change fewer members at a time, and let those that are added be recovered before others \
-                 are removed"
+                 are removed; where that cannot be, change the configuration while the daemon is stopped"
                     .into(),
             ),
             Refused::AlreadyOptimal { member } => Some(format!(

@@ -634,9 +634,7 @@ impl Controller {
         };
         match commit.state {
             CommitState::Levelling { until } if until <= now.monotonic => {
-                let text = "its members differ, and could not be made level in time";
-                self.refuse(id, Fault::NotServing(text.into()));
-                self.grant_lock(now);
+                self.cannot_be_made_level(id, now);
             }
             CommitState::Voted { until }
             | CommitState::Resolving { until }

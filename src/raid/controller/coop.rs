@@ -515,9 +515,7 @@ impl Controller {
             .level_until
             .is_some_and(|until| now.monotonic >= until)
         {
-            let fault = Fault::NotServing("the members cannot be made level".into());
-            self.refuse(id, fault);
-            return self.grant_lock(now);
+            return self.cannot_be_made_level(id, now);
         }
         // MODEL: VoteAgain
         if commit.wanted.is_none() && commit.tid <= head {
@@ -525,5 +523,41 @@ impl Controller {
         }
         self.ask_for_votes(id);
         self.settle_votes(now);
+    }
+
+    /// The holder of the lock has waited long enough for its members to be level.
+    ///
+    /// INVARIANT 7: where another daemon goes on without some of them, since it has lost them or its operator has
+    /// disabled them there, they are behind again whenever they are made level. Most hold what it commits: the
+    /// others are taken out here as well, and the transaction goes on.
+    pub(super) fn cannot_be_made_level(&mut self, id: CommitId, now: Now) {
+        let Some(commit) = self.commits.get_mut(&id) else {
+            return;
+        };
+        let last = commit.after.values().max().copied();
+        let (level, behind): (Vec<_>, Vec<_>) = std::mem::take(&mut commit.after)
+            .into_iter()
+            .partition(|(_, after)| Some(*after) == last);
+        commit.level_until = None;
+        if behind.is_empty() || level.len() * 2 <= self.members.len() {
+            let fault = Fault::NotServing("the members cannot be made level".into());
+            self.refuse(id, fault);
+            return self.grant_lock(now);
+        }
+        for (member, after) in behind {
+            let reason = format!(
+                "ends at {after}, and another daemon goes on without it: it cannot be made level with the others \
+                 (is it disabled there?)"
+            );
+            self.lose(member, Out::because(reason), now);
+        }
+        if let Some(commit) = self.commits.get_mut(&id)
+            && let CommitState::Levelling { until } = &mut commit.state
+        {
+            // What the others hold may have to be told of first.
+            *until = now.monotonic + self.rules.level_limit * 2;
+            commit.level_until = Some(*until);
+        }
+        self.vote_again_if_level(now);
     }
 }

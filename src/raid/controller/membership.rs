@@ -465,11 +465,16 @@ impl Controller {
         }
         for configured in joining {
             let name = configured.name.clone();
-            let out = Out {
-                damaged: self.removed_damaged.remove(&name),
-                ..Out::because("added; not recovered yet")
+            // Before the array runs it is what the record says, as if it had been configured at the start: it may
+            // be the one that is waited for.
+            let mut standing = match self.phase {
+                Phase::Opening { .. } if self.recorded.is_some() => self.standing_at_start(&name),
+                _ => State::Degraded(Out::because("added; not recovered yet")),
             };
-            self.add_member(configured, State::Degraded(out), now);
+            if let State::Degraded(out) = &mut standing {
+                out.damaged |= self.removed_damaged.remove(&name);
+            }
+            self.add_member(configured, standing, now);
             self.notice(Notice::MemberAdded { member: name });
         }
         self.blocked = None;

@@ -146,6 +146,9 @@ impl Controller {
             StartPolicy::Majority => open * 2 > self.members.len(),
             StartPolicy::Newest => open > 0,
         };
+        if !enough && missing.is_empty() {
+            return Some(self.who_waits_for_an_operator());
+        }
         if !enough {
             return Some(missing.join(", "));
         }
@@ -164,6 +167,23 @@ impl Controller {
             return Some(missing.join(", "));
         }
         None
+    }
+
+    /// All that may be looked at are there, and more are needed.
+    fn who_waits_for_an_operator(&self) -> String {
+        let waiting = self.members.values().filter_map(|member| {
+            let out = member.out().filter(|out| out.needs_operator)?;
+            Some(format!("{} ({})", member.name, out.reason))
+        });
+        let waiting: Vec<_> = waiting.collect();
+        if waiting.is_empty() {
+            return "those that are being recovered".to_owned();
+        }
+        format!(
+            "an operator: more members have to be compared than may be without a word, {}; start --force, and then \
+             recover it",
+            waiting.join(", ")
+        )
     }
 
     /// Who has to come before the start can go on, and how many of them.

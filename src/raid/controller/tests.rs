@@ -1169,3 +1169,150 @@ fn the_head_is_recorded_also_while_members_stay_as_they_are() {
     fed.later(600);
     assert_eq!(recorded(&fed), None, "nothing has changed");
 }
+
+#[test]
+fn who_is_behind_since_another_daemon_goes_on_without_it_is_taken_out() {
+    let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
+    // The other daemon has disabled b, and commits all the time; b is made level each time, and is behind again.
+    let votes = |fed: &mut Fed, behind: u64, last: u64| {
+        for (member, after) in [(A, last), (B, behind), (C, last)] {
+            fed.feed(Event::MemberVoted {
+                commit: CommitId(1),
+                member,
+                ballot: ready(),
+                after: Some(Tid(after)),
+            })
+            .ok();
+        }
+    };
+    let told = |fed: &mut Fed, members: &[MemberId], tid: u64| {
+        let tid = Tid(tid);
+        for member in members {
+            fed.foreign(*member, tid);
+        }
+        fed.feed(Event::ToldWhole { tid }).ok();
+        let oids = Arc::from([Oid(1)]);
+        fed.feed(Event::Inquired { tid, oids }).ok();
+    };
+    fed.vote(1);
+    for tid in 6..26 {
+        votes(&mut fed, tid - 1, tid);
+        assert!(fed.said().contains("level 1 from 0"));
+        let generation = fed.controller.members[&B].generation().expect("it is open");
+        fed.feed(Event::Levelled {
+            member: B,
+            generation,
+            tid: Tid(tid),
+        })
+        .ok();
+        told(&mut fed, &[A, C], tid);
+        assert_eq!(fed.controller.head, Tid(tid));
+        assert!(fed.controller.is_in_sync(B));
+    }
+    fed.later(20);
+    votes(&mut fed, 25, 26);
+    fed.later(0);
+    // Its loss is recorded before anything goes on.
+    told(&mut fed, &[A, C], 26);
+    fed.recorded();
+    let said = fed.said();
+    assert!(!said.contains("vote failed"), "{said}");
+    assert!(!fed.controller.is_in_sync(B), "{said}");
+    let out = fed.controller.members[&B].out().expect("it is out");
+    assert!(!out.needs_operator && out.reason.contains("goes on without it"));
+    for member in [A, C] {
+        fed.feed(Event::MemberVoted {
+            commit: CommitId(1),
+            member,
+            ballot: ready(),
+            after: Some(Tid(26)),
+        })
+        .ok();
+    }
+    let said = fed.said();
+    assert!(said.ends_with("voted"), "{said}");
+}
+
+#[test]
+fn who_is_not_made_level_in_time_does_not_fail_the_transaction() {
+    let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
+    fed.vote(1);
+    for (member, after) in [(A, 6), (B, 5), (C, 6)] {
+        fed.feed(Event::MemberVoted {
+            commit: CommitId(1),
+            member,
+            ballot: ready(),
+            after: Some(Tid(after)),
+        })
+        .ok();
+    }
+    fed.later(20);
+    assert!(!fed.controller.is_in_sync(B));
+    assert!(fed.controller.is_in_sync(A) && fed.controller.is_in_sync(C));
+    let said = fed.said();
+    assert!(!said.contains("vote failed"), "{said}");
+}
+
+#[test]
+fn what_an_operator_has_to_say_before_a_start_is_told_and_helps() {
+    let record = Fed::serving_from(&["a", "b"], coop(FailMode::Close)).record;
+    let mut record = record.expect("a start is recorded");
+    let standing = crate::raid::record::Standing::Out {
+        reason: "its recovery was cancelled by an operator".into(),
+        since: record.time,
+        needs_operator: true,
+        unacknowledged_tail: false,
+        damaged: false,
+    };
+    record.members.insert("b".into(), standing);
+
+    let mut fed = Fed::of(&["a", "b"], coop(FailMode::Close), Some(record.clone()));
+    fed.open(A, Tid(5));
+    fed.later(10);
+    let Serving::Starting { waits_for } = &fed.controller.serving else {
+        panic!("{:?}", fed.controller.serving);
+    };
+    assert!(
+        waits_for.contains("b (its recovery was cancelled"),
+        "{waits_for}"
+    );
+    let forced = Rules {
+        force: true,
+        ..coop(FailMode::Close)
+    };
+    let mut fed = Fed::of(&["a", "b"], forced, Some(record));
+    fed.open(A, Tid(5));
+    fed.later(10);
+    let found = vec![(A, Compared::Level)];
+    fed.feed(Event::Assembled { found, head: None }).ok();
+    fed.recorded();
+    let (member, strategy) = ("b".to_owned(), Strategy::Missing);
+    fed.feed(Event::RecoverAsked {
+        member,
+        strategy,
+        rate: None,
+    })
+    .unwrap();
+}
+
+#[test]
+fn who_is_waited_for_may_be_added_to_the_configuration() {
+    let record = Fed::serving_from(&["a", "b"], rules()).record;
+    let mut fed = Fed::of(&["c"], rules(), record);
+    fed.open(A, Tid(5));
+    fed.later(10);
+    assert!(
+        matches!(&fed.controller.serving, Serving::Starting { waits_for } if waits_for.contains("a, b"))
+    );
+    let members = ["a", "c"].map(configured).to_vec();
+    let dry_run = false;
+    fed.feed(Event::MembersAsked { members, dry_run }).unwrap();
+    let added = MemberId(1);
+    assert!(fed.controller.is_in_sync(added), "the record says so");
+    fed.open(added, Tid(5));
+    fed.later(10);
+    let found = vec![(added, Compared::Level)];
+    fed.feed(Event::Assembled { found, head: None }).ok();
+    fed.recorded();
+    assert_eq!(fed.controller.serving, Serving::Yes);
+}
