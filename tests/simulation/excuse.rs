@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::trace;
 use super::world::World;
@@ -54,6 +54,19 @@ impl World {
                 }
             }
             sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Waits for the end of a daemon that was told to stop. It ends its sessions one by one, and its array last: until
+    /// then it does not serve, although its report says so.
+    pub(super) async fn while_it_ends<T>(&self, daemon: usize, end: impl Future<Output = T>) -> T {
+        let name = format!("d{}", daemon + 1);
+        let mut end = std::pin::pin!(end);
+        loop {
+            self.excuses.give(&name, AFTER_AN_OUTAGE);
+            if let Ok(ended) = timeout(LOOK_EVERY, end.as_mut()).await {
+                return ended;
+            }
         }
     }
 

@@ -413,11 +413,8 @@ impl World {
                 trace::note(format!("ended, graceful: {graceful}"));
                 ended.send(()).ok();
             });
-            if closing.is_some()
-                && tokio::time::timeout(Duration::from_mins(3), waits)
-                    .await
-                    .is_err()
-            {
+            let ended = tokio::time::timeout(Duration::from_mins(3), waits);
+            if closing.is_some() && self.while_it_ends(number, ended).await.is_err() {
                 trace::fail(format!("d{} does not end", number + 1));
             }
         }
