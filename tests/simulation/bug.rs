@@ -32,9 +32,19 @@ pub(crate) enum Bug {
     ForgetOneInvalidation,
     /// What one member cannot read no other one is asked.
     AskNobodyElse,
+    /// Nobody is told that a member was taken out.
+    DegradeSilently,
+    /// What is cut from a copy is kept nowhere.
+    KeepNothingAside,
+    /// An iteration leaves out every sixteenth transaction.
+    IterateOverLess,
+    /// What a transaction depends on may have changed.
+    LoseCurrentCheck,
+    /// Each member stores another user.
+    StoreAnotherUser,
 }
 
-const ALL: [Bug; 12] = [
+const ALL: [Bug; 17] = [
     Bug::AcknowledgeBeforeRecord,
     Bug::WaitForAllButOne,
     Bug::LoseInvalidations,
@@ -47,6 +57,11 @@ const ALL: [Bug; 12] = [
     Bug::RecoverWithoutLast,
     Bug::ForgetOneInvalidation,
     Bug::AskNobodyElse,
+    Bug::DegradeSilently,
+    Bug::KeepNothingAside,
+    Bug::IterateOverLess,
+    Bug::LoseCurrentCheck,
+    Bug::StoreAnotherUser,
 ];
 
 /// Each is found within so many seeds.

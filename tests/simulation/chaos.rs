@@ -149,11 +149,7 @@ impl World {
             what = 6;
         }
         let rebuild = fastrand::u8(..4) == 0;
-        if what == 5 {
-            self.configure(daemon, Some(&member));
-        } else if what == 6 {
-            self.configure(daemon, None);
-        }
+        let this = Arc::clone(self);
         drop(self.in_daemon(daemon, async move {
             let api = whole.api();
             let command = async {
@@ -181,7 +177,13 @@ impl World {
                     }
                     5 | 6 => {
                         trace::note(format!("reload, without {member}: {}", what == 5));
-                        api.reload(false).await.map(drop)
+                        this.configure(daemon, (what == 5).then_some(member.as_str()));
+                        let done = api.reload(false).await.map(drop);
+                        if done.is_err() {
+                            // Who was told that nothing would serve then does not start it so.
+                            this.configure(daemon, None);
+                        }
+                        done
                     }
                     _ => {
                         trace::note("scrub");
@@ -211,6 +213,12 @@ impl World {
         for server in self.servers() {
             self.hold_server(&server, false);
         }
+        for daemon in 0..self.daemons() {
+            if self.whole(daemon).is_none() {
+                // It could not start with the configuration that it had, or its disk.
+                self.crash_daemon(daemon, false).await;
+            }
+        }
         self.supervise();
         // One whose disk has failed refuses everything until then.
         for server in self.servers() {
@@ -225,6 +233,8 @@ impl World {
             machine.mend();
         }
         for daemon in 0..self.daemons() {
+            // An operator may have written another one meanwhile.
+            self.configure(daemon, None);
             if let Some(whole) = self.whole(daemon) {
                 drop(self.in_daemon(daemon, async move {
                     if let Err(problem) = whole.api().reload(false).await {
@@ -287,8 +297,11 @@ impl World {
             let mut strategy = Strategy::Missing;
             if next.contains("move its Data.fs") {
                 trace::note(format!("{} is emptied", member.name));
+                self.must_not_be_needed(daemon, &member.name);
+                self.copy_is_emptied(daemon, &member.name);
                 self.empty_server(&member.name).await;
             } else if next.contains("--rebuild") {
+                self.must_not_be_needed(daemon, &member.name);
                 strategy = Strategy::Rebuild;
             }
             let (whole, name) = (whole.clone(), member.name.clone());

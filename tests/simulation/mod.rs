@@ -20,10 +20,13 @@ use tokio::time::sleep;
 mod bug;
 mod chaos;
 mod client;
+mod copies;
+mod events;
 mod excuse;
 mod host;
 mod judge;
 mod network;
+mod scrub;
 mod server;
 mod trace;
 mod truth;
@@ -95,6 +98,7 @@ async fn live(folder: &std::path::Path) -> Outcome {
         let world = told;
         world.supervise();
         drop(spawn(Arc::clone(&world).note_outages()));
+        drop(spawn(Arc::clone(&world).look_on()));
         let this = Arc::clone(&world);
         drop(spawn(async move {
             while !this.is_over() {
@@ -106,6 +110,9 @@ async fn live(folder: &std::path::Path) -> Outcome {
         world.chaos().await;
         if trace::failure().is_none() {
             world.heal().await;
+        }
+        if trace::failure().is_none() {
+            world.scrub_all().await;
         }
         if trace::failure().is_none() {
             sleep(Duration::from_secs(5)).await;

@@ -11,6 +11,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::client::{Client, Identity};
+use super::copies::Copies;
+use super::events::Heard;
 use super::excuse::Excuses;
 use super::host::{Life, Machine};
 use super::server::{self, data_fs};
@@ -157,6 +159,8 @@ pub(super) struct World {
     pub(super) shape: Shape,
     pub(super) truth: Truth,
     pub(super) excuses: Excuses,
+    pub(super) copies: Copies,
+    pub(super) heard: Heard,
     daemons: Vec<Process<Whole>>,
     servers: BTreeMap<String, Process<ServerRunning>>,
     clients: Vec<(Arc<Identity>, Process<()>)>,
@@ -202,6 +206,8 @@ impl World {
             clients: clients.collect(),
             truth: Truth::default(),
             excuses: Excuses::default(),
+            copies: Copies::default(),
+            heard: Heard::default(),
             over: AtomicBool::new(false),
             faults: AtomicUsize::new(0),
             index: Mutex::default(),
@@ -395,6 +401,12 @@ impl World {
         self.daemons[number].running.lock().clone()
     }
 
+    /// Whether a life of a daemon lasts.
+    pub(super) fn lives(&self, life: u64) -> bool {
+        let mut all = (0..self.daemons()).filter_map(|number| self.whole(number));
+        all.any(|whole| whole.number() == life)
+    }
+
     /// Does something in a daemon's process.
     pub(super) fn in_daemon<F>(&self, number: usize, work: F) -> Option<tokio::task::JoinHandle<()>>
     where
@@ -405,12 +417,17 @@ impl World {
     }
 
     /// Ends a daemon as an operator does, and waits for it.
-    pub(super) async fn stop_daemon(&self, number: usize) {
+    pub(super) async fn stop_daemon(self: &Arc<Self>, number: usize) {
         if let Some(whole) = self.whole(number) {
+            let host = self.daemons[number].machine.name.clone();
+            let this = Arc::clone(self);
             let (ended, waits) = tokio::sync::oneshot::channel();
             let closing = self.in_daemon(number, async move {
                 let graceful = whole.close().await;
                 trace::note(format!("ended, graceful: {graceful}"));
+                if !graceful && !this.excuses.has(&host) {
+                    trace::fail("it was asked to end, and something had to be left undone");
+                }
                 ended.send(()).ok();
             });
             if closing.is_some()
