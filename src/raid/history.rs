@@ -66,6 +66,9 @@ impl History for ArrayHistory {
                     runner.settle(WHAT, doubted, 1);
                     self.range.first = transaction.tid.next();
                     self.open = Some((reader, history));
+                    if bug!(IterateOverLess) && transaction.tid.0.is_multiple_of(16) {
+                        return self.next().await;
+                    }
                     return Ok(Some(transaction));
                 }
                 Ok(None) => {

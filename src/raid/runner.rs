@@ -276,6 +276,9 @@ impl Runner {
     }
 
     pub(super) fn notice(&self, notice: Notice) {
+        if bug!(DegradeSilently) && matches!(notice, Notice::MemberDegraded { .. }) {
+            return;
+        }
         let array = self.options.name.as_str();
         let member = notice.member().unwrap_or_default();
         let (kind, text) = (notice.kind(), notice.to_string());
@@ -1191,10 +1194,13 @@ impl Core {
 /// Both phases but the second, on one member.
 async fn vote_on(
     storage: &dyn Storage,
-    meta: TxnMeta,
+    mut meta: TxnMeta,
     ops: &Arc<Operations>,
     tid: Tid,
 ) -> Result<Vote> {
+    if bug!(StoreAnotherUser) {
+        meta.user = storage.describe().location.into();
+    }
     let mut transaction = storage.begin(meta, Some(tid)).await?;
     transaction.store_all(ops).await?;
     transaction.vote().await

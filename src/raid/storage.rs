@@ -94,7 +94,11 @@ impl Storage for Array {
         // Members count by themselves; what one gave out, no other may give out after a failure.
         let mut floor = self.0.oid_floor.lock().await;
         let after = after.max(*floor);
-        let view = self.0.view_of_first();
+        let view = if bug!(AskAnybodyForOids) {
+            self.0.view()
+        } else {
+            self.0.view_of_first()
+        };
         let oids = self
             .0
             .ask(&view, after, "new_oids", move |storage| {
@@ -133,6 +137,9 @@ impl Storage for Array {
                 return Err(Answer::NoSuchObject(oid).into());
             }
             revisions.truncate(count);
+            if bug!(LoseARevision) && revisions.len() > 2 {
+                revisions.remove(1);
+            }
             return Ok(revisions);
         }
     }
@@ -176,6 +183,9 @@ impl Storage for Array {
             if found.len() < end && all == asked {
                 spare = spare.saturating_mul(8);
                 continue;
+            }
+            if bug!(LoseAnUndoable) && found.len() > 2 {
+                found.remove(1);
             }
             let page = found.into_iter().take(end).skip(first);
             return Ok(page.collect());

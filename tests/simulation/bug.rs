@@ -34,9 +34,27 @@ pub(crate) enum Bug {
     ForgetOneInvalidation,
     /// What one member cannot read no other one is asked.
     AskNobodyElse,
+    /// Nobody is told that a member was taken out.
+    DegradeSilently,
+    /// What is cut from a copy is kept nowhere.
+    KeepNothingAside,
+    /// An iteration leaves out every sixteenth transaction.
+    IterateOverLess,
+    /// What a transaction depends on may have changed.
+    LoseCurrentCheck,
+    /// Each member stores another user.
+    StoreAnotherUser,
+    /// Of some transactions of several records, a recovery copies all but the last one.
+    CopyOneRecordLess,
+    /// The history of an object lacks its second revision.
+    LoseARevision,
+    /// The undo log lacks its second line.
+    LoseAnUndoable,
+    /// Two daemons ask different servers for new oids.
+    AskAnybodyForOids,
 }
 
-const ALL: [Bug; 13] = [
+const ALL: [Bug; 22] = [
     Bug::AcknowledgeBeforeRecord,
     Bug::WaitForAllButOne,
     Bug::LoseInvalidations,
@@ -50,6 +68,15 @@ const ALL: [Bug; 13] = [
     Bug::RecoverWithoutLast,
     Bug::ForgetOneInvalidation,
     Bug::AskNobodyElse,
+    Bug::DegradeSilently,
+    Bug::KeepNothingAside,
+    Bug::IterateOverLess,
+    Bug::LoseCurrentCheck,
+    Bug::StoreAnotherUser,
+    Bug::CopyOneRecordLess,
+    Bug::LoseARevision,
+    Bug::LoseAnUndoable,
+    Bug::AskAnybodyForOids,
 ];
 
 /// Each is found within so many seeds.

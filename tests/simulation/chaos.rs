@@ -159,6 +159,7 @@ impl World {
             (18, Some(_)) if self.daemons() == 1 => self.start_with_what_is_there().await,
             (19..22, _) => self.put_copy_back(daemon).await,
             (22, _) => self.keep_copies(),
+            (23, _) if self.daemons() == 1 => self.start_without_a_file().await,
             _ => self.operator(daemon),
         }
     }
@@ -191,6 +192,25 @@ impl World {
         *self.next_start.lock() = Some(Start { policy, force });
         let this = Arc::clone(self);
         later(ms(10, 3000), move || this.hold_daemon(0, false));
+    }
+
+    /// The daemon dies, and starts without a file whose disk is not there then. Its operator adds it again later.
+    async fn start_without_a_file(self: &Arc<Self>) {
+        let files = self.shape.members.iter().filter(|(_, is_zeo)| !is_zeo);
+        let files: Vec<&str> = files.map(|(name, _)| name.as_str()).collect();
+        if files.is_empty() || self.shape.members.len() <= self.shape.min_optimal {
+            return;
+        }
+        let member = files[fastrand::usize(..files.len())];
+        let power = fastrand::bool();
+        trace::note(format!("d1 dies, and starts without {member}"));
+        self.hold_daemon(0, true);
+        self.crash_daemon(0, power).await;
+        self.configure(0, Some(member));
+        let this = Arc::clone(self);
+        later(ms(10, 3000), move || this.hold_daemon(0, false));
+        let this = Arc::clone(self);
+        later(ms(4000, 20_000), move || this.change_members(None));
     }
 
     /// An operator's command, of whatever use.
@@ -293,7 +313,8 @@ impl World {
     }
 
     /// What members there are is changed in every daemon, one after the other: daemons over the same members
-    /// have the same configuration. One that does not run has it when it starts.
+    /// have the same configuration. One that does not run has it when it starts. Where one is told that nothing
+    /// would serve then, it is taken back in all of them.
     fn change_members(self: &Arc<Self>, without: Option<&str>) {
         trace::note(format!("reload, without {without:?}"));
         for daemon in 0..self.daemons() {
@@ -301,11 +322,18 @@ impl World {
             let Some(whole) = self.whole(daemon) else {
                 continue;
             };
+            let this = Arc::clone(self);
+            let leaves = without.is_some();
             drop(self.in_daemon(daemon, async move {
                 let api = whole.api();
                 match timeout(Duration::from_mins(1), api.reload(false)).await {
                     Ok(Ok(_)) => {}
-                    Ok(Err(problem)) => trace::note(format!("refused: {problem}")),
+                    Ok(Err(problem)) => {
+                        trace::note(format!("refused: {problem}"));
+                        if leaves {
+                            this.change_members(None);
+                        }
+                    }
                     Err(_) => trace::fail("a reload is not answered"),
                 }
             }));
@@ -327,6 +355,12 @@ impl World {
         for server in self.servers() {
             self.hold_server(&server, false);
         }
+        for daemon in 0..self.daemons() {
+            if self.whole(daemon).is_none() {
+                // It could not start with the configuration that it had, or its disk.
+                self.crash_daemon(daemon, false).await;
+            }
+        }
         self.supervise();
         // One whose disk has failed refuses everything until then. All others come back by themselves.
         for server in self.servers() {
@@ -343,6 +377,8 @@ impl World {
             drive.mend();
         }
         for daemon in 0..self.daemons() {
+            // An operator may have written another one meanwhile.
+            self.configure(daemon, None);
             if let Some(whole) = self.whole(daemon) {
                 drop(self.in_daemon(daemon, async move {
                     if let Err(problem) = whole.api().reload(false).await {
@@ -405,8 +441,11 @@ impl World {
             let mut strategy = Strategy::Missing;
             if next.contains("move its Data.fs") {
                 trace::note(format!("{} is emptied", member.name));
+                self.must_not_be_needed(daemon, &member.name);
+                self.is_another_copy(daemon, &member.name);
                 self.empty_server(&member.name).await;
             } else if next.contains("--rebuild") {
+                self.must_not_be_needed(daemon, &member.name);
                 strategy = Strategy::Rebuild;
             }
             let (whole, name) = (whole.clone(), member.name.clone());

@@ -6,7 +6,7 @@
 //! daemon and verifies its cache by what it has missed. What it sees is checked at once where it can
 //! be, and all of it at the end ([`super::truth`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,18 +16,22 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::network::{ReadHalf, WriteHalf, connect};
 use super::trace;
-use super::truth::Truth;
+use super::truth::{Truth, Writes};
 use super::world::World;
-use crate::pickle::Value;
+use crate::pickle::{Value, extension};
 use crate::wire::connection::{Reader, Writer};
 use crate::wire::{
     Call, Expected, FromServer, MessageId, Push, Reply, Request, TxnId, WireError, handshake,
 };
-use crate::zodb::{Answer, Oid, Tid, TxnMeta};
+use crate::zodb::{Answer, Conflict, Oid, Tid, TxnMeta, TxnStatus};
+
+mod asks;
 
 pub(super) const ACCOUNTS: [Oid; 4] = [Oid(1), Oid(2), Oid(3), Oid(4)];
 const PAIR: [Oid; 2] = [Oid(10), Oid(11)];
 const COUNTER: Oid = Oid(20);
+/// Whatever identifier is given out comes after this one.
+const LAST_FIXED: Oid = Oid(1000);
 const MONEY: i64 = 100;
 /// What is in all accounts together, always.
 const SUM: i64 = 4 * MONEY;
@@ -65,6 +69,18 @@ pub(super) struct Client {
     /// What it can undo: the transaction, what was there before.
     undoable: Option<(Tid, Bytes)>,
     packs: bool,
+    /// By object, the last transaction that it was told to have changed it.
+    told: BTreeMap<Oid, Tid>,
+    /// Objects of its own, whose identifiers were given to it.
+    given: BTreeSet<Oid>,
+    /// Those that it has deleted, or has not made.
+    gone: BTreeSet<Oid>,
+    /// It reads as of this, and what it stores is what it has read then.
+    before: Tid,
+    /// Which transaction it has asked to undo.
+    undoing: Option<Tid>,
+    /// What the next transaction depends on.
+    checks: Vec<(Oid, Tid)>,
 }
 
 struct Connection {
@@ -114,9 +130,33 @@ fn state(value: i64, name: &str) -> Bytes {
     format!("{value} {name}").into()
 }
 
-fn content_of(data: &[u8]) -> Vec<u8> {
+/// What the file of a blob holds, by its record.
+pub(super) fn content_of(data: &[u8]) -> Vec<u8> {
     let name = data.strip_prefix(BLOB).unwrap_or_default();
     name.repeat(1 + name.len() * 20)
+}
+
+/// A user, and what an application says besides.
+fn random_meta(name: &str) -> TxnMeta {
+    let user = match fastrand::u8(..3) {
+        0 => String::new(),
+        1 => format!("user {}", fastrand::u8(..)),
+        _ => " /user\u{e9}".repeat(fastrand::usize(1..20)),
+    };
+    let said = (0..fastrand::usize(..4)).map(|number| {
+        let value = match fastrand::u8(..3) {
+            0 => Value::Int(fastrand::i64(..)),
+            1 => Value::Text(name.repeat(fastrand::usize(..9))),
+            _ => Value::None,
+        };
+        (Value::Text(format!("said {number}")), value)
+    });
+    TxnMeta {
+        user: user.into(),
+        description: name.to_owned().into(),
+        extension: extension::pickled(&said.collect::<Vec<_>>()),
+        status: TxnStatus::Normal,
+    }
 }
 
 impl Client {
@@ -128,6 +168,12 @@ impl Client {
             last: Tid::ZERO,
             undoable: None,
             packs,
+            told: BTreeMap::new(),
+            given: BTreeSet::new(),
+            gone: BTreeSet::new(),
+            before: Tid::ZERO,
+            undoing: None,
+            checks: Vec::new(),
         }
     }
 
@@ -220,6 +266,11 @@ impl Client {
             if fastrand::u8(..60) == 0 {
                 return Err(Trouble::Leaves);
             }
+            if fastrand::u8(..100) == 0 {
+                let pause = Duration::from_millis(fastrand::u64(500..9000));
+                trace::note(format!("reads nothing for {} ms", pause.as_millis()));
+                tokio::time::sleep(pause).await;
+            }
             match self.transaction(connection).await {
                 Ok(()) => {}
                 Err(Trouble::Answered(error)) => self.answered(connection.daemon, &error).await,
@@ -232,19 +283,86 @@ impl Client {
     /// An error that came instead of what was asked for.
     async fn answered(&self, daemon: usize, error: &WireError) {
         trace::note(format!("is answered {error:?}"));
-        // What every healthy storage says, too.
-        let is_usual = matches!(
-            error,
-            WireError::Answer(
-                Answer::Conflict(_)
-                    | Answer::ReadConflict(_)
-                    | Answer::Undo { .. }
-                    | Answer::MultipleUndo(_)
-                    | Answer::NoSuchObject(_)
-            )
-        );
+        // What every healthy storage says, too, where there is a reason.
+        let is_usual = match error {
+            WireError::Answer(Answer::Conflict(conflict) | Answer::ReadConflict(conflict)) => {
+                self.must_be_later(conflict);
+                true
+            }
+            // That it can be undone was looked at: see `transaction`.
+            WireError::Answer(Answer::Undo { .. } | Answer::MultipleUndo(_)) => {
+                let packed = |tid: Tid| tid <= self.truth().floor();
+                self.undoing.is_some_and(packed) || self.may_have_changed(self.own())
+            }
+            WireError::Answer(Answer::NoSuchObject(oid)) => {
+                self.before <= self.truth().floor().next() || self.may_have_changed(*oid)
+            }
+            _ => false,
+        };
         if !is_usual {
             self.must_be_excused(daemon, &format!("{error:?}")).await;
+        }
+    }
+
+    fn own(&self) -> Oid {
+        Oid(100 + self.identity.number)
+    }
+
+    fn own_blob(&self) -> Oid {
+        Oid(200 + self.identity.number)
+    }
+
+    fn owns(&self, oid: Oid) -> bool {
+        let fixed = [self.own(), self.own_blob()];
+        fixed.contains(&oid) || self.given.contains(&oid) || self.gone.contains(&oid)
+    }
+
+    /// Whether a transaction of its own, of which it does not know what became, may have changed it.
+    fn may_have_changed(&self, oid: Oid) -> bool {
+        self.owns(oid) && self.truth().may_have_changed(oid)
+    }
+
+    /// A conflict is with something that came after what was read; where nobody else writes, with a transaction
+    /// of its own of which it was told nothing.
+    fn must_be_later(&self, conflict: &Conflict) {
+        let (who, oid, before) = (self.who(), conflict.oid, self.before);
+        // As of a snapshot that packing has reached, objects that are there cannot be read.
+        if conflict.committed < before && before > self.truth().floor().next() {
+            trace::fail(format!(
+                "{who} has read {oid} before {before}, and is told of a conflict with {}",
+                conflict.committed
+            ));
+        }
+        if self.owns(oid) && !self.may_have_changed(oid) {
+            trace::fail(format!(
+                "{who} is told of a conflict of {oid}, which nobody else writes: {conflict:?}"
+            ));
+        }
+    }
+
+    /// Who was told of a transaction may ask any member that serves, and the status.
+    fn must_be_at_the_head(&self, daemon: usize, tid: Tid) {
+        let report = self.world.whole(daemon).map(|whole| whole.report());
+        if let Some(report) = report.filter(|report| report.head < tid) {
+            trace::fail(format!(
+                "d{} has acknowledged {tid}, and its status ends at {}",
+                daemon + 1,
+                report.head
+            ));
+        }
+    }
+
+    /// What it is given is not older than what it was told.
+    fn must_not_be_older(&self, oid: Oid, before: Tid, tid: Option<Tid>) {
+        let told = self.told.get(&oid).filter(|told| **told < before);
+        if let Some(told) = told.filter(|told| tid.is_none_or(|tid| tid < **told)) {
+            // Packing may have removed what was current as of an old snapshot.
+            if tid.is_some() || before > self.truth().floor().next() {
+                trace::fail(format!(
+                    "{} is given {oid} of {tid:?} before {before}, and was told of {told}",
+                    self.who()
+                ));
+            }
         }
     }
 
@@ -291,6 +409,7 @@ impl Client {
                 self.last = self.last.max(tid);
                 for oid in oids.iter() {
                     self.cache.remove(oid);
+                    self.told.insert(*oid, tid);
                 }
             }
             Push::ReceiveBlobStart { .. } => connection.blob.clear(),
@@ -360,6 +479,11 @@ impl Client {
                 Err(trouble) => return Err(trouble),
             },
         };
+        let tid = found.as_ref().map(|(tid, _)| *tid);
+        // It may be deleted, by a transaction of which it was told nothing.
+        if tid.is_some() || !self.may_have_changed(oid) {
+            self.must_not_be_older(oid, before, tid);
+        }
         self.truth().saw(&self.who(), oid, before, found.clone());
         Ok(found)
     }
@@ -383,7 +507,10 @@ impl Client {
         let before = self.last.next();
         let number = self.identity.names.fetch_add(1, Ordering::SeqCst);
         let name = format!("{}-{number}", self.who());
-        let own = Oid(100 + self.identity.number);
+        let own = self.own();
+        self.before = before;
+        self.undoing = None;
+        self.checks.clear();
         let Some(accounts) = self.load_all(connection, ACCOUNTS, before).await? else {
             if before > self.truth().floor().next() && before > Tid(1) {
                 // Somebody else may have begun.
@@ -394,9 +521,11 @@ impl Client {
             }
             let money = ACCOUNTS
                 .iter()
-                .map(|oid| (*oid, Tid::ZERO, state(MONEY, &name)));
-            let others = [PAIR[0], PAIR[1], COUNTER];
-            let others = others.iter().map(|oid| (*oid, Tid::ZERO, state(0, &name)));
+                .map(|oid| (*oid, Tid::ZERO, Some(state(MONEY, &name))));
+            let others = [PAIR[0], PAIR[1], COUNTER, LAST_FIXED];
+            let others = others
+                .iter()
+                .map(|oid| (*oid, Tid::ZERO, Some(state(0, &name))));
             let all = money.chain(others).collect();
             return self.commit(connection, &name, all, None).await.map(drop);
         };
@@ -407,7 +536,7 @@ impl Client {
                 self.who()
             ));
         }
-        match fastrand::u8(..20) {
+        match fastrand::u8(..24) {
             0..6 => {
                 let (from, to) = (fastrand::usize(..4), fastrand::usize(..4));
                 if from == to {
@@ -416,8 +545,14 @@ impl Client {
                 let amount = fastrand::i64(1..20);
                 let moved = |which: usize, by: i64| {
                     let (serial, data) = &accounts[which];
-                    (ACCOUNTS[which], *serial, state(value(data) + by, &name))
+                    let data = state(value(data) + by, &name);
+                    (ACCOUNTS[which], *serial, Some(data))
                 };
+                if fastrand::u8(..4) == 0
+                    && let Some((serial, _)) = self.load(connection, COUNTER, before).await?
+                {
+                    self.checks.push((COUNTER, serial));
+                }
                 let writes = vec![moved(from, -amount), moved(to, amount)];
                 self.commit(connection, &name, writes, None).await?;
             }
@@ -428,7 +563,7 @@ impl Client {
                 if value(&pair[0].1) != value(&pair[1].1) {
                     trace::fail(format!("{} sees {pair:?} before {before}", self.who()));
                 }
-                let next = state(value(&pair[0].1) + 1, &name);
+                let next = Some(state(value(&pair[0].1) + 1, &name));
                 let writes = vec![
                     (PAIR[0], pair[0].0, next.clone()),
                     (PAIR[1], pair[1].0, next),
@@ -439,7 +574,7 @@ impl Client {
                 let Some((serial, data)) = self.load(connection, COUNTER, before).await? else {
                     return Ok(());
                 };
-                let writes = vec![(COUNTER, serial, state(value(&data) + 1, &name))];
+                let writes = vec![(COUNTER, serial, Some(state(value(&data) + 1, &name)))];
                 self.commit(connection, &name, writes, None).await?;
             }
             12..16 => {
@@ -452,7 +587,7 @@ impl Client {
                     return self.undo(connection, &name, own, tid, earlier).await;
                 }
                 let (serial, data) = found.unwrap_or_default();
-                let writes = vec![(own, serial, state(value(&data) + 1, &name))];
+                let writes = vec![(own, serial, Some(state(value(&data) + 1, &name)))];
                 if let Some(tid) = self.commit(connection, &name, writes, None).await?
                     && !serial.is_zero()
                 {
@@ -462,6 +597,14 @@ impl Client {
             16..18 => self.blob(connection, &name, before).await?,
             18 if self.packs && fastrand::u8(..3) == 0 => self.pack(connection).await?,
             18 | 19 if fastrand::bool() => self.newest(connection).await?,
+            20 => self.passing(connection, &name, before).await?,
+            21 => self.new_object(connection, &name).await?,
+            22 => self.iterate(connection).await?,
+            23 => match fastrand::u8(..3) {
+                0 => self.undo_info(connection).await?,
+                1 => self.history(connection).await?,
+                _ => self.current(connection).await?,
+            },
             _ => {
                 self.load_all(connection, PAIR, before).await?;
                 self.load(connection, COUNTER, before).await?;
@@ -475,21 +618,31 @@ impl Client {
         for oid in [COUNTER, ACCOUNTS[0], PAIR[0]] {
             let before = Tid::MAX;
             let call = Call::LoadBefore { oid, before };
-            if let Reply::Loaded(Some(loaded)) = self.call(connection, call).await?
-                && loaded.tid > connection.heard
-            {
-                let (who, heard) = (self.who(), connection.heard);
-                trace::fail(format!(
-                    "{who} reads {}, and has heard of {heard}",
-                    loaded.tid
-                ));
+            let told = self.told.get(&oid).copied();
+            if let Reply::Loaded(Some(loaded)) = self.call(connection, call).await? {
+                self.must_be_of_now(connection, oid, told, loaded.tid);
             }
         }
         Ok(())
     }
 
+    /// What is current was not changed before the question, and not after the answer.
+    fn must_be_of_now(&self, connection: &Connection, oid: Oid, told: Option<Tid>, tid: Tid) {
+        let (who, heard) = (self.who(), connection.heard);
+        if tid > heard {
+            trace::fail(format!(
+                "{who} reads {oid} of {tid}, and has heard of {heard}"
+            ));
+        }
+        if let Some(told) = told.filter(|told| tid < *told) {
+            trace::fail(format!(
+                "{who} reads {oid} of {tid}, and was told of {told}"
+            ));
+        }
+    }
+
     async fn blob(&mut self, connection: &mut Connection, name: &str, before: Tid) -> Result<()> {
-        let oid = Oid(200 + self.identity.number);
+        let oid = self.own_blob();
         let found = self.load(connection, oid, before).await?;
         if let Some((serial, data)) = &found {
             let call = Call::SendBlob {
@@ -518,8 +671,13 @@ impl Client {
         let serial = found.map_or(Tid::ZERO, |(tid, _)| tid);
         let data = Bytes::from([BLOB, name.as_bytes()].concat());
         let content = content_of(&data);
-        self.commit(connection, name, vec![(oid, serial, data)], Some(content))
-            .await?;
+        self.commit(
+            connection,
+            name,
+            vec![(oid, serial, Some(data))],
+            Some(content),
+        )
+        .await?;
         Ok(())
     }
 
@@ -552,6 +710,7 @@ impl Client {
         tid: Tid,
         earlier: Bytes,
     ) -> Result<()> {
+        self.undoing = Some(tid);
         let txn = self.begin(connection, name);
         let undo = Call::Undoa {
             tid,
@@ -561,7 +720,7 @@ impl Client {
         let voted = self.call(connection, Call::Vote { txn: txn.clone() }).await;
         match voted {
             Ok(Reply::Voted(_)) => {
-                let writes = BTreeMap::from([(oid, earlier)]);
+                let writes = Writes::from([(oid, Some(earlier))]);
                 self.finish(connection, name, txn, writes).await.map(drop)
             }
             other => self.abort(connection, name, txn, other).await,
@@ -569,17 +728,20 @@ impl Client {
     }
 
     fn begin(&mut self, connection: &mut Connection, name: &str) -> TxnId {
-        self.truth().begin(name);
+        let meta = random_meta(name);
+        let checks = std::mem::take(&mut self.checks);
+        self.truth().begin(name, meta.clone(), checks.clone());
         let txn = TxnId(Value::Int(connection.next));
         let begin = Call::TpcBegin {
             txn: txn.clone(),
-            meta: TxnMeta {
-                description: name.to_owned().into(),
-                ..TxnMeta::default()
-            },
+            meta,
             tid: None,
         };
         connection.queue(begin, true);
+        for (oid, serial) in checks {
+            let txn = txn.clone();
+            connection.queue(Call::CheckCurrent { oid, serial, txn }, true);
+        }
         txn
     }
 
@@ -597,7 +759,12 @@ impl Client {
         }
         self.call(connection, Call::TpcAbort { txn }).await?;
         match why {
-            Ok(Reply::Conflicts(_)) => Ok(()),
+            Ok(Reply::Conflicts(conflicts)) => {
+                for conflict in &conflicts {
+                    self.must_be_later(conflict);
+                }
+                Ok(())
+            }
             Ok(other) => Err(Trouble::Lost(format!("voted: {other:?}"))),
             Err(trouble) => Err(trouble),
         }
@@ -608,12 +775,16 @@ impl Client {
         &mut self,
         connection: &mut Connection,
         name: &str,
-        mut writes: Vec<(Oid, Tid, Bytes)>,
+        mut writes: Vec<(Oid, Tid, Option<Bytes>)>,
         blob: Option<Vec<u8>>,
     ) -> Result<Option<Tid>> {
         let txn = self.begin(connection, name);
         for (oid, serial, data) in &writes {
-            let (oid, serial, data, txn) = (*oid, *serial, data.clone(), txn.clone());
+            let (oid, serial, txn) = (*oid, *serial, txn.clone());
+            let Some(data) = data.clone() else {
+                connection.queue(Call::DeleteObject { oid, serial, txn }, true);
+                continue;
+            };
             match &blob {
                 None => {
                     let store = Call::Storea {
@@ -653,6 +824,9 @@ impl Client {
                 Ok(Reply::Conflicts(conflicts))
                     if conflicts.iter().all(|conflict| conflict.oid == COUNTER) =>
                 {
+                    for conflict in &conflicts {
+                        self.must_be_later(conflict);
+                    }
                     let serial = conflicts[0].committed;
                     let call = Call::LoadSerial {
                         oid: COUNTER,
@@ -661,7 +835,7 @@ impl Client {
                     match self.call(connection, call).await {
                         Ok(Reply::Data(data)) => {
                             let data = state(value(&data) + 1, name);
-                            writes = vec![(COUNTER, serial, data.clone())];
+                            writes = vec![(COUNTER, serial, Some(data.clone()))];
                             let store = Call::Storea {
                                 oid: COUNTER,
                                 serial,
@@ -695,7 +869,7 @@ impl Client {
         connection: &mut Connection,
         name: &str,
         txn: TxnId,
-        writes: BTreeMap<Oid, Bytes>,
+        writes: Writes,
     ) -> Result<Tid> {
         // A client may be slow.
         if fastrand::u8(..20) == 0 {
@@ -720,8 +894,13 @@ impl Client {
                 self.truth().acknowledged(name, tid);
                 trace::note(format!("{name} is {tid}"));
                 self.world.check_acknowledged(connection.daemon, name, tid);
+                self.must_be_at_the_head(connection.daemon, tid);
                 for (oid, data) in writes {
-                    self.cache.insert(oid, (tid, data));
+                    self.told.insert(oid, tid);
+                    match data {
+                        Some(data) => self.cache.insert(oid, (tid, data)),
+                        None => self.cache.remove(&oid),
+                    };
                 }
                 Ok(tid)
             }

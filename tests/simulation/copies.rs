@@ -87,6 +87,7 @@ impl World {
             self.hold_daemon(daemon, true);
             self.crash_daemon(daemon, power).await;
         }
+        self.is_another_copy(0, member);
         let index = fastrand::bool();
         trace::note(format!(
             "an old copy of {member} is put back, with the newer index: {index}"

@@ -14,6 +14,8 @@ use crate::task::Tasks;
 /// Clones are the same one.
 #[derive(Clone)]
 pub(crate) struct Whole {
+    /// Another one for each life.
+    number: u64,
     daemon: Daemon,
     tasks: Tasks,
     admin: Tasks,
@@ -28,6 +30,7 @@ impl Whole {
         })?;
         let tasks = Tasks::new("daemon tasks");
         let whole = Whole {
+            number: crate::simulation::next_number().unwrap_or_default(),
             daemon: Daemon::new(config, Logging::none(), tasks.clone()),
             tasks,
             admin: Tasks::new("admin tasks"),
@@ -37,6 +40,10 @@ impl Whole {
             return Err(error.to_string());
         }
         Ok(whole)
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     pub(crate) fn api(&self) -> Arc<dyn AdminApi> {

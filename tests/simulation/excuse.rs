@@ -42,7 +42,7 @@ impl Excuses {
         *before = (*before).max(until);
     }
 
-    fn has(&self, host: &str) -> bool {
+    pub(super) fn has(&self, host: &str) -> bool {
         let all = self.0.lock();
         all.get(host).is_some_and(|until| *until >= Instant::now())
     }

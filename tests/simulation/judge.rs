@@ -109,6 +109,7 @@ async fn held(path: &Path) -> Result<Held, StorageError> {
     let mut walk = storage.iterate(TidRange::ALL).await?;
     while let Some(txn) = walk.next().await? {
         let mut records = Vec::new();
+        let mut blobs = BTreeMap::new();
         for record in &txn.records {
             let data = match record.data.payload() {
                 Some(payload) => Some(
@@ -118,11 +119,19 @@ async fn held(path: &Path) -> Result<Held, StorageError> {
                 ),
                 None => None,
             };
+            if data.as_ref().is_some_and(|data| is_blob_record(data)) {
+                let content = content(&storage, record.oid, txn.tid).await?;
+                blobs.insert(record.oid, content);
+            }
             records.push((record.oid, data));
         }
         records.sort();
-        let name = String::from_utf8_lossy(&txn.meta.description).into_owned();
-        history.insert(txn.tid, Kept { name, records });
+        let kept = Kept {
+            meta: txn.meta,
+            records,
+            blobs,
+        };
+        history.insert(txn.tid, kept);
     }
     let mut current = BTreeMap::new();
     let mut next = Some(Oid(0));
@@ -132,17 +141,22 @@ async fn held(path: &Path) -> Result<Held, StorageError> {
         };
         let mut file = None;
         if is_blob_record(&record.data) {
-            let blob = storage.load_blob(record.oid, record.tid).await?;
-            let mut content = vec![0; blob.len() as usize];
-            let read = blob
-                .open()
-                .and_then(|file| file.read_exact_at(&mut content, 0));
-            read.map_err(|error| Fault::io("reading a blob", error))?;
-            file = Some(content);
+            file = Some(content(&storage, record.oid, record.tid).await?);
         }
         current.insert(record.oid, (record.tid, record.data, file));
         next = record.next;
     }
     storage.close().await;
     Ok(Held { history, current })
+}
+
+/// Of a blob's file.
+async fn content(storage: &FileStorage, oid: Oid, tid: Tid) -> Result<Vec<u8>, StorageError> {
+    let blob = storage.load_blob(oid, tid).await?;
+    let mut content = vec![0; blob.len() as usize];
+    let read = blob
+        .open()
+        .and_then(|file| file.read_exact_at(&mut content, 0));
+    read.map_err(|error| Fault::io("reading a blob", error))?;
+    Ok(content)
 }

@@ -28,10 +28,13 @@ mod chaos;
 mod client;
 mod copies;
 mod drive;
+mod events;
 mod excuse;
+mod held;
 mod host;
 mod judge;
 mod network;
+mod scrub;
 mod server;
 mod start;
 mod trace;
@@ -103,6 +106,7 @@ async fn live(folder: &std::path::Path) -> Outcome {
         let world = told;
         world.supervise();
         drop(spawn(Arc::clone(&world).note_outages()));
+        drop(spawn(Arc::clone(&world).look_on()));
         let this = Arc::clone(&world);
         drop(spawn(async move {
             while !this.is_over() {
@@ -114,6 +118,9 @@ async fn live(folder: &std::path::Path) -> Outcome {
         world.chaos().await;
         if trace::failure().is_none() {
             world.heal().await;
+        }
+        if trace::failure().is_none() {
+            world.scrub_all().await;
         }
         if trace::failure().is_none() {
             sleep(Duration::from_secs(5)).await;

@@ -53,6 +53,11 @@ impl World {
             || (start.policy == "majority" && self.shape.min_optimal < majority)
     }
 
+    /// Whether there is such a start of which it is not known yet what it loses.
+    pub(super) fn is_starting_at_risk(&self) -> bool {
+        self.clients_wait.load(Ordering::SeqCst) > 0
+    }
+
     /// Starts a daemon without clients, and sees what it has lost once it serves.
     pub(super) async fn start_at_risk(
         self: Arc<Self>,
@@ -79,15 +84,19 @@ impl World {
             return;
         };
         let mut held: Vec<(String, bool, BTreeSet<Tid>)> = Vec::new();
-        for member in whole.report().members {
-            // Who was compared at the start has one of these.
-            let was_there = member.state == MemberState::Optimal
-                || member.reason.as_deref() == Some("behind at the start");
-            let tids = self.store(number, &member.name);
+        let members = whole.report().members;
+        for (name, _) in &self.shape.members {
+            // Who was compared at the start has one of these. Who is not configured was away.
+            let mut found = members.iter().filter(|member| member.name == *name);
+            let was_there = found.any(|member| {
+                member.state == MemberState::Optimal
+                    || member.reason.as_deref() == Some("behind at the start")
+            });
+            let tids = self.store(number, name);
             let tids = tids.and_then(|(path, _)| self.tids(&path).ok());
-            held.push((member.name, was_there, tids.unwrap_or_default()));
+            held.push((name.clone(), was_there, tids.unwrap_or_default()));
         }
-        let optimal = whole.report().members.into_iter();
+        let optimal = members.into_iter();
         let mut optimal = optimal.filter(|member| member.state == MemberState::Optimal);
         let Some(first) = optimal.next() else {
             return;

@@ -12,7 +12,9 @@ use tokio::sync::watch;
 
 use super::client::{Client, Identity};
 use super::drive::Drive;
+use super::events::Heard;
 use super::excuse::Excuses;
+use super::held::EverHeld;
 use super::host::{Life, Machine};
 use super::server::{self, data_fs};
 use super::start::Start;
@@ -78,6 +80,8 @@ struct Process<T> {
     machine: Arc<Machine>,
     folder: PathBuf,
     life: Mutex<Option<Arc<Life>>>,
+    /// How many lives it has had.
+    begun: AtomicUsize,
     /// What runs, when it does.
     running: Arc<Mutex<Option<T>>>,
     /// It was ended, and should stay so for now.
@@ -112,6 +116,7 @@ impl<T: Program> Process<T> {
             machine,
             folder,
             life: Mutex::new(None),
+            begun: AtomicUsize::new(0),
             running: Arc::default(),
             held: AtomicBool::new(false),
             ends: AtomicBool::new(false),
@@ -125,6 +130,7 @@ impl<T: Program> Process<T> {
     fn begin(&self) -> Arc<Life> {
         let life = Life::begin(&self.machine);
         *self.life.lock() = Some(Arc::clone(&life));
+        self.begun.fetch_add(1, Ordering::SeqCst);
         life
     }
 
@@ -170,6 +176,8 @@ pub(super) struct World {
     pub(super) shape: Shape,
     pub(super) truth: Truth,
     pub(super) excuses: Excuses,
+    pub(super) ever_held: EverHeld,
+    pub(super) heard: Heard,
     daemons: Vec<Process<Whole>>,
     servers: BTreeMap<String, Process<ServerRunning>>,
     clients: Vec<(Arc<Identity>, Process<()>)>,
@@ -264,6 +272,8 @@ impl World {
             clients: clients.collect(),
             truth: Truth::default(),
             excuses: Excuses::default(),
+            ever_held: EverHeld::default(),
+            heard: Heard::default(),
             over: AtomicBool::new(false),
             faults: AtomicUsize::new(0),
             index: Mutex::default(),
@@ -484,10 +494,12 @@ impl World {
         // It may be up again before anybody has looked.
         self.note_outage(number);
         self.daemons[number].crash(power).await;
+        self.look_at_copies();
     }
 
     pub(super) async fn crash_server(&self, name: &str, power: bool) {
         self.servers[name].crash(power).await;
+        self.look_at_copies();
     }
 
     pub(super) async fn crash_client(&self, number: usize) {
@@ -522,6 +534,22 @@ impl World {
         }));
     }
 
+    /// Whom a daemon asks for new identifiers, and which of its lives that server has.
+    pub(super) fn oids_from(&self, daemon: usize) -> Option<(String, usize)> {
+        let members = self.whole(daemon)?.report().members.into_iter();
+        let readable = members.filter(|member| member.state == MemberState::Optimal);
+        let first = readable.map(|member| member.name).min()?;
+        let begun = self.servers.get(&first).map(|server| &server.begun);
+        let life = begun.map_or(0, |begun| begun.load(Ordering::SeqCst));
+        Some((first, life))
+    }
+
+    /// Whether a life of a daemon lasts.
+    pub(super) fn lives(&self, life: u64) -> bool {
+        let mut all = (0..self.daemons()).filter_map(|number| self.whole(number));
+        all.any(|whole| whole.number() == life)
+    }
+
     /// Does something in a daemon's process.
     pub(super) fn in_daemon<F>(&self, number: usize, work: F) -> Option<tokio::task::JoinHandle<()>>
     where
@@ -532,16 +560,21 @@ impl World {
     }
 
     /// Ends a daemon as an operator does, and waits for it.
-    pub(super) async fn stop_daemon(&self, number: usize) {
+    pub(super) async fn stop_daemon(self: &Arc<Self>, number: usize) {
         if let Some(whole) = self.whole(number) {
             let process = &self.daemons[number];
             process
                 .ends
                 .store(process.life().is_some(), Ordering::SeqCst);
+            let host = self.daemons[number].machine.name.clone();
+            let this = Arc::clone(self);
             let (ended, waits) = tokio::sync::oneshot::channel();
             let closing = self.in_daemon(number, async move {
                 let graceful = whole.close().await;
                 trace::note(format!("ended, graceful: {graceful}"));
+                if !graceful && !this.excuses.has(&host) {
+                    trace::fail("it was asked to end, and something had to be left undone");
+                }
                 ended.send(()).ok();
             });
             if closing.is_some()

@@ -68,6 +68,9 @@ impl<'d> Copier<'d> {
                 body: self.origin.body(oid, data, previous, newest)?,
             });
         }
+        if bug!(CopyOneRecordLess) && records.len() > 1 && txn.tid.0.is_multiple_of(4) {
+            records.pop();
+        }
         let visible = txn.meta.status != TxnStatus::Undone;
         let planned = Planned::new(txn.tid, txn.meta, self.end, records)?;
         let status = if unfinished {

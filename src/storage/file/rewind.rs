@@ -51,6 +51,9 @@ impl Engine {
         } else {
             self.cut_back(&walk, cut)?
         };
+        if bug!(KeepNothingAside) {
+            drop(std::fs::remove_file(&file));
+        }
         tracing::warn!(
             file = %self.paths.data.display(),
             aside = %file.display(),
