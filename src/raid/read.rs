@@ -94,6 +94,9 @@ impl Runner {
         let view = self.view();
         let first = self.look(|core| {
             let by_name = |reader: &&Reader| core.controller.name(reader.member);
+            if bug!(AskAnybodyForOids) {
+                return fastrand::choice(view.readers.iter()).cloned();
+            }
             view.readers.iter().min_by_key(by_name).cloned()
         });
         let published = Published {

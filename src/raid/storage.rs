@@ -94,11 +94,7 @@ impl Storage for Array {
         // Members count by themselves; what one gave out, no other may give out after a failure.
         let mut floor = self.0.oid_floor.lock().await;
         let after = after.max(*floor);
-        let view = if bug!(AskAnybodyForOids) {
-            self.0.view()
-        } else {
-            self.0.view_of_first()
-        };
+        let view = self.0.view_of_first();
         let oids = self
             .0
             .ask(&view, after, "new_oids", move |storage| {

@@ -194,7 +194,8 @@ impl World {
         later(ms(10, 3000), move || this.hold_daemon(0, false));
     }
 
-    /// The daemon dies, and starts without a file whose disk is not there then. Its operator adds it again later.
+    /// The daemon dies with its machine, and starts without a file whose disk is not there then. Its operator adds
+    /// it again later. Its disk was the fastest until then, so it may hold what none of the others does.
     async fn start_without_a_file(self: &Arc<Self>) {
         let files = self.shape.members.iter().filter(|(_, is_zeo)| !is_zeo);
         let files: Vec<&str> = files.map(|(name, _)| name.as_str()).collect();
@@ -202,10 +203,21 @@ impl World {
             return;
         }
         let member = files[fastrand::usize(..files.len())];
-        let power = fastrand::bool();
-        trace::note(format!("d1 dies, and starts without {member}"));
+        trace::note(format!(
+            "all are slow but {member}, d1 dies, and starts without it"
+        ));
+        let fast = [String::from("d1"), format!("d1/{member}")];
+        let mut slow = self.drives();
+        slow.retain(|drive| !fast.contains(&drive.name));
+        for drive in &slow {
+            drive.slowness.store(200, Ordering::SeqCst);
+        }
+        sleep(ms(200, 2000)).await;
         self.hold_daemon(0, true);
-        self.crash_daemon(0, power).await;
+        self.crash_daemon(0, true).await;
+        for drive in &slow {
+            drive.mend();
+        }
         self.configure(0, Some(member));
         let this = Arc::clone(self);
         later(ms(10, 3000), move || this.hold_daemon(0, false));

@@ -691,9 +691,11 @@ impl Client {
         trace::note(format!("packs to {time}"));
         let time = time.as_duration().as_secs_f64();
         match self.call(connection, Call::Pack { time, wait: true }).await {
-            // What is packed while a member is recovered would have to be packed there, too.
+            // What is packed while a member is recovered would have to be packed there, too; what is compared
+            // must stay.
             Err(Trouble::Answered(WireError::Storage(text)))
-                if text.ends_with("nothing is packed meanwhile") =>
+                if text.ends_with("nothing is packed meanwhile")
+                    || text == "main is being scrubbed" =>
             {
                 trace::note(format!("does not pack: {text}"));
                 Ok(())
