@@ -101,11 +101,11 @@ impl World {
         let Some(first) = optimal.next() else {
             return;
         };
-        let known = self.truth.known();
         let of_first = held.iter().find(|(name, _, _)| *name == first.name);
         let Some((_, _, base)) = of_first else {
             return;
         };
+        let known = self.truth.known(base.last().copied().unwrap_or_default());
         let lost: BTreeSet<Tid> = known.difference(base).copied().collect();
         let Some(from) = lost.first() else {
             return;
@@ -119,7 +119,8 @@ impl World {
                 ));
             }
         }
-        for tid in &lost {
+        // Others may have packed what comes before.
+        for tid in lost.range(self.truth.floor().next()..) {
             if !held.iter().any(|(_, _, tids)| tids.contains(tid)) {
                 trace::fail(format!("{tid} is lost, and nobody holds it"));
             }

@@ -223,14 +223,17 @@ impl Truth {
         self.0.lock().by_tid.keys().next_back().copied()
     }
 
-    /// Later than what may be packed: what was acknowledged, and what was seen or told of.
-    pub(super) fn known(&self) -> BTreeSet<Tid> {
+    /// What was acknowledged, and what was seen or told of: later than what may be packed, or than the last
+    /// transaction of a copy, which has not packed it then.
+    pub(super) fn known(&self, last: Tid) -> BTreeSet<Tid> {
         let inner = self.0.lock();
         let seen = inner.seen.iter().filter_map(|seen| seen.found.as_ref());
         let seen = seen.map(|(tid, _)| *tid);
         let claimed = inner.claims.iter().flat_map(|(_, claim)| claim.tids());
         let known = inner.by_tid.keys().copied().chain(seen).chain(claimed);
-        known.filter(|tid| *tid > inner.floor).collect()
+        known
+            .filter(|tid| *tid > inner.floor || *tid > last)
+            .collect()
     }
 
     /// These are lost, as an operator has risked it. Nobody who has seen them goes on; they may come back,
