@@ -201,14 +201,16 @@ impl World {
 
     /// An operator is about to empty a copy, or has it rebuilt: nothing that was acknowledged may be in it alone.
     pub(super) fn must_not_be_needed(&self, daemon: usize, name: &str) {
-        if self.is_starting_at_risk() {
-            return;
-        }
         let floor = self.truth.floor();
         let Some((path, _)) = self.store(daemon, name) else {
             return;
         };
         let held = read(&path).transactions;
+        if self.is_starting_at_risk() {
+            // It may be what the start is going to lose, and lies then where its operator has moved it.
+            self.moved_away.lock().extend(held.keys());
+            return;
+        }
         let report = self.whole(daemon).map(|whole| whole.report());
         let is_in_sync = |other: &str| {
             let members = report.iter().flat_map(|report| &report.members);

@@ -121,7 +121,8 @@ impl World {
         }
         // Others may have packed what comes before.
         for tid in lost.range(self.truth.floor().next()..) {
-            if !held.iter().any(|(_, _, tids)| tids.contains(tid)) {
+            let is_held = held.iter().any(|(_, _, tids)| tids.contains(tid));
+            if !is_held && !self.moved_away.lock().contains(tid) {
                 trace::fail(format!("{tid} is lost, and nobody holds it"));
             }
         }

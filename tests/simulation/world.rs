@@ -177,6 +177,8 @@ pub(super) struct World {
     pub(super) truth: Truth,
     pub(super) excuses: Excuses,
     pub(super) ever_held: EverHeld,
+    /// Of a start that may lose something: what operators have moved away before it is known what is lost.
+    pub(super) moved_away: Mutex<BTreeSet<Tid>>,
     pub(super) heard: Heard,
     daemons: Vec<Process<Whole>>,
     servers: BTreeMap<String, Process<ServerRunning>>,
@@ -273,6 +275,7 @@ impl World {
             truth: Truth::default(),
             excuses: Excuses::default(),
             ever_held: EverHeld::default(),
+            moved_away: Mutex::default(),
             heard: Heard::default(),
             over: AtomicBool::new(false),
             faults: AtomicUsize::new(0),
