@@ -193,7 +193,7 @@ impl Arena {
     /// A value that is not shared has a byte of its own at least; the memo repeats any number of them for two
     /// bytes, and honest pickles repeat few.
     pub(super) fn freeze(&mut self, slot: Slot) -> Result<Value, Problem> {
-        let many = self.pickle.len().saturating_mul(4).saturating_add(4096);
+        let many = self.pickle.len().saturating_mul(2).saturating_add(2048);
         let mut values = self.limits.values.min(many);
         self.value(slot, self.limits.depth, &mut values)
     }

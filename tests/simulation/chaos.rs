@@ -327,6 +327,12 @@ impl World {
         for server in self.servers() {
             self.hold_server(&server, false);
         }
+        for daemon in 0..self.daemons() {
+            if self.whole(daemon).is_none() {
+                // It could not start with the configuration that it had, or its disk.
+                self.crash_daemon(daemon, false).await;
+            }
+        }
         self.supervise();
         // One whose disk has failed refuses everything until then. All others come back by themselves.
         for server in self.servers() {
