@@ -465,6 +465,7 @@ impl Controller {
             Some((*member, named))
         });
         let later: Vec<(MemberId, Tid)> = later.filter(|_| !agree).collect();
+        let later_at = later.clone();
         let of_one_moment =
             self.foreign.is_empty() && later.is_empty() && commit.asked_as_of == self.head;
         if level && (agree || of_one_moment) {
@@ -486,6 +487,8 @@ impl Controller {
         }
         let limit = now.monotonic + self.rules.level_limit * 2;
         if let Some(commit) = self.commits.get_mut(&id) {
+            // Who refused because of what the others lack is as far as that.
+            commit.after.extend(later_at);
             // From the first time on: where another daemon commits all the time, whoever gives its locks back for
             // it is overtaken again, dozens of times in a second.
             let until = *commit.level_until.get_or_insert(limit);
@@ -534,12 +537,17 @@ impl Controller {
         let Some(commit) = self.commits.get_mut(&id) else {
             return;
         };
-        let last = commit.after.values().max().copied();
-        let (level, behind): (Vec<_>, Vec<_>) = std::mem::take(&mut commit.after)
-            .into_iter()
-            .partition(|(_, after)| Some(*after) == last);
+        let ends = std::mem::take(&mut commit.after);
         commit.level_until = None;
-        if behind.is_empty() || level.len() * 2 <= self.members.len() {
+        // As far as more than half of the members are, or further.
+        let mut furthest: Vec<Tid> = ends.values().copied().collect();
+        furthest.sort_unstable_by_key(|end| std::cmp::Reverse(*end));
+        let most = furthest.get(self.members.len() / 2).copied();
+        let behind: Vec<_> = ends
+            .into_iter()
+            .filter(|(_, end)| most.is_some_and(|most| *end < most))
+            .collect();
+        if behind.is_empty() {
             let fault = Fault::NotServing("the members cannot be made level".into());
             self.refuse(id, fault);
             return self.grant_lock(now);

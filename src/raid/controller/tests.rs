@@ -1254,6 +1254,65 @@ fn who_is_not_made_level_in_time_does_not_fail_the_transaction() {
 }
 
 #[test]
+fn who_lacks_what_the_others_refuse_for_is_behind() {
+    let conflict = |current| Ballot::No(Answer::Conflict(Conflict::new(Oid(1), current, Tid(4))));
+    let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
+    let at = |fed: &mut Fed, member: MemberId, after: u64| {
+        fed.feed(Event::MemberVoted {
+            commit: CommitId(1),
+            member,
+            ballot: ready(),
+            after: Some(Tid(after)),
+        })
+        .ok();
+    };
+    fed.vote(1);
+    for (member, after) in [(A, 6), (B, 5), (C, 6)] {
+        at(&mut fed, member, after);
+    }
+    let generation = fed.controller.members[&B].generation().expect("it is open");
+    let (member, tid) = (B, Tid(6));
+    fed.feed(Event::Levelled {
+        member,
+        generation,
+        tid,
+    })
+    .ok();
+    for member in [A, C] {
+        fed.foreign(member, tid);
+    }
+    fed.feed(Event::ToldWhole { tid }).ok();
+    let oids = Arc::from([Oid(1)]);
+    fed.feed(Event::Inquired { tid, oids }).ok();
+    assert_eq!(fed.controller.head, tid);
+    fed.later(20);
+    // The other daemon has committed again.
+    fed.ballot(1, A, conflict(Tid(7)));
+    at(&mut fed, B, 6);
+    fed.ballot(1, C, conflict(Tid(7)));
+    fed.later(0);
+    let said = fed.said();
+    assert!(!said.contains("vote failed"), "{said}");
+    assert!(!fed.controller.is_in_sync(B), "{said}");
+    assert!(fed.controller.is_in_sync(A) && fed.controller.is_in_sync(C));
+
+    // One alone that is further than all others is what a dead daemon may have left.
+    let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
+    fed.vote(1);
+    for (member, after) in [(A, 6), (B, 5), (C, 5)] {
+        fed.feed(Event::MemberVoted {
+            commit: CommitId(1),
+            member,
+            ballot: ready(),
+            after: Some(Tid(after)),
+        })
+        .ok();
+    }
+    fed.later(20);
+    assert!(fed.said().contains("vote failed"));
+}
+
+#[test]
 fn what_an_operator_has_to_say_before_a_start_is_told_and_helps() {
     let record = Fed::serving_from(&["a", "b"], coop(FailMode::Close)).record;
     let mut record = record.expect("a start is recorded");
