@@ -293,6 +293,13 @@ impl Controller {
         holder.is_some_and(|commit| matches!(commit.state, CommitState::CatchingUp { .. }))
     }
 
+    /// Where a member ends, as far as anybody has told.
+    fn known_end(&self, id: MemberId) -> Option<Tid> {
+        let told = self.reported.get(&id).and_then(|tids| tids.last().copied());
+        let known = self.members.get(&id).and_then(super::Member::last_tid);
+        told.max(known)
+    }
+
     /// Looks after transactions that were left half finished.
     pub(super) fn level_members(&mut self, at_once: bool, now: Now) {
         if let Some(levelling) = &self.levelling {
@@ -327,19 +334,15 @@ impl Controller {
         let in_sync: Vec<MemberId> = self.in_sync().map(|(id, _)| id).collect();
         let (holders, others): (Vec<_>, Vec<_>) =
             in_sync.into_iter().partition(|id| self.holds(*id, tid));
-        // As far as anybody has told.
-        let end = |id: &MemberId| {
-            let told = self.reported.get(id).and_then(|tids| tids.last().copied());
-            let known = self.members.get(id).and_then(super::Member::last_tid);
-            told.max(known)
-        };
-        let (beyond, lacking): (Vec<_>, Vec<_>) = others.iter().partition(|id| end(id) > Some(tid));
+        let (beyond, lacking): (Vec<_>, Vec<_>) = others
+            .iter()
+            .partition(|id| self.known_end(**id) > Some(tid));
         let (source, targets, through) = if beyond.len() * 2 > self.members.len() {
             // They go on after it, and nobody knows whether with it. Where it was without, more than half of
             // the members are right, and whoever holds it is not.
             let source = beyond[0];
             let targets = holders.into_iter().chain(lacking).collect();
-            (source, targets, end(&source).unwrap_or(tid))
+            (source, targets, self.known_end(source).unwrap_or(tid))
         } else {
             let Some(source) = holders.first().copied().filter(|_| !others.is_empty()) else {
                 return;
@@ -537,8 +540,12 @@ impl Controller {
         let Some(commit) = self.commits.get_mut(&id) else {
             return;
         };
-        let ends = std::mem::take(&mut commit.after);
+        let mut ends = std::mem::take(&mut commit.after);
         commit.level_until = None;
+        for (id, end) in &mut ends {
+            // Who was behind when it voted may have been made level since.
+            *end = self.known_end(*id).max(Some(*end)).unwrap_or(*end);
+        }
         // As far as more than half of the members are, or further.
         let mut furthest: Vec<Tid> = ends.values().copied().collect();
         furthest.sort_unstable_by_key(|end| std::cmp::Reverse(*end));
