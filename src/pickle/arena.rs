@@ -108,7 +108,7 @@ pub(super) struct Arena {
     nodes: Vec<Node>,
     globals: Vec<(String, String)>,
     limits: Limits,
-    /// Bytes that may still be made from those of the pickle.
+    /// Bytes that may still be made from those of the pickle, or stand in its values.
     budget: usize,
 }
 
@@ -193,7 +193,7 @@ impl Arena {
     /// A value that is not shared has a byte of its own at least; the memo repeats any number of them for two
     /// bytes, and honest pickles repeat few.
     pub(super) fn freeze(&mut self, slot: Slot) -> Result<Value, Problem> {
-        let many = self.pickle.len().saturating_mul(4).saturating_add(4096);
+        let many = self.pickle.len().saturating_mul(2).saturating_add(2048);
         let mut values = self.limits.values.min(many);
         self.value(slot, self.limits.depth, &mut values)
     }
@@ -204,16 +204,16 @@ impl Arena {
             Slot::None => Value::None,
             Slot::Bool(bool) => Value::Bool(bool),
             Slot::Int(int) => Value::Int(int),
-            Slot::BigInt(span) => literal::integer(self.share(span)),
+            Slot::BigInt(span) => literal::integer(self.shared(span)?),
             Slot::Float(float) => Value::Float(float),
-            Slot::Bytes(span) => Value::Bytes(self.share(span)),
+            Slot::Bytes(span) => Value::Bytes(self.shared(span)?),
             Slot::Native(span) => match (self.limits.strings, self.utf8(span)) {
                 (Strings::Text, Ok(text)) => {
                     let text = text.to_owned();
                     self.spend(text.len())?;
                     Value::Text(text)
                 }
-                _ => Value::Bytes(self.share(span)),
+                _ => Value::Bytes(self.shared(span)?),
             },
             Slot::Text(span) => {
                 let text = self.utf8(span)?.to_owned();
@@ -318,6 +318,12 @@ impl Arena {
     fn share(&self, span: Span) -> Bytes {
         let range = span.start as usize..(span.start + span.length) as usize;
         self.source(span).slice(range)
+    }
+
+    /// Shared it takes no memory; but it does where the value is written again.
+    fn shared(&mut self, span: Span) -> Result<Bytes, Problem> {
+        self.spend(span.length as usize)?;
+        Ok(self.share(span))
     }
 
     fn source(&self, span: Span) -> &Bytes {

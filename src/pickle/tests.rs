@@ -473,6 +473,12 @@ fn bombs_are_refused() {
     texts.extend_from_slice(b"q\x000]q\x01(");
     texts.extend(b"h\x00".repeat(10_000));
     texts.extend_from_slice(b"e.");
+    // Bytes as long, as often: they are shared, until they are written.
+    let mut bytes = b"B\0\0\x01\0".to_vec();
+    bytes.extend(vec![b'a'; 1 << 16]);
+    bytes.extend_from_slice(b"q\x000]q\x01(");
+    bytes.extend(b"h\x00".repeat(10_000));
+    bytes.extend_from_slice(b"e.");
     // The same text encoded again and again.
     let mut encoded = b"c_codecs\nencode\nq\x00X\0\0\x01\0".to_vec();
     encoded.extend(vec![b'a'; 1 << 16]);
@@ -500,7 +506,16 @@ fn bombs_are_refused() {
         .concat()
     };
     assert!(read(&shared(10).into(), Limits::STRANGER).is_ok());
-    for bomb in [laughs, texts, encoded, copies, sets, marks, shared(100)] {
+    for bomb in [
+        laughs,
+        texts,
+        bytes,
+        encoded,
+        copies,
+        sets,
+        marks,
+        shared(100),
+    ] {
         let read = read(&bomb.into(), Limits::STRANGER);
         assert_eq!(read.map_err(|why| why.problem), Err(Problem::TooMany));
     }

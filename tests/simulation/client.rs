@@ -691,11 +691,13 @@ impl Client {
         trace::note(format!("packs to {time}"));
         let time = time.as_duration().as_secs_f64();
         match self.call(connection, Call::Pack { time, wait: true }).await {
-            // What is packed while a member is recovered would have to be packed there, too; what is compared
-            // must stay.
-            Err(Trouble::Answered(WireError::Storage(text)))
-                if text.ends_with("nothing is packed meanwhile")
-                    || text == "main is being scrubbed" =>
+            // What is packed while a member is recovered would have to be packed there, too; and an operator
+            // packs and compares, too.
+            Err(Trouble::Answered(
+                WireError::Storage(text) | WireError::Answer(Answer::Other { text, .. }),
+            )) if text.ends_with("nothing is packed meanwhile")
+                || text.ends_with("is being scrubbed")
+                || text == "Already packing" =>
             {
                 trace::note(format!("does not pack: {text}"));
                 Ok(())

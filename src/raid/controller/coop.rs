@@ -293,6 +293,13 @@ impl Controller {
         holder.is_some_and(|commit| matches!(commit.state, CommitState::CatchingUp { .. }))
     }
 
+    /// Where a member ends, as far as anybody has told.
+    fn known_end(&self, id: MemberId) -> Option<Tid> {
+        let told = self.reported.get(&id).and_then(|tids| tids.last().copied());
+        let known = self.members.get(&id).and_then(super::Member::last_tid);
+        told.max(known)
+    }
+
     /// Looks after transactions that were left half finished.
     pub(super) fn level_members(&mut self, at_once: bool, now: Now) {
         if let Some(levelling) = &self.levelling {
@@ -327,19 +334,15 @@ impl Controller {
         let in_sync: Vec<MemberId> = self.in_sync().map(|(id, _)| id).collect();
         let (holders, others): (Vec<_>, Vec<_>) =
             in_sync.into_iter().partition(|id| self.holds(*id, tid));
-        // As far as anybody has told.
-        let end = |id: &MemberId| {
-            let told = self.reported.get(id).and_then(|tids| tids.last().copied());
-            let known = self.members.get(id).and_then(super::Member::last_tid);
-            told.max(known)
-        };
-        let (beyond, lacking): (Vec<_>, Vec<_>) = others.iter().partition(|id| end(id) > Some(tid));
+        let (beyond, lacking): (Vec<_>, Vec<_>) = others
+            .iter()
+            .partition(|id| self.known_end(**id) > Some(tid));
         let (source, targets, through) = if beyond.len() * 2 > self.members.len() {
             // They go on after it, and nobody knows whether with it. Where it was without, more than half of
             // the members are right, and whoever holds it is not.
             let source = beyond[0];
             let targets = holders.into_iter().chain(lacking).collect();
-            (source, targets, end(&source).unwrap_or(tid))
+            (source, targets, self.known_end(source).unwrap_or(tid))
         } else {
             let Some(source) = holders.first().copied().filter(|_| !others.is_empty()) else {
                 return;
@@ -465,6 +468,7 @@ impl Controller {
             Some((*member, named))
         });
         let later: Vec<(MemberId, Tid)> = later.filter(|_| !agree).collect();
+        let later_at = later.clone();
         let of_one_moment =
             self.foreign.is_empty() && later.is_empty() && commit.asked_as_of == self.head;
         if level && (agree || of_one_moment) {
@@ -486,6 +490,8 @@ impl Controller {
         }
         let limit = now.monotonic + self.rules.level_limit * 2;
         if let Some(commit) = self.commits.get_mut(&id) {
+            // Who refused because of what the others lack is as far as that.
+            commit.after.extend(later_at);
             // From the first time on: where another daemon commits all the time, whoever gives its locks back for
             // it is overtaken again, dozens of times in a second.
             let until = *commit.level_until.get_or_insert(limit);
@@ -534,12 +540,21 @@ impl Controller {
         let Some(commit) = self.commits.get_mut(&id) else {
             return;
         };
-        let last = commit.after.values().max().copied();
-        let (level, behind): (Vec<_>, Vec<_>) = std::mem::take(&mut commit.after)
-            .into_iter()
-            .partition(|(_, after)| Some(*after) == last);
+        let mut ends = std::mem::take(&mut commit.after);
         commit.level_until = None;
-        if behind.is_empty() || level.len() * 2 <= self.members.len() {
+        for (id, end) in &mut ends {
+            // Who was behind when it voted may have been made level since.
+            *end = self.known_end(*id).max(Some(*end)).unwrap_or(*end);
+        }
+        // As far as more than half of the members are, or further.
+        let mut furthest: Vec<Tid> = ends.values().copied().collect();
+        furthest.sort_unstable_by_key(|end| std::cmp::Reverse(*end));
+        let most = furthest.get(self.members.len() / 2).copied();
+        let behind: Vec<_> = ends
+            .into_iter()
+            .filter(|(_, end)| most.is_some_and(|most| *end < most))
+            .collect();
+        if behind.is_empty() {
             let fault = Fault::NotServing("the members cannot be made level".into());
             self.refuse(id, fault);
             return self.grant_lock(now);

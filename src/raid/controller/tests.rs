@@ -855,6 +855,39 @@ impl Fed {
     }
 }
 
+impl Fed {
+    /// Another daemon's transaction, of which these members have told as a whole.
+    fn told(&mut self, members: &[MemberId], tid: Tid) {
+        for member in members {
+            self.foreign(*member, tid);
+        }
+        self.feed(Event::ToldWhole { tid }).ok();
+        let oids = Arc::from([Oid(1)]);
+        self.feed(Event::Inquired { tid, oids }).ok();
+    }
+
+    /// A vote, with where the member said that it ends.
+    fn ballot_after(&mut self, commit: u64, member: MemberId, ballot: Ballot, after: Tid) {
+        self.feed(Event::MemberVoted {
+            commit: CommitId(commit),
+            member,
+            ballot,
+            after: Some(after),
+        })
+        .ok();
+    }
+
+    fn levelled(&mut self, member: MemberId, tid: Tid) {
+        let generation = self.controller.members[&member].generation();
+        self.feed(Event::Levelled {
+            member,
+            generation: generation.expect("it is open"),
+            tid,
+        })
+        .ok();
+    }
+}
+
 #[test]
 fn what_fewer_than_a_majority_hold_is_not_read() {
     let mut fed = Fed::new(coop(FailMode::ReadOnly), None);
@@ -1038,21 +1071,10 @@ fn refusals_of_different_moments_are_no_disagreement() {
 #[test]
 fn who_says_where_it_ends_without_its_lock_may_have_gone_on_since() {
     let votes = |fed: &mut Fed, ballot: Ballot, after: u64| {
-        fed.feed(Event::MemberVoted {
-            commit: CommitId(1),
-            member: A,
-            ballot,
-            after: Some(Tid(after)),
-        })
-        .ok();
+        fed.ballot_after(1, A, ballot, Tid(after));
     };
     let commits = |fed: &mut Fed, tid: Tid| {
-        for member in [A, B, C] {
-            fed.foreign(member, tid);
-        }
-        fed.feed(Event::ToldWhole { tid }).ok();
-        let oids = Arc::from([Oid(1)]);
-        fed.feed(Event::Inquired { tid, oids }).ok();
+        fed.told(&[A, B, C], tid);
         assert_eq!(fed.controller.head, tid);
     };
     let too_late = || Ballot::No(Answer::Invalid("not later".into()));
@@ -1087,20 +1109,9 @@ fn who_is_overtaken_again_and_again_waits_for_a_time_and_not_for_a_number() {
     fed.vote(1);
     let overtaken = |fed: &mut Fed, tid: Tid| {
         for member in [A, B, C] {
-            fed.feed(Event::MemberVoted {
-                commit: CommitId(1),
-                member,
-                ballot: Ballot::Ready { resolved: vec![] },
-                after: Some(tid),
-            })
-            .ok();
+            fed.ballot_after(1, member, ready(), tid);
         }
-        for member in [A, B, C] {
-            fed.foreign(member, tid);
-        }
-        fed.feed(Event::ToldWhole { tid }).ok();
-        let oids = Arc::from([Oid(1)]);
-        fed.feed(Event::Inquired { tid, oids }).ok();
+        fed.told(&[A, B, C], tid);
         assert_eq!(fed.controller.head, tid);
     };
     for number in 6..106 {
@@ -1118,18 +1129,9 @@ fn who_is_overtaken_again_and_again_waits_for_a_time_and_not_for_a_number() {
     fed.vote(2);
     let again = |fed: &mut Fed, tid: Tid| {
         for member in [A, B, C] {
-            fed.feed(Event::MemberVoted {
-                commit: CommitId(2),
-                member,
-                ballot: Ballot::Ready { resolved: vec![] },
-                after: Some(tid),
-            })
-            .ok();
-            fed.foreign(member, tid);
+            fed.ballot_after(2, member, ready(), tid);
         }
-        fed.feed(Event::ToldWhole { tid }).ok();
-        let oids = Arc::from([Oid(1)]);
-        fed.feed(Event::Inquired { tid, oids }).ok();
+        fed.told(&[A, B, C], tid);
         assert_eq!(fed.controller.head, tid);
     };
     again(&mut fed, Tid(108));
@@ -1176,36 +1178,15 @@ fn who_is_behind_since_another_daemon_goes_on_without_it_is_taken_out() {
     // The other daemon has disabled b, and commits all the time; b is made level each time, and is behind again.
     let votes = |fed: &mut Fed, behind: u64, last: u64| {
         for (member, after) in [(A, last), (B, behind), (C, last)] {
-            fed.feed(Event::MemberVoted {
-                commit: CommitId(1),
-                member,
-                ballot: ready(),
-                after: Some(Tid(after)),
-            })
-            .ok();
+            fed.ballot_after(1, member, ready(), Tid(after));
         }
-    };
-    let told = |fed: &mut Fed, members: &[MemberId], tid: u64| {
-        let tid = Tid(tid);
-        for member in members {
-            fed.foreign(*member, tid);
-        }
-        fed.feed(Event::ToldWhole { tid }).ok();
-        let oids = Arc::from([Oid(1)]);
-        fed.feed(Event::Inquired { tid, oids }).ok();
     };
     fed.vote(1);
     for tid in 6..26 {
         votes(&mut fed, tid - 1, tid);
         assert!(fed.said().contains("level 1 from 0"));
-        let generation = fed.controller.members[&B].generation().expect("it is open");
-        fed.feed(Event::Levelled {
-            member: B,
-            generation,
-            tid: Tid(tid),
-        })
-        .ok();
-        told(&mut fed, &[A, C], tid);
+        fed.levelled(B, Tid(tid));
+        fed.told(&[A, C], Tid(tid));
         assert_eq!(fed.controller.head, Tid(tid));
         assert!(fed.controller.is_in_sync(B));
     }
@@ -1213,7 +1194,7 @@ fn who_is_behind_since_another_daemon_goes_on_without_it_is_taken_out() {
     votes(&mut fed, 25, 26);
     fed.later(0);
     // Its loss is recorded before anything goes on.
-    told(&mut fed, &[A, C], 26);
+    fed.told(&[A, C], Tid(26));
     fed.recorded();
     let said = fed.said();
     assert!(!said.contains("vote failed"), "{said}");
@@ -1221,13 +1202,7 @@ fn who_is_behind_since_another_daemon_goes_on_without_it_is_taken_out() {
     let out = fed.controller.members[&B].out().expect("it is out");
     assert!(!out.needs_operator && out.reason.contains("goes on without it"));
     for member in [A, C] {
-        fed.feed(Event::MemberVoted {
-            commit: CommitId(1),
-            member,
-            ballot: ready(),
-            after: Some(Tid(26)),
-        })
-        .ok();
+        fed.ballot_after(1, member, ready(), Tid(26));
     }
     let said = fed.said();
     assert!(said.ends_with("voted"), "{said}");
@@ -1238,19 +1213,58 @@ fn who_is_not_made_level_in_time_does_not_fail_the_transaction() {
     let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
     fed.vote(1);
     for (member, after) in [(A, 6), (B, 5), (C, 6)] {
-        fed.feed(Event::MemberVoted {
-            commit: CommitId(1),
-            member,
-            ballot: ready(),
-            after: Some(Tid(after)),
-        })
-        .ok();
+        fed.ballot_after(1, member, ready(), Tid(after));
     }
     fed.later(20);
     assert!(!fed.controller.is_in_sync(B));
     assert!(fed.controller.is_in_sync(A) && fed.controller.is_in_sync(C));
     let said = fed.said();
     assert!(!said.contains("vote failed"), "{said}");
+}
+
+#[test]
+fn who_was_made_level_meanwhile_is_not_taken_out_for_what_it_lacked() {
+    let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
+    fed.vote(1);
+    for (member, after) in [(A, 6), (B, 5), (C, 6)] {
+        fed.ballot_after(1, member, ready(), Tid(after));
+    }
+    // All hold it, and what it wrote is not known yet.
+    fed.levelled(B, Tid(6));
+    fed.later(20);
+    assert_eq!(fed.controller.in_sync_count(), 3, "{}", fed.said());
+}
+
+#[test]
+fn who_lacks_what_the_others_refuse_for_is_behind() {
+    let conflict = |current| Ballot::No(Answer::Conflict(Conflict::new(Oid(1), current, Tid(4))));
+    let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
+    fed.vote(1);
+    for (member, after) in [(A, 6), (B, 5), (C, 6)] {
+        fed.ballot_after(1, member, ready(), Tid(after));
+    }
+    fed.levelled(B, Tid(6));
+    fed.told(&[A, C], Tid(6));
+    assert_eq!(fed.controller.head, Tid(6));
+    fed.later(20);
+    // The other daemon has committed again.
+    fed.ballot(1, A, conflict(Tid(7)));
+    fed.ballot_after(1, B, ready(), Tid(6));
+    fed.ballot(1, C, conflict(Tid(7)));
+    fed.later(0);
+    let said = fed.said();
+    assert!(!said.contains("vote failed"), "{said}");
+    assert!(!fed.controller.is_in_sync(B), "{said}");
+    assert!(fed.controller.is_in_sync(A) && fed.controller.is_in_sync(C));
+
+    // One alone that is further than all others is what a dead daemon may have left.
+    let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
+    fed.vote(1);
+    for (member, after) in [(A, 6), (B, 5), (C, 5)] {
+        fed.ballot_after(1, member, ready(), Tid(after));
+    }
+    fed.later(20);
+    assert!(fed.said().contains("vote failed"));
 }
 
 #[test]

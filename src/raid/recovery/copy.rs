@@ -182,6 +182,28 @@ impl Job {
         self.copy_until_short(source, target, keep, false).await
     }
 
+    /// What follows this transaction could not be read. Where it lies behind a network, that may have been the
+    /// network: only its own operator could take it out, and is not sent to do so for nothing.
+    async fn still_unreadable(
+        &self,
+        target: &dyn Storage,
+        last: Tid,
+        fault: Fault,
+    ) -> Result<Option<Tid>, Halt> {
+        if !target.capabilities().shared {
+            return Ok(Some(last));
+        }
+        let again = async {
+            let history = target.iterate(TidRange::after(last)).await;
+            history?.next().await
+        };
+        match self.within(again, Halt::Target).await {
+            Err(Halt::Target(Fault::Damaged(_) | Fault::Io { .. })) => Ok(Some(last)),
+            Err(halt) => Err(halt),
+            Ok(_) => Err(Halt::Target(fault)),
+        }
+    }
+
     /// The last transaction before the first difference; none where there is no difference.
     async fn first_difference(
         &mut self,
@@ -206,8 +228,8 @@ impl Job {
             if their_next.is_none() {
                 their_next = match self.within(theirs.next(), Halt::Target).await {
                     // What cannot be read is different.
-                    Err(Halt::Target(Fault::Damaged(_) | Fault::Io { .. })) => {
-                        return Ok(Some(last));
+                    Err(Halt::Target(fault @ (Fault::Damaged(_) | Fault::Io { .. }))) => {
+                        return self.still_unreadable(target, last, fault).await;
                     }
                     next => next?,
                 };

@@ -96,6 +96,23 @@ async fn a_server_that_was_found_to_differ_is_never_let_in_as_it_is() {
     rig.same_histories();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_server_that_could_not_be_read_once_is_not_said_to_differ() {
+    let hole = || Fault::Damaged("a hole".into());
+    let mut failed = 0;
+    for number in 0..12 {
+        let rig = rig().await;
+        c_behind(&rig).await;
+        rig.members[2]
+            .faults()
+            .fail_after(number, Moment::Iterate, hole());
+        rig.array.recover("c", Strategy::Verify, None).unwrap();
+        rig.optimal().await;
+        failed += rig.heard("recovery-failed");
+    }
+    assert!(failed > 3, "{failed}: it failed where it was looked at");
+}
+
 #[tokio::test]
 async fn a_server_that_kept_part_of_a_blob_is_not_let_in_as_it_is() {
     for (spoiled, text) in [(0, None), (0, Some("on")), (1, Some("tw"))] {
