@@ -195,11 +195,11 @@ impl Arena {
     pub(super) fn freeze(&mut self, slot: Slot) -> Result<Value, Problem> {
         let many = self.pickle.len().saturating_mul(2).saturating_add(2048);
         let mut values = self.limits.values.min(many);
+        claim(&mut values, 1)?;
         self.value(slot, self.limits.depth, &mut values)
     }
 
     fn value(&mut self, slot: Slot, depth: usize, values: &mut usize) -> Result<Value, Problem> {
-        *values = values.checked_sub(1).ok_or(Problem::TooMany)?;
         Ok(match slot {
             Slot::None => Value::None,
             Slot::Bool(bool) => Value::Bool(bool),
@@ -237,9 +237,11 @@ impl Arena {
         depth: usize,
         values: &mut usize,
     ) -> Result<Value, Problem> {
-        // Items are fetched one by one, because the arena is borrowed for each of them.
+        // Items are fetched one by one, because the arena is borrowed for each of them. They are counted before
+        // there is room for them: a list that contains itself would have that at every depth.
         let mut list = |arena: &mut Arena, length: usize| -> Result<Vec<Value>, Problem> {
-            let mut items = Vec::with_capacity(length.min(*values));
+            claim(values, length)?;
+            let mut items = Vec::with_capacity(length);
             for at in 0..length {
                 let (Node::Tuple(slots)
                 | Node::List(slots)
@@ -270,7 +272,8 @@ impl Arena {
             }
             Node::Dict(entries) => {
                 let length = entries.len();
-                let mut dict = Vec::with_capacity(length.min(*values));
+                claim(values, length.saturating_mul(2))?;
+                let mut dict = Vec::with_capacity(length);
                 for at in 0..length {
                     let Node::Dict(entries) = &self.nodes[index] else {
                         break;
@@ -291,7 +294,10 @@ impl Arena {
                 let (class, length, state) = (*class, arguments.len(), *state);
                 let arguments = list(self, length)?;
                 let state = match state {
-                    Some(state) => Some(Box::new(self.value(state, depth, values)?)),
+                    Some(state) => {
+                        claim(values, 1)?;
+                        Some(Box::new(self.value(state, depth, values)?))
+                    }
                     None => None,
                 };
                 let (module, name) = self.global(class)?;
@@ -337,4 +343,10 @@ impl Arena {
         self.budget = self.budget.checked_sub(bytes).ok_or(Problem::TooMany)?;
         Ok(())
     }
+}
+
+/// Takes so many values from those that may still be built.
+fn claim(values: &mut usize, many: usize) -> Result<(), Problem> {
+    *values = values.checked_sub(many).ok_or(Problem::TooMany)?;
+    Ok(())
 }
