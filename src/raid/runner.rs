@@ -5,7 +5,7 @@
 //! published), so there is no queue between deciding and doing, and effects happen in the order in
 //! which they were decided. Votes and finishes run as tasks and come back as events.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -87,7 +87,7 @@ pub(super) struct Counters {
 /// What is behind the lock.
 pub(super) struct Core {
     pub controller: Controller,
-    pub live: HashMap<CommitId, Live>,
+    pub live: BTreeMap<CommitId, Live>,
     pub members: BTreeMap<MemberId, Handle>,
     /// The configured members, for those that the controller adds.
     specs: Vec<MemberSpec>,
@@ -97,7 +97,7 @@ pub(super) struct Core {
     pub pack: Option<LastPack>,
     pub backup: Option<LastBackup>,
     pub scrub: Option<LastScrub>,
-    catch_ups: HashMap<CommitId, mpsc::Sender<CatchUp>>,
+    catch_ups: BTreeMap<CommitId, mpsc::Sender<CatchUp>>,
 }
 
 /// A member, on the side that does.
@@ -128,7 +128,8 @@ pub(super) struct Live {
     /// Ends the votes of this round; the next one follows the same owner.
     round: Stop,
     owner: Stop,
-    voted: HashMap<MemberId, Box<dyn Voted>>,
+    /// In order, so that they are given back in order: in a simulation every run is the same then.
+    voted: BTreeMap<MemberId, Box<dyn Voted>>,
     vote_reply: Option<oneshot::Sender<VoteReply>>,
     finish_reply: Option<oneshot::Sender<std::result::Result<Tid, Fault>>>,
 }
@@ -168,7 +169,7 @@ impl Runner {
         };
         let core = Core {
             controller,
-            live: HashMap::new(),
+            live: BTreeMap::new(),
             members: BTreeMap::new(),
             specs,
             next_generation: 0,
@@ -177,7 +178,7 @@ impl Runner {
             pack: None,
             backup: None,
             scrub: None,
-            catch_ups: HashMap::new(),
+            catch_ups: BTreeMap::new(),
         };
         Arc::new(Runner {
             cache: RecordCache::new(options.cache_bytes),
@@ -742,7 +743,7 @@ impl Runner {
             bytes,
             round: self.tasks.stop().child(),
             owner: self.tasks.stop().clone(),
-            voted: HashMap::new(),
+            voted: BTreeMap::new(),
             vote_reply: Some(sender),
             finish_reply: None,
         };
