@@ -49,6 +49,14 @@ impl Acting<'_> {
         self.settle_foreign();
     }
 
+    /// It is known what foreign transactions wrote.
+    pub(crate) fn inquired(&mut self) {
+        take(T::Inquired);
+        let me = self.me();
+        me.inquired = me.foreign;
+        self.settle_foreign();
+    }
+
     fn holds(&self, member: usize, tid: Tid) -> bool {
         let me = self.see();
         let ends = me.ends[member];
@@ -67,6 +75,7 @@ impl Acting<'_> {
     fn forget_foreign(&mut self, tid: Tid) {
         let me = self.me();
         me.foreign &= !bit(tid);
+        me.inquired &= !bit(tid);
         for reported in &mut me.reported {
             *reported &= !bit(tid);
         }
@@ -100,7 +109,8 @@ impl Acting<'_> {
                 self.see().recovery.map(|it| it.work),
                 Some(Work::CatchUp { .. } | Work::Joining)
             );
-            if ours_before || catching_up || !all || !self.see().is_durable {
+            let is_known = self.see().inquired & bit(tid) != 0;
+            if ours_before || catching_up || !all || !is_known || !self.see().is_durable {
                 break;
             }
             take(T::AcknowledgeForeign);
@@ -141,6 +151,7 @@ impl Acting<'_> {
 
     pub(crate) fn level(&mut self, source: usize, target: usize) {
         take(T::Level);
+        self.give_locks_back();
         let (foreign, end) = (self.see().foreign, self.end(source));
         let first = foreign.trailing_zeros() as Tid + 1;
         let held = (1..=8).filter(|tid| foreign & bit(*tid) != 0 && self.holds(source, *tid));
@@ -207,10 +218,12 @@ impl Acting<'_> {
             each(commit.participants).map(ends).min(),
             each(commit.participants).map(ends).max(),
         );
-        if first == end && end.unwrap_or_default() == self.see().head {
+        if first.is_none() || first == end && end == Some(self.see().head) {
             return true;
         }
-        take(T::WaitForLevel);
+        // No others can commit until they are told of what there is.
+        let keeps = first == end;
+        take(if keeps { T::KeepLocks } else { T::WaitForLevel });
         for member in each(commit.participants) {
             let ends = last(self.world.disks[member].written);
             let me = self.me();
@@ -220,12 +233,34 @@ impl Acting<'_> {
                 me.reported[member] |= bit(ends);
             }
         }
+        if !keeps {
+            self.abort(commit.tid);
+        }
+        if let Some(commit) = self.me().holder() {
+            commit.stage = if keeps {
+                Stage::AwaitsHead
+            } else {
+                Stage::Levelling
+            };
+        }
+        self.settle_foreign();
+        false
+    }
+
+    /// Whoever makes members level needs their locks, and so do the other daemons.
+    pub(crate) fn give_locks_back(&mut self) {
+        let Some(commit) = self.me().holder().copied() else {
+            return;
+        };
+        if commit.stage != Stage::AwaitsHead {
+            return;
+        }
+        take(T::GiveLocksBack);
         self.abort(commit.tid);
         if let Some(commit) = self.me().holder() {
             commit.stage = Stage::Levelling;
         }
-        self.settle_foreign();
-        false
+        self.vote_again_if_level();
     }
 
     fn vote_again_if_level(&mut self) {
@@ -236,6 +271,12 @@ impl Acting<'_> {
         let Some(commit) = self.me().holder().copied() else {
             return;
         };
+        if commit.stage == Stage::AwaitsHead {
+            if let Some(commit) = self.me().holder() {
+                commit.stage = Stage::Voting;
+            }
+            return self.settle_votes();
+        }
         if commit.stage != Stage::Levelling {
             return;
         }

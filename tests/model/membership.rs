@@ -145,6 +145,7 @@ impl Acting<'_> {
         me.known = me.known.max(me.head);
         me.recorded = true;
         me.foreign = 0;
+        me.inquired = 0;
         me.reported = NOBODY;
         me.phase = Phase::Opening;
         me.is_started = false;

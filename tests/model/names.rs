@@ -56,9 +56,12 @@ transitions! {
     EndRecovery,
     // Others who write.
     Foreign,
+    Inquired,
     AcknowledgeForeign,
     Level,
     ChooseAnew,
+    KeepLocks,
+    GiveLocksBack,
     WaitForLevel,
     VoteAgain,
 }

@@ -91,6 +91,8 @@ pub(crate) enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Stage {
     Voting,
+    /// All have voted and are level with each other; what they hold more than the head is acknowledged first.
+    AwaitsHead,
     Levelling,
     Voted,
     AwaitsRecord,
@@ -184,6 +186,8 @@ pub(crate) struct Daemon {
     pub ends: [Tid; MEMBERS],
     /// Transactions of others that are not acknowledged here, and who told of them.
     pub foreign: Mask,
+    /// Of these it is known what they wrote: a member was asked.
+    pub inquired: Mask,
     pub reported: [Mask; MEMBERS],
     pub needs_suspects: bool,
 }

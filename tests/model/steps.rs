@@ -40,6 +40,10 @@ pub(crate) enum Does {
     MemberVoted(usize),
     FinishAsked,
     Gone,
+    /// What a foreign transaction wrote is known.
+    Inquired,
+    /// It took too long until the head was as far as the members are.
+    GiveLocksBack,
     MemberFinished(usize),
     /// A call to a member that was restarted fails.
     FindBroken(usize),
@@ -245,10 +249,17 @@ impl Acting<'_> {
                 may(Does::VoteAsked(tid));
             }
         }
+        if me.foreign & !me.inquired != 0 {
+            may(Does::Inquired);
+        }
         for commit in me.commits() {
             match commit.stage {
                 Stage::Voted => {
                     may(Does::FinishAsked);
+                    may(Does::Gone);
+                }
+                Stage::AwaitsHead => {
+                    may(Does::GiveLocksBack);
                     may(Does::Gone);
                 }
                 Stage::AwaitsRecord | Stage::Levelling => may(Does::Gone),
@@ -352,6 +363,8 @@ impl Acting<'_> {
             (Does::MemberVoted(member), _) => self.member_voted(member),
             (Does::FinishAsked, _) => self.finish_asked(),
             (Does::Gone, _) => self.gone(),
+            (Does::Inquired, _) => self.inquired(),
+            (Does::GiveLocksBack, _) => self.give_locks_back(),
             (Does::MemberFinished(member), _) => self.member_finished(member),
             (Does::FindBroken(member), _) => self.lose(member, false),
             (Does::Cut(member), _) => {

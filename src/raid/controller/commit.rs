@@ -633,6 +633,10 @@ impl Controller {
             return;
         };
         match commit.state {
+            CommitState::AwaitsHead { until } if until <= now.monotonic => {
+                self.give_locks_back(now);
+                self.vote_again_if_level(now);
+            }
             CommitState::Levelling { until } if until <= now.monotonic => {
                 self.cannot_be_made_level(id, now);
             }

@@ -14,14 +14,15 @@
 //!    every daemon (by name), so that two daemons cannot wait for each other, even where they differ
 //!    about who is in sync. With its vote a member says what its last transaction was when we got its
 //!    lock. Where that is not earlier than our TID, the TID is chosen anew; where members differ in it,
-//!    the locks are given back until the members are level.
+//!    the locks are given back until the members are level. Where only our head is behind, they are kept until
+//!    it is not.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{
-    CommitId, CommitState, Controller, Effect, Generation, Link, MemberId, Now, Out, Phase,
+    Ballot, CommitId, CommitState, Controller, Effect, Generation, Link, MemberId, Now, Out, Phase,
     VoteReply,
 };
 use crate::raid::ClusterMode;
@@ -252,6 +253,7 @@ impl Controller {
 
     /// A member was asked which objects a foreign transaction wrote.
     pub(super) fn inquired(&mut self, tid: Tid, oids: &[Oid], now: Now) {
+        // MODEL: Inquired
         if let Some(foreign) = self.foreign.get_mut(&tid) {
             foreign.oids.extend(oids);
             foreign.is_known = true;
@@ -358,6 +360,8 @@ impl Controller {
             through,
             until: now.monotonic + self.rules.level_limit,
         });
+        // Before they are made level: that would wait for these locks.
+        self.give_locks_back(now);
         self.emit(Effect::Level {
             source,
             targets,
@@ -476,7 +480,8 @@ impl Controller {
             self.gaps &= first.is_none();
             return true;
         }
-        // MODEL: WaitForLevel
+        let are_ready = |ballot: &Ballot| matches!(ballot, Ballot::Ready { .. });
+        let keeps = first == last && commit.votes.values().all(are_ready);
         for (member, after) in commit.after.clone().into_iter().chain(later) {
             self.is_known_to_hold(member, after);
             if after > self.head {
@@ -488,8 +493,20 @@ impl Controller {
                 self.expect(after, now);
             }
         }
-        let limit = now.monotonic + self.rules.level_limit * 2;
+        let (limit, at_most) = (self.rules.level_limit * 2, self.rules.level_limit);
+        let limit = now.monotonic + limit;
         if let Some(commit) = self.commits.get_mut(&id) {
+            if keeps {
+                // MODEL: KeepLocks
+                // Only the head is behind, and it takes a moment to ask for the objects of what it lacks. Whoever
+                // gave the locks back for that would be overtaken again by another daemon that commits all the time.
+                let until = now.monotonic + at_most;
+                commit.level_until.get_or_insert(limit);
+                commit.state = CommitState::AwaitsHead { until };
+                self.settle_foreign(now);
+                return false;
+            }
+            // MODEL: WaitForLevel
             // Who refused because of what the others lack is as far as that.
             commit.after.extend(later_at);
             // From the first time on: where another daemon commits all the time, whoever gives its locks back for
@@ -504,8 +521,24 @@ impl Controller {
         false
     }
 
-    /// The holder of the lock votes again once nothing foreign is left.
-    fn vote_again_if_level(&mut self, now: Now) {
+    /// Whoever makes members level needs their locks, and so do the other daemons.
+    pub(super) fn give_locks_back(&mut self, now: Now) {
+        let Some(id) = self.lock else { return };
+        let until = now.monotonic + self.rules.level_limit * 2;
+        let Some(commit) = self.commits.get_mut(&id) else {
+            return;
+        };
+        if !matches!(commit.state, CommitState::AwaitsHead { .. }) {
+            return;
+        }
+        // MODEL: GiveLocksBack
+        let until = *commit.level_until.get_or_insert(until);
+        commit.state = CommitState::Levelling { until };
+        self.emit(Effect::Abort { commit: id });
+    }
+
+    /// The holder of the lock goes on, or votes again, once nothing foreign is left.
+    pub(super) fn vote_again_if_level(&mut self, now: Now) {
         if !self.foreign.is_empty() {
             return;
         }
@@ -514,6 +547,11 @@ impl Controller {
         let Some(commit) = self.commits.get_mut(&id) else {
             return;
         };
+        if matches!(commit.state, CommitState::AwaitsHead { .. }) {
+            let waits = BTreeSet::new();
+            commit.state = CommitState::Voting { waits };
+            return self.settle_votes(now);
+        }
         if !matches!(commit.state, CommitState::Levelling { .. }) {
             return;
         }

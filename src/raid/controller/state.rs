@@ -233,6 +233,11 @@ pub(crate) enum CommitState {
     Voting {
         waits: BTreeSet<MemberId>,
     },
+    /// All are ready, and the members are level with each other. What they hold more than the head is
+    /// acknowledged while their locks are kept, so that nobody is faster again.
+    AwaitsHead {
+        until: Instant,
+    },
     /// The members' locks are given back until the members are level. Then it votes again.
     Levelling {
         until: Instant,

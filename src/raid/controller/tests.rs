@@ -1107,9 +1107,10 @@ fn who_says_where_it_ends_without_its_lock_may_have_gone_on_since() {
 fn who_is_overtaken_again_and_again_waits_for_a_time_and_not_for_a_number() {
     let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
     fed.vote(1);
+    // What the other daemon finishes reaches c late.
     let overtaken = |fed: &mut Fed, tid: Tid| {
-        for member in [A, B, C] {
-            fed.ballot_after(1, member, ready(), tid);
+        for (member, after) in [(A, tid.0), (B, tid.0), (C, tid.0 - 1)] {
+            fed.ballot_after(1, member, ready(), Tid(after));
         }
         fed.told(&[A, B, C], tid);
         assert_eq!(fed.controller.head, tid);
@@ -1128,8 +1129,8 @@ fn who_is_overtaken_again_and_again_waits_for_a_time_and_not_for_a_number() {
     // Once all have voted level it has its time anew: its client resolves what it conflicts with, and votes again.
     fed.vote(2);
     let again = |fed: &mut Fed, tid: Tid| {
-        for member in [A, B, C] {
-            fed.ballot_after(2, member, ready(), tid);
+        for (member, after) in [(A, tid.0), (B, tid.0), (C, tid.0 - 1)] {
+            fed.ballot_after(2, member, ready(), Tid(after));
         }
         fed.told(&[A, B, C], tid);
         assert_eq!(fed.controller.head, tid);
@@ -1144,6 +1145,60 @@ fn who_is_overtaken_again_and_again_waits_for_a_time_and_not_for_a_number() {
     again(&mut fed, Tid(109));
     let said = fed.said();
     assert!(!said.contains("vote failed"), "{said}");
+}
+
+#[test]
+fn locks_are_kept_while_only_the_head_is_behind() {
+    let voted_after = |tid: u64| {
+        let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
+        fed.vote(1);
+        for member in [A, B, C] {
+            fed.ballot_after(1, member, ready(), Tid(tid));
+        }
+        assert_eq!(fed.controller.head, Tid(5));
+        assert_eq!(fed.said(), "vote 0, vote 1, vote 2");
+        fed
+    };
+    // What the members hold is told to clients before the transaction goes on.
+    let mut fed = voted_after(6);
+    fed.told(&[A, B, C], Tid(6));
+    assert_eq!(fed.controller.head, Tid(6));
+    assert_eq!(fed.said(), "voted");
+    fed.finish(1);
+    for member in [A, B, C] {
+        fed.finished(1, member);
+    }
+    assert!(fed.said().ends_with("finished"));
+
+    // Who is lost meanwhile is not waited for, once the record says so.
+    let mut fed = voted_after(6);
+    fed.lose(C);
+    fed.recorded();
+    fed.told(&[A, B], Tid(6));
+    assert!(fed.said().ends_with("voted"));
+
+    // Who may lack what comes before is made level, which needs its lock.
+    let mut fed = voted_after(7);
+    fed.told(&[A, B], Tid(6));
+    fed.later(1);
+    assert_eq!(fed.said(), "abort, level 2 from 0");
+    fed.levelled(C, Tid(7));
+    fed.told(&[A, B, C], Tid(7));
+    assert_eq!(fed.said(), "vote 0");
+
+    // Not for ever: others want to commit as well.
+    let mut fed = voted_after(6);
+    fed.later(9);
+    assert_eq!(fed.said(), "");
+    fed.later(1);
+    assert_eq!(fed.said(), "abort");
+    fed.told(&[A, B, C], Tid(6));
+    assert_eq!(fed.said(), "vote 0");
+    fed.feed(Event::Gone {
+        commit: CommitId(1),
+    })
+    .ok();
+    assert_eq!(fed.said(), "abort");
 }
 
 #[test]
