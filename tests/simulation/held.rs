@@ -162,7 +162,9 @@ impl World {
         let held: Vec<(&str, Vec<(&Tid, &Head)>)> = in_sync
             .filter_map(|member| {
                 let held = durable.get(&member.name)?;
-                let held = held.range(floor.next()..report.head.next());
+                // What may be packed can be later than all that there is.
+                let held = held.range(floor.next()..);
+                let held = held.take_while(|(tid, _)| **tid <= report.head);
                 Some((member.name.as_str(), held.collect()))
             })
             .collect();
