@@ -110,7 +110,15 @@ fn next(report: &ArrayReport, around: &Surroundings) -> Option<String> {
     if let Some(next) = scrubs::next(report, &array) {
         return Some(next);
     }
+    let mut taken_out = report.members.iter().filter(|it| it.may_be_compared);
     match (report.state, &report.serving) {
+        // All others that may be compared are there, or they would be named.
+        (raid::ArrayState::Failed, _)
+            if report.lacks.is_none()
+                && let Some(member) = taken_out.next() =>
+        {
+            Some(format!("zeoraidctl{array} recover {}", member.name))
+        }
         (raid::ArrayState::Failed, serving) => Some(match &report.lacks {
             Some(lacks) => format!(
                 "bring back {}; where that is impossible: zeoraidctl stop && zeoraidctl start --force",

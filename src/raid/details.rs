@@ -87,6 +87,7 @@ fn member_report(core: &Core, id: MemberId) -> Option<MemberReport> {
             Link::Opening { failed: None } => Some("being opened".to_owned()),
         },
         needs_operator: out.is_some_and(|out| out.needs_operator),
+        may_be_compared: member.may_be_compared_if_asked(),
         next_try: match member.link {
             Link::Opening { .. } => handle
                 .next_try

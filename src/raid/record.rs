@@ -34,6 +34,8 @@ pub enum Standing {
         reason: String,
         since: Timestamp,
         needs_operator: bool,
+        /// An operator took it out, or cancelled its recovery.
+        by_operator: bool,
         /// It was in the in-sync set when the daemon ended, so what only it holds was never
         /// acknowledged.
         unacknowledged_tail: bool,
@@ -188,6 +190,8 @@ enum KeptStanding {
         since: Timestamp,
         needs_operator: bool,
         #[serde(default)]
+        by_operator: bool,
+        #[serde(default)]
         unacknowledged_tail: bool,
         #[serde(default)]
         damaged: bool,
@@ -210,12 +214,14 @@ impl From<Membership> for KeptV1 {
                     reason,
                     since,
                     needs_operator,
+                    by_operator,
                     unacknowledged_tail,
                     damaged,
                 } => KeptStanding::Out {
                     reason,
                     since,
                     needs_operator,
+                    by_operator,
                     unacknowledged_tail,
                     damaged,
                 },
@@ -241,12 +247,14 @@ impl From<KeptV1> for Membership {
                     reason,
                     since,
                     needs_operator,
+                    by_operator,
                     unacknowledged_tail,
                     damaged,
                 } => Standing::Out {
                     reason,
                     since,
                     needs_operator,
+                    by_operator,
                     unacknowledged_tail,
                     damaged,
                 },
@@ -275,6 +283,7 @@ mod tests {
             reason: "no answer".into(),
             since: Timestamp::UNIX_EPOCH,
             needs_operator: true,
+            by_operator: true,
             unacknowledged_tail: false,
             damaged: true,
         };

@@ -125,6 +125,8 @@ pub struct MemberReport {
     pub missing: Option<String>,
     /// An operator disabled it, or it diverged: it waits for an operator.
     pub needs_operator: bool,
+    /// A start that lacks members compares it as soon as an operator says so: it was taken out by one.
+    pub may_be_compared: bool,
     /// When it is opened again.
     pub next_try: Option<Duration>,
     pub last_tid: Option<Tid>,

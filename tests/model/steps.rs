@@ -288,7 +288,8 @@ impl Acting<'_> {
         if left.disables > 0 && self.may_disable(member) {
             may(Does::Disable(member));
         }
-        if has(me.needs_operator, member) && me.phase == Phase::Running && me.recovery.is_none() {
+        let before = matches!(me.phase, Phase::Opening | Phase::Running);
+        if has(me.needs_operator, member) && before && me.recovery.is_none() {
             may(Does::Recover(member));
         }
         if self.may_recover(member) {

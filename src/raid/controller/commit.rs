@@ -58,6 +58,7 @@ impl Controller {
             after: std::collections::BTreeMap::new(),
             tries: 0,
             level_until: None,
+            is_last_vote: false,
             asked_as_of: Tid::ZERO,
             resolve_until: None,
         };
@@ -233,7 +234,7 @@ impl Controller {
         // MODEL: CountBallots
         if let Some(commit) = self.commits.get_mut(&id) {
             // They are level. Where a client votes again, the members have all their time again.
-            commit.level_until = None;
+            (commit.level_until, commit.is_last_vote) = (None, false);
         }
         let asked = ballots.len();
         let mut groups: Vec<(Ballot, Vec<MemberId>)> = Vec::new();

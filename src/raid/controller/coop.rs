@@ -514,8 +514,13 @@ impl Controller {
             let until = *commit.level_until.get_or_insert(limit);
             commit.state = CommitState::Levelling { until };
         }
+        let is_last_vote = self.commits.get(&id).is_some_and(|it| it.is_last_vote);
         // Nobody is finishing anything at this moment, so who lacks something lacks it for good.
         self.emit(Effect::Abort { commit: id });
+        if is_last_vote {
+            self.cannot_be_made_level(id, now);
+            return false;
+        }
         self.level_members(true, now);
         self.vote_again_if_level(now);
         false
@@ -573,12 +578,13 @@ impl Controller {
     ///
     /// INVARIANT 7: where another daemon goes on without some of them, since it has lost them or its operator has
     /// disabled them there, they are behind again whenever they are made level. Most hold what it commits: the
-    /// others are taken out here as well, and the transaction goes on.
+    /// others are taken out here as well, and the transaction goes on. Who was made level just now has one vote more.
     pub(super) fn cannot_be_made_level(&mut self, id: CommitId, now: Now) {
         let Some(commit) = self.commits.get_mut(&id) else {
             return;
         };
         let mut ends = std::mem::take(&mut commit.after);
+        let was_last_vote = std::mem::take(&mut commit.is_last_vote);
         commit.level_until = None;
         for (id, end) in &mut ends {
             // Who was behind when it voted may have been made level since.
@@ -592,11 +598,12 @@ impl Controller {
             .into_iter()
             .filter(|(_, end)| most.is_some_and(|most| *end < most))
             .collect();
-        if behind.is_empty() {
+        if behind.is_empty() && was_last_vote {
             let fault = Fault::NotServing("the members cannot be made level".into());
             self.refuse(id, fault);
             return self.grant_lock(now);
         }
+        let is_last_vote = behind.is_empty();
         for (member, after) in behind {
             let reason = format!(
                 "ends at {after}, and another daemon goes on without it: it cannot be made level with the others \
@@ -610,6 +617,7 @@ impl Controller {
             // What the others hold may have to be told of first.
             *until = now.monotonic + self.rules.level_limit * 2;
             commit.level_until = Some(*until);
+            commit.is_last_vote = is_last_vote;
         }
         self.vote_again_if_level(now);
     }

@@ -156,11 +156,14 @@ impl Controller {
                     self.emit(Effect::CancelRecovery);
                 }
                 let epoch = self.epoch;
-                self.notice(Notice::MemberDegraded {
-                    member: name,
-                    reason: out.reason,
-                    epoch,
-                });
+                // That a target is let in is said once that is durable; until then it is its recovery that fails.
+                if !is_target {
+                    self.notice(Notice::MemberDegraded {
+                        member: name,
+                        reason: out.reason,
+                        epoch,
+                    });
+                }
                 self.emit(Effect::Publish);
             }
             State::Recovering(before) => {
@@ -383,11 +386,7 @@ impl Controller {
         // MODEL: Disable
         self.recovery_queue.retain(|wanted| wanted.member != id);
         let in_sync = member.is_in_sync();
-        let out = Out {
-            needs_operator: true,
-            ..Out::because("disabled by an operator")
-        };
-        self.lose(id, out, now);
+        self.lose(id, Out::by_operator("disabled by an operator"), now);
         if !in_sync {
             // The in-sync set is the same; that an operator's word is needed must be kept too.
             self.record_membership(now);

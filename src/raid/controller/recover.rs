@@ -21,9 +21,12 @@ impl Controller {
             return Err(Refused::ShuttingDown);
         }
         if self.phase != Phase::Running {
-            return Err(Refused::NotServing {
-                reason: self.what_is_waited_for(),
-            });
+            let wanted = Wanted {
+                member: id,
+                strategy,
+                rate,
+            };
+            return self.may_be_compared(wanted);
         }
         if self.packing {
             let array = self.rules.array.clone();
@@ -36,7 +39,7 @@ impl Controller {
             State::Recovering(_) => return Err(Refused::AlreadyRecovering { member }),
             State::Degraded(_) if queued => return Err(Refused::AlreadyRecovering { member }),
             // MODEL: Recover
-            State::Degraded(out) => out.needs_operator = false,
+            State::Degraded(out) => (out.needs_operator, out.by_operator) = (false, false),
         }
         if let Some(member) = self.members.get_mut(&id) {
             member.failures = 0;
@@ -49,6 +52,31 @@ impl Controller {
         });
         self.start_next_recovery(now);
         Ok(Changes::default())
+    }
+
+    /// The start has to compare more members than it may without an operator's word, and here it is. Whom an operator
+    /// took out is compared then, as if it had been away, and recovered afterwards where it lacks something: that
+    /// loses nothing, which cannot be said of a start by force.
+    fn may_be_compared(&mut self, wanted: Wanted) -> Asked {
+        let waits = matches!(self.phase, Phase::Opening { .. });
+        let reason = self.what_is_waited_for();
+        let member = self.members.get_mut(&wanted.member);
+        match member {
+            Some(member)
+                if waits
+                    && wanted.strategy == Strategy::Missing
+                    && member.may_be_compared_if_asked() =>
+            {
+                // MODEL: Recover
+                if let State::Degraded(out) = &mut member.standing {
+                    (out.needs_operator, out.by_operator) = (false, false);
+                }
+                self.queue_recovery(wanted);
+                self.emit(Effect::Publish);
+                Ok(Changes::default())
+            }
+            _ => Err(Refused::NotServing { reason }),
+        }
     }
 
     fn queue_recovery(&mut self, wanted: Wanted) {
@@ -146,6 +174,7 @@ impl Controller {
         let member = self.members.get_mut(&id);
         if let Some(State::Degraded(out)) = member.map(|member| &mut member.standing) {
             out.needs_operator = true;
+            out.by_operator = true;
             out.reason = "its recovery was cancelled by an operator".into();
         }
     }
@@ -327,6 +356,7 @@ impl Controller {
                     State::Degraded(Out {
                         reason,
                         needs_operator,
+                        by_operator: matches!(ended, Ended::Cancelled) && running.cancelled,
                         damaged: out.damaged || differs,
                         ..out
                     }),

@@ -47,12 +47,14 @@ impl Controller {
             Some(Standing::Out {
                 reason,
                 needs_operator,
+                by_operator,
                 unacknowledged_tail,
                 damaged,
                 ..
             }) => State::Degraded(Out {
                 reason: reason.clone(),
                 needs_operator: *needs_operator,
+                by_operator: *by_operator,
                 unacknowledged_tail: *unacknowledged_tail,
                 damaged: *damaged,
             }),
@@ -179,9 +181,14 @@ impl Controller {
         if waiting.is_empty() {
             return "those that are being recovered".to_owned();
         }
+        let may_be_compared = self.members.values().any(Member::may_be_compared_if_asked);
+        let next = if may_be_compared {
+            "`recover` one that an operator took out, and it will be compared"
+        } else {
+            "start --force, and then recover it"
+        };
         format!(
-            "an operator: more members have to be compared than may be without a word, {}; start --force, and then \
-             recover it",
+            "an operator: more members have to be compared than may be without a word, {}; {next}",
             waiting.join(", ")
         )
     }
@@ -361,7 +368,12 @@ impl Controller {
             .recorded
             .as_ref()
             .is_some_and(|record| record.members.keys().eq(self.names_in_order().iter()));
-        if before != after || !same_members {
+        // By force it goes on from less than what the record knows. Once that is lost the next start must not miss it.
+        let has_lost = self
+            .recorded
+            .take()
+            .is_some_and(|record| record.head > head);
+        if before != after || !same_members || has_lost {
             self.change_membership(now);
         }
         for (member, reason) in left_out {
@@ -372,7 +384,6 @@ impl Controller {
                 epoch,
             });
         }
-        self.recorded = None;
         self.start_epoch = self.epoch;
         self.emit(Effect::Publish);
         self.settle_foreign(now);

@@ -58,10 +58,16 @@ pub(crate) enum State {
 
 /// Why a member is out of the in-sync set.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a question of its own"
+)]
 pub(crate) struct Out {
     pub reason: String,
     /// An operator disabled it, or it diverged: only an operator's word recovers it.
     pub needs_operator: bool,
+    /// An operator took it out, or cancelled its recovery. Nothing is known against what it holds.
+    pub by_operator: bool,
     /// It left the in-sync set while transactions were being finished, or when the daemon ended.
     /// What it holds beyond the others was never acknowledged, so a recovery may set that aside by
     /// itself.
@@ -76,8 +82,18 @@ impl Out {
         Out {
             reason: reason.into(),
             needs_operator: false,
+            by_operator: false,
             unacknowledged_tail: false,
             damaged: false,
+        }
+    }
+
+    /// Why a member is out that waits for whoever took it out.
+    pub(crate) fn by_operator(reason: &str) -> Self {
+        Out {
+            needs_operator: true,
+            by_operator: true,
+            ..Out::because(reason)
         }
     }
 
@@ -135,6 +151,12 @@ impl Member {
             Link::Open { generation, .. } => Some(generation),
             _ => None,
         }
+    }
+
+    /// Whether a start that lacks members may compare it as soon as an operator says so.
+    pub(crate) fn may_be_compared_if_asked(&self) -> bool {
+        let out = self.out();
+        out.is_some_and(|out| out.needs_operator && out.by_operator && !out.damaged)
     }
 
     /// Why it is out, where it is.
@@ -205,6 +227,8 @@ pub(crate) struct Commit {
     pub tries: u32,
     /// Until when it votes again where its members were not level.
     pub level_until: Option<Instant>,
+    /// That time is over: who is behind at the next vote is taken out.
+    pub is_last_vote: bool,
     /// The head when its members were asked for their votes.
     pub asked_as_of: Tid,
     /// Until when its client may resolve conflicts, however many rounds that takes.

@@ -567,15 +567,11 @@ fn a_target_is_read_and_counted_upon_only_when_the_record_lets_it_in() {
 #[test]
 fn a_target_that_cannot_join_leaves_everything_as_it_was() {
     let events: [(&str, Happens, &str); 4] = [
-        (
-            "lost",
-            |fed| fed.lose(C),
-            "refused, cancel, member-degraded",
-        ),
+        ("lost", |fed| fed.lose(C), "refused, cancel"),
         (
             "disabled",
             |fed| drop(fed.feed(Event::DisableAsked { member: "c".into() })),
-            "refused, cancel, member-degraded",
+            "refused, cancel",
         ),
         ("record fails", Fed::record_fails, "record-failed, refused"),
         ("record hangs", |fed| fed.later(5), "refused"),
@@ -633,6 +629,32 @@ fn force_is_for_one_start() {
         Phase::Assembling,
         "not from b, which is behind"
     );
+}
+
+#[test]
+fn what_a_start_by_force_has_lost_is_not_missed_by_the_next() {
+    for in_sync in [&["a", "b"][..], &["a"]] {
+        let record = Fed::serving_from(in_sync, rules()).record;
+        let mut record = record.expect("a start is recorded");
+        record.head = Tid(9);
+        let forced = Rules {
+            force: true,
+            ..rules()
+        };
+        let mut fed = Fed::of(in_sync, forced, Some(record));
+        fed.open(A, Tid(5));
+        if in_sync.len() > 1 {
+            let (member, fault) = (B, closed());
+            fed.feed(Event::OpenFailed { member, fault }).ok();
+        }
+        fed.later(10);
+        let found = vec![(A, Compared::Level)];
+        fed.feed(Event::Assembled { found, head: None }).ok();
+        fed.recorded();
+        assert_eq!(fed.controller.serving, Serving::Yes, "{in_sync:?}");
+        let record = fed.record.expect("it is recorded");
+        assert_eq!(record.head, Tid(5), "{in_sync:?}");
+    }
 }
 
 #[test]
@@ -1124,9 +1146,40 @@ fn who_is_overtaken_again_and_again_waits_for_a_time_and_not_for_a_number() {
     assert!(!fed.said().contains("vote failed"));
     fed.later(1);
     overtaken(&mut fed, Tid(107));
+    assert_eq!(fed.controller.in_sync_count(), 3, "it is level just now");
+    for (member, after) in [(A, 108), (B, 108), (C, 107)] {
+        fed.ballot_after(1, member, ready(), Tid(after));
+    }
+    fed.told(&[A, B], Tid(108));
+    fed.recorded();
+    assert!(!fed.controller.is_in_sync(C));
+    for member in [A, B] {
+        fed.ballot_after(1, member, ready(), Tid(108));
+    }
+    let said = fed.said();
+    assert!(!said.contains("vote failed"), "{said}");
+    assert!(said.ends_with("voted"), "{said}");
+
+    // Of two nobody can say which one the others go on with.
+    let mut fed = Fed::serving_from(&["a", "b"], coop(FailMode::Close));
+    fed.vote(1);
+    let overtaken = |fed: &mut Fed, tid: Tid| {
+        for (member, after) in [(A, tid.0), (B, tid.0 - 1)] {
+            fed.ballot_after(1, member, ready(), Tid(after));
+        }
+        fed.told(&[A, B], tid);
+    };
+    for number in 6..106 {
+        overtaken(&mut fed, Tid(number));
+    }
+    fed.later(20);
+    overtaken(&mut fed, Tid(106));
+    assert!(!fed.said().contains("vote failed"));
+    overtaken(&mut fed, Tid(107));
     assert!(fed.said().contains("vote failed"));
 
     // Once all have voted level it has its time anew: its client resolves what it conflicts with, and votes again.
+    let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
     fed.vote(2);
     let again = |fed: &mut Fed, tid: Tid| {
         for (member, after) in [(A, tid.0), (B, tid.0), (C, tid.0 - 1)] {
@@ -1135,14 +1188,14 @@ fn who_is_overtaken_again_and_again_waits_for_a_time_and_not_for_a_number() {
         fed.told(&[A, B, C], tid);
         assert_eq!(fed.controller.head, tid);
     };
-    again(&mut fed, Tid(108));
+    again(&mut fed, Tid(6));
     for member in [A, B, C] {
         fed.ballot(2, member, Ballot::Conflicts(vec![conflict()]));
     }
     assert!(fed.said().contains("conflicts"));
     fed.later(25);
     fed.vote(2);
-    again(&mut fed, Tid(109));
+    again(&mut fed, Tid(7));
     let said = fed.said();
     assert!(!said.contains("vote failed"), "{said}");
 }
@@ -1330,6 +1383,7 @@ fn what_an_operator_has_to_say_before_a_start_is_told_and_helps() {
         reason: "its recovery was cancelled by an operator".into(),
         since: record.time,
         needs_operator: true,
+        by_operator: true,
         unacknowledged_tail: false,
         damaged: false,
     };
@@ -1342,9 +1396,47 @@ fn what_an_operator_has_to_say_before_a_start_is_told_and_helps() {
         panic!("{:?}", fed.controller.serving);
     };
     assert!(
-        waits_for.contains("b (its recovery was cancelled"),
+        waits_for.contains("b (its recovery was cancelled") && waits_for.contains("`recover` one"),
         "{waits_for}"
     );
+    // Once the operator says so it is compared, and made level afterwards.
+    let recover = |fed: &mut Fed, strategy| {
+        let member = "b".to_owned();
+        fed.feed(Event::RecoverAsked {
+            member,
+            strategy,
+            rate: None,
+        })
+    };
+    let refused = recover(&mut fed, Strategy::Rebuild);
+    assert!(matches!(refused, Err(Refused::NotServing { .. })));
+    recover(&mut fed, Strategy::Missing).unwrap();
+    fed.open(B, Tid(4));
+    fed.later(10);
+    let found = vec![(A, Compared::Level), (B, Compared::Behind)];
+    fed.feed(Event::Assembled { found, head: None }).ok();
+    fed.recorded();
+    assert!(fed.said().ends_with("recovery"));
+    // What is known to be damaged, or to differ, is what a start by force may go on without.
+    for differs in [false, true] {
+        let mut record = record.clone();
+        if let Some(crate::raid::record::Standing::Out {
+            by_operator,
+            damaged,
+            ..
+        }) = record.members.get_mut("b")
+        {
+            (*by_operator, *damaged) = (!differs, !differs);
+        }
+        let mut fed = Fed::of(&["a", "b"], coop(FailMode::Close), Some(record));
+        fed.open(A, Tid(5));
+        fed.later(10);
+        let refused = recover(&mut fed, Strategy::Missing);
+        let Err(Refused::NotServing { reason }) = refused else {
+            panic!("{refused:?}");
+        };
+        assert!(reason.contains("start --force"), "{reason}");
+    }
     let forced = Rules {
         force: true,
         ..coop(FailMode::Close)
