@@ -212,5 +212,6 @@ async fn what_only_some_can_undo_any_more_is_not_undone_and_degrades_nobody() {
     let refused = commit_ops(&rig.array, undo).await.unwrap_err();
     assert!(refused.to_string().contains("cannot undo"), "{refused}");
     assert_eq!(rig.array.report().state, ArrayState::Optimal);
+    assert_eq!(rig.heard("disagreement"), 0, "nobody lies");
     commit(&rig.array, 1, second, "three").await.unwrap();
 }
