@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::network::{ReadHalf, WriteHalf, connect};
 use super::trace;
 use super::truth::{Truth, Writes};
-use super::world::World;
+use super::world::{PackSeen, World};
 use crate::pickle::{Value, extension};
 use crate::wire::connection::{Reader, Writer};
 use crate::wire::{
@@ -37,6 +37,8 @@ const MONEY: i64 = 100;
 const SUM: i64 = 4 * MONEY;
 /// The record of a blob begins with its class.
 const BLOB: &[u8] = b"\x80\x03cZODB.blob\nBlob\nq\x01.";
+/// What an array refuses as long as it is packed, in its words.
+const WHILE_PACKED: &str = "undo is disabled while the array is being packed";
 /// No call takes longer, whatever happens.
 const LONGEST: Duration = Duration::from_mins(2);
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -79,6 +81,8 @@ pub(super) struct Client {
     before: Tid,
     /// Which transaction it has asked to undo.
     undoing: Option<Tid>,
+    /// What its daemon packed when it asked for what packing refuses.
+    pack: PackSeen,
     /// What the next transaction depends on.
     checks: Vec<(Oid, Tid)>,
 }
@@ -173,6 +177,7 @@ impl Client {
             gone: BTreeSet::new(),
             before: Tid::ZERO,
             undoing: None,
+            pack: PackSeen::default(),
             checks: Vec::new(),
         }
     }
@@ -288,6 +293,10 @@ impl Client {
             WireError::Answer(Answer::Conflict(conflict) | Answer::ReadConflict(conflict)) => {
                 self.must_be_later(conflict);
                 true
+            }
+            WireError::Answer(Answer::Undo { reason, oid: None }) if reason == WHILE_PACKED => {
+                let now = self.world.pack_seen(daemon);
+                self.pack.runs || now.runs || now.last != self.pack.last
             }
             // That it can be undone was looked at: see `transaction`.
             WireError::Answer(Answer::Undo { .. } | Answer::MultipleUndo(_)) => {
@@ -715,6 +724,7 @@ impl Client {
         earlier: Bytes,
     ) -> Result<()> {
         self.undoing = Some(tid);
+        self.pack = self.world.pack_seen(connection.daemon);
         let txn = self.begin(connection, name);
         let undo = Call::Undoa {
             tid,

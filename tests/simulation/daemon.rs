@@ -8,7 +8,7 @@ use super::logging::Logging;
 use super::run::{close, open};
 use crate::admin::api::AdminApi;
 use crate::config;
-use crate::raid::ArrayReport;
+use crate::raid::{ArrayReport, PackReport};
 use crate::task::Tasks;
 
 /// Clones are the same one.
@@ -52,6 +52,11 @@ impl Whole {
 
     pub(crate) fn report(&self) -> ArrayReport {
         self.daemon.arrays()[0].array.report()
+    }
+
+    /// The pack that runs, or ended last.
+    pub(crate) fn pack(&self) -> Option<PackReport> {
+        self.daemon.arrays()[0].array.pack_report()
     }
 
     /// Its process has died: nothing of it may keep the rest.

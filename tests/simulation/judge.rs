@@ -84,8 +84,10 @@ impl World {
                     ));
                 }
             }
-            if truth.current.len() != held.current.len() {
-                trace::fail(format!("{first} and {name} have not the same objects"));
+            for (oid, state) in &held.current {
+                if !truth.current.contains_key(oid) {
+                    trace::fail(format!("{oid} is {state:?} in {name}, and not in {first}"));
+                }
             }
         }
         self.truth.judge(&truth.history);

@@ -165,6 +165,13 @@ impl<T: Program> Process<T> {
     }
 }
 
+/// Which pack a daemon began last, none yet where that is 0, and whether it goes on.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct PackSeen {
+    pub(super) last: u64,
+    pub(super) runs: bool,
+}
+
 /// What a ZEO server keeps while it runs.
 pub(super) struct ServerRunning {
     server: Server,
@@ -551,6 +558,15 @@ impl World {
     pub(super) fn lives(&self, life: u64) -> bool {
         let mut all = (0..self.daemons()).filter_map(|number| self.whole(number));
         all.any(|whole| whole.number() == life)
+    }
+
+    /// What a daemon packs.
+    pub(super) fn pack_seen(&self, daemon: usize) -> PackSeen {
+        let pack = self.whole(daemon).and_then(|whole| whole.pack());
+        pack.map_or_else(PackSeen::default, |pack| PackSeen {
+            last: pack.id,
+            runs: pack.ended.is_none(),
+        })
     }
 
     /// Does something in a daemon's process.

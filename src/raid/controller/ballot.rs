@@ -60,6 +60,13 @@ impl Ballot {
         }
     }
 
+    /// The refusal, where it is that of a whole transaction, which one can undo and the other has packed: members
+    /// are packed one after the other, and who was out meanwhile is not. That is no disagreement.
+    pub(super) fn has_packed_what_is_undone(&self, other: &Ballot) -> Option<Answer> {
+        let answer = self.undoes_otherwise(other)?;
+        matches!(answer, Answer::Undo { oid: None, .. }).then_some(answer)
+    }
+
     /// The one of two that agree which the client is told: a conflict that one member does not leave to
     /// the client is none that the client may resolve.
     pub(super) fn stricter(self, other: Ballot) -> Ballot {
@@ -199,5 +206,21 @@ mod tests {
         assert_eq!(packed.undoes_otherwise(&ready(&[1])), Some(refusal));
         assert_eq!(packed.undoes_otherwise(&Ballot::No(Answer::ReadOnly)), None);
         assert_eq!(ready(&[1]).undoes_otherwise(&ready(&[])), None);
+    }
+
+    #[test]
+    fn only_who_refuses_a_whole_transaction_may_have_packed_it() {
+        let refusal = |oid| {
+            Ballot::No(Answer::Undo {
+                reason: "a text".to_owned(),
+                oid,
+            })
+        };
+        let whole = ready(&[1]).has_packed_what_is_undone(&refusal(None));
+        assert!(matches!(whole, Some(Answer::Undo { .. })), "{whole:?}");
+        let changed = ready(&[1]).has_packed_what_is_undone(&refusal(Some(Oid(1))));
+        assert_eq!(changed, None, "an object was changed on one of them only");
+        let several = Ballot::No(Answer::MultipleUndo(Vec::new()));
+        assert_eq!(several.has_packed_what_is_undone(&ready(&[1])), None);
     }
 }

@@ -260,6 +260,15 @@ impl Controller {
             return;
         };
         let others: Vec<_> = groups.collect();
+        let packed = match &*others {
+            [(other, _)] => other.has_packed_what_is_undone(&ballot),
+            _ => None,
+        };
+        if let Some(answer) = packed {
+            self.decline(id, VoteReply::No(answer));
+            self.grant_lock(now);
+            return;
+        }
         if !others.is_empty() {
             let said = std::iter::once((&ballot, &majority))
                 .chain(others.iter().map(|(ballot, members)| (ballot, members)));

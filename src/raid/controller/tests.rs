@@ -304,7 +304,16 @@ fn conflict() -> Conflict {
 #[test]
 fn ballots_are_counted() {
     let conflicts = || Ballot::Conflicts(vec![conflict()]);
-    let table: [([Ballot; 3], &str, usize); 7] = [
+    let undone = || Ballot::Ready {
+        resolved: vec![Oid(1)],
+    };
+    let packed = || {
+        Ballot::No(Answer::Undo {
+            reason: "non-undoable transaction".into(),
+            oid: None,
+        })
+    };
+    let table: [([Ballot; 3], &str, usize); 10] = [
         ([ready(), ready(), ready()], "voted", 3),
         ([no("x"), no("x"), no("x")], "abort, no", 3),
         (
@@ -333,6 +342,10 @@ fn ballots_are_counted() {
             "disagreement, abort, no",
             3,
         ),
+        // Some have packed what others can still undo.
+        ([packed(), undone(), undone()], "abort, no", 3),
+        ([packed(), undone(), packed()], "abort, no", 3),
+        ([packed(), undone(), no("x")], "disagreement, abort, no", 3),
     ];
     for (ballots, expected, in_sync) in table {
         let mut fed = Fed::serving();

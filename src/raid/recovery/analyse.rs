@@ -4,6 +4,11 @@
 //! one has diverged. So "both hold this transaction" is true up to a point and false after it, and
 //! the point is found by looking back from the target's end in growing steps, then by halving. A TID
 //! alone proves nothing: the transactions themselves are compared.
+//!
+//! What packing removed from the source looks like what was never committed, where its objects were changed
+//! since. So only what both hold proves that all before it is common; whatever the target holds after
+//! that is looked at one by one, and counts as packed away where all of it can have been. A copy that can
+//! be cut is cut there nevertheless, and gets what the source holds.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +17,7 @@ use std::time::Duration;
 use super::super::controller::{Link, MemberId};
 use super::super::report::{AnalysisReport, Finding, Refused, TxnSummary};
 use super::super::runner::{Runner, as_fault};
-use crate::storage::{Answer, Fault, Storage, StorageError, same_extension};
+use crate::storage::{Answer, Fault, History, Storage, StorageError, same_extension};
 use crate::zodb::{HistoryRecord, HistoryTxn, Oid, RecordData, Tid, TidRange, TxnStatus};
 
 /// How many of the transactions that only the target holds are named.
@@ -32,10 +37,25 @@ pub(in crate::raid) enum Relation {
     Behind {
         common: Option<Tid>,
     },
+    /// It ends with `last`. What it holds after `common`, the last that both hold, may have been packed away
+    /// from the better one, or was never committed: nobody can tell.
+    Unheld {
+        common: Option<Tid>,
+        last: Tid,
+    },
     /// It holds what the better one does not.
     Diverged {
         common: Option<Tid>,
     },
+}
+
+/// What a target holds after the last transaction that both hold.
+enum Rest {
+    Nothing,
+    /// All of it may have been packed away from the source; the last.
+    Unheld(Tid),
+    /// The first that packing is no reason for.
+    Own(Tid),
 }
 
 /// Which of the two could not be asked.
@@ -213,12 +233,28 @@ pub(in crate::raid) async fn relate(
 ) -> Result<Relation, Broken> {
     let mut looks = 1;
     loop {
-        let relation = relation(source, target, head).await?;
-        let Relation::Diverged { common } = relation else {
-            return Ok(relation);
+        let last = target.last_tid().await.of_target()?;
+        if last.is_zero() {
+            return Ok(if head.is_zero() {
+                Relation::Level
+            } else {
+                Relation::Behind { common: None }
+            });
+        }
+        let (common, rest) = compare(source, target, last).await?;
+        let is_level = last >= head;
+        let own = match rest {
+            Rest::Nothing if common == Some(last) && is_level => return Ok(Relation::Level),
+            // The last TID proves nothing: it may be that of a transaction which was cut at opening.
+            Rest::Nothing if common.is_none() && head.is_zero() => return Ok(Relation::Level),
+            Rest::Nothing => return Ok(Relation::Behind { common }),
+            // It ends with what was acknowledged last.
+            Rest::Unheld(end) if end == last && is_level => return Ok(Relation::Level),
+            Rest::Unheld(last) => return Ok(Relation::Unheld { common, last }),
+            Rest::Own(own) => own,
         };
-        if is_settled(source, target, common).await? {
-            return Ok(relation);
+        if is_settled(source, target, own).await? {
+            return Ok(Relation::Diverged { common });
         }
         if looks == LOOKS {
             // Whoever goes on from there is told by the target that it is further.
@@ -228,20 +264,16 @@ pub(in crate::raid) async fn relate(
     }
 }
 
-/// Whether what follows on the target stays on it alone.
-async fn is_settled(
-    source: &dyn Storage,
-    target: &dyn Storage,
-    common: Option<Tid>,
-) -> Result<bool, Broken> {
-    let after = TidRange::after(common.unwrap_or(Tid::ZERO));
-    let mut own = target.iterate(after).await.of_target()?;
-    let Some(next) = own.next().await.of_target()? else {
+/// Whether what the target holds as this transaction stays on it alone.
+async fn is_settled(source: &dyn Storage, target: &dyn Storage, tid: Tid) -> Result<bool, Broken> {
+    let Some(theirs) = only(target, tid).await.of_target()? else {
         return Ok(false);
     };
     let until = tokio::time::Instant::now() + MOMENT;
     loop {
-        if is_common(source, target, next.tid).await? {
+        if let Some(ours) = only(source, tid).await.of_source()?
+            && same(&ours, &theirs)?
+        {
             return Ok(false);
         }
         if tokio::time::Instant::now() >= until {
@@ -251,40 +283,90 @@ async fn is_settled(
     }
 }
 
-async fn relation(
+/// The last transaction that both hold, and what the target, whose last TID is `last`, holds after it.
+async fn compare(
     source: &dyn Storage,
     target: &dyn Storage,
-    head: Tid,
-) -> Result<Relation, Broken> {
-    let last = target.last_tid().await.of_target()?;
-    if last.is_zero() {
-        return Ok(if head.is_zero() {
-            Relation::Level
-        } else {
-            Relation::Behind { common: None }
-        });
-    }
+    last: Tid,
+) -> Result<(Option<Tid>, Rest), Broken> {
     // Mostly it ends with what the source holds too, and that is the only question.
-    let common = if is_common(source, target, last).await? {
-        Some(last)
-    } else {
-        last_common(source, target).await?
-    };
-    if common == Some(last) {
-        return Ok(if last >= head {
-            Relation::Level
-        } else {
-            Relation::Behind { common }
-        });
+    if is_held(source, target, last).await? {
+        return Ok((Some(last), Rest::Nothing));
     }
-    // The last TID proves nothing: it may be that of a transaction which was cut at opening.
-    let after = TidRange::after(common.unwrap_or(Tid::ZERO));
-    let mut own = target.iterate(after).await.of_target()?;
-    Ok(match own.next().await.of_target()? {
-        Some(_) => Relation::Diverged { common },
-        None if common.is_none() && head.is_zero() => Relation::Level,
-        None => Relation::Behind { common },
-    })
+    let found = some_held(source, target).await?;
+    let common = last_held(source, target, found).await?;
+    Ok((common, rest_after(source, target, common).await?))
+}
+
+/// A history beside one that is walked along.
+struct Beside {
+    history: Box<dyn History>,
+    next: Option<HistoryTxn>,
+}
+
+impl Beside {
+    async fn open(storage: &dyn Storage, after: Option<Tid>) -> Result<Self, StorageError> {
+        let range = TidRange::after(after.unwrap_or(Tid::ZERO));
+        let mut history = storage.iterate(range).await?;
+        let next = history.next().await?;
+        Ok(Beside { history, next })
+    }
+
+    /// The first from there on. To be asked in order.
+    async fn from(&mut self, tid: Tid) -> Result<Option<&HistoryTxn>, StorageError> {
+        while self.next.as_ref().is_some_and(|next| next.tid < tid) {
+            self.next = self.history.next().await?;
+        }
+        Ok(self.next.as_ref())
+    }
+}
+
+/// The last that both hold, after one that they do.
+async fn last_held(
+    source: &dyn Storage,
+    target: &dyn Storage,
+    found: Option<Tid>,
+) -> Result<Option<Tid>, Broken> {
+    let mut last = found;
+    let range = TidRange::after(found.unwrap_or(Tid::ZERO));
+    let mut own = target.iterate(range).await.of_target()?;
+    let mut beside = Beside::open(source, found).await.of_source()?;
+    while let Some(theirs) = own.next().await.of_target()? {
+        match beside.from(theirs.tid).await.of_source()? {
+            Some(ours) if ours.tid > theirs.tid => {}
+            Some(ours) if same(ours, &theirs)? => last = Some(theirs.tid),
+            _ => break,
+        }
+    }
+    Ok(last)
+}
+
+/// What the target holds after the last transaction that both hold.
+async fn rest_after(
+    source: &dyn Storage,
+    target: &dyn Storage,
+    common: Option<Tid>,
+) -> Result<Rest, Broken> {
+    let mut rest = Rest::Nothing;
+    let range = TidRange::after(common.unwrap_or(Tid::ZERO));
+    let mut own = target.iterate(range).await.of_target()?;
+    let mut beside = Beside::open(source, common).await.of_source()?;
+    while let Some(theirs) = own.next().await.of_target()? {
+        let is_explained = match beside.from(theirs.tid).await.of_source()? {
+            // It came to the source meanwhile.
+            Some(ours) if ours.tid == theirs.tid => same(ours, &theirs)?,
+            Some(ours) if is_packed(ours) => {
+                went_on(source, &theirs).await.of_source()?
+                    && !would_stay(source, target, &theirs).await?
+            }
+            _ => false,
+        };
+        if !is_explained {
+            return Ok(Rest::Own(theirs.tid));
+        }
+        rest = Rest::Unheld(theirs.tid);
+    }
+    Ok(rest)
 }
 
 /// How `target` relates to `source`, and how much that is.
@@ -293,15 +375,20 @@ async fn find(source: &dyn Storage, target: &dyn Storage, head: Tid) -> Result<F
         let after = common.unwrap_or(Tid::ZERO);
         source.measure_after(after).await.of_source()
     };
+    let behind = async |common: Option<Tid>| {
+        let lacks = lacks(common).await?;
+        Ok(match common {
+            Some(common) => Finding::Behind { common, lacks },
+            None => Finding::Empty { lacks },
+        })
+    };
     let common = match relate(source, target, head).await? {
         Relation::Level => return Ok(Finding::UpToDate),
-        Relation::Behind { common } => {
-            let lacks = lacks(common).await?;
-            return Ok(match common {
-                Some(common) => Finding::Behind { common, lacks },
-                None => Finding::Empty { lacks },
-            });
+        Relation::Behind { common } => return behind(common).await,
+        Relation::Unheld { common, .. } if target.capabilities().rewind => {
+            return behind(common).await;
         }
+        Relation::Unheld { last, .. } => return behind(Some(last)).await,
         Relation::Diverged { common } => common,
     };
     let after = common.unwrap_or(Tid::ZERO);
@@ -330,8 +417,8 @@ fn summary(transaction: &HistoryTxn) -> TxnSummary {
     }
 }
 
-/// The last transaction that both hold.
-async fn last_common(source: &dyn Storage, target: &dyn Storage) -> Result<Option<Tid>, Broken> {
+/// One that both hold, near the end of the target; none where there is none.
+async fn some_held(source: &dyn Storage, target: &dyn Storage) -> Result<Option<Tid>, Broken> {
     let (mut before, mut step) = (Tid::MAX, 16);
     loop {
         // Newest first.
@@ -339,12 +426,12 @@ async fn last_common(source: &dyn Storage, target: &dyn Storage) -> Result<Optio
         let Some(oldest) = tids.last().copied() else {
             return Ok(None);
         };
-        if is_common(source, target, oldest).await? {
-            // Everything from `low` on is common, everything before it is not.
+        if is_held(source, target, oldest).await? {
+            // `low` is held, and what comes just before `high`, where there is something, is not.
             let (mut high, mut low) = (0, tids.len() - 1);
             while high < low {
                 let middle = usize::midpoint(high, low);
-                if is_common(source, target, tids[middle]).await? {
+                if is_held(source, target, tids[middle]).await? {
                     low = middle;
                 } else {
                     high = middle + 1;
@@ -358,6 +445,17 @@ async fn last_common(source: &dyn Storage, target: &dyn Storage) -> Result<Optio
 }
 
 /// Whether both hold this transaction.
+async fn is_held(source: &dyn Storage, target: &dyn Storage, tid: Tid) -> Result<bool, Broken> {
+    let Some(theirs) = only(target, tid).await.of_target()? else {
+        return Ok(false);
+    };
+    match only(source, tid).await.of_source()? {
+        Some(ours) => same(&ours, &theirs),
+        None => Ok(false),
+    }
+}
+
+/// Whether the target holds this transaction, and the source holds it or may have packed it away.
 pub(super) async fn is_common(
     source: &dyn Storage,
     target: &dyn Storage,
@@ -368,7 +466,8 @@ pub(super) async fn is_common(
     };
     match only(source, tid).await.of_source()? {
         Some(ours) => same(&ours, &theirs),
-        None => was_packed_away(source, &theirs).await.of_source(),
+        None => Ok(was_packed_away(source, &theirs).await.of_source()?
+            && !would_stay(source, target, &theirs).await?),
     }
 }
 
@@ -376,8 +475,8 @@ async fn only(storage: &dyn Storage, tid: Tid) -> Result<Option<HistoryTxn>, Sto
     storage.iterate(TidRange::only(tid)).await?.next().await
 }
 
-/// Whether packing can have removed this transaction from the source: then every object in it has
-/// a later revision there, or is gone.
+/// Whether packing can have removed this transaction from the source: then what follows is packed, and every
+/// object in it has a later revision there, or is gone.
 pub(super) async fn was_packed_away(
     source: &dyn Storage,
     transaction: &HistoryTxn,
@@ -387,11 +486,16 @@ pub(super) async fn was_packed_away(
         .await?
         .next()
         .await?;
-    if next.is_none_or(|next| next.meta.status != TxnStatus::Packed) {
-        return Ok(false);
-    }
+    Ok(next.is_some_and(|next| is_packed(&next)) && went_on(source, transaction).await?)
+}
+
+/// Whether every object that was written has a later revision here, or is gone.
+pub(super) async fn went_on(
+    storage: &dyn Storage,
+    transaction: &HistoryTxn,
+) -> Result<bool, StorageError> {
     for record in &transaction.records {
-        match source.current_tid(record.oid).await {
+        match storage.current_tid(record.oid).await {
             Ok(tid) if tid > transaction.tid => {}
             Ok(_) => return Ok(false),
             Err(StorageError::Answer(Answer::NoSuchObject(_))) => {}
@@ -399,6 +503,32 @@ pub(super) async fn was_packed_away(
         }
     }
     Ok(true)
+}
+
+/// Whether the target would keep an object that the source does not know. Garbage that packing has removed looks
+/// like an object that was never committed; where nothing can be taken out of the target, it is taken for that:
+/// the array may give its identifier to another object, and would be refused by this copy.
+async fn would_stay(
+    source: &dyn Storage,
+    target: &dyn Storage,
+    transaction: &HistoryTxn,
+) -> Result<bool, Broken> {
+    if target.capabilities().rewind {
+        return Ok(false);
+    }
+    for record in &transaction.records {
+        let ours = source.current_tid(record.oid).await;
+        if !matches!(ours, Err(StorageError::Answer(Answer::NoSuchObject(_)))) {
+            ours.of_source()?;
+            continue;
+        }
+        match target.current_tid(record.oid).await {
+            Ok(_) => return Ok(true),
+            Err(StorageError::Answer(Answer::NoSuchObject(_))) => {}
+            Err(error) => return Err(Broken::Target(error)),
+        }
+    }
+    Ok(false)
 }
 
 /// Whether two members hold the same transaction. Packing marks a transaction and takes records out

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::super::view::Reader;
-use super::analyse::{empty_it, same};
+use super::analyse::{empty_it, same, went_on};
 use super::{Halt, Job, is_past};
 use crate::job::Amount;
 use crate::storage::{Fault, History, Storage};
@@ -253,12 +253,21 @@ impl Job {
                 // A transaction that packing removed from one of them: what follows in that one is
                 // marked as packed.
                 (Some(our), Some(their)) if our.tid < their.tid => {
-                    if their.meta.status != TxnStatus::Packed {
+                    let gone = went_on(target, our);
+                    if their.meta.status != TxnStatus::Packed
+                        || !self.within(gone, Halt::Target).await?
+                    {
                         return Ok(Some(last));
                     }
                     our_next = None;
                 }
-                (Some(our), Some(_)) if our.meta.status == TxnStatus::Packed => their_next = None,
+                (Some(our), Some(their)) if our.meta.status == TxnStatus::Packed => {
+                    let gone = went_on(&*source.storage, their);
+                    if !self.within(gone, Halt::Source).await? {
+                        return Ok(Some(last));
+                    }
+                    their_next = None;
+                }
                 _ => return Ok(Some(last)),
             }
         }

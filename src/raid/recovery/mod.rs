@@ -509,6 +509,11 @@ impl Job {
         let common = match relation {
             Relation::Level => return self.within(target.last_tid(), Halt::Target).await,
             Relation::Behind { common } => return Ok(common.unwrap_or(Tid::ZERO)),
+            // It loses nothing that the array does not have in a later state, and that is set aside.
+            Relation::Unheld { common, .. } if target.capabilities().rewind => {
+                return self.rewind(target, common).await;
+            }
+            Relation::Unheld { last, .. } => return Ok(last),
             Relation::Diverged { common } => common,
         };
         if self.runner.options.cluster_mode == ClusterMode::Coop {

@@ -77,7 +77,7 @@ async fn compare(
             Err(_) => Err(too_long()),
         };
         let compared = match related {
-            Ok(Relation::Behind { .. }) => Compared::Behind,
+            Ok(Relation::Behind { .. } | Relation::Unheld { .. }) => Compared::Behind,
             Ok(Relation::Level) => Compared::Level,
             Ok(Relation::Diverged { common }) if common.unwrap_or(Tid::ZERO) == head => {
                 return Ok(Comparison::Behind(index));

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::storage::Value;
+use crate::zodb::RecordData;
 
 const FAR: f64 = 4e9;
 
@@ -199,6 +200,103 @@ async fn who_comes_back_while_members_are_packed_is_recovered_afterwards() {
     assert_eq!(rig.heard("recovery-failed"), 0);
 }
 
+/// What a member holds alone, after it was taken out: each transaction writes one object.
+fn own(rig: &Rig, member: usize, oids: &[u64]) {
+    rig.members[member].tamper(|history| {
+        for oid in oids {
+            let mut own = history.last().unwrap().clone();
+            own.tid = own.tid.next();
+            own.records[0].oid = Oid(*oid);
+            own.records[0].data = RecordData::Data(Bytes::from_static(b"nobody knows me").into());
+            history.push(own);
+        }
+    });
+}
+
+fn tids(rig: &Rig, member: usize) -> Vec<Tid> {
+    let history = rig.members[member].transactions();
+    history.iter().map(|txn| txn.tid).collect()
+}
+
+async fn servers() -> Rig {
+    Rig::of(MemoryOpener::like_a_server, |_| {}).await
+}
+
+#[tokio::test]
+async fn what_was_never_committed_is_not_taken_for_what_was_packed_away() {
+    for rig in [Rig::new().await, servers().await] {
+        let other = commit(&rig.array, 2, Tid::ZERO, "other").await.unwrap();
+        let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+        rig.array.disable("c").unwrap();
+        // The last of them could have been packed away: its object was changed since.
+        own(&rig, 2, &[2, 1]);
+        let second = commit(&rig.array, 1, first, "two").await.unwrap();
+        commit(&rig.array, 1, second, "three").await.unwrap();
+        rig.array.pack(FAR).await.unwrap();
+        let found = rig.array.analyse("c").await.unwrap().finding;
+        assert!(
+            matches!(found, Finding::Diverged { common, only_here_count: 3, .. } if common == Some(other)),
+            "{found:?}"
+        );
+        rig.array.recover("c", Strategy::Missing, None).unwrap();
+        rig.until("c waits", |_| rig.heard("recovery-failed") == 1)
+            .await;
+        assert_eq!(rig.member("c").state, MemberState::Degraded);
+    }
+}
+
+#[tokio::test]
+async fn a_server_is_not_let_in_with_an_object_that_the_array_does_not_know() {
+    let rig = servers().await;
+    commit(&rig.array, 2, Tid::ZERO, "other").await.unwrap();
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    rig.array.disable("c").unwrap();
+    own(&rig, 2, &[9, 1]);
+    let second = commit(&rig.array, 1, first, "two").await.unwrap();
+    commit(&rig.array, 1, second, "three").await.unwrap();
+    rig.array.pack(FAR).await.unwrap();
+    let found = rig.array.analyse("c").await.unwrap().finding;
+    assert!(matches!(found, Finding::Diverged { .. }), "{found:?}");
+}
+
+#[tokio::test]
+async fn what_may_have_been_packed_away_is_no_reason_to_wait_for_an_operator() {
+    for (rig, is_cut) in [(Rig::new().await, true), (servers().await, false)] {
+        let other = commit(&rig.array, 2, Tid::ZERO, "other").await.unwrap();
+        let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+        let second = commit(&rig.array, 1, first, "two").await.unwrap();
+        rig.array.disable("c").unwrap();
+        commit(&rig.array, 1, second, "three").await.unwrap();
+        rig.array.pack(FAR).await.unwrap();
+        let common = if is_cut { other } else { second };
+        let found = rig.array.analyse("c").await.unwrap().finding;
+        assert!(
+            matches!(found, Finding::Behind { common: last, .. } if last == common),
+            "{found:?}"
+        );
+        rig.array.recover("c", Strategy::Missing, None).unwrap();
+        rig.optimal().await;
+        assert_eq!(load(&rig.array, 1).await.0, "three");
+        // Nobody can tell it from what was never committed; where it can be cut, it is.
+        assert_eq!(tids(&rig, 2) == tids(&rig, 0), is_cut);
+    }
+}
+
+#[tokio::test]
+async fn only_what_can_be_cut_is_cut_back_to_what_both_hold() {
+    let rig = Rig::new().await;
+    commit(&rig.array, 2, Tid::ZERO, "other").await.unwrap();
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    rig.array.disable("c").unwrap();
+    own(&rig, 2, &[1, 9, 1]);
+    let second = commit(&rig.array, 1, first, "two").await.unwrap();
+    commit(&rig.array, 1, second, "three").await.unwrap();
+    rig.array.pack(FAR).await.unwrap();
+    rig.array.recover("c", Strategy::Missing, None).unwrap();
+    rig.optimal().await;
+    assert_eq!(tids(&rig, 2), tids(&rig, 0));
+}
+
 #[tokio::test]
 async fn what_only_some_can_undo_any_more_is_not_undone_and_degrades_nobody() {
     let rig = Rig::with(|options| options.auto_recover = false).await;
@@ -212,5 +310,6 @@ async fn what_only_some_can_undo_any_more_is_not_undone_and_degrades_nobody() {
     let refused = commit_ops(&rig.array, undo).await.unwrap_err();
     assert!(refused.to_string().contains("cannot undo"), "{refused}");
     assert_eq!(rig.array.report().state, ArrayState::Optimal);
+    assert_eq!(rig.heard("disagreement"), 0, "nobody lies");
     commit(&rig.array, 1, second, "three").await.unwrap();
 }

@@ -9,7 +9,8 @@
 //! is an unknown iterator to the server, a `KeyError`, and nobody looks at the answer.
 //!
 //! The server forgets iterators that came to their end. Others are given back when the iteration is
-//! dropped.
+//! dropped: also those that the server makes only then, because they were asked for ahead. A server keeps
+//! them as long as the connection lasts, and ours lets nobody have more than a thousand.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -19,10 +20,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::blobs::leave_free;
 use super::errors::{meant, unexpected};
-use super::link::{Asked, Handler, Link, closed};
+use super::link::{Asked, Flight, Handler, Link, closed};
 use super::{Inner, ZeoOptions};
 use crate::storage::{Answer, Fault, History, RESTART_SERVER, Result, StorageError};
 use crate::wire::{Call, Expected, IteratedRecord, Reply, WireError};
@@ -123,13 +125,18 @@ impl Drop for Headers {
     }
 }
 
-async fn start(link: &Link, range: TidRange) -> Result<i64> {
-    let call = || Call::IteratorStart {
-        first: (!range.first.is_zero()).then_some(range.first),
-        last: (range.last != Tid::MAX).then_some(range.last),
+async fn start(link: &Arc<Link>, range: TidRange) -> Result<i64> {
+    let start = async || -> Result<Reply> {
+        let call = Call::IteratorStart {
+            first: (!range.first.is_zero()).then_some(range.first),
+            last: (range.last != Tid::MAX).then_some(range.last),
+        };
+        let permit = link.turn().await?;
+        let asked = ask_for_iterator(link, &mut link.flight()?, call, permit)?;
+        Ok(link.within("`iterator_start`", asked).await?)
     };
     for _ in 0..UNLUCKY_STARTS {
-        match link.call(call()).await? {
+        match start().await? {
             Reply::Iterator(iterator) => return Ok(iterator),
             Reply::Error(error) if is_unlucky(&error) => {
                 tokio::time::sleep(UNLUCKY_PAUSE).await;
@@ -137,7 +144,7 @@ async fn start(link: &Link, range: TidRange) -> Result<i64> {
             other => return Err(unexpected(other, "`iterator_start`")),
         }
     }
-    match link.call(call()).await? {
+    match start().await? {
         Reply::Iterator(iterator) => Ok(iterator),
         // What nobody is writing is what somebody has left: the server cuts it off when it is started.
         Reply::Error(error) if is_unlucky(&error) => Err(Fault::Unreachable(format!(
@@ -163,6 +170,27 @@ fn is_unlucky(error: &WireError) -> bool {
         }
         _ => false,
     }
+}
+
+/// Asks for an iterator, which goes back at once where nobody waits for it any more when it comes.
+fn ask_for_iterator(
+    link: &Arc<Link>,
+    flight: &mut Flight<'_>,
+    call: Call,
+    permit: OwnedSemaphorePermit,
+) -> Result<Asked> {
+    let (sender, answer) = oneshot::channel();
+    let asked_on = Arc::downgrade(link);
+    let handler: Handler = Box::new(move |reply| {
+        drop(permit);
+        if let Err(Ok(Reply::Iterator(iterator))) = sender.send(reply)
+            && let Some(link) = asked_on.upgrade()
+        {
+            give_back(&link, vec![iterator]);
+        }
+    });
+    flight.hand(call, Expected::Iterator, handler)?;
+    Ok(answer)
 }
 
 /// Tells the server to forget iterators.
@@ -268,6 +296,8 @@ struct Run {
     link: Arc<Link>,
     scout: Headers,
     body: i64,
+    /// The iterator over the records that are being read.
+    reading: Option<i64>,
     /// In order; those of which the records are being asked for first.
     ahead: VecDeque<Body>,
     /// How many records are asked for and not answered.
@@ -307,6 +337,7 @@ impl Run {
             link,
             scout,
             body,
+            reading: None,
             ahead: VecDeque::new(),
             asked: 0,
             bytes: 1000.0,
@@ -322,6 +353,7 @@ impl Run {
             return Ok(None);
         };
         self.open(&mut body).await?;
+        self.reading = body.iterator;
         while !body.ended {
             if body.asked.is_empty() {
                 self.ask_records(&mut body).await?;
@@ -343,6 +375,7 @@ impl Run {
                 other => return Err(unexpected(other, "`iterator_record_next`").into()),
             }
         }
+        self.reading = None;
         // What was asked in vain.
         self.asked -= body.asked.len();
         self.records += (body.records.len() as f64 - self.records) / 16.0;
@@ -376,7 +409,7 @@ impl Run {
                 iterator: body,
                 tid,
             };
-            let start = flight.ask(call, Expected::Iterator, start_permit)?;
+            let start = ask_for_iterator(&self.link, &mut flight, call, start_permit)?;
             drop(flight);
             self.ahead.push_back(Body {
                 tid,
@@ -492,9 +525,16 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        let opened = self.ahead.iter().filter_map(|body| body.iterator);
-        let mut iterators: Vec<i64> = opened.collect();
-        iterators.push(self.body);
+        let mut iterators = vec![self.body];
+        iterators.extend(self.reading);
+        for body in &mut self.ahead {
+            // It may have come, and nobody has looked yet.
+            let come = body.start.as_mut().map(|start| start.try_recv());
+            if let Some(Ok(Ok(Reply::Iterator(iterator)))) = come {
+                iterators.push(iterator);
+            }
+            iterators.extend(body.iterator);
+        }
         give_back(&self.link, iterators);
     }
 }

@@ -175,6 +175,7 @@ impl Client {
     /// The undo log.
     pub(super) async fn undo_info(&mut self, connection: &mut Connection) -> Result<()> {
         let heard = connection.heard;
+        self.pack = self.world.pack_seen(connection.daemon);
         let call = Call::UndoInfo {
             first: 0,
             last: -fastrand::i64(1..30),

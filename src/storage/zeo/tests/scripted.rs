@@ -1,5 +1,6 @@
 //! With a peer that says what a test tells it to.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ use crate::storage::{Answer, Committed, Fault, Opener, Storage, StorageError};
 use crate::task::Tasks;
 use crate::wire::connection::{Reader, Writer};
 use crate::wire::{
-    Call, Dialect, Expected, FromClient, Info, LoadedRecord, Push, Reply, Request, UndoLine,
-    WireError, handshake,
+    Call, Dialect, Expected, FromClient, Info, IteratedRecord, LoadedRecord, Push, Reply, Request,
+    UndoLine, WireError, handshake,
 };
 use crate::zodb::{
     Blob, HistoryRecord, HistoryTxn, Oid, Op, Payload, RecordData, Tid, TidRange, TxnMeta,
@@ -1204,6 +1205,85 @@ async fn a_blob_is_fetched_again_where_its_connection_ends() {
     let storage = peer.open().await;
     let blob = soon(storage.load_blob(Oid(1), Tid(1))).await.unwrap();
     assert_eq!(blob.len(), 1);
+}
+
+/// An iteration reads ahead: it may be dropped before the server has made what was asked for.
+#[tokio::test]
+async fn every_iterator_that_is_not_at_its_end_is_given_back() {
+    let open: Arc<Mutex<BTreeSet<i64>>> = Arc::default();
+    let (held, mut made) = (Arc::clone(&open), 0);
+    let (mut next, mut records) = (BTreeMap::<i64, Tid>::new(), BTreeMap::<i64, Tid>::new());
+    let peer = Peer::start(move |_, call| {
+        let mut make = || {
+            made += 1;
+            held.lock().insert(made);
+            made
+        };
+        match call {
+            Call::Register { .. } => Does::Answers(Reply::Tid(Tid(1000))),
+            Call::IteratorStart { first, .. } => {
+                let iterator = make();
+                next.insert(iterator, first.unwrap_or(Tid(1)));
+                Does::Answers(Reply::Iterator(iterator))
+            }
+            Call::IteratorNext { iterator } => {
+                let tid = next.entry(*iterator).or_default();
+                let given = (*tid <= Tid(1000)).then(|| (*tid, TxnMeta::default()));
+                *tid = tid.next();
+                if given.is_none() {
+                    held.lock().remove(iterator);
+                }
+                Does::Answers(Reply::Transaction(given))
+            }
+            Call::IteratorRecordStart { tid, .. } => {
+                let iterator = make();
+                records.insert(iterator, *tid);
+                Does::Answers(Reply::Iterator(iterator))
+            }
+            Call::IteratorRecordNext { iterator } => {
+                let record = records.remove(iterator).map(|tid| IteratedRecord {
+                    oid: Oid(1),
+                    tid,
+                    data: Some(Bytes::from_static(b"data")),
+                    data_txn: None,
+                });
+                if record.is_none() {
+                    held.lock().remove(iterator);
+                }
+                Does::Answers(Reply::Record(record))
+            }
+            Call::IteratorGc { iterators } => {
+                for iterator in iterators {
+                    held.lock().remove(iterator);
+                }
+                Does::Answers(Reply::None)
+            }
+            _ => Does::Usual,
+        }
+    })
+    .await;
+    let storage = peer.open().await;
+    for (count, has_come) in [0, 1, 2, 33, 40, 70]
+        .into_iter()
+        .flat_map(|count| [(count, false), (count, true)])
+    {
+        let mut history = soon(storage.iterate(TidRange::ALL)).await.unwrap();
+        for tid in 1..=count {
+            assert_eq!(soon(history.next()).await.unwrap().unwrap().tid, Tid(tid));
+        }
+        if has_come {
+            // What was asked for before is answered before.
+            soon(storage.undo_info(0, -1, &Value::None)).await.unwrap();
+        }
+        drop(history);
+        let all_back = async {
+            while !open.lock().is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let back = timeout(Duration::from_secs(20), all_back).await;
+        assert!(back.is_ok(), "after {count}: {:?} are open", open.lock());
+    }
 }
 
 /// A server that gives the same transaction again and again does not keep anybody for ever.
