@@ -529,7 +529,7 @@ impl Drop for Run {
         iterators.extend(self.reading);
         for body in &mut self.ahead {
             // It may have come, and nobody has looked yet.
-            let come = body.start.as_mut().map(|start| start.try_recv());
+            let come = body.start.as_mut().map(Asked::try_recv);
             if let Some(Ok(Ok(Reply::Iterator(iterator)))) = come {
                 iterators.push(iterator);
             }

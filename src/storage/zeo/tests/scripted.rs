@@ -1211,13 +1211,13 @@ async fn a_blob_is_fetched_again_where_its_connection_ends() {
 #[tokio::test]
 async fn every_iterator_that_is_not_at_its_end_is_given_back() {
     let open: Arc<Mutex<BTreeSet<i64>>> = Arc::default();
-    let (held, mut made) = (Arc::clone(&open), 0);
+    let (held, mut last) = (Arc::clone(&open), 0);
     let (mut next, mut records) = (BTreeMap::<i64, Tid>::new(), BTreeMap::<i64, Tid>::new());
     let peer = Peer::start(move |_, call| {
         let mut make = || {
-            made += 1;
-            held.lock().insert(made);
-            made
+            last += 1;
+            held.lock().insert(last);
+            last
         };
         match call {
             Call::Register { .. } => Does::Answers(Reply::Tid(Tid(1000))),
