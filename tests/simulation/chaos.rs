@@ -13,7 +13,7 @@ use super::{excuse, network, trace};
 use crate::admin::api::{
     Job, JobState, PackRequest, RateLimit, RecoverRequest, ScrubRequest, Strategy,
 };
-use crate::raid::{ArrayState, RecoveryOutcome};
+use crate::raid::{ArrayState, Finding, RecoveryOutcome};
 use crate::zodb::Tid;
 
 /// How long it may take until all is well, once nothing goes wrong any more.
@@ -448,8 +448,12 @@ impl World {
                 _ => None,
             });
         for member in report.members.iter().filter(|member| member.needs_operator) {
-            let next = failed.as_ref().filter(|(name, _)| *name == member.name);
-            let next = next.and_then(|(_, next)| next.clone()).unwrap_or_default();
+            let next = match failed.as_ref().filter(|(name, _)| *name == member.name) {
+                Some((_, next)) => next.clone(),
+                // The recovery of another one has begun since, and its own is not told of any more.
+                None => self.what_next(daemon, &member.name).await,
+            };
+            let next = next.unwrap_or_default();
             let mut strategy = Strategy::Missing;
             if next.contains("move its Data.fs") {
                 trace::note(format!("{} is emptied", member.name));
@@ -470,6 +474,30 @@ impl World {
             }));
         }
         false
+    }
+}
+
+impl World {
+    /// What an operator learns who asks for an analysis, as `recover --interactive` does.
+    async fn what_next(&self, daemon: usize, member: &str) -> Option<String> {
+        let whole = self.whole(daemon)?;
+        let (told, hears) = tokio::sync::oneshot::channel();
+        let name = member.to_owned();
+        let asking = self.in_daemon(daemon, async move {
+            told.send(whole.analyse(&name).await).ok();
+        });
+        drop(asking?);
+        let found = timeout(Duration::from_mins(1), hears).await;
+        let Ok(Ok(Some(found))) = found else {
+            return None;
+        };
+        // It may have been recovered meanwhile.
+        let members = self.whole(daemon)?.report().members;
+        let found_again = members.iter().find(|found| found.name == member);
+        let still = found_again.is_some_and(|found| found.needs_operator);
+        let diverged = still && matches!(found.finding, Finding::Diverged { .. });
+        let rebuild = || format!("zeoraidctl recover --rebuild {member}");
+        diverged.then(|| found.next.unwrap_or_else(rebuild))
     }
 }
 

@@ -8,7 +8,7 @@ use super::logging::Logging;
 use super::run::{close, open};
 use crate::admin::api::AdminApi;
 use crate::config;
-use crate::raid::{ArrayReport, PackReport};
+use crate::raid::{AnalysisReport, ArrayReport, PackReport};
 use crate::task::Tasks;
 
 /// Clones are the same one.
@@ -57,6 +57,12 @@ impl Whole {
     /// The pack that runs, or ended last.
     pub(crate) fn pack(&self) -> Option<PackReport> {
         self.daemon.arrays()[0].array.pack_report()
+    }
+
+    /// How a member's history relates to the array's; none where that cannot be told now.
+    pub(crate) async fn analyse(&self, member: &str) -> Option<AnalysisReport> {
+        let array = self.daemon.arrays()[0].array.clone();
+        array.analyse(member).await.ok()
     }
 
     /// Its process has died: nothing of it may keep the rest.
