@@ -298,6 +298,23 @@ async fn only_what_can_be_cut_is_cut_back_to_what_both_hold() {
 }
 
 #[tokio::test]
+async fn packing_is_no_reason_for_whatever_else_a_copy_holds_that_is_verified() {
+    let rig = Rig::new().await;
+    let other = commit(&rig.array, 2, Tid::ZERO, "other").await.unwrap();
+    two_revisions(&rig).await;
+    rig.array.disable("c").unwrap();
+    rig.members[2].tamper(|history| {
+        let mut own = history[0].clone();
+        own.tid = other.next();
+        history.insert(1, own);
+    });
+    rig.array.pack(FAR).await.unwrap();
+    rig.array.recover("c", Strategy::Verify, None).unwrap();
+    rig.optimal().await;
+    assert_eq!(tids(&rig, 2), tids(&rig, 0));
+}
+
+#[tokio::test]
 async fn what_only_some_can_undo_any_more_is_not_undone_and_degrades_nobody() {
     let rig = Rig::with(|options| options.auto_recover = false).await;
     let (_, second) = two_revisions(&rig).await;
