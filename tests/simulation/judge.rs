@@ -90,7 +90,10 @@ impl World {
                 }
             }
         }
-        self.truth.judge(&truth.history);
+        let is_everywhere =
+            |tid: &&Tid| all.iter().all(|(_, held)| held.history.contains_key(*tid));
+        let everywhere = truth.history.keys().filter(is_everywhere).copied();
+        self.truth.judge(&truth.history, &everywhere.collect());
     }
 }
 

@@ -265,8 +265,8 @@ impl Truth {
         (inner.by_tid.len(), inner.seen.len())
     }
 
-    /// Compares everything with the history that is left.
-    pub(super) fn judge(&self, history: &History) {
+    /// Compares everything with the history that is left, of which these are in every copy.
+    pub(super) fn judge(&self, history: &History, everywhere: &BTreeSet<Tid>) {
         let inner = self.0.lock();
         let mut there: BTreeMap<&str, Tid> = BTreeMap::new();
         // What each object was, from when on.
@@ -319,8 +319,12 @@ impl Truth {
         }
         for (name, done) in &inner.done {
             let Outcome::Acknowledged(tid) = done.outcome else {
-                // What nobody knows and packing has removed can only be seen.
-                if let Some(tid) = there.get(name.as_str()) {
+                // What nobody knows and packing has removed can only be seen. So it is with what only some copies
+                // hold: packing has removed it from the others, or they never had it, and nobody can tell.
+                let counts = |tid: &&Tid| {
+                    **tid > inner.floor || everywhere.contains(*tid) || inner.has_seen(**tid, done)
+                };
+                if let Some(tid) = there.get(name.as_str()).filter(counts) {
                     for (oid, data) in &done.writes {
                         states.entry(*oid).or_default().insert(*tid, data.clone());
                     }
@@ -383,6 +387,17 @@ impl Truth {
                 trace::fail(format!("{who} was told otherwise than it is: {why}"));
             }
         }
+    }
+}
+
+impl Inner {
+    /// Whether somebody has seen something that this transaction wrote.
+    fn has_seen(&self, tid: Tid, done: &Done) -> bool {
+        self.seen.iter().any(|seen| {
+            let wrote = done.writes.get(&seen.oid).and_then(Option::as_ref);
+            let found = seen.found.as_ref();
+            found.is_some_and(|(found, data)| *found == tid && wrote == Some(data))
+        })
     }
 }
 
