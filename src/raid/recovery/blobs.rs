@@ -87,14 +87,26 @@ impl Job {
         record: &mut HistoryRecord,
         tid: Tid,
     ) -> Result<(), Halt> {
-        // While a member is recovered nothing is packed: no file of a revision goes.
         let found = self.fetch_blob(source, record.oid, tid).await?;
         record.blob = found.map(Blob::closed);
-        if record.blob.is_none() {
+        if record.blob.is_none() && !self.was_packed_since(source, record.oid, tid).await? {
             let mut without = self.without_file.0.lock();
             without.get_or_insert((0, record.oid)).0 += 1;
         }
         Ok(())
+    }
+
+    /// Whether packing has removed a record from the source since it was read: its file goes with it. This daemon
+    /// packs nothing while it recovers a member; another one may.
+    async fn was_packed_since(&self, source: &Reader, oid: Oid, tid: Tid) -> Result<bool, Halt> {
+        let asked = async {
+            match source.storage.load_serial(oid, tid).await {
+                Ok(_) => Ok(false),
+                Err(StorageError::Answer(Answer::NoSuchObject(_))) => Ok(true),
+                Err(error) => Err(error),
+            }
+        };
+        self.within(asked, Halt::Source).await
     }
 
     fn cannot_take_blobs(&self, source: &Reader, target: &dyn Storage, tid: Tid) -> Halt {

@@ -595,6 +595,27 @@ async fn a_blob_that_the_array_has_lost_is_no_reason_to_fail_but_is_said() {
 }
 
 #[tokio::test]
+async fn a_file_that_another_daemon_packs_away_during_a_recovery_is_not_lost() {
+    let rig = Rig::new().await;
+    rig.array.disable("b").unwrap();
+    rig.array.disable("c").unwrap();
+    let first = commit_blob(&rig, 1, Tid::ZERO, "one").await;
+    let second = commit_blob(&rig, 1, first, "two").await;
+    let gate = rig.members[0].faults().hold(Moment::LoadBlob);
+    rig.array.recover("c", Strategy::Missing, None).unwrap();
+    gate.reached().await;
+    let storage = Arc::clone(&rig.array.0.view().readers[0].storage);
+    storage.pack(4e9).await.unwrap();
+    gate.release();
+    rig.until("c is back", |_| {
+        rig.member("c").state == MemberState::Optimal
+    })
+    .await;
+    assert_eq!(rig.heard("blobs-missing"), 0);
+    assert!(held(&rig.members[2]).contains(&(second, "two".to_owned())));
+}
+
+#[tokio::test]
 async fn a_copy_without_a_place_for_blobs_is_not_taken_for_one() {
     let mut rig = Rig::new().await;
     let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
