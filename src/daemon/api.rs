@@ -347,11 +347,12 @@ impl AdminApi for Daemon {
         asked.map_err(report::refused)?;
         let now = running.array.report().recovery;
         match now {
-            Some(recovery) if recovery.member == member => Ok(report::recovery(&recovery)),
-            Some(recovery) => Ok(report::queued(&recovery, member, request.strategy)),
-            None => {
-                Err(Problem::failed("the recovery ended at once").with_next("zeoraidctl events"))
+            Some(recovery)
+                if recovery.member == member && running.array.report().serving.can_read() =>
+            {
+                Ok(report::recovery(&recovery))
             }
+            last => Ok(report::queued(last.as_ref(), member, request.strategy)),
         }
     }
 

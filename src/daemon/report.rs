@@ -112,12 +112,16 @@ fn next(report: &ArrayReport, around: &Surroundings) -> Option<String> {
     }
     let mut taken_out = report.members.iter().filter(|it| it.may_be_compared);
     match (report.state, &report.serving) {
-        // All others that may be compared are there, or they would be named.
         (raid::ArrayState::Failed, _)
-            if report.lacks.is_none()
+            if !report.lacks.as_ref().is_some_and(|lacks| lacks.by_record)
                 && let Some(member) = taken_out.next() =>
         {
-            Some(format!("zeoraidctl{array} recover {}", member.name))
+            let recover = format!("zeoraidctl{array} recover {}", member.name);
+            let lacks = report.lacks.as_ref();
+            Some(lacks.map_or_else(
+                || recover.clone(),
+                |lacks| format!("bring back {}, or: {recover}", lacks.whom()),
+            ))
         }
         (raid::ArrayState::Failed, serving) => Some(match &report.lacks {
             Some(lacks) => format!(
@@ -344,24 +348,37 @@ pub(super) fn recovery_job(array: &str, report: &RecoveryReport) -> Job {
     }
 }
 
-/// A recovery that was asked for and waits for others.
-pub(super) fn queued(running: &RecoveryReport, member: &str, asked: Strategy) -> Recovery {
+/// A recovery that was asked for and waits: for the one that runs, or for the start, which compares its member
+/// first. `last` is the one that runs, or ended last.
+pub(super) fn queued(last: Option<&RecoveryReport>, member: &str, asked: Strategy) -> Recovery {
+    let running = last.filter(|last| last.outcome == RecoveryOutcome::Running);
+    let note = match running {
+        Some(running) => format!("waits for the recovery of {}", running.member),
+        None => "the start compares it first".to_owned(),
+    };
+    let others = running.into_iter().flat_map(|running| &running.queued);
     Recovery {
+        id: running.map_or_else(|| last.map_or(1, |last| last.id + 1), |running| running.id),
         member: member.to_owned(),
         source: None,
         strategy: asked,
         state: RecoveryState::Running,
         phase: "queued".to_owned(),
-        note: Some(format!("waits for the recovery of {}", running.member)),
+        note: Some(note),
         transaction: None,
         done: Lag::default(),
         total: Lag::default(),
         transactions_per_s: 0.0,
         bytes_per_s: 0.0,
         time_left_s: None,
+        rate: running
+            .map(|running| limit(running.rate))
+            .unwrap_or_default(),
+        started: running.map_or_else(crate::clock::now, |running| running.started),
+        ended: None,
         set_aside: Vec::new(),
+        queued: others.cloned().collect(),
         problem: None,
-        ..recovery(running)
     }
 }
 

@@ -117,6 +117,15 @@ pub async fn run(args: RecoverArgs, context: &Context) -> Result<Exit, CliError>
         started.push(api.recover(&array.name, member, request).await?);
     }
     let names: Vec<String> = plan.members.into_iter().map(|(member, _)| member).collect();
+    if !array.serving {
+        let text = format!(
+            "{} may be compared with the others, and is recovered where it lacks something; see `zeoraidctl details`",
+            names.join(", "),
+        );
+        context.printer.success(&text);
+        context.printer.print_for_programs(&started)?;
+        return Ok(Exit::Done);
+    }
     if args.detach {
         let text = format!(
             "{} {} being recovered; come back with `zeoraidctl recover --attach`",

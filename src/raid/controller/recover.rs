@@ -58,7 +58,8 @@ impl Controller {
     /// took out is compared then, as if it had been away, and recovered afterwards where it lacks something: that
     /// loses nothing, which cannot be said of a start by force.
     fn may_be_compared(&mut self, wanted: Wanted) -> Asked {
-        let waits = matches!(self.phase, Phase::Opening { .. });
+        // By the record alone nobody else can serve.
+        let waits = matches!(self.phase, Phase::Opening { .. }) && !self.goes_by_record();
         let reason = self.what_is_waited_for();
         let member = self.members.get_mut(&wanted.member);
         match member {

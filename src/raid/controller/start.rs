@@ -70,7 +70,7 @@ impl Controller {
 
     /// Whether the record alone says who may serve. In `coop` mode it does not: another daemon may have
     /// gone on with other members since.
-    fn goes_by_record(&self) -> bool {
+    pub(super) fn goes_by_record(&self) -> bool {
         self.recorded.is_some() && self.rules.start_policy == StartPolicy::InSync && !self.is_coop()
     }
 

@@ -101,6 +101,31 @@ fn a_daemon_that_is_stopped_within_a_commit_stops_the_others_until_it_is_killed(
     lab.compare(&[]);
 }
 
+/// A start by force could serve from less than what another daemon has acknowledged since; that one more copy is
+/// compared loses nothing.
+#[test]
+fn a_start_that_lacks_others_compares_who_was_disabled_once_it_is_recovered() {
+    let mut lab = Lab::started(COOP);
+    lab.instance.run(&["disable", "zeo1"]).ok();
+    python::run("features.py", &["plain_visit", &lab.instance.address]).ok();
+    lab.instance.stop().ok();
+    lab.servers[1].kill9();
+    // It waits, and goes on to wait when the tool does not any more.
+    lab.instance.run(&["start", "--timeout", "2s"]).ended(1);
+    lab.instance
+        .run(&["details"])
+        .prints("bring back zeo2, or: zeoraidctl recover zeo1");
+    lab.instance
+        .run(&["recover", "zeo1"])
+        .ok()
+        .says("may be compared with the others");
+    lab.instance.wait_member("zeo1", "optimal");
+    python::run("features.py", &["plain_visit", &lab.instance.address]).ok();
+    lab.servers[1].start();
+    lab.instance.wait_optimal();
+    lab.compare(&[]);
+}
+
 /// What is killed in a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Victim {
