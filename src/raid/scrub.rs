@@ -28,7 +28,7 @@ use super::report::{Difference, Differs, Refused, ScrubReport};
 use super::runner::Runner;
 use crate::job::{Amount, Cancelled, JobHandle, Rate, Work};
 use crate::storage::{Answer, Fault, StorageError};
-use crate::zodb::{HistoryRecord, HistoryTxn, Oid, Tid, TxnStatus};
+use crate::zodb::{HistoryRecord, HistoryTxn, Oid, Tid, TidRange, TxnStatus};
 pub use kept::Scrubbed;
 pub(super) use kept::keep_scrubbed;
 use lane::{Lane, Read};
@@ -436,6 +436,9 @@ impl Job {
                     unreadable.extend(self.lanes[index].is_compared().then_some(index));
                     continue;
                 };
+                if content.is_none() && self.was_packed_since(index, oid, tid).await? {
+                    continue;
+                }
                 match groups.iter_mut().find(|(one, _)| *one == content) {
                     Some((_, group)) => group.push(index),
                     None => groups.push((content, vec![index])),
@@ -449,6 +452,30 @@ impl Job {
             }
         }
         Ok(())
+    }
+
+    /// Whether the record of a blob is gone since it was read: another daemon packs the members one after the
+    /// other, or the operator of a server packs it.
+    async fn was_packed_since(
+        &mut self,
+        index: usize,
+        oid: Oid,
+        tid: Tid,
+    ) -> Result<bool, Cancelled> {
+        let storage = &*self.lanes[index].reader.storage;
+        let read = async {
+            let mut history = storage.iterate(TidRange::only(tid)).await?;
+            history.next().await
+        };
+        let read = crate::task::select! {
+            () = self.work.stop().requested() => return Err(Cancelled),
+            read = self.runner.while_it_answers(storage, "the transaction of a blob", read) => read,
+        };
+        // Who cannot be asked fails at the next transaction.
+        Ok(read.is_ok_and(|found| {
+            let mut records = found.iter().flat_map(|txn| &txn.records);
+            !records.any(|record| record.oid == oid)
+        }))
     }
 
     /// The content of a member's file; none where it cannot be read, or could not be asked: then the member

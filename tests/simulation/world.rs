@@ -225,7 +225,9 @@ impl Scanned {
                 .map(|bytes| u64::from_be_bytes(bytes.try_into().expect("eight")))
         };
         let stands = self.last.is_none_or(|(tid, begin)| {
-            number(begin) == Some(tid.0) && self.upto <= data.len() as u64
+            // A copy that was cut may have got another one of the same TID there, of another length.
+            let end = number(begin + 8).map(|len| begin + len + 8);
+            number(begin) == Some(tid.0) && end == Some(self.upto) && self.upto <= data.len() as u64
         });
         if inode != self.inode || !stands {
             *self = Scanned {

@@ -587,6 +587,8 @@ impl Controller {
         self.durable_epoch = self.durable_epoch.max(epoch);
         self.record_trouble = None;
         if self.durable_epoch < self.epoch {
+            // What the start has found out may be durable although something has changed since.
+            self.serve_or_not(now);
             return;
         }
         self.joined_durably(now);

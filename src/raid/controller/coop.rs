@@ -459,9 +459,12 @@ impl Controller {
         // Who said no gave its lock back, and did not say after what. Where members answer differently while
         // something is half finished, or others have committed since the first was asked, that is why.
         let mut ballots = commit.votes.values();
-        let agree = ballots
-            .next()
-            .is_none_or(|first| ballots.all(|ballot| ballot.agrees_with(first)));
+        // Nor does it change any more that some have packed what is undone.
+        let agree = ballots.next().is_none_or(|first| {
+            ballots.all(|ballot| {
+                ballot.agrees_with(first) || ballot.has_packed_what_is_undone(first).is_some()
+            })
+        });
         let (first, last) = (commit.after.values().min(), commit.after.values().max());
         let level = match (first, last) {
             (Some(first), Some(last)) => first == last && *last == self.head,

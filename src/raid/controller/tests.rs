@@ -1,7 +1,7 @@
 //! The controller, fed event by event. States are reached only by legal steps.
 
 use super::*;
-use crate::raid::{ClusterMode, FailMode, StartPolicy};
+use crate::raid::{ArrayState, ClusterMode, FailMode, StartPolicy};
 use crate::storage::Answer;
 use crate::zodb::Conflict;
 
@@ -645,6 +645,23 @@ fn force_is_for_one_start() {
 }
 
 #[test]
+fn a_start_is_over_when_it_is_recorded_although_more_has_changed_since() {
+    let mut fed = Fed::new(rules(), None);
+    for member in [A, B, C] {
+        fed.open(member, Tid(5));
+    }
+    let found = [A, B, C].map(|member| (member, Compared::Level)).to_vec();
+    fed.feed(Event::Assembled { found, head: None }).ok();
+    let epoch = fed.controller.epoch;
+    fed.lose(C);
+    assert!(!fed.controller.serving.can_read());
+    assert_eq!(fed.controller.state(), ArrayState::Failed);
+    fed.feed(Event::Recorded { epoch }).ok();
+    assert_eq!(fed.controller.serving, Serving::Yes);
+    assert_eq!(fed.controller.state(), ArrayState::Degraded);
+}
+
+#[test]
 fn what_a_start_by_force_has_lost_is_not_missed_by_the_next() {
     for in_sync in [&["a", "b"][..], &["a"]] {
         let record = Fed::serving_from(in_sync, rules()).record;
@@ -1211,6 +1228,27 @@ fn who_is_overtaken_again_and_again_waits_for_a_time_and_not_for_a_number() {
     again(&mut fed, Tid(7));
     let said = fed.said();
     assert!(!said.contains("vote failed"), "{said}");
+}
+
+#[test]
+fn what_some_have_packed_is_refused_although_another_daemon_commits() {
+    let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
+    fed.vote(1);
+    let packed = || {
+        Ballot::No(Answer::Undo {
+            reason: "non-undoable transaction".into(),
+            oid: None,
+        })
+    };
+    let undone = Ballot::Ready {
+        resolved: vec![Oid(1)],
+    };
+    fed.ballot(1, A, packed());
+    fed.foreign(A, Tid(6));
+    fed.ballot_after(1, B, undone, Tid(5));
+    fed.ballot(1, C, packed());
+    let said = fed.said();
+    assert!(said.ends_with("abort, no"), "{said}");
 }
 
 #[test]

@@ -55,6 +55,29 @@ async fn members_that_hold_the_same_do_not_differ_also_where_one_is_packed() {
     );
 }
 
+/// Another daemon packs the members one after the other, or the operator of a server does.
+#[tokio::test]
+async fn a_blob_that_was_packed_away_since_its_record_was_read_is_no_difference() {
+    for is_packed in [true, false] {
+        let rig = Rig::new().await;
+        let first = super::blobs::commit_blob(&rig, 1, Tid::ZERO, "one").await;
+        super::blobs::commit_blob(&rig, 1, first, "two").await;
+        let gate = rig.members[1].faults().hold(Moment::LoadBlob);
+        rig.array.start_scrub(Rate::UNLIMITED).unwrap();
+        gate.reached().await;
+        rig.members[1].tamper(|history| {
+            history[0].records[0].blob = None;
+            if is_packed {
+                history[0].records.clear();
+                history[0].meta.status = TxnStatus::Packed;
+            }
+        });
+        gate.release();
+        let report = ended(&rig).await;
+        assert_eq!(report.count == 0, is_packed, "{report:#?}");
+    }
+}
+
 #[tokio::test]
 async fn each_kind_of_difference_is_told_with_who_is_contradicted() {
     let rig = Rig::new().await;
