@@ -686,7 +686,8 @@ impl World {
 
     /// A client has been told: whoever may serve next must have it, durably.
     pub(super) fn check_acknowledged(&self, daemon: usize, name: &str, tid: Tid) {
-        if self.emptying.load(Ordering::SeqCst) {
+        // One that is told of late may be packed away by then.
+        if self.emptying.load(Ordering::SeqCst) || tid <= self.truth.floor() {
             return;
         }
         let file = self.record(daemon);
