@@ -207,7 +207,7 @@ impl Controller {
     }
 
     /// Members of the in-sync set without one whose entry is not durable.
-    fn durably_in_sync_count(&self) -> usize {
+    pub(super) fn durably_in_sync_count(&self) -> usize {
         self.in_sync_count() - usize::from(self.joining_target().is_some())
     }
 
@@ -290,7 +290,7 @@ impl Controller {
 
     /// Says whether clients are served, where that has changed.
     pub(super) fn serve_or_not(&mut self, now: Now) {
-        let (have, needed) = (self.in_sync_count(), self.needed());
+        let (have, needed) = (self.durably_in_sync_count(), self.needed());
         let next = match &self.phase {
             Phase::Opening { .. } | Phase::Assembling => {
                 let waits_for = self.what_is_waited_for();
@@ -340,8 +340,10 @@ impl Controller {
             });
         }
         if next == Serving::Yes {
+            let joining = self.joining_target();
             let members = self
                 .in_sync()
+                .filter(|(id, _)| joining != Some(*id))
                 .map(|(_, member)| member.name.clone())
                 .collect();
             self.notice(Notice::Serving {

@@ -722,7 +722,7 @@ impl Controller {
     pub(crate) fn state(&self) -> super::ArrayState {
         let out = self.members.len() - self.in_sync_count();
         let started = self.phase == Phase::Running && self.durable_epoch >= self.start_epoch;
-        if !started || self.in_sync_count() < self.needed() {
+        if !started || self.durably_in_sync_count() < self.needed() {
             super::ArrayState::Failed
         } else if self
             .members

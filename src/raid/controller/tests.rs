@@ -578,6 +578,19 @@ fn a_target_is_read_and_counted_upon_only_when_the_record_lets_it_in() {
 }
 
 #[test]
+fn a_target_counts_once_the_record_lets_it_in() {
+    let mut fed = Fed::joining();
+    fed.controller.rules.min_optimal = 3;
+    assert_eq!(fed.controller.state(), ArrayState::Failed);
+    // Whatever makes the array look at it.
+    fed.feed(Event::Recorded { epoch: 1 }).ok();
+    assert!(!fed.controller.serving.can_read());
+    fed.recorded();
+    assert_eq!(fed.controller.serving, Serving::Yes);
+    assert_eq!(fed.controller.state(), ArrayState::Optimal);
+}
+
+#[test]
 fn a_target_that_cannot_join_leaves_everything_as_it_was() {
     let events: [(&str, Happens, &str); 4] = [
         ("lost", |fed| fed.lose(C), "refused, cancel"),
