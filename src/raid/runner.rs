@@ -352,6 +352,11 @@ impl Runner {
             Effect::VoteReply { commit, reply } => core.reply_to_vote(commit, reply),
             Effect::Finish { commit, member } => self.ask_finish(core, commit, member),
             Effect::Abort { commit } => core.abort(commit),
+            Effect::GiveBack { commit, member } => {
+                if let Some(live) = core.live.get_mut(&commit) {
+                    live.voted.remove(&member);
+                }
+            }
             Effect::Committed { commit, tid } => self.committed(core, commit, tid),
             Effect::FinishReply { commit, reply } => core.reply_to_finish(commit, reply),
             Effect::Foreign { tid, oids } => self.acknowledge_foreign(tid, oids),

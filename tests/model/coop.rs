@@ -151,7 +151,10 @@ impl Acting<'_> {
 
     pub(crate) fn level(&mut self, source: usize, target: usize) {
         take(T::Level);
-        self.give_locks_back();
+        let is_free = self.see().commits().all(|it| has(it.waits, target));
+        if !is_free {
+            self.give_locks_back();
+        }
         let (foreign, end) = (self.see().foreign, self.end(source));
         let first = foreign.trailing_zeros() as Tid + 1;
         let held = (1..=8).filter(|tid| foreign & bit(*tid) != 0 && self.holds(source, *tid));
@@ -233,11 +236,13 @@ impl Acting<'_> {
                 me.reported[member] |= bit(ends);
             }
         }
-        if !keeps {
+        // Where nothing is to be told of, who is behind is not what it was, which its next vote shows.
+        let waits = self.see().foreign != 0;
+        if !waits {
             self.abort(commit.tid);
         }
         if let Some(commit) = self.me().holder() {
-            commit.stage = if keeps {
+            commit.stage = if waits {
                 Stage::AwaitsHead
             } else {
                 Stage::Levelling
@@ -245,6 +250,37 @@ impl Acting<'_> {
         }
         self.settle_foreign();
         false
+    }
+
+    /// Whose locks are ours and who ends before others of them.
+    pub(crate) fn behind(&self) -> Mask {
+        let Some(commit) = self
+            .see()
+            .commits()
+            .find(|it| it.stage == Stage::AwaitsHead)
+        else {
+            return 0;
+        };
+        let ends = |member: usize| last(self.world.disks[member].written);
+        let held = commit.participants & !commit.waits;
+        let end = each(held).map(ends).max();
+        let behind = each(held).filter(|member| Some(ends(*member)) != end);
+        behind.fold(0, |all, one| all | of(one))
+    }
+
+    /// The locks of those that are behind are given back, and asked for again when they are level.
+    pub(crate) fn hold_furthest(&mut self) {
+        take(T::HoldFurthest);
+        let behind = self.behind();
+        let Some(commit) = self.me().holder() else {
+            return;
+        };
+        commit.waits |= behind;
+        let tid = commit.tid;
+        for member in each(behind) {
+            let lock = &mut self.world.disks[member].lock;
+            lock.take_if(|lock| lock.tid == tid && !lock.is_orphan);
+        }
     }
 
     /// Whoever makes members level needs their locks, and so do the other daemons.
@@ -259,6 +295,7 @@ impl Acting<'_> {
         self.abort(commit.tid);
         if let Some(commit) = self.me().holder() {
             commit.stage = Stage::Levelling;
+            commit.waits = 0;
         }
         self.vote_again_if_level();
     }

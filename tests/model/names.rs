@@ -61,6 +61,7 @@ transitions! {
     Level,
     ChooseAnew,
     KeepLocks,
+    HoldFurthest,
     GiveLocksBack,
     WaitForLevel,
     VoteAgain,

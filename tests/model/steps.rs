@@ -42,6 +42,8 @@ pub(crate) enum Does {
     Gone,
     /// What a foreign transaction wrote is known.
     Inquired,
+    /// Who is behind is made level while nobody can go on with the others.
+    HoldFurthest,
     /// It took too long until the head was as far as the members are.
     GiveLocksBack,
     MemberFinished(usize),
@@ -259,6 +261,9 @@ impl Acting<'_> {
                     may(Does::Gone);
                 }
                 Stage::AwaitsHead => {
+                    if self.behind() != 0 {
+                        may(Does::HoldFurthest);
+                    }
                     may(Does::GiveLocksBack);
                     may(Does::Gone);
                 }
@@ -365,6 +370,7 @@ impl Acting<'_> {
             (Does::FinishAsked, _) => self.finish_asked(),
             (Does::Gone, _) => self.gone(),
             (Does::Inquired, _) => self.inquired(),
+            (Does::HoldFurthest, _) => self.hold_furthest(),
             (Does::GiveLocksBack, _) => self.give_locks_back(),
             (Does::MemberFinished(member), _) => self.member_finished(member),
             (Does::FindBroken(member), _) => self.lose(member, false),

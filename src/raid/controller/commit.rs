@@ -59,6 +59,7 @@ impl Controller {
             tries: 0,
             level_until: None,
             is_last_vote: false,
+            has_held: false,
             asked_as_of: Tid::ZERO,
             resolve_until: None,
         };
@@ -234,7 +235,8 @@ impl Controller {
         // MODEL: CountBallots
         if let Some(commit) = self.commits.get_mut(&id) {
             // They are level. Where a client votes again, the members have all their time again.
-            (commit.level_until, commit.is_last_vote) = (None, false);
+            commit.level_until = None;
+            (commit.is_last_vote, commit.has_held) = (false, false);
         }
         let asked = ballots.len();
         let mut groups: Vec<(Ballot, Vec<MemberId>)> = Vec::new();

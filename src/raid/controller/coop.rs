@@ -361,7 +361,10 @@ impl Controller {
             until: now.monotonic + self.rules.level_limit,
         });
         // Before they are made level: that would wait for these locks.
-        self.give_locks_back(now);
+        let holder = self.lock.and_then(|id| self.commits.get(&id));
+        if holder.is_some_and(|commit| targets.iter().any(|id| commit.votes.contains_key(id))) {
+            self.give_locks_back(now);
+        }
         self.emit(Effect::Level {
             source,
             targets,
@@ -484,7 +487,9 @@ impl Controller {
             return true;
         }
         let are_ready = |ballot: &Ballot| matches!(ballot, Ballot::Ready { .. });
-        let keeps = first == last && commit.votes.values().all(are_ready);
+        let are_ready = commit.votes.values().all(are_ready);
+        let keeps = first == last && are_ready;
+        let holds = are_ready && commit.is_last_vote && !commit.has_held;
         for (member, after) in commit.after.clone().into_iter().chain(later) {
             self.is_known_to_hold(member, after);
             if after > self.head {
@@ -509,6 +514,9 @@ impl Controller {
                 self.settle_foreign(now);
                 return false;
             }
+            if holds {
+                return self.hold_furthest(id, now);
+            }
             // MODEL: WaitForLevel
             // Who refused because of what the others lack is as far as that.
             commit.after.extend(later_at);
@@ -520,9 +528,44 @@ impl Controller {
         let is_last_vote = self.commits.get(&id).is_some_and(|it| it.is_last_vote);
         // Nobody is finishing anything at this moment, so who lacks something lacks it for good.
         self.emit(Effect::Abort { commit: id });
+        // Some refuse, or it was tried to hold the others.
         if is_last_vote {
             self.cannot_be_made_level(id, now);
             return false;
+        }
+        self.level_members(true, now);
+        self.vote_again_if_level(now);
+        false
+    }
+
+    /// Another daemon is lacking members that we have, and the other way round: what one of them commits the other
+    /// one has to make level each time, and whoever gives all locks back for that is overtaken again and again. So
+    /// the locks are kept of those that are furthest, where nobody can go on then, and given back only to those
+    /// that are to be made level.
+    ///
+    /// They are asked again out of order: two daemons could wait for each other, for as long as the locks are held.
+    fn hold_furthest(&mut self, id: CommitId, now: Now) -> bool {
+        let until = now.monotonic + self.rules.level_limit / 2;
+        let Some(commit) = self.commits.get_mut(&id) else {
+            return false;
+        };
+        // MODEL: HoldFurthest
+        let furthest = commit.after.values().max().copied();
+        let behind = commit
+            .after
+            .iter()
+            .filter(|(_, end)| Some(**end) != furthest);
+        let behind: BTreeSet<MemberId> = behind.map(|(member, _)| *member).collect();
+        commit.votes.retain(|member, _| !behind.contains(member));
+        commit.after.retain(|member, _| !behind.contains(member));
+        commit.has_held = true;
+        commit.state = CommitState::AwaitsHead { until };
+        let line = self.in_canonical_order(&behind);
+        if let Some(commit) = self.commits.get_mut(&id) {
+            commit.line = line;
+        }
+        for member in behind {
+            self.emit(Effect::GiveBack { commit: id, member });
         }
         self.level_members(true, now);
         self.vote_again_if_level(now);
@@ -542,19 +585,22 @@ impl Controller {
         // MODEL: GiveLocksBack
         let until = *commit.level_until.get_or_insert(until);
         commit.state = CommitState::Levelling { until };
+        commit.line.clear();
         self.emit(Effect::Abort { commit: id });
     }
 
     /// The holder of the lock goes on, or votes again, once nothing foreign is left.
     pub(super) fn vote_again_if_level(&mut self, now: Now) {
-        if !self.foreign.is_empty() {
-            return;
-        }
         let Some(id) = self.lock else { return };
-        let head = self.head;
+        let (head, is_level) = (self.head, self.foreign.is_empty());
         let Some(commit) = self.commits.get_mut(&id) else {
             return;
         };
+        let is_last_vote =
+            commit.is_last_vote && matches!(commit.state, CommitState::Levelling { .. });
+        if !is_level && !is_last_vote {
+            return;
+        }
         if matches!(commit.state, CommitState::AwaitsHead { .. }) {
             let waits = BTreeSet::new();
             commit.state = CommitState::Voting { waits };
@@ -621,6 +667,7 @@ impl Controller {
             *until = now.monotonic + self.rules.level_limit * 2;
             commit.level_until = Some(*until);
             commit.is_last_vote = is_last_vote;
+            commit.has_held = false;
         }
         self.vote_again_if_level(now);
     }

@@ -265,6 +265,11 @@ pub(crate) enum Effect {
     Abort {
         commit: CommitId,
     },
+    /// Drop what this member holds of it: it will be asked to vote again.
+    GiveBack {
+        commit: CommitId,
+        member: MemberId,
+    },
     /// It is acknowledged: caches, subscribers, the head. In TID order.
     Committed {
         commit: CommitId,

@@ -342,6 +342,7 @@ impl World {
                 let asked = self.handles.values().any(|h| h.finishing.contains(&commit));
                 assert!(!asked, "what was asked to finish is not aborted");
             }
+            Effect::GiveBack { .. } => unreachable!("it is for members that others write to"),
             Effect::Committed { commit, tid } => {
                 let rises = self.acknowledged.last().is_none_or(|(last, _)| *last < tid);
                 assert!(rises || self.policy != StartPolicy::InSync, "TIDs rise");

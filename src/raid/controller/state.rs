@@ -227,8 +227,10 @@ pub(crate) struct Commit {
     pub tries: u32,
     /// Until when it votes again where its members were not level.
     pub level_until: Option<Instant>,
-    /// That time is over: who is behind at the next vote is taken out.
+    /// That time is over: at the next vote the locks of those that are furthest are held.
     pub is_last_vote: bool,
+    /// They were, and it did not help.
+    pub has_held: bool,
     /// The head when its members were asked for their votes.
     pub asked_as_of: Tid,
     /// Until when its client may resolve conflicts, however many rounds that takes.
@@ -257,8 +259,8 @@ pub(crate) enum CommitState {
     Voting {
         waits: BTreeSet<MemberId>,
     },
-    /// All are ready, and the members are level with each other. What they hold more than the head is
-    /// acknowledged while their locks are kept, so that nobody is faster again.
+    /// All are ready. What the members hold more than the head is acknowledged while the locks are kept of those
+    /// that hold it, so that nobody is faster again.
     AwaitsHead {
         until: Instant,
     },

@@ -1193,17 +1193,51 @@ fn who_is_overtaken_again_and_again_waits_for_a_time_and_not_for_a_number() {
     for (member, after) in [(A, 108), (B, 108), (C, 107)] {
         fed.ballot_after(1, member, ready(), Tid(after));
     }
-    fed.told(&[A, B], Tid(108));
+    // Nobody can go on while the others' locks are held.
+    fed.said();
+    fed.levelled(C, Tid(108));
+    fed.told(&[A, B, C], Tid(108));
+    assert_eq!(fed.said(), "vote 2");
+    fed.ballot_after(1, C, ready(), Tid(108));
+    assert_eq!(fed.said(), "voted");
+    assert_eq!(fed.controller.in_sync_count(), 3);
+
+    // Where each of two daemons lacks another member, nobody is behind a majority: the furthest is held.
+    let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
+    fed.lose(B);
     fed.recorded();
-    assert!(!fed.controller.is_in_sync(C));
-    for member in [A, B] {
-        fed.ballot_after(1, member, ready(), Tid(108));
+    fed.vote(1);
+    for (member, after) in [(A, 5), (C, 6)] {
+        fed.ballot_after(1, member, ready(), Tid(after));
+    }
+    let inquired = |fed: &mut Fed, tid: Tid| {
+        let oids = Arc::from([Oid(1)]);
+        fed.feed(Event::Inquired { tid, oids }).ok();
+        assert_eq!(fed.controller.head, tid);
+    };
+    // The other daemon commits faster than a is made level.
+    for tid in 6..10 {
+        fed.foreign(C, Tid(tid + 1));
+        fed.levelled(A, Tid(tid));
+        inquired(&mut fed, Tid(tid));
+        fed.said();
+        fed.later(5);
     }
     let said = fed.said();
-    assert!(!said.contains("vote failed"), "{said}");
-    assert!(said.ends_with("voted"), "{said}");
+    assert!(said.starts_with("vote 0"), "{said}");
+    for (member, after) in [(A, 9), (C, 11)] {
+        fed.ballot_after(1, member, ready(), Tid(after));
+    }
+    assert_eq!(fed.said(), "vote 2", "the lock of c is held");
+    for tid in [10, 11] {
+        fed.levelled(A, Tid(tid));
+        inquired(&mut fed, Tid(tid));
+    }
+    assert_eq!(fed.said(), "vote 0");
+    fed.ballot_after(1, A, ready(), Tid(11));
+    assert_eq!(fed.said(), "voted");
 
-    // Of two nobody can say which one the others go on with.
+    // Of two nobody can say which one the others go on with, where that does not help either.
     let mut fed = Fed::serving_from(&["a", "b"], coop(FailMode::Close));
     fed.vote(1);
     let overtaken = |fed: &mut Fed, tid: Tid| {
@@ -1217,9 +1251,16 @@ fn who_is_overtaken_again_and_again_waits_for_a_time_and_not_for_a_number() {
     }
     fed.later(20);
     overtaken(&mut fed, Tid(106));
+    for (member, after) in [(A, 107), (B, 106)] {
+        fed.ballot_after(1, member, ready(), Tid(after));
+    }
     assert!(!fed.said().contains("vote failed"));
-    overtaken(&mut fed, Tid(107));
-    assert!(fed.said().contains("vote failed"));
+    fed.later(5);
+    assert_eq!(fed.said(), "abort, vote 0", "others want to commit as well");
+    for (member, after) in [(A, 107), (B, 106)] {
+        fed.ballot_after(1, member, ready(), Tid(after));
+    }
+    assert!(fed.said().ends_with("abort, vote failed"));
 
     // Once all have voted level it has its time anew: its client resolves what it conflicts with, and votes again.
     let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
