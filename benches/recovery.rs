@@ -192,7 +192,7 @@ async fn recover(folder: &Path, source: &Path) -> Duration {
         reason: "new".into(),
         since: now,
         needs_operator: false,
-        by_operator: false,
+        is_wrong: false,
         unacknowledged_tail: false,
         damaged: false,
     };

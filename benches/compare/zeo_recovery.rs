@@ -158,7 +158,7 @@ async fn recover_by_array(folder: &Path, members: Vec<MemberSpec>) -> anyhow::Re
         reason: "new".into(),
         since: time,
         needs_operator: false,
-        by_operator: false,
+        is_wrong: false,
         unacknowledged_tail: false,
         damaged: false,
     };

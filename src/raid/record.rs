@@ -34,8 +34,8 @@ pub enum Standing {
         reason: String,
         since: Timestamp,
         needs_operator: bool,
-        /// An operator took it out, or cancelled its recovery.
-        by_operator: bool,
+        /// What it holds is not what the others hold, or may not be.
+        is_wrong: bool,
         /// It was in the in-sync set when the daemon ended, so what only it holds was never
         /// acknowledged.
         unacknowledged_tail: bool,
@@ -181,6 +181,11 @@ struct KeptV1 {
     members: BTreeMap<String, KeptStanding>,
 }
 
+/// A record that does not say it.
+fn nobody_knows() -> bool {
+    true
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 enum KeptStanding {
@@ -189,8 +194,8 @@ enum KeptStanding {
         reason: String,
         since: Timestamp,
         needs_operator: bool,
-        #[serde(default)]
-        by_operator: bool,
+        #[serde(default = "nobody_knows")]
+        is_wrong: bool,
         #[serde(default)]
         unacknowledged_tail: bool,
         #[serde(default)]
@@ -214,14 +219,14 @@ impl From<Membership> for KeptV1 {
                     reason,
                     since,
                     needs_operator,
-                    by_operator,
+                    is_wrong,
                     unacknowledged_tail,
                     damaged,
                 } => KeptStanding::Out {
                     reason,
                     since,
                     needs_operator,
-                    by_operator,
+                    is_wrong,
                     unacknowledged_tail,
                     damaged,
                 },
@@ -247,14 +252,14 @@ impl From<KeptV1> for Membership {
                     reason,
                     since,
                     needs_operator,
-                    by_operator,
+                    is_wrong,
                     unacknowledged_tail,
                     damaged,
                 } => Standing::Out {
                     reason,
                     since,
                     needs_operator,
-                    by_operator,
+                    is_wrong,
                     unacknowledged_tail,
                     damaged,
                 },
@@ -283,7 +288,7 @@ mod tests {
             reason: "no answer".into(),
             since: Timestamp::UNIX_EPOCH,
             needs_operator: true,
-            by_operator: true,
+            is_wrong: true,
             unacknowledged_tail: false,
             damaged: true,
         };

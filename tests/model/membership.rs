@@ -106,6 +106,7 @@ impl Acting<'_> {
         }
         let me = self.me();
         if needs_operator {
+            me.disabled &= !of(member);
             me.needs_operator |= of(member);
         }
         if in_sync {
@@ -178,6 +179,7 @@ impl Acting<'_> {
         self.world.left.disables -= 1;
         let in_sync = has(self.see().in_sync, member);
         self.lose(member, true);
+        self.me().disabled |= of(member) & self.see().needs_operator;
         if !in_sync {
             self.record_membership();
         }
@@ -328,6 +330,7 @@ impl Acting<'_> {
             me.in_sync |= behind & before;
         }
         me.needs_operator |= diverged | swapped;
+        me.disabled &= !(diverged | swapped);
         me.tail &= !(behind | diverged | swapped | level | absent);
         if by_record {
             me.tail |= absent;

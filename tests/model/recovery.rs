@@ -12,6 +12,7 @@ impl Acting<'_> {
         let may_cut = self.model.is_file();
         let me = self.me();
         me.needs_operator &= !of(target);
+        me.disabled &= !of(target);
         if may_cut {
             me.tail |= of(target);
         }
@@ -72,6 +73,7 @@ impl Acting<'_> {
             return self.work(copy);
         }
         self.me().needs_operator |= of(target);
+        self.me().disabled &= !of(target);
         self.end_recovery();
         self.record_membership();
     }

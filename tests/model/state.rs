@@ -166,6 +166,8 @@ pub(crate) struct Daemon {
     pub broken: Mask,
     pub in_sync: Mask,
     pub needs_operator: Mask,
+    /// These because they were disabled, since this daemon has been started.
+    pub disabled: Mask,
     pub tail: Mask,
     /// The newest epoch is durable.
     pub is_durable: bool,
@@ -340,6 +342,7 @@ impl World {
             daemon.broken,
             daemon.in_sync,
             daemon.needs_operator,
+            daemon.disabled,
             daemon.tail,
         ];
         let masks = masks.into_iter().chain(asked);
@@ -397,6 +400,7 @@ impl World {
         daemon.broken = mask(old.broken);
         daemon.in_sync = mask(old.in_sync);
         daemon.needs_operator = mask(old.needs_operator);
+        daemon.disabled = mask(old.disabled);
         daemon.tail = mask(old.tail);
         if let Phase::Assembling { asked, still } = &mut daemon.phase {
             (*asked, *still) = (mask(*asked), mask(*still));

@@ -293,8 +293,13 @@ impl Acting<'_> {
         if left.disables > 0 && self.may_disable(member) {
             may(Does::Disable(member));
         }
-        let before = matches!(me.phase, Phase::Opening | Phase::Running);
-        if has(me.needs_operator, member) && before && me.recovery.is_none() {
+        // Before a start that is for whom an operator has disabled.
+        let may_ask = match me.phase {
+            Phase::Running => me.needs_operator,
+            Phase::Opening => me.disabled,
+            Phase::Assembling { .. } => 0,
+        };
+        if has(may_ask, member) && me.recovery.is_none() {
             may(Does::Recover(member));
         }
         if self.may_recover(member) {

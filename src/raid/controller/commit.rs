@@ -183,10 +183,7 @@ impl Controller {
         {
             let reason =
                 format!("ends at {after}, but it had {known}: it is not the copy that it was");
-            let out = Out {
-                needs_operator: true,
-                ..Out::because(reason)
-            };
+            let out = Out::wrong(reason);
             return self.lose(member, out, now);
         }
         // MODEL: MemberVoted
@@ -340,14 +337,7 @@ impl Controller {
         for (ballot, members) in groups {
             let reason = format!("voted differently from the majority: {}", ballot.in_words());
             for member in members {
-                self.lose(
-                    member,
-                    Out {
-                        needs_operator: true,
-                        ..Out::because(&reason)
-                    },
-                    now,
-                );
+                self.lose(member, Out::wrong(&reason), now);
             }
         }
     }

@@ -100,10 +100,7 @@ impl Controller {
                 "somebody else wrote transaction {tid} to it (several daemons over the same servers need \
                  `cluster_mode: coop`)"
             );
-            let out = Out {
-                needs_operator: true,
-                ..Out::because(reason)
-            };
+            let out = Out::wrong(reason);
             return self.lose(id, out, now);
         }
         let foreign = self.foreign.entry(tid).or_insert_with(|| Foreign {

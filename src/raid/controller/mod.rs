@@ -792,7 +792,7 @@ impl Controller {
                     reason: out.reason.clone(),
                     since: member.since,
                     needs_operator: out.needs_operator,
-                    by_operator: out.by_operator,
+                    is_wrong: out.is_wrong,
                     unacknowledged_tail: out.unacknowledged_tail,
                     damaged: out.damaged,
                 },

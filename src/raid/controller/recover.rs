@@ -39,7 +39,7 @@ impl Controller {
             State::Recovering(_) => return Err(Refused::AlreadyRecovering { member }),
             State::Degraded(_) if queued => return Err(Refused::AlreadyRecovering { member }),
             // MODEL: Recover
-            State::Degraded(out) => (out.needs_operator, out.by_operator) = (false, false),
+            State::Degraded(out) => out.needs_operator = false,
         }
         if let Some(member) = self.members.get_mut(&id) {
             member.failures = 0;
@@ -70,7 +70,7 @@ impl Controller {
             {
                 // MODEL: Recover
                 if let State::Degraded(out) = &mut member.standing {
-                    (out.needs_operator, out.by_operator) = (false, false);
+                    out.needs_operator = false;
                 }
                 self.queue_recovery(wanted);
                 self.emit(Effect::Publish);
@@ -175,7 +175,6 @@ impl Controller {
         let member = self.members.get_mut(&id);
         if let Some(State::Degraded(out)) = member.map(|member| &mut member.standing) {
             out.needs_operator = true;
-            out.by_operator = true;
             out.reason = "its recovery was cancelled by an operator".into();
         }
     }
@@ -357,7 +356,7 @@ impl Controller {
                     State::Degraded(Out {
                         reason,
                         needs_operator,
-                        by_operator: matches!(ended, Ended::Cancelled) && running.cancelled,
+                        is_wrong: out.is_wrong || matches!(ended, Ended::Stuck { .. }),
                         damaged: out.damaged || differs,
                         ..out
                     }),

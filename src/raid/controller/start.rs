@@ -47,14 +47,14 @@ impl Controller {
             Some(Standing::Out {
                 reason,
                 needs_operator,
-                by_operator,
+                is_wrong,
                 unacknowledged_tail,
                 damaged,
                 ..
             }) => State::Degraded(Out {
                 reason: reason.clone(),
                 needs_operator: *needs_operator,
-                by_operator: *by_operator,
+                is_wrong: *is_wrong,
                 unacknowledged_tail: *unacknowledged_tail,
                 damaged: *damaged,
             }),
@@ -595,10 +595,7 @@ impl Controller {
                 Some(Compared::Level) => State::InSync,
                 Some(Compared::Behind) => State::Degraded(Out::because("behind at the start")),
                 Some(Compared::Diverged { reason } | Compared::Swapped { reason }) => {
-                    State::Degraded(Out {
-                        needs_operator: true,
-                        ..Out::because(reason)
-                    })
+                    State::Degraded(Out::wrong(reason))
                 }
                 Some(Compared::Unknown(why)) if was_in_sync => absent(why),
                 None if was_in_sync => match &member.link {

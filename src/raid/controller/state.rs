@@ -66,8 +66,9 @@ pub(crate) struct Out {
     pub reason: String,
     /// An operator disabled it, or it diverged: only an operator's word recovers it.
     pub needs_operator: bool,
-    /// An operator took it out, or cancelled its recovery. Nothing is known against what it holds.
-    pub by_operator: bool,
+    /// What it holds is not what the others hold, or may not be: until it is let in again it is compared with them
+    /// by an operator's word only, and no start goes by it.
+    pub is_wrong: bool,
     /// It left the in-sync set while transactions were being finished, or when the daemon ended.
     /// What it holds beyond the others was never acknowledged, so a recovery may set that aside by
     /// itself.
@@ -82,7 +83,7 @@ impl Out {
         Out {
             reason: reason.into(),
             needs_operator: false,
-            by_operator: false,
+            is_wrong: false,
             unacknowledged_tail: false,
             damaged: false,
         }
@@ -92,7 +93,15 @@ impl Out {
     pub(crate) fn by_operator(reason: &str) -> Self {
         Out {
             needs_operator: true,
-            by_operator: true,
+            ..Out::because(reason)
+        }
+    }
+
+    /// Why a member is out that holds something else than the others.
+    pub(crate) fn wrong(reason: impl Into<String>) -> Self {
+        Out {
+            needs_operator: true,
+            is_wrong: true,
             ..Out::because(reason)
         }
     }
@@ -110,6 +119,7 @@ impl Out {
         Out {
             unacknowledged_tail: self.unacknowledged_tail || before.unacknowledged_tail,
             damaged: self.damaged || before.damaged,
+            is_wrong: self.is_wrong || before.is_wrong,
             ..self
         }
     }
@@ -156,7 +166,7 @@ impl Member {
     /// Whether a start that lacks members may compare it as soon as an operator says so.
     pub(crate) fn may_be_compared_if_asked(&self) -> bool {
         let out = self.out();
-        out.is_some_and(|out| out.needs_operator && out.by_operator && !out.damaged)
+        out.is_some_and(|out| out.needs_operator && !out.is_wrong && !out.damaged)
     }
 
     /// Why it is out, where it is.

@@ -1488,7 +1488,7 @@ fn what_an_operator_has_to_say_before_a_start_is_told_and_helps() {
         reason: "its recovery was cancelled by an operator".into(),
         since: record.time,
         needs_operator: true,
-        by_operator: true,
+        is_wrong: false,
         unacknowledged_tail: false,
         damaged: false,
     };
@@ -1526,12 +1526,10 @@ fn what_an_operator_has_to_say_before_a_start_is_told_and_helps() {
     for differs in [false, true] {
         let mut record = record.clone();
         if let Some(crate::raid::record::Standing::Out {
-            by_operator,
-            damaged,
-            ..
+            is_wrong, damaged, ..
         }) = record.members.get_mut("b")
         {
-            (*by_operator, *damaged) = (!differs, !differs);
+            (*is_wrong, *damaged) = (differs, !differs);
         }
         let mut fed = Fed::of(&["a", "b"], coop(FailMode::Close), Some(record));
         fed.open(A, Tid(5));
