@@ -1519,6 +1519,19 @@ fn what_an_operator_has_to_say_before_a_start_is_told_and_helps() {
 }
 
 #[test]
+fn what_is_known_to_differ_stays_so_whoever_takes_it_out_besides() {
+    let mut fed = Fed::serving();
+    fed.controller
+        .lose(C, Out::wrong("voted otherwise"), fed.now);
+    let disabled = fed.feed(Event::DisableAsked { member: "c".into() });
+    disabled.unwrap();
+    let member = &fed.controller.members[&C];
+    let out = member.out().expect("it is out");
+    assert_eq!(out.reason, "disabled by an operator");
+    assert!(out.is_wrong && !member.may_be_compared_if_asked());
+}
+
+#[test]
 fn who_is_waited_for_may_be_added_to_the_configuration() {
     let record = Fed::serving_from(&["a", "b"], rules()).record;
     let mut fed = Fed::of(&["c"], rules(), record);
