@@ -44,7 +44,7 @@ pub(super) use analyse::analyse;
 use analyse::{Relation, empty_it, is_common, relate};
 pub(super) use analyse::{by_object, same, same_meta, same_record};
 use blobs::WithoutFile;
-pub(super) use blobs::{digest, is_blob};
+pub(super) use blobs::{digest, is_blob, is_packed_away};
 pub(super) use start::{assemble, measure_lack};
 
 /// The recovery that runs, or ended last.
