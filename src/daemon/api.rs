@@ -345,15 +345,14 @@ impl AdminApi for Daemon {
         let rate = (request.rate != RateLimit::default()).then(|| report::to_rate(request.rate));
         let asked = running.array.recover(member, strategy, rate);
         asked.map_err(report::refused)?;
-        let now = running.array.report().recovery;
-        match now {
-            Some(recovery)
-                if recovery.member == member && running.array.report().serving.can_read() =>
-            {
-                Ok(report::recovery(&recovery))
+        let now = running.array.report();
+        Ok(match &now.recovery {
+            // Before the array serves, it is one of before.
+            Some(recovery) if recovery.member == member && now.serving.can_read() => {
+                report::recovery(recovery)
             }
-            last => Ok(report::queued(last.as_ref(), member, request.strategy)),
-        }
+            last => report::queued(last.as_ref(), member, request.strategy),
+        })
     }
 
     async fn recovery(&self, array: &str) -> Result<Recovery, Problem> {

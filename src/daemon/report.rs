@@ -117,11 +117,10 @@ fn next(report: &ArrayReport, around: &Surroundings) -> Option<String> {
                 && let Some(member) = taken_out.next() =>
         {
             let recover = format!("zeoraidctl{array} recover {}", member.name);
-            let lacks = report.lacks.as_ref();
-            Some(lacks.map_or_else(
-                || recover.clone(),
-                |lacks| format!("bring back {}, or: {recover}", lacks.whom()),
-            ))
+            Some(match &report.lacks {
+                Some(lacks) => format!("bring back {}, or: {recover}", lacks.whom()),
+                None => recover,
+            })
         }
         (raid::ArrayState::Failed, serving) => Some(match &report.lacks {
             Some(lacks) => format!(

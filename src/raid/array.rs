@@ -95,6 +95,12 @@ impl Array {
         self.0.serving()
     }
 
+    /// Whether it is known from which members the array goes on, and durable: also where they are too few to serve.
+    #[cfg(test)]
+    pub(crate) fn has_started(&self) -> bool {
+        self.0.look(|core| core.controller.has_started())
+    }
+
     /// Recovers a member, at once or after the recoveries that were asked for before.
     pub fn recover(
         &self,

@@ -119,10 +119,12 @@ fn recovery_report(core: &Core) -> Option<RecoveryReport> {
         None => RecoveryOutcome::Running,
         Some((_, Ended::Done)) => RecoveryOutcome::Done,
         Some((_, Ended::Cancelled)) => RecoveryOutcome::Cancelled,
-        Some((_, Ended::Failed { reason })) => RecoveryOutcome::Failed {
-            reason: reason.clone(),
-            next: Some("it is tried again by itself; see: zeoraidctl details".into()),
-        },
+        Some((_, Ended::Failed { reason } | Ended::Undecided { reason })) => {
+            RecoveryOutcome::Failed {
+                reason: reason.clone(),
+                next: Some("it is tried again by itself; see: zeoraidctl details".into()),
+            }
+        }
         Some((_, Ended::Stuck { reason, .. })) => RecoveryOutcome::Failed {
             reason: reason.clone(),
             next: recovery.next.clone(),

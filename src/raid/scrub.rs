@@ -23,12 +23,12 @@ use futures_util::future::join_all;
 use super::Notice;
 use super::backup::Held;
 use super::controller::Reading;
-use super::recovery::{by_object, digest, is_blob, same, same_meta, same_record};
+use super::recovery::{by_object, digest, is_blob, is_packed_away, same, same_meta, same_record};
 use super::report::{Difference, Differs, Refused, ScrubReport};
 use super::runner::Runner;
 use crate::job::{Amount, Cancelled, JobHandle, Rate, Work};
 use crate::storage::{Answer, Fault, StorageError};
-use crate::zodb::{HistoryRecord, HistoryTxn, Oid, Tid, TidRange, TxnStatus};
+use crate::zodb::{HistoryRecord, HistoryTxn, Oid, Tid, TxnStatus};
 pub use kept::Scrubbed;
 pub(super) use kept::keep_scrubbed;
 use lane::{Lane, Read};
@@ -454,8 +454,7 @@ impl Job {
         Ok(())
     }
 
-    /// Whether the record of a blob is gone since it was read: another daemon packs the members one after the
-    /// other, or the operator of a server packs it.
+    /// Whether a member has packed the record of a blob away since it was read.
     async fn was_packed_since(
         &mut self,
         index: usize,
@@ -463,19 +462,13 @@ impl Job {
         tid: Tid,
     ) -> Result<bool, Cancelled> {
         let storage = &*self.lanes[index].reader.storage;
-        let read = async {
-            let mut history = storage.iterate(TidRange::only(tid)).await?;
-            history.next().await
-        };
-        let read = crate::task::select! {
+        let asked = is_packed_away(storage, oid, tid);
+        let packed = crate::task::select! {
             () = self.work.stop().requested() => return Err(Cancelled),
-            read = self.runner.while_it_answers(storage, "the transaction of a blob", read) => read,
+            packed = self.runner.while_it_answers(storage, "loadSerial", asked) => packed,
         };
         // Who cannot be asked fails at the next transaction.
-        Ok(read.is_ok_and(|found| {
-            let mut records = found.iter().flat_map(|txn| &txn.records);
-            !records.any(|record| record.oid == oid)
-        }))
+        Ok(packed.unwrap_or(false))
     }
 
     /// The content of a member's file; none where it cannot be read, or could not be asked: then the member

@@ -48,6 +48,7 @@ pub(crate) enum Bug {
     EndsProveWhatIsBefore,
     NewestWinsAlone,
     NewestAsItWasOpened,
+    HeadOfFewIsAcknowledged,
 }
 
 /// The model of an array.

@@ -39,6 +39,23 @@ impl Acting<'_> {
         me.phase == Phase::Running && started && enough
     }
 
+    /// Members of the in-sync set without one whose entry is not durable.
+    pub(crate) fn durably_in_sync(&self) -> u32 {
+        let me = self.see();
+        count(me.in_sync) - u32::from(me.joining().is_some())
+    }
+
+    /// The last transaction that is known to have been acknowledged.
+    pub(crate) fn acknowledged(&self) -> Tid {
+        let me = self.see();
+        let enough = self.durably_in_sync() >= self.model.least();
+        if enough || self.model.is(Bug::HeadOfFewIsAcknowledged) {
+            me.head.max(me.known)
+        } else {
+            me.known
+        }
+    }
+
     /// Whatever can be read counts as acknowledged.
     pub(crate) fn publish(&mut self) {
         if self.can_read()
@@ -286,7 +303,7 @@ impl Acting<'_> {
             in_sync: me.in_sync,
             needs_operator: me.needs_operator,
             tail: me.tail,
-            head: me.head.max(me.known),
+            head: self.acknowledged(),
         }
     }
 
@@ -367,6 +384,7 @@ impl Acting<'_> {
             take(T::Joined);
             me.recovery = None;
             me.tail &= !of(target);
+            self.me().known = self.acknowledged();
         }
     }
 

@@ -184,6 +184,7 @@ fn small() -> Vec<(&'static str, Array)> {
         ("coop, 2 servers, a cut", with(CUT, Array::coop(2))),
         ("coop, 3 servers", Array::coop(3)),
         ("coop, 3 servers, a cut", with(CUT, one(Array::coop(3)))),
+        ("coop, 3 servers, a crash", with(CRASH, one(Array::coop(3)))),
     ]
 }
 
@@ -344,6 +345,10 @@ fn bugs() -> Vec<(Bug, Array)> {
         (Bug::MembersNotCompared, with(CRASH, Array::coop(2))),
         (Bug::AcknowledgeForeignEarly, with(CRASH, Array::coop(2))),
         (Bug::NewestWinsAlone, newest_is_left()),
+        (
+            Bug::HeadOfFewIsAcknowledged,
+            with(CRASH, one(Array::coop(3))),
+        ),
         (Bug::LevelOnTopOfOthers, half_finished()),
         (Bug::EndsProveWhatIsBefore, half_finished()),
     ]

@@ -59,8 +59,8 @@ impl Acting<'_> {
 
     fn hinges_on(&self, member: usize) -> bool {
         let me = self.see();
-        let durably = count(me.in_sync) - u32::from(me.joining().is_some());
-        has(me.in_sync, member) && me.joining() != Some(member) && durably <= self.model.least()
+        let is_counted = has(me.in_sync, member) && me.joining() != Some(member);
+        is_counted && self.durably_in_sync() <= self.model.least()
     }
 
     fn close(&mut self, member: usize) {
@@ -139,11 +139,12 @@ impl Acting<'_> {
     }
 
     /// No member is left that more could be taken from: the array starts again from the set as it is.
-    fn start_anew(&mut self, lost: usize) {
+    pub(crate) fn start_anew(&mut self, lost: usize) {
         take(T::StartAnew);
         let coop = self.model.coop;
+        let known = self.acknowledged();
         let me = self.me();
-        me.known = me.known.max(me.head);
+        me.known = known;
         me.recorded = true;
         me.foreign = 0;
         me.inquired = 0;
@@ -168,8 +169,7 @@ impl Acting<'_> {
         if me.phase != Phase::Running && me.in_sync == 0 {
             return false;
         }
-        let durably = count(me.in_sync) - u32::from(me.joining().is_some());
-        let last = me.joining() != Some(member) && durably <= self.model.least();
+        let last = me.joining() != Some(member) && self.durably_in_sync() <= self.model.least();
         !(has(me.in_sync, member) && (me.phase != Phase::Running || last))
             && !has(me.needs_operator, member)
     }
@@ -252,7 +252,7 @@ impl Acting<'_> {
         let disks = self.world.disks;
         let written = |member: usize| disks[member].written;
         let answers = still & !self.see().broken;
-        let known = self.see().known.max(self.see().head);
+        let known = self.acknowledged();
         // Who goes on after what was acknowledged, without holding it, is another database.
         let trusts = self.model.is(Bug::StartTrustsOldCopy);
         let holds = |member: usize| known == 0 || bit(known) & written(member) != 0;
@@ -336,6 +336,7 @@ impl Acting<'_> {
             me.tail |= absent;
         }
         me.head = head;
+        me.known = known;
         me.last_given = me.last_given.max(head);
         me.phase = Phase::Running;
         for member in each(level) {
@@ -353,7 +354,7 @@ impl Acting<'_> {
         if !same {
             self.change_membership();
         }
-        self.me().known = 0;
+        self.me().known = self.acknowledged();
         let durable = self.see().is_durable;
         self.me().is_started = durable;
         self.settle_foreign();

@@ -4,7 +4,7 @@ use stateright::Property;
 
 use crate::bounds::Array;
 use crate::commit::Acting;
-use crate::state::{Daemon, MEMBERS, Mask, Phase, World, bit, each, last, up_to};
+use crate::state::{Daemon, MEMBERS, Mask, Phase, Tid, World, bit, each, last, up_to};
 
 pub(crate) const SOMETIMES: &str = "all members are optimal, and something was acknowledged";
 
@@ -24,6 +24,10 @@ pub(crate) fn all(model: &Array) -> Vec<Property<Array>> {
             is_optimal(model, world) && world.acknowledged != 0
         }),
     ];
+    if model.coop {
+        let name = "more than half of the members hold what a daemon takes for acknowledged";
+        all.push(Property::always(name, majority_holds_what_is_known));
+    }
     all.push(if model.coop {
         let name = "1, 2: more than half of the members hold what was acknowledged";
         Property::always(name, majority_holds)
@@ -62,6 +66,22 @@ fn majority_holds(model: &Array, world: &World) -> bool {
             .iter()
             .filter(|disk| disk.is_old || disk.durable & bit(tid) != 0);
         holds.count() * 2 > disks.len()
+    })
+}
+
+/// Whoever takes what fewer hold for acknowledged stands against the others for ever, where they go on without it.
+fn majority_holds_what_is_known(model: &Array, world: &World) -> bool {
+    let disks = &world.disks[..model.members];
+    let is_held = |tid: Tid| {
+        let holds = disks
+            .iter()
+            .filter(|disk| disk.is_old || disk.durable & bit(tid) != 0);
+        tid == 0 || holds.count() * 2 > disks.len()
+    };
+    daemons(model, world).all(|acting| {
+        let me = acting.see();
+        let records = me.record.into_iter().chain(me.pending);
+        is_held(acting.acknowledged()) && records.map(|record| record.head).all(is_held)
     })
 }
 

@@ -72,6 +72,11 @@ impl Acting<'_> {
             disk.durable = disk.written;
             return self.work(copy);
         }
+        if self.acknowledged() < self.see().head {
+            // Which of the two is right only more members can tell.
+            self.end_recovery();
+            return self.start_anew(target);
+        }
         self.me().needs_operator |= of(target);
         self.me().disabled &= !of(target);
         self.end_recovery();

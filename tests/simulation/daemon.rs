@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::api::Daemon;
 use super::logging::Logging;
 use super::run::{close, open};
 use crate::admin::api::AdminApi;
 use crate::config;
-use crate::raid::{AnalysisReport, ArrayReport, PackReport};
+use crate::raid::{AnalysisReport, ArrayReport, PackReport, Serving};
 use crate::task::Tasks;
 
 /// Clones are the same one.
@@ -52,6 +54,15 @@ impl Whole {
 
     pub(crate) fn report(&self) -> ArrayReport {
         self.daemon.arrays()[0].array.report()
+    }
+
+    /// Whether it is known from which members it goes on.
+    pub(crate) fn has_started(&self) -> bool {
+        self.daemon.arrays()[0].array.has_started()
+    }
+
+    pub(crate) fn serving(&self) -> watch::Receiver<Serving> {
+        self.daemon.arrays()[0].array.serving()
     }
 
     /// The pack that runs, or ended last.

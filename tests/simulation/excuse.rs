@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::trace;
@@ -58,6 +59,22 @@ impl World {
                 }
             }
             sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Between two looks clients may have been sent away.
+    pub(super) async fn note_short_outages(
+        &self,
+        daemon: usize,
+        mut serving: watch::Receiver<Serving>,
+    ) {
+        while !self.is_over() {
+            if *serving.borrow_and_update() != Serving::Yes {
+                self.note_outage(daemon);
+            }
+            if serving.changed().await.is_err() {
+                return;
+            }
         }
     }
 

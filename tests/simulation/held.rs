@@ -65,29 +65,35 @@ fn read(path: &Path) -> Found {
         let number = |at: usize| u64::from_be_bytes(rest[at..at + 8].try_into().expect("eight"));
         let len = |at: usize| usize::from(u16::from_be_bytes([rest[at], rest[at + 1]]));
         let head = 17..HEADER + len(17) + len(19) + len(21);
-        let end = found.end + number(8) + 8;
-        if rest[16] == b'c' || end > len_of_all || head.end > rest.len() {
+        let (begin, len_of_one) = (found.end, number(8));
+        // A torn write may have left no more of it than its identifier.
+        let is_finished = matches!(rest[16], b' ' | b'u' | b'p');
+        let is_whole =
+            head.end as u64 <= len_of_one && len_of_one <= (len_of_all - begin).saturating_sub(8);
+        if !is_finished || !is_whole || number(len_of_one as usize) != len_of_one {
             return found;
         }
-        let entry = (rest[head].to_vec(), found.end, end);
+        let end = begin + len_of_one + 8;
+        let entry = (rest[head].to_vec(), begin, end);
         found.transactions.insert(Tid(number(0)), entry);
         found.end = end;
     }
 }
 
 impl Found {
-    /// What no loss of power takes away.
+    /// What no loss of power takes away. What comes after something that is lost is cut with it, when the file is
+    /// opened.
     fn durable(&self, drive: &Drive) -> BTreeMap<Tid, Head> {
         let unsynced = drive.unsynced(self.inode);
         let is_durable = |begin: u64, end: u64| {
             let unsynced = unsynced.as_ref();
             unsynced.is_none_or(|unsynced| !unsynced.touches(begin, end))
         };
-        let durable = self.transactions.iter().filter_map(|(tid, entry)| {
-            let (head, begin, end) = entry;
-            is_durable(*begin, *end).then(|| (*tid, head.clone()))
-        });
-        durable.collect()
+        let in_order = self.transactions.iter();
+        let durable = in_order.take_while(|(_, (_, begin, end))| is_durable(*begin, *end));
+        durable
+            .map(|(tid, (head, ..))| (*tid, head.clone()))
+            .collect()
     }
 }
 

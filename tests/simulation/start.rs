@@ -58,7 +58,8 @@ impl World {
         self.clients_wait.load(Ordering::SeqCst) > 0
     }
 
-    /// Starts a daemon without clients, and sees what it has lost once it serves.
+    /// Starts a daemon without clients, and sees what it has lost once it is known from what it goes on: also where
+    /// too few members do to serve, since the next start may go on from there.
     pub(super) async fn start_at_risk(
         self: Arc<Self>,
         number: usize,
@@ -70,7 +71,7 @@ impl World {
         }
         self.run_daemon(number, &life, start);
         while !life.is_dead() && !self.is_over() {
-            if self.serves(number) {
+            if self.whole(number).is_some_and(|whole| whole.has_started()) {
                 self.see_what_is_lost(number, start);
                 break;
             }

@@ -430,13 +430,18 @@ impl World {
     }
 
     /// Begins to run a daemon in its process.
-    pub(super) fn run_daemon(&self, number: usize, life: &Arc<Life>, start: Start) {
+    pub(super) fn run_daemon(self: &Arc<Self>, number: usize, life: &Arc<Life>, start: Start) {
+        let world = Arc::clone(self);
         let process = &self.daemons[number];
         let (folder, running) = (process.folder.clone(), Arc::clone(&process.running));
         drop(life.spawn(async move {
             trace::note(format!("starts, {start:?}"));
             match Whole::start(&folder, start.force).await {
-                Ok(whole) => *running.lock() = Some(whole),
+                Ok(whole) => {
+                    let serving = whole.serving();
+                    *running.lock() = Some(whole);
+                    world.note_short_outages(number, serving).await;
+                }
                 Err(why) => trace::note(format!("cannot start: {why}")),
             }
         }));

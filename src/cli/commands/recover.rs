@@ -28,6 +28,9 @@ use crate::config::parse_size;
 /// the only one that is out. The recovery runs in the daemon: Ctrl-C asks whether to leave it running or
 /// to cancel it, and a cancelled one is continued by the next. While it is watched at a terminal, p pauses
 /// it and lets it go on, r changes its rate, d leaves it running, and c cancels it.
+///
+/// Where a start waits because members are missing, it lets the start compare one that was disabled, or
+/// whose recovery was cancelled.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -13,6 +13,10 @@ impl Controller {
         );
         if self.phase == Phase::Running {
             assert!(
+                self.known <= self.head,
+                "the array goes on from all that was acknowledged"
+            );
+            assert!(
                 self.in_sync_count() > 0,
                 "INVARIANT 4: the in-sync set is never empty"
             );

@@ -498,14 +498,14 @@ impl Controller {
                 self.expect(after, now);
             }
         }
-        let (limit, at_most) = (self.rules.level_limit * 2, self.rules.level_limit);
-        let limit = now.monotonic + limit;
+        let level_limit = self.rules.level_limit;
+        let limit = now.monotonic + level_limit * 2;
         if let Some(commit) = self.commits.get_mut(&id) {
             if keeps {
                 // MODEL: KeepLocks
                 // Only the head is behind, and it takes a moment to ask for the objects of what it lacks. Whoever
                 // gave the locks back for that would be overtaken again by another daemon that commits all the time.
-                let until = now.monotonic + at_most;
+                let until = now.monotonic + level_limit;
                 commit.level_until.get_or_insert(limit);
                 commit.state = CommitState::AwaitsHead { until };
                 self.settle_foreign(now);

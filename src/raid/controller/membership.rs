@@ -232,7 +232,7 @@ impl Controller {
 
     /// No member of the in-sync set is left open: what was begun is given up, and the array starts
     /// again from the set as it is, unless it is stopping.
-    fn start_anew(&mut self, lost: MemberId, now: Now) {
+    pub(super) fn start_anew(&mut self, lost: MemberId, now: Now) {
         // MODEL: StartAnew
         let membership = self.membership(now);
         self.recorded = Some(membership);
@@ -332,8 +332,7 @@ impl Controller {
             return;
         }
         if let Serving::No { reason } | Serving::ReadOnly { reason } = &next
-            && self.phase == Phase::Running
-            && self.durable_epoch >= self.start_epoch
+            && self.has_started()
         {
             self.notice(Notice::NotServing {
                 reason: reason.clone(),

@@ -219,6 +219,11 @@ pub(crate) enum Ended {
     Failed {
         reason: String,
     },
+    /// Target and source have diverged, and only more members can tell which of the two is right: all are compared
+    /// again.
+    Undecided {
+        reason: String,
+    },
     /// It makes no sense to try again without an operator.
     Stuck {
         reason: String,
@@ -365,6 +370,9 @@ pub(crate) struct Controller {
     pub(crate) phase: Phase,
     pub(crate) serving: Serving,
     pub(crate) head: Tid,
+    /// The last transaction that is known to have been acknowledged, as of the last event. See
+    /// [`Self::acknowledged`].
+    known: Tid,
     /// The last TID that was given to a commit that may still come true. Not before the head.
     last_given: Tid,
     pub(crate) lock: Option<CommitId>,
@@ -443,6 +451,10 @@ pub(crate) struct Wanted {
 /// older copy from the one that held everything; and while members stay as they are nothing else writes it.
 const HEAD_IS_RECORDED_AFTER: Duration = Duration::from_mins(1);
 
+fn recorded_head(record: Option<&Membership>) -> Tid {
+    record.map_or(Tid::ZERO, |record| record.head)
+}
+
 impl Controller {
     /// An array of these members, with the record that was found. What is to be done first is to be
     /// taken with [`Self::take_effects`].
@@ -462,7 +474,8 @@ impl Controller {
             rules,
             recorded_set,
             recorded_epoch: epoch,
-            recorded_head: recorded.as_ref().map_or(Tid::ZERO, |record| record.head),
+            recorded_head: recorded_head(recorded.as_ref()),
+            known: recorded_head(recorded.as_ref()),
             recorded_head_is_old: None,
             array,
             recorded,
@@ -513,6 +526,7 @@ impl Controller {
     /// Takes note of what happened; what is to be done is returned in order.
     pub(crate) fn apply(&mut self, now: Now, event: Event) -> (Asked, Vec<Effect>) {
         let asked = self.dispatch(now, event);
+        self.known = self.acknowledged();
         self.note_state(now);
         self.check();
         (asked, self.take_effects())
@@ -639,7 +653,7 @@ impl Controller {
             // A record that could not be written is tried again; one that is being written is
             // written at most twice.
             self.record_membership(now);
-        } else if self.phase == Phase::Running && self.head > self.recorded_head {
+        } else if self.phase == Phase::Running && self.acknowledged() > self.recorded_head {
             let since = *self.recorded_head_is_old.get_or_insert(now.monotonic);
             if now.monotonic >= since + HEAD_IS_RECORDED_AFTER {
                 self.record_membership(now);
@@ -723,11 +737,15 @@ impl Controller {
             .map(|since| now.saturating_duration_since(since))
     }
 
+    /// Whether it is known from which members the array goes on, and durable.
+    pub(in crate::raid) fn has_started(&self) -> bool {
+        self.phase == Phase::Running && self.durable_epoch >= self.start_epoch
+    }
+
     /// Which of the original's four words holds.
     pub(crate) fn state(&self) -> super::ArrayState {
         let out = self.members.len() - self.in_sync_count();
-        let started = self.phase == Phase::Running && self.durable_epoch >= self.start_epoch;
-        if !started || self.durably_in_sync_count() < self.needed() {
+        if !self.has_started() || self.durably_in_sync_count() < self.needed() {
             super::ArrayState::Failed
         } else if self
             .members
@@ -754,6 +772,24 @@ impl Controller {
         } else {
             1
         }
+    }
+
+    /// The last transaction that is known to have been acknowledged.
+    ///
+    /// That is the head, but where a start has found less than a majority in `coop` mode, and makes the others level
+    /// before it serves: meanwhile other daemons may go on without what these few end with. Whoever took that for
+    /// acknowledged would stand against them for ever, and call their copies wrong.
+    pub(in crate::raid) fn acknowledged(&self) -> Tid {
+        if self.durably_in_sync_count() < self.least() {
+            self.known
+        } else {
+            self.head.max(self.known)
+        }
+    }
+
+    /// Whether others may go on without what the members of the in-sync set end with.
+    pub(in crate::raid) fn may_be_wrong(&self) -> bool {
+        self.acknowledged() < self.head
     }
 
     fn needed(&self) -> usize {
@@ -799,12 +835,11 @@ impl Controller {
             };
             (member.name.clone(), standing)
         });
-        let found = self.recorded.as_ref().map(|record| record.head);
         Membership {
             array: self.array,
             epoch: self.epoch,
             members: members.collect(),
-            head: self.head.max(found.unwrap_or(Tid::ZERO)),
+            head: self.acknowledged(),
             time: now.wall,
         }
     }

@@ -340,13 +340,14 @@ impl Controller {
                 true,
             ),
             Ended::Cancelled => (Some("its recovery was interrupted".into()), false),
-            Ended::Failed { reason } => (Some(reason.clone()), false),
+            Ended::Failed { reason } | Ended::Undecided { reason } => (Some(reason.clone()), false),
             Ended::Stuck { reason, .. } => (Some(reason.clone()), true),
         };
         if reason.is_some() && !needs_operator {
             self.again.insert(id, (running.strategy, running.rate));
         }
         let differs = matches!(ended, Ended::Stuck { differs: true, .. });
+        let is_undecided = matches!(ended, Ended::Undecided { .. });
         if let Some(reason) = reason {
             member.failures += 1;
             member.retry_at = Some(now.monotonic + Self::retry_delay(member.failures));
@@ -369,12 +370,17 @@ impl Controller {
             Ended::Done => {}
             Ended::Cancelled if !running.cancelled => {}
             Ended::Cancelled => self.notice(Notice::RecoveryCancelled { member: name }),
-            Ended::Failed { reason } | Ended::Stuck { reason, .. } => {
+            Ended::Failed { reason }
+            | Ended::Undecided { reason }
+            | Ended::Stuck { reason, .. } => {
                 self.notice(Notice::RecoveryFailed {
                     member: name,
                     reason,
                 });
             }
+        }
+        if is_undecided && self.phase == Phase::Running && self.may_be_wrong() {
+            self.start_anew(id, now);
         }
         self.start_next_recovery(now);
     }

@@ -340,7 +340,7 @@ impl Controller {
         }
         self.warn_of_the_absent(&found);
         // It was asked for this start, not for those that may follow.
-        self.rules.force = false;
+        let by_force = std::mem::take(&mut self.rules.force);
         self.needs_suspects = false;
         self.blocked = None;
         let before: Vec<_> = self
@@ -369,10 +369,11 @@ impl Controller {
             .as_ref()
             .is_some_and(|record| record.members.keys().eq(self.names_in_order().iter()));
         // By force it goes on from less than what the record knows. Once that is lost the next start must not miss it.
-        let has_lost = self
-            .recorded
-            .take()
-            .is_some_and(|record| record.head > head);
+        let has_lost = known > head;
+        if by_force {
+            self.known = head;
+        }
+        self.recorded = None;
         if before != after || !same_members || has_lost {
             self.change_membership(now);
         }
@@ -390,13 +391,6 @@ impl Controller {
         self.serve_or_not(now);
         self.recover_by_itself(now);
         self.start_next_recovery(now);
-    }
-
-    /// The last transaction that is known to have been acknowledged.
-    pub(in crate::raid) fn acknowledged(&self) -> Tid {
-        let recorded = self.recorded.as_ref();
-        let recorded = recorded.map_or(Tid::ZERO, |record| record.head);
-        recorded.max(self.head)
     }
 
     fn names_in_order(&self) -> Vec<String> {

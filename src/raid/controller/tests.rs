@@ -282,6 +282,11 @@ impl Fed {
         fed
     }
 
+    fn in_sync(&self) -> Vec<&str> {
+        let in_sync = self.controller.in_sync();
+        in_sync.map(|(_, member)| member.name.as_str()).collect()
+    }
+
     fn readable(&self) -> Vec<u32> {
         self.controller.readable().map(|(id, _)| id.0).collect()
     }
@@ -974,6 +979,150 @@ fn what_fewer_than_a_majority_hold_is_not_read() {
     );
 }
 
+/// A start with a record of 5 has found that `a` alone goes on to 7; `b` ends at 5, and `c` is away.
+fn started_with_less_than_a_majority() -> Fed {
+    let record = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close)).record;
+    let mut fed = Fed::of(&["a", "b", "c"], coop(FailMode::Close), record);
+    fed.open(A, Tid(7));
+    fed.open(B, Tid(5));
+    fed.later(5);
+    assert_eq!(fed.controller.phase, Phase::Assembling);
+    let found = vec![(A, Compared::Level), (B, Compared::Behind)];
+    fed.feed(Event::Assembled { found, head: None }).ok();
+    fed.recorded();
+    assert_eq!((fed.controller.head, fed.in_sync()), (Tid(7), vec!["a"]));
+    assert!(!fed.controller.serving.can_read());
+    fed.said.clear();
+    fed
+}
+
+#[test]
+fn what_less_than_a_majority_ends_with_is_not_taken_for_acknowledged() {
+    let mut fed = started_with_less_than_a_majority();
+    let recorded = |fed: &Fed| fed.record.as_ref().map(|record| record.head);
+    assert_eq!(recorded(&fed), Some(Tid(5)));
+    // Nor after a time, or when somebody goes on from there.
+    fed.told(&[A], Tid(8));
+    assert_eq!(fed.controller.head, Tid(8));
+    fed.record = None;
+    fed.later(1);
+    fed.later(120);
+    assert_eq!(fed.record, None, "there is no later one to be recorded");
+    fed.feed(Event::StopAsked).ok();
+    assert_eq!(recorded(&fed), Some(Tid(5)));
+    // The others have gone on without it. The next start of this life goes with them.
+    let mut fed = started_with_less_than_a_majority();
+    fed.lose(A);
+    fed.open(B, Tid(6));
+    fed.open(C, Tid(6));
+    fed.later(5);
+    assert_eq!(fed.controller.acknowledged(), Tid(5));
+    let found = vec![(B, Compared::Level), (C, Compared::Level)];
+    fed.feed(Event::Assembled { found, head: None }).ok();
+    fed.recorded();
+    assert_eq!(fed.controller.serving, Serving::Yes);
+    assert_eq!(
+        (fed.controller.head, recorded(&fed)),
+        (Tid(6), Some(Tid(6)))
+    );
+}
+
+#[test]
+fn what_a_majority_ends_with_is_taken_for_acknowledged_once_it_is_one() {
+    let mut fed = started_with_less_than_a_majority();
+    let asked = Event::RecoverAsked {
+        member: "b".into(),
+        strategy: Strategy::Missing,
+        rate: None,
+    };
+    fed.feed(asked).unwrap();
+    let commit = CommitId(7);
+    fed.feed(Event::CatchUpAsked { commit }).unwrap();
+    let level = Event::TargetLevel {
+        commit,
+        member: B,
+        last_tid: Tid(7),
+    };
+    fed.feed(level).unwrap();
+    assert_eq!(
+        fed.controller.acknowledged(),
+        Tid(5),
+        "not before the record"
+    );
+    fed.recorded();
+    assert_eq!(fed.controller.serving, Serving::Yes);
+    assert_eq!(fed.controller.acknowledged(), Tid(7));
+    fed.later(1);
+    fed.later(61);
+    assert_eq!(fed.record.map(|record| record.head), Some(Tid(7)));
+}
+
+#[test]
+fn what_was_acknowledged_stays_so_whoever_is_added_before_a_start() {
+    let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
+    fed.told(&[A, B, C], Tid(7));
+    fed.lose(C);
+    fed.recorded();
+    fed.lose(B);
+    assert!(matches!(fed.controller.phase, Phase::Opening { .. }));
+    let members = ["a", "b", "c", "d", "e"].map(configured).into();
+    let dry_run = false;
+    fed.feed(Event::MembersAsked { members, dry_run }).unwrap();
+    assert_eq!(fed.in_sync(), ["a", "b"], "two of five");
+    assert_eq!(fed.controller.acknowledged(), Tid(7));
+    assert_eq!(fed.record.map(|record| record.head), Some(Tid(7)));
+}
+
+#[test]
+fn less_than_a_majority_calls_nobody_wrong() {
+    let mut fed = started_with_less_than_a_majority();
+    let asked = Event::RecoverAsked {
+        member: "b".into(),
+        strategy: Strategy::Missing,
+        rate: None,
+    };
+    fed.feed(asked).unwrap();
+    let reason = "it has diverged".to_owned();
+    let ended = Ended::Undecided { reason };
+    fed.feed(Event::RecoveryEnded { member: B, ended }).ok();
+    assert!(fed.said().contains("recovery-failed"));
+    // All are compared again, with whoever has come meanwhile.
+    fed.open(C, Tid(6));
+    fed.later(5);
+    assert_eq!(fed.controller.phase, Phase::Assembling);
+    let why = "diverged after 5; 1 transactions are only here".to_owned();
+    let diverged = Compared::Diverged { reason: why };
+    let found = vec![(A, Compared::Level), (B, diverged.clone()), (C, diverged)];
+    fed.feed(Event::Assembled { found, head: None }).ok();
+    assert_eq!(fed.controller.phase, Phase::Assembling, "a is passed over");
+    let head = Some(Tid(6));
+    let found = vec![(B, Compared::Level), (C, Compared::Level)];
+    fed.feed(Event::Assembled { found, head }).ok();
+    fed.recorded();
+    assert_eq!(fed.controller.serving, Serving::Yes);
+    assert_eq!(
+        (fed.controller.head, fed.in_sync()),
+        (Tid(6), vec!["b", "c"])
+    );
+}
+
+#[test]
+fn by_force_less_than_a_majority_is_right() {
+    let record = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close)).record;
+    let rules = Rules {
+        force: true,
+        ..coop(FailMode::Close)
+    };
+    let mut fed = Fed::of(&["a", "b", "c"], rules, record);
+    fed.open(A, Tid(7));
+    fed.later(5);
+    let found = vec![(A, Compared::Level)];
+    fed.feed(Event::Assembled { found, head: None }).ok();
+    fed.recorded();
+    assert_eq!(fed.controller.acknowledged(), Tid(7));
+    assert!(!fed.controller.may_be_wrong());
+}
+
 #[test]
 fn what_a_member_goes_on_without_is_not_acknowledged() {
     let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
@@ -1557,6 +1706,19 @@ fn what_an_operator_has_to_say_before_a_start_is_told_and_helps() {
         rate: None,
     })
     .unwrap();
+}
+
+#[test]
+fn what_is_known_to_differ_stays_so_whoever_takes_it_out_besides() {
+    let mut fed = Fed::serving();
+    fed.controller
+        .lose(C, Out::wrong("voted otherwise"), fed.now);
+    let disabled = fed.feed(Event::DisableAsked { member: "c".into() });
+    disabled.unwrap();
+    let member = &fed.controller.members[&C];
+    let out = member.out().expect("it is out");
+    assert_eq!(out.reason, "disabled by an operator");
+    assert!(out.is_wrong && !member.may_be_compared_if_asked());
 }
 
 #[test]

@@ -89,24 +89,13 @@ impl Job {
     ) -> Result<(), Halt> {
         let found = self.fetch_blob(source, record.oid, tid).await?;
         record.blob = found.map(Blob::closed);
-        if record.blob.is_none() && !self.was_packed_since(source, record.oid, tid).await? {
+        // This daemon packs nothing while it recovers a member; another one may.
+        let packed = is_packed_away(&*source.storage, record.oid, tid);
+        if record.blob.is_none() && !self.within(packed, Halt::Source).await? {
             let mut without = self.without_file.0.lock();
             without.get_or_insert((0, record.oid)).0 += 1;
         }
         Ok(())
-    }
-
-    /// Whether packing has removed a record from the source since it was read: its file goes with it. This daemon
-    /// packs nothing while it recovers a member; another one may.
-    async fn was_packed_since(&self, source: &Reader, oid: Oid, tid: Tid) -> Result<bool, Halt> {
-        let asked = async {
-            match source.storage.load_serial(oid, tid).await {
-                Ok(_) => Ok(false),
-                Err(StorageError::Answer(Answer::NoSuchObject(_))) => Ok(true),
-                Err(error) => Err(error),
-            }
-        };
-        self.within(asked, Halt::Source).await
     }
 
     fn cannot_take_blobs(&self, source: &Reader, target: &dyn Storage, tid: Tid) -> Halt {
@@ -304,6 +293,20 @@ pub(in crate::raid) fn is_blob(record: &HistoryRecord) -> Result<bool, Fault> {
     data.read_at(0, &mut beginning)
         .map_err(|error| Fault::io("reading a record", error))?;
     Ok(is_blob_record(&beginning))
+}
+
+/// Whether packing has removed the record of a blob since it was read: its file goes with it. Another daemon packs
+/// the members one after the other, and the operator of a server may pack it.
+pub(in crate::raid) async fn is_packed_away(
+    storage: &dyn Storage,
+    oid: Oid,
+    tid: Tid,
+) -> Stored<bool> {
+    match storage.load_serial(oid, tid).await {
+        Ok(_) => Ok(false),
+        Err(StorageError::Answer(Answer::NoSuchObject(_))) => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// The digest of a file's content.

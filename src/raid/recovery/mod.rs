@@ -44,7 +44,7 @@ pub(super) use analyse::analyse;
 use analyse::{Relation, empty_it, is_common, relate};
 pub(super) use analyse::{by_object, same, same_meta, same_record};
 use blobs::WithoutFile;
-pub(super) use blobs::{digest, is_blob};
+pub(super) use blobs::{digest, is_blob, is_packed_away};
 pub(super) use start::{assemble, measure_lack};
 
 /// The recovery that runs, or ended last.
@@ -122,6 +122,8 @@ enum Halt {
     Overtaken(String),
     /// It may be tried again.
     Failed(String),
+    /// It may, once all members were compared.
+    Undecided(String),
     /// Only an operator can help, and how, where that is known.
     Stuck {
         reason: String,
@@ -198,6 +200,7 @@ impl Job {
                 reason: format!("somebody else writes to it: {reason}"),
             },
             Err(Halt::Failed(reason)) => Ended::Failed { reason },
+            Err(Halt::Undecided(reason)) => Ended::Undecided { reason },
             Err(Halt::Stuck { reason, next }) => {
                 self.tell(|recovery| recovery.next = next);
                 Ended::Stuck {
@@ -526,6 +529,12 @@ impl Job {
                      others to have them too, or for a later one"
                 )));
             }
+        }
+        if self.runner.look(|core| core.controller.may_be_wrong()) {
+            return Err(Halt::Undecided(
+                "it has diverged, and less than a majority says who is right: all members are compared again"
+                    .to_owned(),
+            ));
         }
         let by_hand = empty_it(&self.name, target);
         let may_cut = self.may_cut || self.strategy == Strategy::Rebuild;

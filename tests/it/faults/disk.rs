@@ -176,10 +176,17 @@ fn a_server_that_says_it_has_no_room_is_taken_out_and_recovered() {
 fn a_server_that_kept_part_of_its_last_blob_is_told_by_its_recovery() {
     let mut lab = Lab::started(LabSetup::TWO);
     let mut workers = lab.workers_of(2, "blob");
+    // They choose by chance what they write.
+    until_ok("a blob that is not empty", PATIENCE, || {
+        workers.check_alive();
+        let newest = newest_blob(&lab.servers[0].blobs());
+        newest.ok_or("none is in its folder")
+    });
     workers.wait_for_more(2);
     lab.instance.run(&["disable", "zeo1", "--yes"]).ok();
     workers.wait_for_more(2);
-    let (_, newest) = newest_blob(&lab.servers[0].blobs()).expect("blobs were committed");
+    let newest = newest_blob(&lab.servers[0].blobs());
+    let (_, newest) = newest.expect("a blob was committed");
     // A server keeps them read-only.
     let folder = newest.parent().expect("a file is in a folder");
     let text = fs::read(&newest).expect("a blob");
