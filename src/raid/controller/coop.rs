@@ -466,10 +466,13 @@ impl Controller {
             })
         });
         let (first, last) = (commit.after.values().min(), commit.after.values().max());
-        let level = match (first, last) {
-            (Some(first), Some(last)) => first == last && *last == self.head,
-            _ => true,
-        };
+        let is_level = first == last;
+        let is_at_head = is_level && last.is_none_or(|last| *last == self.head);
+        let is_ready = |ballot: &Ballot| matches!(ballot, Ballot::Ready { .. });
+        let are_ready = commit.votes.values().all(is_ready);
+        // What all refuse changes nothing, and stays refused: it need not be the last moment of which they say so. It
+        // is told once all that they refuse it for is acknowledged.
+        let is_refused = agree && !are_ready && is_level && last.is_some_and(|at| *at <= self.head);
         let later = commit.votes.iter().filter_map(|(member, ballot)| {
             let named = ballot.names().filter(|tid| *tid > self.head)?;
             Some((*member, named))
@@ -478,14 +481,12 @@ impl Controller {
         let later_at = later.clone();
         let of_one_moment =
             self.foreign.is_empty() && later.is_empty() && commit.asked_as_of == self.head;
-        if level && (agree || of_one_moment) {
+        if is_at_head && (agree || of_one_moment) || is_refused {
             // Nothing is between the head and this transaction.
-            self.gaps &= first.is_none();
+            self.gaps &= first.is_none() || !is_at_head;
             return true;
         }
-        let are_ready = |ballot: &Ballot| matches!(ballot, Ballot::Ready { .. });
-        let are_ready = commit.votes.values().all(are_ready);
-        let keeps = first == last && are_ready;
+        let keeps = is_level && agree;
         let holds = are_ready && commit.is_last_vote && !commit.has_held;
         for (member, after) in commit.after.clone().into_iter().chain(later) {
             self.is_known_to_hold(member, after);
@@ -504,7 +505,8 @@ impl Controller {
             if keeps {
                 // MODEL: KeepLocks
                 // Only the head is behind, and it takes a moment to ask for the objects of what it lacks. Whoever
-                // gave the locks back for that would be overtaken again by another daemon that commits all the time.
+                // gave the locks back for that, or asked again who has refused and holds none, would be overtaken
+                // again by another daemon that commits all the time.
                 let until = now.monotonic + level_limit;
                 commit.level_until.get_or_insert(limit);
                 commit.state = CommitState::AwaitsHead { until };

@@ -1493,6 +1493,24 @@ fn locks_are_kept_while_only_the_head_is_behind() {
     fed.told(&[A, B, C], Tid(7));
     assert_eq!(fed.said(), "vote 0");
 
+    // Who refuse hold no locks, and others go on. It stays refused.
+    let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
+    fed.vote(1);
+    for member in [A, B] {
+        fed.ballot_after(1, member, Ballot::Conflicts(vec![conflict()]), Tid(6));
+    }
+    assert_eq!(fed.said(), "vote 0, vote 1", "c changes nothing");
+    for tid in [6, 7] {
+        for member in [A, B, C] {
+            fed.foreign(member, Tid(tid));
+        }
+    }
+    for tid in [6, 7] {
+        fed.told(&[A, B, C], Tid(tid));
+    }
+    assert_eq!(fed.controller.head, Tid(7));
+    assert_eq!(fed.said(), "abort, conflicts");
+
     // Not for ever: others want to commit as well.
     let mut fed = voted_after(6);
     fed.later(9);
