@@ -634,9 +634,13 @@ impl Controller {
         let mut ends = std::mem::take(&mut commit.after);
         let was_last_vote = std::mem::take(&mut commit.is_last_vote);
         commit.level_until = None;
-        for (id, end) in &mut ends {
+        // Who refuses may not say where it ends. What others wrote it has told before it voted.
+        let voters: BTreeSet<MemberId> = commit.votes.keys().chain(ends.keys()).copied().collect();
+        for id in voters {
             // Who was behind when it voted may have been made level since.
-            *end = self.known_end(*id).max(Some(*end)).unwrap_or(*end);
+            if let Some(end) = self.known_end(id).max(ends.get(&id).copied()) {
+                ends.insert(id, end);
+            }
         }
         // As far as more than half of the members are, or further.
         let mut furthest: Vec<Tid> = ends.values().copied().collect();

@@ -1637,6 +1637,23 @@ fn who_lacks_what_the_others_refuse_for_is_behind() {
     assert!(!fed.controller.is_in_sync(B), "{said}");
     assert!(fed.controller.is_in_sync(A) && fed.controller.is_in_sync(C));
 
+    // So is who refuses for less than the others, although none of them says where it ends.
+    let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
+    fed.vote(1);
+    for (member, tid) in [(A, 7), (B, 6), (C, 7)] {
+        fed.foreign(member, Tid(6));
+        if tid == 7 {
+            fed.foreign(member, Tid(7));
+        }
+        let refused_for = if tid == 7 { Tid(7) } else { Tid(5) };
+        fed.ballot(1, member, conflict(refused_for));
+    }
+    fed.told(&[A, B, C], Tid(6));
+    assert_eq!(fed.controller.head, Tid(6));
+    fed.later(20);
+    assert!(!fed.controller.is_in_sync(B));
+    assert!(fed.controller.is_in_sync(A) && fed.controller.is_in_sync(C));
+
     // One alone that is further than all others is what a dead daemon may have left.
     let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
     fed.vote(1);
