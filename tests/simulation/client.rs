@@ -95,6 +95,8 @@ struct Connection {
     next: i64,
     /// The last transaction that was announced on it.
     heard: Tid,
+    /// What was, until the cache is verified: who went by it before that would ask the next daemon for too little.
+    early: Option<Vec<(Tid, Arc<[Oid]>)>>,
     /// A blob that is being received.
     blob: Vec<u8>,
 }
@@ -226,6 +228,7 @@ impl Client {
             writer,
             next: 1,
             heard: Tid::ZERO,
+            early: Some(Vec::new()),
             blob: Vec::new(),
         };
         let register = Call::Register {
@@ -259,6 +262,9 @@ impl Client {
                 }
                 other => return Err(Trouble::Lost(format!("verified: {other:?}"))),
             }
+        }
+        for (tid, oids) in connection.early.take().into_iter().flatten() {
+            self.is_told(tid, &oids);
         }
         trace::note(format!("is with d{} at {}", daemon + 1, self.last));
         Ok(connection)
@@ -418,15 +424,22 @@ impl Client {
                     trace::fail(format!("{} hears of {tid} after {heard}", self.who()));
                 }
                 connection.heard = tid;
-                self.last = self.last.max(tid);
-                for oid in oids.iter() {
-                    self.cache.remove(oid);
-                    self.told.insert(*oid, tid);
+                match &mut connection.early {
+                    Some(early) => early.push((tid, oids)),
+                    None => self.is_told(tid, &oids),
                 }
             }
             Push::ReceiveBlobStart { .. } => connection.blob.clear(),
             Push::ReceiveBlobChunk { chunk, .. } => connection.blob.extend_from_slice(&chunk),
             Push::ReceiveBlobStop { .. } | Push::Info { .. } => {}
+        }
+    }
+
+    fn is_told(&mut self, tid: Tid, oids: &[Oid]) {
+        self.last = self.last.max(tid);
+        for oid in oids {
+            self.cache.remove(oid);
+            self.told.insert(*oid, tid);
         }
     }
 
