@@ -37,7 +37,7 @@ use super::scrub;
 use super::view::Reader;
 use crate::job::{Amount, Cancelled, JobHandle, Rate, Work};
 use crate::storage::{Answer, Fault, RESTART_SERVER, SetAside, Storage, StorageError};
-use crate::zodb::{HistoryTxn, Tid, TidRange};
+use crate::zodb::{HistoryTxn, Tid, TidRange, TxnStatus};
 
 pub(super) use analyse::Broken;
 pub(super) use analyse::analyse;
@@ -539,7 +539,8 @@ impl Job {
         let by_hand = empty_it(&self.name, target);
         let may_cut = self.may_cut || self.strategy == Strategy::Rebuild;
         if may_cut && by_hand.is_none() {
-            return self.rewind(target, common).await;
+            let keep = self.what_may_be_kept(target, common).await?;
+            return self.rewind(target, keep).await;
         }
         let since = common.map_or_else(
             || "it shares no transaction with the array".to_owned(),
@@ -555,6 +556,26 @@ impl Job {
             reason: format!("{since}: {only_here} transactions are only here; {mend}"),
             next: by_hand.or_else(|| Some(self.rebuild())),
         })
+    }
+
+    /// How much of a copy that has diverged after `common` may stay. Where it was packed since, what it holds up to
+    /// there is what was left by a state that never was the array's: objects that were changed or deleted only here
+    /// are gone from it, and would be missing. Then nothing of it stays.
+    async fn what_may_be_kept(
+        &self,
+        target: &dyn Storage,
+        common: Option<Tid>,
+    ) -> Result<Option<Tid>, Halt> {
+        let range = TidRange::after(common.unwrap_or(Tid::ZERO));
+        let first = async { target.iterate(range).await?.next().await };
+        let was_packed = match self.within(first, Halt::Target).await {
+            // Packing marks all that it has gone through.
+            Ok(first) => first.is_some_and(|first| first.meta.status == TxnStatus::Packed),
+            // It is cut, and what is before it can be read.
+            Err(Halt::Target(Fault::Damaged(_))) => false,
+            Err(halt) => return Err(halt),
+        };
+        Ok(common.filter(|_| !was_packed))
     }
 
     /// INVARIANT 9: what is cut is set aside first, by the storage itself. Says where the target ends then:

@@ -1,6 +1,7 @@
 //! Recoveries.
 
 use super::*;
+use crate::zodb::TxnStatus;
 
 #[tokio::test]
 async fn a_copy_with_transactions_of_its_own_is_rebuilt_only_when_asked() {
@@ -34,6 +35,36 @@ async fn a_copy_with_transactions_of_its_own_is_rebuilt_only_when_asked() {
     .await;
     rig.until("b waits", |_| rig.member("b").needs_operator)
         .await;
+    rig.array.recover("b", Strategy::Rebuild, None).unwrap();
+    rig.optimal().await;
+    rig.same_histories();
+}
+
+#[tokio::test]
+async fn a_copy_that_went_on_alone_and_was_packed_is_rebuilt_as_a_whole() {
+    let rig = Rig::new().await;
+    commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    commit(&rig.array, 2, Tid::ZERO, "two").await.unwrap();
+    rig.array.disable("b").unwrap();
+    commit(&rig.array, 3, Tid::ZERO, "three").await.unwrap();
+    // It has another state of the first object, and packing has taken from it the one that all others hold.
+    rig.members[1].tamper(|history| {
+        let mut own = history.remove(0);
+        own.tid = history[0].tid.next();
+        history.push(own);
+        for transaction in history {
+            transaction.meta.status = TxnStatus::Packed;
+        }
+    });
+    let found = rig.array.analyse("b").await.unwrap().finding;
+    let is_common = matches!(
+        found,
+        Finding::Diverged {
+            common: Some(_),
+            ..
+        }
+    );
+    assert!(is_common, "{found:?}");
     rig.array.recover("b", Strategy::Rebuild, None).unwrap();
     rig.optimal().await;
     rig.same_histories();
