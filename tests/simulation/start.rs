@@ -48,9 +48,11 @@ impl World {
     /// Whether it may lose something that was acknowledged.
     pub(super) fn is_risky(&self, start: Start) -> bool {
         let majority = self.shape.members.len() / 2 + 1;
+        // Of those that are left a majority may be there without whoever acknowledged.
+        let lacks_one = self.lacks_a_member(0);
         start.force
             || start.policy == "newest"
-            || (start.policy == "majority" && self.shape.min_optimal < majority)
+            || (start.policy == "majority" && (self.shape.min_optimal < majority || lacks_one))
     }
 
     /// Whether there is such a start of which it is not known yet what it loses.

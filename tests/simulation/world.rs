@@ -361,6 +361,11 @@ impl World {
         pairs
     }
 
+    /// Whether a member is out of the configuration.
+    pub(super) fn lacks_a_member(&self, number: usize) -> bool {
+        self.configured.lock()[number].1.is_some()
+    }
+
     /// Changes what members a daemon's configuration has.
     pub(super) fn configure(&self, number: usize, without: Option<&str>) {
         self.configured.lock()[number].1 = without.map(str::to_owned);

@@ -533,7 +533,7 @@ impl Controller {
     }
 
     /// The policies `majority` and `newest` start from what is there. Where that is not of the last in-sync
-    /// set, as far as there is a record of one, whoever is away may hold more.
+    /// set, as far as there is a record of one, whoever is away may hold more, or is not configured any more.
     fn warn_of_the_absent(&mut self, found: &[(MemberId, Compared)]) {
         let policy = match self.rules.start_policy {
             // Every member is there, or the record says who holds everything.
@@ -554,7 +554,10 @@ impl Controller {
             // Since an operator disabled it, it was not written to.
             !was_compared(id) && !member.out().is_some_and(|out| out.needs_operator)
         });
-        let members: Vec<String> = away.map(|(_, member)| member.name.clone()).collect();
+        let away = away.map(|(_, member)| member.name.clone());
+        let recorded = self.recorded.iter().flat_map(Membership::in_sync);
+        let unknown = recorded.filter(|name| self.id_of(name).is_err());
+        let members: Vec<String> = away.chain(unknown.map(str::to_owned)).collect();
         if !members.is_empty() {
             self.notice(Notice::StartedWithout { policy, members });
         }
