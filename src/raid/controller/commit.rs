@@ -58,7 +58,7 @@ impl Controller {
             after: std::collections::BTreeMap::new(),
             tries: 0,
             level_until: None,
-            is_last_vote: false,
+            last_votes: 0,
             has_held: false,
             asked_as_of: Tid::ZERO,
             resolve_until: None,
@@ -233,7 +233,7 @@ impl Controller {
         if let Some(commit) = self.commits.get_mut(&id) {
             // They are level. Where a client votes again, the members have all their time again.
             commit.level_until = None;
-            (commit.is_last_vote, commit.has_held) = (false, false);
+            (commit.last_votes, commit.has_held) = (0, false);
         }
         let asked = ballots.len();
         let mut groups: Vec<(Ballot, Vec<MemberId>)> = Vec::new();

@@ -36,6 +36,9 @@ const GRACE: Duration = Duration::from_millis(200);
 /// How often a commit chooses another TID because others were faster.
 const TRIES: u32 = 32;
 
+/// How often it votes after that while its members are made level, where it can do without none of them.
+const LAST_VOTES: u32 = 3;
+
 /// A transaction of somebody else that is not acknowledged to our clients yet.
 #[derive(Debug, Clone)]
 pub(super) struct Foreign {
@@ -487,7 +490,7 @@ impl Controller {
             return true;
         }
         let keeps = is_level && agree;
-        let holds = are_ready && commit.is_last_vote && !commit.has_held;
+        let holds = are_ready && commit.last_votes > 0 && !commit.has_held;
         for (member, after) in commit.after.clone().into_iter().chain(later) {
             self.is_known_to_hold(member, after);
             if after > self.head {
@@ -524,7 +527,7 @@ impl Controller {
             let until = *commit.level_until.get_or_insert(limit);
             commit.state = CommitState::Levelling { until };
         }
-        let is_last_vote = self.commits.get(&id).is_some_and(|it| it.is_last_vote);
+        let is_last_vote = self.commits.get(&id).is_some_and(|it| it.last_votes > 0);
         // Nobody is finishing anything at this moment, so who lacks something lacks it for good.
         self.emit(Effect::Abort { commit: id });
         // Some refuse, or it was tried to hold the others.
@@ -596,7 +599,7 @@ impl Controller {
             return;
         };
         let is_last_vote =
-            commit.is_last_vote && matches!(commit.state, CommitState::Levelling { .. });
+            commit.last_votes > 0 && matches!(commit.state, CommitState::Levelling { .. });
         if !is_level && !is_last_vote {
             return;
         }
@@ -626,13 +629,14 @@ impl Controller {
     ///
     /// INVARIANT 7: where another daemon goes on without some of them, since it has lost them or its operator has
     /// disabled them there, they are behind again whenever they are made level. Most hold what it commits: the
-    /// others are taken out here as well, and the transaction goes on. Who was made level just now has one vote more.
+    /// others are taken out here as well, and the transaction goes on. Where all are as far, it votes some times more,
+    /// and holds then those that are furthest.
     pub(super) fn cannot_be_made_level(&mut self, id: CommitId, now: Now) {
         let Some(commit) = self.commits.get_mut(&id) else {
             return;
         };
         let mut ends = std::mem::take(&mut commit.after);
-        let was_last_vote = std::mem::take(&mut commit.is_last_vote);
+        let last_votes = std::mem::take(&mut commit.last_votes);
         commit.level_until = None;
         // Who refuses may not say where it ends. What others wrote it has told before it voted.
         let voters: BTreeSet<MemberId> = commit.votes.keys().chain(ends.keys()).copied().collect();
@@ -650,12 +654,12 @@ impl Controller {
             .into_iter()
             .filter(|(_, end)| most.is_some_and(|most| *end < most))
             .collect();
-        if behind.is_empty() && was_last_vote {
+        if behind.is_empty() && last_votes >= LAST_VOTES {
             let fault = Fault::NotServing("the members cannot be made level".into());
             self.refuse(id, fault);
             return self.grant_lock(now);
         }
-        let is_last_vote = behind.is_empty();
+        let last_votes = if behind.is_empty() { last_votes + 1 } else { 0 };
         for (member, after) in behind {
             let reason = format!(
                 "ends at {after}, and another daemon goes on without it: it cannot be made level with the others \
@@ -669,7 +673,7 @@ impl Controller {
             // What the others hold may have to be told of first.
             *until = now.monotonic + self.rules.level_limit * 2;
             commit.level_until = Some(*until);
-            commit.is_last_vote = is_last_vote;
+            commit.last_votes = last_votes;
             commit.has_held = false;
         }
         self.vote_again_if_level(now);

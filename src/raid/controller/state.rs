@@ -237,9 +237,9 @@ pub(crate) struct Commit {
     pub tries: u32,
     /// Until when it votes again where its members were not level.
     pub level_until: Option<Instant>,
-    /// That time is over: at the next vote the locks of those that are furthest are held.
-    pub is_last_vote: bool,
-    /// They were, and it did not help.
+    /// How often it has voted since that time is over: then the locks of those that are furthest are held.
+    pub last_votes: u32,
+    /// They were, at this vote.
     pub has_held: bool,
     /// The head when its members were asked for their votes.
     pub asked_as_of: Tid,

@@ -18,6 +18,7 @@ struct Fed {
     generation: u64,
     /// What was decided since the last look, in a few words.
     said: Vec<String>,
+    notices: Vec<String>,
     /// The last record that was to be kept.
     record: Option<Membership>,
 }
@@ -71,6 +72,7 @@ impl Fed {
             now,
             generation: 0,
             said: Vec::new(),
+            notices: Vec::new(),
             record: None,
         }
     }
@@ -138,7 +140,10 @@ impl Fed {
                 let targets = targets.iter().map(|target| target.0.to_string());
                 format!("level {} from {}", targets.collect::<String>(), source.0)
             }
-            Effect::Notice(notice) => notice.kind().into(),
+            Effect::Notice(notice) => {
+                self.notices.push(notice.to_string());
+                notice.kind().into()
+            }
             _ => return None,
         };
         Some(said)
@@ -900,6 +905,17 @@ fn a_start_without_everybody_warns_unless_the_record_says_who_holds_everything()
 
     let mut fed = start_from_b(StartPolicy::InSync, Fed::serving().record);
     assert!(!fed.said().contains("started-without"));
+
+    // Who held everything and is not configured any more is away, too.
+    let record = Fed::serving_from(&["d", "e"], rules()).record;
+    let mut fed = start_from_b(StartPolicy::Newest, record);
+    let all = "started by the policy `newest` without a, c, d, e";
+    assert!(
+        fed.notices.iter().any(|text| text.starts_with(all)),
+        "{:?}",
+        fed.notices
+    );
+    assert!(fed.said().contains("started-without"));
 }
 
 fn coop(fail_mode: FailMode) -> Rules {
@@ -1400,16 +1416,24 @@ fn who_is_overtaken_again_and_again_waits_for_a_time_and_not_for_a_number() {
     }
     fed.later(20);
     overtaken(&mut fed, Tid(106));
-    for (member, after) in [(A, 107), (B, 106)] {
-        fed.ballot_after(1, member, ready(), Tid(after));
+    let votes = |fed: &mut Fed| {
+        for (member, after) in [(A, 107), (B, 106)] {
+            fed.ballot_after(1, member, ready(), Tid(after));
+        }
+    };
+    fed.said();
+    for round in 1..=3 {
+        votes(&mut fed);
+        assert!(!fed.said().contains("vote failed"), "{round}");
+        fed.later(5);
+        let said = fed.said();
+        assert!(
+            said.starts_with("abort, vote 0"),
+            "others want to commit as well: {said}"
+        );
+        votes(&mut fed);
+        assert_eq!(fed.said().contains("vote failed"), round == 3, "{round}");
     }
-    assert!(!fed.said().contains("vote failed"));
-    fed.later(5);
-    assert_eq!(fed.said(), "abort, vote 0", "others want to commit as well");
-    for (member, after) in [(A, 107), (B, 106)] {
-        fed.ballot_after(1, member, ready(), Tid(after));
-    }
-    assert!(fed.said().ends_with("abort, vote failed"));
 
     // Once all have voted level it has its time anew: its client resolves what it conflicts with, and votes again.
     let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
