@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::controller::{Event, Generation, MemberId, Now};
 use super::recovery::{self, is_blob, same};
 use super::runner::{Core, Runner, as_fault};
+use super::view::View;
 use crate::storage::{
     Answer, Committed, Fault, Invalidations, Result, Storage, StorageError, in_time, is_blob_record,
 };
@@ -374,22 +375,7 @@ impl Runner {
         if !view.serving.can_read() {
             return Err(super::read::not_serving(&view).into());
         }
-        let asked = view.readers.iter().map(|reader| async {
-            let storage = &*reader.storage;
-            let asked = self.in_time(storage, "lastTransaction", storage.last_tid());
-            match asked.await {
-                Ok(last) => last,
-                Err(fault) => {
-                    self.lost(reader.member, reader.generation, fault);
-                    Tid::ZERO
-                }
-            }
-        });
-        let newest = futures_util::future::join_all(asked)
-            .await
-            .into_iter()
-            .max();
-        let newest = newest.unwrap_or_default();
+        let newest = self.furthest_end(&view).await;
         // Nearly always it is: nobody subscribes for that.
         if self.publisher.head() < newest {
             let mut heads = self.publisher.subscribe();
@@ -405,11 +391,35 @@ impl Runner {
             drop(tokio::time::timeout(limit, reached).await);
         }
         let view = self.view();
-        if view.serving.can_read() {
-            Ok(view.head)
-        } else {
-            Err(super::read::not_serving(&view).into())
+        if !view.serving.can_read() {
+            return Err(super::read::not_serving(&view).into());
         }
+        // Who held it may be lost by now, and with it this.
+        if view.head < newest && self.furthest_end(&view).await >= newest {
+            let behind = format!(
+                "its members hold {newest}, and here {} is the last that is acknowledged",
+                view.head
+            );
+            return Err(Fault::NotServing(behind).into());
+        }
+        Ok(view.head)
+    }
+
+    /// The last transaction that any of these members holds. Who does not say is lost.
+    async fn furthest_end(self: &Arc<Self>, view: &View) -> Tid {
+        let asked = view.readers.iter().map(|reader| async {
+            let storage = &*reader.storage;
+            let asked = self.in_time(storage, "lastTransaction", storage.last_tid());
+            match asked.await {
+                Ok(last) => last,
+                Err(fault) => {
+                    self.lost(reader.member, reader.generation, fault);
+                    Tid::ZERO
+                }
+            }
+        });
+        let ends = futures_util::future::join_all(asked).await;
+        ends.into_iter().max().unwrap_or_default()
     }
 }
 

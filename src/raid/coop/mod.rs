@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use super::*;
 use crate::job::Rate;
 use crate::storage::suite::BLOB_RECORD;
-use crate::storage::{Answer, Opener as _, Storage, StorageError, Vote};
+use crate::storage::{Answer, Fault, Opener as _, Storage, StorageError, Vote};
 use crate::zodb::{HistoryRecord, HistoryTxn, Oid, Op, RecordData, Tid, TidRange, TxnMeta};
 use server::{Door, Server, Writer};
 
@@ -513,6 +513,29 @@ async fn alone_a_daemon_takes_a_member_out_that_somebody_else_writes_to() {
     let reason = report.members[0].reason.clone().unwrap_or_default();
     assert!(reason.contains("somebody else wrote"), "{reason}");
     assert!(report.members[0].needs_operator);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_cannot_follow_the_other_daemon_tells_nobody_an_older_end() {
+    let servers = three();
+    let (one, other) = two_daemons(&servers).await;
+    let before = add_until_done(&one.array, Oid(1)).await;
+    // Its record can be written no more, which a change of the members waits for.
+    std::fs::remove_dir_all(one.folder.path()).unwrap();
+    servers[2].kill();
+    let tid = add_until_done(&other.array, Oid(1)).await;
+    assert!(tid > before);
+    match one.array.newest_tid().await {
+        Err(StorageError::Fault(Fault::NotServing(why))) => {
+            assert!(why.contains(&tid.to_string()), "{why}");
+        }
+        told => panic!("{told:?}, and {tid} was acknowledged elsewhere"),
+    }
+    // It goes on for those that know no better.
+    assert_eq!(value(&one.array, Oid(1)).await.unwrap(), (1, before));
+    std::fs::create_dir(one.folder.path()).unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(one.array.newest_tid().await.unwrap(), tid);
 }
 
 #[tokio::test(start_paused = true)]
