@@ -489,6 +489,24 @@ impl Controller {
             self.gaps &= first.is_none() || !is_at_head;
             return true;
         }
+        // All refuse for a conflict and differ in how far they are: what one of them refuses for is acknowledged.
+        let kind = |ballot: &Ballot| ballot.names().map(|_| std::mem::discriminant(ballot));
+        let mut kinds = commit.votes.values().map(kind);
+        let one_kind = kinds.next().flatten();
+        let all_conflict = one_kind.is_some() && kinds.all(|other| other == one_kind);
+        let is_known = |ballot: &&Ballot| ballot.names() <= Some(self.head);
+        let told = commit.votes.values().find(is_known).cloned();
+        if let Some(told) = told.filter(|_| all_conflict && !agree) {
+            for ballot in self
+                .commits
+                .get_mut(&id)
+                .into_iter()
+                .flat_map(|it| it.votes.values_mut())
+            {
+                *ballot = told.clone();
+            }
+            return true;
+        }
         let keeps = is_level && agree;
         let holds = are_ready && commit.last_votes > 0 && !commit.has_held;
         for (member, after) in commit.after.clone().into_iter().chain(later) {

@@ -1284,7 +1284,7 @@ fn refusals_of_different_moments_are_no_disagreement() {
         for member in [A, B, C] {
             fed.ballot(1, member, conflict(Tid(6)));
         }
-        let said = fed.said();
+        let said = said + &fed.said();
         assert!(said.ends_with("no"), "{told_before}: {said}");
         assert!(fed.controller.is_in_sync(A), "{told_before}");
     }
@@ -1661,7 +1661,18 @@ fn who_lacks_what_the_others_refuse_for_is_behind() {
     assert!(!fed.controller.is_in_sync(B), "{said}");
     assert!(fed.controller.is_in_sync(A) && fed.controller.is_in_sync(C));
 
-    // So is who refuses for less than the others, although none of them says where it ends.
+    // Where all refuse, and one for what is acknowledged, that is told.
+    let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
+    fed.vote(1);
+    for (member, tid) in [(A, 7), (B, 5), (C, 7)] {
+        fed.foreign(member, Tid(tid.max(6)));
+        fed.ballot(1, member, conflict(Tid(tid)));
+    }
+    let said = fed.said();
+    assert!(said.ends_with("abort, no"), "{said}");
+    assert_eq!(fed.controller.in_sync_count(), 3);
+
+    // Who refuses for something else, and for less than the others, is behind although none says where it ends.
     let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
     fed.vote(1);
     for (member, tid) in [(A, 7), (B, 6), (C, 7)] {
@@ -1669,8 +1680,9 @@ fn who_lacks_what_the_others_refuse_for_is_behind() {
         if tid == 7 {
             fed.foreign(member, Tid(7));
         }
-        let refused_for = if tid == 7 { Tid(7) } else { Tid(5) };
-        fed.ballot(1, member, conflict(refused_for));
+        let refused = Ballot::No(Answer::NoSuchObject(Oid(1)));
+        let ballot = if tid == 7 { conflict(Tid(7)) } else { refused };
+        fed.ballot(1, member, ballot);
     }
     fed.told(&[A, B, C], Tid(6));
     assert_eq!(fed.controller.head, Tid(6));
