@@ -47,16 +47,16 @@ impl Runner {
         {
             return Ok(Some(loaded));
         }
+        // A member that was recovered from one that was packed lacks what came between: it would give a state
+        // that was changed before `before`. Packing would have taken that state, too.
+        let is_gone = |loaded: &Loaded| loaded.end.is_some_and(|end| end <= self.view().packed);
+        let is_nothing = |found: &Option<Loaded>| found.as_ref().is_none_or(is_gone);
         let loaded = self
-            .ask_all(
-                &view,
-                oid,
-                "loadBefore",
-                |found: &Option<Loaded>| found.is_none(),
-                move |storage| Box::pin(async move { storage.load_before(oid, before).await }),
-            )
+            .ask_all(&view, oid, "loadBefore", is_nothing, move |storage| {
+                Box::pin(async move { storage.load_before(oid, before).await })
+            })
             .await?;
-        let Some(mut loaded) = loaded else {
+        let Some(mut loaded) = loaded.filter(|loaded| !is_gone(loaded)) else {
             // As of the head it does not exist; a member may hold it in a transaction that is not
             // acknowledged yet, and all have to give the same answer.
             return if before > head {
@@ -102,6 +102,7 @@ impl Runner {
         let published = Published {
             serving: view.serving.clone(),
             readers: first.into_iter().collect(),
+            packed: view.packed,
         };
         View::new(view.head, Arc::new(published))
     }

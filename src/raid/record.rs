@@ -23,6 +23,9 @@ pub struct Membership {
     /// The last acknowledged transaction when this was written. A copy that ends before it is not
     /// what it was: every member of the in-sync set held it.
     pub head: Tid,
+    /// What packing had taken from the source of a recovery, up to there, is not on the member that was recovered: of
+    /// an object that was changed several times up to this transaction it may hold older states and lack later ones.
+    pub packed: Tid,
     pub time: Timestamp,
 }
 
@@ -48,7 +51,7 @@ impl Membership {
     /// Whether two records differ in nothing but their time.
     #[must_use]
     pub fn says_the_same(&self, other: &Membership) -> bool {
-        let said = |record: &Membership| (record.array, record.epoch, record.head);
+        let said = |record: &Membership| (record.array, record.epoch, record.head, record.packed);
         said(self) == said(other) && self.members == other.members
     }
 
@@ -178,6 +181,8 @@ struct KeptV1 {
     /// As a number; 0 where the record is older than this field.
     #[serde(default)]
     head: u64,
+    #[serde(default)]
+    packed: u64,
     members: BTreeMap<String, KeptStanding>,
 }
 
@@ -210,6 +215,7 @@ impl From<Membership> for KeptV1 {
             epoch,
             members,
             head,
+            packed,
             time,
         } = membership;
         let members = members.into_iter().map(|(name, standing)| {
@@ -238,6 +244,7 @@ impl From<Membership> for KeptV1 {
             epoch,
             time,
             head: head.0,
+            packed: packed.0,
             members: members.collect(),
         }
     }
@@ -271,6 +278,7 @@ impl From<KeptV1> for Membership {
             epoch: kept.epoch,
             time: kept.time,
             head: Tid(kept.head),
+            packed: Tid(kept.packed),
             members: members.collect(),
         }
     }
@@ -297,6 +305,7 @@ mod tests {
             epoch: 3,
             members: BTreeMap::from([("a".into(), Standing::InSync), ("b".into(), out)]),
             head: Tid(77),
+            packed: Tid(70),
             time: Timestamp::UNIX_EPOCH,
         }
     }

@@ -166,6 +166,7 @@ impl Runner {
         let view = Published {
             serving: serving.clone(),
             readers: Arc::new([]),
+            packed: controller.packed,
         };
         let core = Core {
             controller,
@@ -665,6 +666,7 @@ impl Runner {
         self.view.store(Arc::new(Published {
             serving,
             readers: readers.collect(),
+            packed: core.controller.packed,
         }));
     }
 

@@ -23,6 +23,8 @@ pub(super) struct Published {
     pub(super) serving: Serving,
     /// The open members of the in-sync set.
     pub(super) readers: Arc<[Reader]>,
+    /// Of an object that was changed up to there, what it was before counts as packed away.
+    pub(super) packed: Tid,
 }
 
 impl View {

@@ -165,6 +165,8 @@ pub(crate) enum Event {
         commit: CommitId,
         member: MemberId,
         last_tid: Tid,
+        /// Up to there its source is packed.
+        packed: Tid,
     },
     RecoveryEnded {
         member: MemberId,
@@ -373,6 +375,8 @@ pub(crate) struct Controller {
     /// The last transaction that is known to have been acknowledged, as of the last event. See
     /// [`Self::acknowledged`].
     known: Tid,
+    /// Up to there members may lack states that others have packed away ([`Membership::packed`]).
+    pub(crate) packed: Tid,
     /// The last TID that was given to a commit that may still come true. Not before the head.
     last_given: Tid,
     pub(crate) lock: Option<CommitId>,
@@ -476,6 +480,7 @@ impl Controller {
             recorded_epoch: epoch,
             recorded_head: recorded_head(recorded.as_ref()),
             known: recorded_head(recorded.as_ref()),
+            packed: recorded.as_ref().map_or(Tid::ZERO, |record| record.packed),
             recorded_head_is_old: None,
             array,
             recorded,
@@ -614,8 +619,9 @@ impl Controller {
                 commit,
                 member,
                 last_tid,
+                packed,
             } => {
-                self.target_level(commit, member, last_tid, now);
+                self.target_level(commit, member, last_tid, packed, now);
             }
             Event::RecoveryEnded { member, ended } => self.recovery_ended(member, ended, now),
             Event::PackAsked => return self.pack_asked(),
@@ -840,6 +846,7 @@ impl Controller {
             epoch: self.epoch,
             members: members.collect(),
             head: self.acknowledged(),
+            packed: self.packed,
             time: now.wall,
         }
     }

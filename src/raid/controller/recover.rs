@@ -230,7 +230,14 @@ impl Controller {
 
     /// The target holds everything up to `last_tid`. Under the lock that is the head, or it is not
     /// let in.
-    pub(super) fn target_level(&mut self, id: CommitId, member: MemberId, last_tid: Tid, now: Now) {
+    pub(super) fn target_level(
+        &mut self,
+        id: CommitId,
+        member: MemberId,
+        last_tid: Tid,
+        packed: Tid,
+        now: Now,
+    ) {
         let has_lock = self.lock == Some(id)
             && self
                 .commits
@@ -263,6 +270,8 @@ impl Controller {
         }
         // MODEL: LetIn
         target.stand(State::InSync, now.wall);
+        // INVARIANT 5: in the record before the target is read.
+        self.packed = packed.max(self.packed);
         self.change_membership(now);
         let epoch = self.epoch;
         if let Some(running) = &mut self.recovery {

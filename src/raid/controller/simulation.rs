@@ -791,6 +791,7 @@ impl World {
                         commit,
                         member,
                         last_tid,
+                        packed: Tid::ZERO,
                     };
                     self.feed(event).ok();
                 }

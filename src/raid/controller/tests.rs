@@ -280,6 +280,7 @@ impl Fed {
             commit,
             member: C,
             last_tid: Tid(5),
+            packed: Tid::ZERO,
         })
         .unwrap();
         assert!(fed.controller.members[&C].is_in_sync());
@@ -1058,6 +1059,7 @@ fn what_a_majority_ends_with_is_taken_for_acknowledged_once_it_is_one() {
         commit,
         member: B,
         last_tid: Tid(7),
+        packed: Tid::ZERO,
     };
     fed.feed(level).unwrap();
     assert_eq!(

@@ -471,6 +471,42 @@ pub(super) async fn is_common(
     }
 }
 
+/// The last transaction that packing has gone through, which marks all up to its time; zero where there is none.
+pub(in crate::raid) async fn packed_up_to(storage: &dyn Storage) -> Result<Tid, StorageError> {
+    // One that is gone was packed away just now.
+    let was_packed = async |tid: Tid| {
+        let transaction = only(storage, tid).await?;
+        Ok::<_, StorageError>(transaction.as_ref().is_none_or(is_packed))
+    };
+    let first = storage.iterate(TidRange::ALL).await?.next().await?;
+    if !first.as_ref().is_some_and(is_packed) {
+        return Ok(Tid::ZERO);
+    }
+    let (mut before, mut step) = (Tid::MAX, 16);
+    loop {
+        // Newest first.
+        let tids = storage.tids_before(before, step).await?;
+        let Some(oldest) = tids.last().copied() else {
+            return Ok(Tid::ZERO);
+        };
+        if was_packed(oldest).await? {
+            // `low` was packed, and what comes just before `high`, where there is something, was not.
+            let (mut high, mut low) = (0, tids.len() - 1);
+            while high < low {
+                let middle = usize::midpoint(high, low);
+                if was_packed(tids[middle]).await? {
+                    low = middle;
+                } else {
+                    high = middle + 1;
+                }
+            }
+            return Ok(tids[low]);
+        }
+        before = oldest;
+        step = (step * 16).min(4096);
+    }
+}
+
 async fn only(storage: &dyn Storage, tid: Tid) -> Result<Option<HistoryTxn>, StorageError> {
     storage.iterate(TidRange::only(tid)).await?.next().await
 }
@@ -558,7 +594,7 @@ pub(in crate::raid) fn same(ours: &HistoryTxn, theirs: &HistoryTxn) -> Result<bo
     Ok(true)
 }
 
-fn is_packed(transaction: &HistoryTxn) -> bool {
+pub(super) fn is_packed(transaction: &HistoryTxn) -> bool {
     transaction.meta.status == TxnStatus::Packed
 }
 

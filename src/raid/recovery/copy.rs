@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::super::view::Reader;
-use super::analyse::{empty_it, same, went_on};
+use super::analyse::{empty_it, is_packed, same, went_on};
 use super::{Halt, Job, is_past};
 use crate::job::Amount;
 use crate::storage::{Fault, History, Storage};
@@ -38,6 +38,9 @@ impl Job {
             && let Some(last) = batch.last().map(|transaction| transaction.tid)
         {
             let first = first.tid;
+            let packed = batch.iter().filter(|transaction| is_packed(transaction));
+            let packed = packed.map(|transaction| transaction.tid).max();
+            self.packed = packed.unwrap_or_default().max(self.packed);
             if is_past(until) {
                 break;
             }

@@ -40,8 +40,8 @@ use crate::storage::{Answer, Fault, RESTART_SERVER, SetAside, Storage, StorageEr
 use crate::zodb::{HistoryTxn, Tid, TidRange, TxnStatus};
 
 pub(super) use analyse::Broken;
-pub(super) use analyse::analyse;
 use analyse::{Relation, empty_it, is_common, relate};
+pub(super) use analyse::{analyse, packed_up_to};
 pub(super) use analyse::{by_object, same, same_meta, same_record};
 use blobs::WithoutFile;
 pub(super) use blobs::{digest, is_blob, is_packed_away};
@@ -105,6 +105,7 @@ pub(super) fn start(
         may_cut,
         work,
         copied: Amount::default(),
+        packed: Tid::ZERO,
         missing: Amount::default(),
         without_file: WithoutFile::default(),
     };
@@ -162,6 +163,8 @@ struct Job {
     work: Work,
     /// In all phases together.
     copied: Amount,
+    /// Up to there the sources are packed.
+    packed: Tid,
     /// As it was last measured.
     missing: Amount,
     without_file: WithoutFile,
@@ -328,6 +331,8 @@ impl Job {
             relation => relation?,
         };
         let mut at = self.make_prefix(&*source.storage, target, relation).await?;
+        let packed = self.within(packed_up_to(&*source.storage), Halt::Source);
+        self.packed = packed.await?.max(self.packed);
         let whole = at.is_zero() || self.strategy != Strategy::Missing;
         if !whole {
             self.last_files_are_whole(source, target, at).await?;
@@ -767,6 +772,7 @@ impl Job {
                 commit,
                 member: self.member,
                 last_tid,
+                packed: self.packed,
             };
             self.runner.feed(event).ok();
             // The record decides; it is being written and will be told of either way.

@@ -1,6 +1,7 @@
 //! Recoveries.
 
 use super::*;
+use crate::storage::Opener as _;
 use crate::zodb::TxnStatus;
 
 #[tokio::test]
@@ -68,6 +69,44 @@ async fn a_copy_that_went_on_alone_and_was_packed_is_rebuilt_as_a_whole() {
     rig.array.recover("b", Strategy::Rebuild, None).unwrap();
     rig.optimal().await;
     rig.same_histories();
+}
+
+#[tokio::test]
+async fn what_was_packed_away_while_a_member_was_out_is_not_read_from_it_as_something_older() {
+    let mut rig = Rig::new().await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    let other = commit(&rig.array, 2, Tid::ZERO, "other").await.unwrap();
+    rig.array.disable("c").unwrap();
+    let second = commit(&rig.array, 1, first, "two").await.unwrap();
+    let third = commit(&rig.array, 1, second, "three").await.unwrap();
+    rig.array.pack(4e9).await.unwrap();
+    let fourth = commit(&rig.array, 1, third, "four").await.unwrap();
+    commit(&rig.array, 1, fourth, "five").await.unwrap();
+    rig.array.recover("c", Strategy::Missing, None).unwrap();
+    rig.optimal().await;
+    let held = rig.members[2].transactions();
+    let held: Vec<Tid> = held.iter().map(|transaction| transaction.tid).collect();
+    assert!(held.contains(&first) && !held.contains(&second), "{held:?}");
+    for name in ["a", "b"] {
+        rig.array.disable(name).unwrap();
+    }
+    for round in ["at once", "after a restart"] {
+        // It is not what it was before the second transaction.
+        let before = rig.array.load_before(Oid(1), third).await.unwrap();
+        assert!(before.is_none(), "{round}: {before:?}");
+        // What packing has left is there, and what came after it.
+        for (tid, before) in [(third, fourth), (fourth, Tid::MAX)] {
+            let before = Tid(before.0.min(tid.0 + 1));
+            let loaded = rig.array.load_before(Oid(1), before).await.unwrap();
+            assert_eq!(loaded.map(|loaded| loaded.tid), Some(tid), "{round}");
+        }
+        let loaded = rig.array.load_before(Oid(2), third).await.unwrap();
+        assert_eq!(loaded.map(|loaded| loaded.tid), Some(other), "{round}");
+        assert_eq!(&load(&rig.array, 1).await.0[..], b"five", "{round}");
+        rig.restart().await;
+        rig.until("it serves", |report| report.serving == Serving::Yes)
+            .await;
+    }
 }
 
 #[tokio::test]
@@ -347,5 +386,49 @@ async fn a_copy_is_rebuilt_wherever_it_turns_out_to_be_damaged() {
         rig.same_histories();
         assert_eq!(rig.heard("recovery-failed"), 0, "the {number}th time");
         faults.clear();
+    }
+}
+
+#[tokio::test]
+async fn how_far_a_copy_is_packed_is_found_in_any_history() {
+    let cases = [
+        (0, 0),
+        (1, 0),
+        (1, 1),
+        (15, 3),
+        (16, 16),
+        (17, 1),
+        (300, 250),
+        (300, 1),
+    ];
+    let large = [
+        (5000, 0),
+        (5000, 1),
+        (5000, 4600),
+        (5000, 4999),
+        (5000, 5000),
+        (9000, 300),
+    ];
+    for (all, packed) in cases.into_iter().chain(large) {
+        let opener = MemoryOpener::new("a");
+        opener.tamper(|history| {
+            history.extend((1..=all).map(|number| HistoryTxn {
+                tid: Tid(number * 7),
+                meta: TxnMeta {
+                    status: if number <= packed {
+                        TxnStatus::Packed
+                    } else {
+                        TxnStatus::Normal
+                    },
+                    ..TxnMeta::default()
+                },
+                records: Vec::new(),
+            }));
+        });
+        let storage = opener.open().await.unwrap();
+        let found = crate::raid::recovery::packed_up_to(&*storage)
+            .await
+            .unwrap();
+        assert_eq!(found, Tid(packed * 7), "{packed} of {all}");
     }
 }
