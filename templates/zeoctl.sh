@@ -53,6 +53,13 @@ start)
     esac
     before=$(wc -c 2>/dev/null <"$log" || echo 0)
     manager "$@" && exit
+    # zdaemon may end before it has written down what its program said last.
+    check='import sys; from ZEO.runzeo import ZEOOptions; ZEOOptions().realize(["-C", sys.argv[1]])'
+    if ! said=$("$python" -c "$check" {{shell zeo.target}} 2>&1); then
+        echo "zeo{{index}}: it did not start, because of a mistake in $instance/"{{shell zeo.target}}: >&2
+        echo "$said" | tail -n 10 >&2
+        exit 1
+    fi
     echo "zeo{{index}}: it did not start; the last lines of $instance/$log:" >&2
     tail -c "+$((before + 1))" "$log" 2>/dev/null | tail -n 10 >&2
     exit 1

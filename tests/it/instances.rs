@@ -285,7 +285,7 @@ fn a_server_whose_port_is_taken_is_not_said_to_run() {
     .expect("writing");
     server("zeo2", "start")
         .ended(1)
-        .says("zeo2: it did not start; the last lines of")
+        .says("zeo2: it did not start, because of a mistake in")
         .says("oh dear");
 }
 
