@@ -204,6 +204,7 @@ async fn recover(folder: &Path, source: &Path) -> Duration {
         array: uuid::Uuid::new_v4(),
         epoch: 1,
         head: Tid::ZERO,
+        packed: Tid::ZERO,
         members: members.into(),
         time: now,
     };

@@ -170,6 +170,7 @@ async fn recover_by_array(folder: &Path, members: Vec<MemberSpec>) -> anyhow::Re
         array: uuid::Uuid::new_v4(),
         epoch: 1,
         head: Tid::ZERO,
+        packed: Tid::ZERO,
         members: standings.into(),
         time,
     })?;
