@@ -60,6 +60,7 @@ impl Controller {
             level_until: None,
             last_votes: 0,
             has_held: false,
+            has_waited: false,
             asked_as_of: Tid::ZERO,
             resolve_until: None,
         };
@@ -233,7 +234,7 @@ impl Controller {
         if let Some(commit) = self.commits.get_mut(&id) {
             // They are level. Where a client votes again, the members have all their time again.
             commit.level_until = None;
-            (commit.last_votes, commit.has_held) = (0, false);
+            (commit.last_votes, commit.has_held, commit.has_waited) = (0, false, false);
         }
         let asked = ballots.len();
         let mut groups: Vec<(Ballot, Vec<MemberId>)> = Vec::new();

@@ -545,11 +545,13 @@ impl Controller {
             let until = *commit.level_until.get_or_insert(limit);
             commit.state = CommitState::Levelling { until };
         }
-        let is_last_vote = self.commits.get(&id).is_some_and(|it| it.last_votes > 0);
+        // It was tried to hold the others, or to wait where some refuse, who hold nothing.
+        let is_over = self.commits.get_mut(&id).is_some_and(|it| {
+            it.last_votes > 0 && (are_ready || std::mem::replace(&mut it.has_waited, true))
+        });
         // Nobody is finishing anything at this moment, so who lacks something lacks it for good.
         self.emit(Effect::Abort { commit: id });
-        // Some refuse, or it was tried to hold the others.
-        if is_last_vote {
+        if is_over {
             self.cannot_be_made_level(id, now);
             return false;
         }
@@ -616,8 +618,10 @@ impl Controller {
         let Some(commit) = self.commits.get_mut(&id) else {
             return;
         };
-        let is_last_vote =
-            commit.last_votes > 0 && matches!(commit.state, CommitState::Levelling { .. });
+        // A last vote is one at once: waiting was tried before it.
+        let is_last_vote = commit.last_votes > 0
+            && !commit.has_waited
+            && matches!(commit.state, CommitState::Levelling { .. });
         if !is_level && !is_last_vote {
             return;
         }
@@ -692,7 +696,7 @@ impl Controller {
             *until = now.monotonic + self.rules.level_limit * 2;
             commit.level_until = Some(*until);
             commit.last_votes = last_votes;
-            commit.has_held = false;
+            (commit.has_held, commit.has_waited) = (false, false);
         }
         self.vote_again_if_level(now);
     }

@@ -241,6 +241,8 @@ pub(crate) struct Commit {
     pub last_votes: u32,
     /// They were, at this vote.
     pub has_held: bool,
+    /// Some refused at this vote, and it has waited for the members to be level.
+    pub has_waited: bool,
     /// The head when its members were asked for their votes.
     pub asked_as_of: Tid,
     /// Until when its client may resolve conflicts, however many rounds that takes.

@@ -531,6 +531,64 @@ fn who_is_overtaken_again_and_again_waits_for_a_time_and_not_for_a_number() {
 }
 
 #[test]
+fn a_last_vote_that_is_refused_waits_until_the_members_are_level() {
+    let conflict = |current| Ballot::No(Answer::Conflict(Conflict::new(Oid(1), current, Tid(4))));
+    // The other daemon lacks a, and commits all the time: a is made level again and again, and too late.
+    let refused = |fed: &mut Fed, last: u64| {
+        fed.ballot_after(1, A, ready(), Tid(last - 1));
+        fed.foreign(C, Tid(last));
+        fed.ballot(1, C, conflict(Tid(last)));
+    };
+    let made_level = |fed: &mut Fed, tid: Tid| {
+        fed.levelled(A, tid);
+        let oids = Arc::from([Oid(1)]);
+        fed.feed(Event::Inquired { tid, oids }).ok();
+        assert_eq!(fed.controller.head, tid);
+    };
+    let overtaken = |fed: &mut Fed, last: u64| {
+        refused(fed, last);
+        let said = fed.said();
+        assert!(!said.contains("vote 0"), "it waits: {said}");
+        for tid in last - 1..last + 4 {
+            fed.foreign(C, Tid(tid + 1));
+            made_level(fed, Tid(tid));
+            fed.said();
+            fed.later(4);
+        }
+        last + 5
+    };
+    let started = || {
+        let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
+        fed.lose(B);
+        fed.recorded();
+        fed.vote(1);
+        fed.said();
+        let last = overtaken(&mut fed, 6);
+        let said = fed.said();
+        assert!(said.contains("vote 0"), "the first of the last: {said}");
+        (fed, last)
+    };
+    let (mut fed, last) = started();
+    refused(&mut fed, last);
+    made_level(&mut fed, Tid(last - 1));
+    let said = fed.said();
+    assert!(!said.contains("vote 0"), "it waits: {said}");
+    made_level(&mut fed, Tid(last));
+    assert!(fed.said().ends_with("vote 0"));
+    for member in [A, C] {
+        fed.ballot_after(1, member, ready(), Tid(last));
+    }
+    assert_eq!(fed.said(), "vote 2, voted");
+
+    // Where they are not level in time, three times, it fails.
+    let (mut fed, mut last) = started();
+    for round in 1..=3 {
+        last = overtaken(&mut fed, last);
+        assert_eq!(fed.said().contains("vote failed"), round == 3, "{round}");
+    }
+}
+
+#[test]
 fn what_some_have_packed_is_refused_although_another_daemon_commits() {
     let mut fed = Fed::serving_from(&["a", "b", "c"], coop(FailMode::Close));
     fed.vote(1);
