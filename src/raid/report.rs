@@ -412,6 +412,9 @@ pub enum Refused {
     },
     #[error("{member} could not be asked: {fault}")]
     Member { member: String, fault: Fault },
+    /// It has diverged from another member, and nobody can say yet which of the two is right.
+    #[error("whether {member} is right cannot be told yet: {reason}")]
+    Undecided { member: String, reason: String },
     #[error("the membership record could not be written: {0}")]
     Record(String),
     #[error("the daemon is shutting down")]
@@ -442,6 +445,7 @@ impl Refused {
             Refused::AlreadyRecovering { .. }
             | Refused::Packing { .. }
             | Refused::Reading { .. }
+            | Refused::Undecided { .. }
             | Refused::RecoveryFirst { .. } => Some("zeoraidctl details --watch".into()),
             Refused::Record(_) => Some("zeoraidctl logtail".into()),
             Refused::CannotBackUp { .. } => Some(

@@ -472,6 +472,34 @@ async fn nothing_is_copied_on_top_of_what_a_server_finished_late() {
     assert!(reason.contains("diverged"), "{reason}");
 }
 
+/// Emptied, it would be lost to a daemon that is only behind.
+#[tokio::test(start_paused = true)]
+async fn nobody_is_told_to_empty_a_copy_that_may_be_ahead() {
+    let servers = three();
+    let daemon = Daemon::start(&servers, &folder(), ClusterMode::Coop).await;
+    daemon.serves().await;
+    let last = add_until_done(&daemon.array, Oid(1)).await;
+    daemon.array.disable("c").unwrap();
+    left_alone(&servers[2], last.next()).await;
+    match daemon.array.analyse("c").await {
+        Err(refused @ Refused::Undecided { .. }) => {
+            let told = refused.to_string();
+            assert!(told.contains("waiting for the others"), "{told}");
+            let next = refused.next().unwrap_or_default();
+            assert!(next.contains("details"), "{next}");
+        }
+        told => panic!("{told:?}"),
+    }
+    // A later one on the others stands against it.
+    add_until_done(&daemon.array, Oid(1)).await;
+    let report = daemon.array.analyse("c").await.unwrap();
+    assert!(
+        matches!(report.finding, Finding::Diverged { common: Some(common), .. } if common == last),
+        "{report:?}"
+    );
+    assert!(report.next.is_some_and(|next| next.contains("empty")));
+}
+
 /// A server may finish late what a daemon has asked it for that is dead by then.
 #[tokio::test(start_paused = true)]
 async fn who_goes_on_after_it_was_opened_is_the_newest_of_the_start() {

@@ -11,10 +11,12 @@
 //! be cut is cut there nevertheless, and gets what the source holds.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::controller::{Link, MemberId};
+use super::super::options::ClusterMode;
 use super::super::report::{AnalysisReport, Finding, Refused, TxnSummary};
 use super::super::runner::{Runner, as_fault};
 use crate::storage::{Answer, Fault, History, Storage, StorageError, same_extension};
@@ -56,6 +58,33 @@ enum Rest {
     Unheld(Tid),
     /// The first that packing is no reason for.
     Own(Tid),
+}
+
+/// Why nobody can say yet that it is the target that is wrong, where the two have diverged. Whoever had its operator
+/// empty it then would have a good copy thrown away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doubt {
+    /// All that the source holds, up to this transaction, the target holds too. Another daemon may be ahead of
+    /// this one with the target: what it holds beyond the source is acknowledged here soon, or stands against the
+    /// next transaction.
+    MayBeAhead(Tid),
+    /// Less than a majority says what was acknowledged.
+    FewSay,
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Doubt::MayBeAhead(last) => write!(
+                f,
+                "it holds transactions after {last} that are not acknowledged here; waiting for the others to have \
+                 them too, or for a later one"
+            ),
+            Doubt::FewSay => {
+                f.write_str("it has diverged, and less than a majority says who is right")
+            }
+        }
+    }
 }
 
 /// Which of the two could not be asked.
@@ -113,14 +142,27 @@ pub(in crate::raid) async fn analyse(
         Err(fault) => return Err(refused(member, fault)),
     };
     let patience = runner.options.member_timeout * super::ANALYSIS;
-    let found = find(&*source.storage, &*target, view.head);
+    let found = async {
+        let finding = find(&*source.storage, &*target, view.head).await?;
+        let doubt = match &finding {
+            Finding::Diverged { common, .. } => {
+                doubt(runner, &*source.storage, *common).await.of_source()?
+            }
+            _ => None,
+        };
+        Ok((finding, doubt))
+    };
     let found = tokio::time::timeout(patience, found).await;
     let emptied = empty_it(member, &*target);
     if opened_here {
         target.close().await;
     }
     match found {
-        Ok(Ok(finding)) => {
+        Ok(Ok((_, Some(doubt)))) => Err(Refused::Undecided {
+            member: member.to_owned(),
+            reason: doubt.to_string(),
+        }),
+        Ok(Ok((finding, None))) => {
             note_lack(runner, id, &finding);
             let stuck = matches!(finding, Finding::Diverged { .. });
             Ok(report(finding, emptied.filter(|_| stuck)))
@@ -132,6 +174,22 @@ pub(in crate::raid) async fn analyse(
             Err(refused(member, Fault::Timeout { what, after }))
         }
     }
+}
+
+/// Whether it is settled that `target`, which diverged after `common`, is the one that is wrong.
+pub(super) async fn doubt(
+    runner: &Runner,
+    source: &dyn Storage,
+    common: Option<Tid>,
+) -> Result<Option<Doubt>, StorageError> {
+    if runner.options.cluster_mode == ClusterMode::Coop {
+        let last = source.last_tid().await?;
+        if common.unwrap_or(Tid::ZERO) == last {
+            return Ok(Some(Doubt::MayBeAhead(last)));
+        }
+    }
+    let few_say = runner.look(|core| core.controller.may_be_wrong());
+    Ok(few_say.then_some(Doubt::FewSay))
 }
 
 /// What the operator of a member has to do who alone can take something out of it; none where the array
@@ -293,7 +351,7 @@ async fn compare(
     if is_held(source, target, last).await? {
         return Ok((Some(last), Rest::Nothing));
     }
-    let found = some_held(source, target).await?;
+    let found = newest_that(Property::HeldBy(source), target).await?;
     let common = last_held(source, target, found).await?;
     Ok((common, rest_after(source, target, common).await?))
 }
@@ -417,21 +475,43 @@ fn summary(transaction: &HistoryTxn) -> TxnSummary {
     }
 }
 
-/// One that both hold, near the end of the target; none where there is none.
-async fn some_held(source: &dyn Storage, target: &dyn Storage) -> Result<Option<Tid>, Broken> {
+/// What is true of a storage's transactions up to one of them, and of none after it.
+enum Property<'a> {
+    /// The source holds it too.
+    HeldBy(&'a dyn Storage),
+    /// Packing has gone through it.
+    Packed,
+}
+
+impl Property<'_> {
+    async fn is_of(&self, storage: &dyn Storage, tid: Tid) -> Result<bool, Broken> {
+        match self {
+            Property::HeldBy(source) => is_held(*source, storage, tid).await,
+            Property::Packed => {
+                let transaction = only(storage, tid).await.of_target()?;
+                // One that is gone was packed away just now.
+                Ok(transaction.as_ref().is_none_or(is_packed))
+            }
+        }
+    }
+}
+
+/// The newest with this property, looked for from the end of the storage in growing steps; none where there is
+/// none.
+async fn newest_that(property: Property<'_>, storage: &dyn Storage) -> Result<Option<Tid>, Broken> {
     let (mut before, mut step) = (Tid::MAX, 16);
     loop {
         // Newest first.
-        let tids = target.tids_before(before, step).await.of_target()?;
+        let tids = storage.tids_before(before, step).await.of_target()?;
         let Some(oldest) = tids.last().copied() else {
             return Ok(None);
         };
-        if is_held(source, target, oldest).await? {
-            // `low` is held, and what comes just before `high`, where there is something, is not.
+        if property.is_of(storage, oldest).await? {
+            // `low` has it, and what comes just before `high`, where there is something, has not.
             let (mut high, mut low) = (0, tids.len() - 1);
             while high < low {
                 let middle = usize::midpoint(high, low);
-                if is_held(source, target, tids[middle]).await? {
+                if property.is_of(storage, tids[middle]).await? {
                     low = middle;
                 } else {
                     high = middle + 1;
@@ -473,38 +553,14 @@ pub(super) async fn is_common(
 
 /// The last transaction that packing has gone through, which marks all up to its time; zero where there is none.
 pub(in crate::raid) async fn packed_up_to(storage: &dyn Storage) -> Result<Tid, StorageError> {
-    // One that is gone was packed away just now.
-    let was_packed = async |tid: Tid| {
-        let transaction = only(storage, tid).await?;
-        Ok::<_, StorageError>(transaction.as_ref().is_none_or(is_packed))
-    };
     let first = storage.iterate(TidRange::ALL).await?.next().await?;
     if !first.as_ref().is_some_and(is_packed) {
         return Ok(Tid::ZERO);
     }
-    let (mut before, mut step) = (Tid::MAX, 16);
-    loop {
-        // Newest first.
-        let tids = storage.tids_before(before, step).await?;
-        let Some(oldest) = tids.last().copied() else {
-            return Ok(Tid::ZERO);
-        };
-        if was_packed(oldest).await? {
-            // `low` was packed, and what comes just before `high`, where there is something, was not.
-            let (mut high, mut low) = (0, tids.len() - 1);
-            while high < low {
-                let middle = usize::midpoint(high, low);
-                if was_packed(tids[middle]).await? {
-                    low = middle;
-                } else {
-                    high = middle + 1;
-                }
-            }
-            return Ok(tids[low]);
-        }
-        before = oldest;
-        step = (step * 16).min(4096);
-    }
+    let newest = newest_that(Property::Packed, storage).await;
+    newest
+        .map(Option::unwrap_or_default)
+        .map_err(|(Broken::Source(error) | Broken::Target(error))| error)
 }
 
 async fn only(storage: &dyn Storage, tid: Tid) -> Result<Option<HistoryTxn>, StorageError> {

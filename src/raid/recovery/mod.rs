@@ -30,7 +30,6 @@ use tokio::sync::{mpsc, oneshot};
 use super::Notice;
 use super::controller::{Ended, Event, Generation, MemberId};
 use super::member::AskSetAside;
-use super::options::ClusterMode;
 use super::report::Strategy;
 use super::runner::{CatchUp, Core, Runner, as_fault};
 use super::scrub;
@@ -40,7 +39,7 @@ use crate::storage::{Answer, Fault, RESTART_SERVER, SetAside, Storage, StorageEr
 use crate::zodb::{HistoryTxn, Tid, TidRange, TxnStatus};
 
 pub(super) use analyse::Broken;
-use analyse::{Relation, empty_it, is_common, relate};
+use analyse::{Doubt, Relation, doubt, empty_it, is_common, relate};
 pub(super) use analyse::{analyse, packed_up_to};
 pub(super) use analyse::{by_object, same, same_meta, same_record};
 use blobs::WithoutFile;
@@ -524,22 +523,14 @@ impl Job {
             Relation::Unheld { last, .. } => return Ok(last),
             Relation::Diverged { common } => common,
         };
-        if self.runner.options.cluster_mode == ClusterMode::Coop {
-            // Another daemon may be ahead of this one with the target: what it holds beyond the source is
-            // acknowledged here soon, or stands against the next transaction.
-            let last = self.within(source.last_tid(), Halt::Source).await?;
-            if common.unwrap_or(Tid::ZERO) == last {
-                return Err(Halt::Failed(format!(
-                    "it holds transactions after {last} that are not acknowledged here; waiting for the \
-                     others to have them too, or for a later one"
-                )));
+        let doubt = self.within(doubt(&self.runner, source, common), Halt::Source);
+        match doubt.await? {
+            Some(doubt @ Doubt::MayBeAhead(_)) => return Err(Halt::Failed(doubt.to_string())),
+            Some(doubt @ Doubt::FewSay) => {
+                let reason = format!("{doubt}: all members are compared again");
+                return Err(Halt::Undecided(reason));
             }
-        }
-        if self.runner.look(|core| core.controller.may_be_wrong()) {
-            return Err(Halt::Undecided(
-                "it has diverged, and less than a majority says who is right: all members are compared again"
-                    .to_owned(),
-            ));
+            None => {}
         }
         let by_hand = empty_it(&self.name, target);
         let may_cut = self.may_cut || self.strategy == Strategy::Rebuild;
