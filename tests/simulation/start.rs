@@ -15,6 +15,7 @@ use tokio::time::sleep;
 use super::host::Life;
 use super::trace;
 use super::world::World;
+use crate::daemon::simulated::Whole;
 use crate::raid::MemberState;
 use crate::zodb::Tid;
 
@@ -72,9 +73,16 @@ impl World {
             self.crash_client(client).await;
         }
         self.run_daemon(number, &life, start);
-        while !life.is_dead() && !self.is_over() {
-            if self.whole(number).is_some_and(|whole| whole.has_started()) {
-                self.see_what_is_lost(number, start);
+        let mut seen = None;
+        loop {
+            // Once more after its end: it may have come to know while it was ended.
+            let is_last = life.is_dead() || self.is_over();
+            seen = self.whole(number).or(seen);
+            if let Some(whole) = seen.as_ref().filter(|whole| whole.has_started()) {
+                self.see_what_is_lost(whole, number, start);
+                break;
+            }
+            if is_last {
                 break;
             }
             sleep(Duration::from_millis(2)).await;
@@ -82,10 +90,7 @@ impl World {
         self.clients_wait.fetch_sub(1, Ordering::SeqCst);
     }
 
-    fn see_what_is_lost(&self, number: usize, start: Start) {
-        let Some(whole) = self.whole(number) else {
-            return;
-        };
+    fn see_what_is_lost(&self, whole: &Whole, number: usize, start: Start) {
         let mut held: Vec<(String, bool, BTreeSet<Tid>)> = Vec::new();
         let members = whole.report().members;
         for (name, _) in &self.shape.members {

@@ -332,7 +332,7 @@ impl Controller {
             return;
         }
         if let Serving::No { reason } | Serving::ReadOnly { reason } = &next
-            && self.has_started()
+            && self.has_started_and_runs()
         {
             self.notice(Notice::NotServing {
                 reason: reason.clone(),

@@ -743,15 +743,24 @@ impl Controller {
             .map(|since| now.saturating_duration_since(since))
     }
 
-    /// Whether it is known from which members the array goes on, and durable.
+    /// Whether it is known from which members the array goes on, and durable: also where it ends before it serves.
     pub(in crate::raid) fn has_started(&self) -> bool {
-        self.phase == Phase::Running && self.durable_epoch >= self.start_epoch
+        let is_known = match self.phase {
+            Phase::Opening { .. } | Phase::Assembling => false,
+            Phase::Running => true,
+            Phase::Stopping => self.start_epoch > 0,
+        };
+        is_known && self.durable_epoch >= self.start_epoch
+    }
+
+    fn has_started_and_runs(&self) -> bool {
+        self.phase == Phase::Running && self.has_started()
     }
 
     /// Which of the original's four words holds.
     pub(crate) fn state(&self) -> super::ArrayState {
         let out = self.members.len() - self.in_sync_count();
-        if !self.has_started() || self.durably_in_sync_count() < self.needed() {
+        if !self.has_started_and_runs() || self.durably_in_sync_count() < self.needed() {
             super::ArrayState::Failed
         } else if self
             .members
