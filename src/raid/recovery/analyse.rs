@@ -19,6 +19,7 @@ use super::super::controller::{Link, MemberId};
 use super::super::options::ClusterMode;
 use super::super::report::{AnalysisReport, Finding, Refused, TxnSummary};
 use super::super::runner::{Runner, as_fault};
+use super::super::view::View;
 use crate::storage::{Answer, Fault, History, Storage, StorageError, same_extension};
 use crate::zodb::{HistoryRecord, HistoryTxn, Oid, RecordData, Tid, TidRange, TxnStatus};
 
@@ -143,7 +144,8 @@ pub(in crate::raid) async fn analyse(
     };
     let patience = runner.options.member_timeout * super::ANALYSIS;
     let found = async {
-        let finding = find(&*source.storage, &*target, view.head).await?;
+        let others = others_than(&view, source.member, id);
+        let finding = find(&*source.storage, &others, &*target, view.head).await?;
         let doubt = match &finding {
             Finding::Diverged { common, .. } => {
                 doubt(runner, &*source.storage, *common).await.of_source()?
@@ -322,6 +324,39 @@ pub(in crate::raid) async fn relate(
     }
 }
 
+/// As [`relate`]. Where that leaves open what the target holds after the last transaction that both hold, because the
+/// source is packed there, one of the others may know, who is not. For a target that can be cut it makes no
+/// difference: it is cut there, and loses nothing.
+pub(super) async fn relate_to_any(
+    source: &dyn Storage,
+    others: &[Arc<dyn Storage>],
+    target: &dyn Storage,
+    head: Tid,
+) -> Result<Relation, Broken> {
+    let relation = relate(source, target, head).await?;
+    if !matches!(relation, Relation::Unheld { .. }) || target.capabilities().rewind {
+        return Ok(relation);
+    }
+    for other in others {
+        match relate(&**other, target, head).await {
+            Ok(Relation::Unheld { .. }) | Err(Broken::Source(_)) => {}
+            told => return told,
+        }
+    }
+    Ok(relation)
+}
+
+/// Those that may be read but for these two, one of which is being recovered from the other.
+pub(super) fn others_than(
+    view: &View,
+    source: MemberId,
+    target: MemberId,
+) -> Vec<Arc<dyn Storage>> {
+    let readers = view.readers.iter();
+    let others = readers.filter(|it| it.member != source && it.member != target);
+    others.map(|it| Arc::clone(&it.storage)).collect()
+}
+
 /// Whether what the target holds as this transaction stays on it alone.
 async fn is_settled(source: &dyn Storage, target: &dyn Storage, tid: Tid) -> Result<bool, Broken> {
     let Some(theirs) = only(target, tid).await.of_target()? else {
@@ -428,7 +463,12 @@ async fn rest_after(
 }
 
 /// How `target` relates to `source`, and how much that is.
-async fn find(source: &dyn Storage, target: &dyn Storage, head: Tid) -> Result<Finding, Broken> {
+async fn find(
+    source: &dyn Storage,
+    others: &[Arc<dyn Storage>],
+    target: &dyn Storage,
+    head: Tid,
+) -> Result<Finding, Broken> {
     let lacks = async |common: Option<Tid>| {
         let after = common.unwrap_or(Tid::ZERO);
         source.measure_after(after).await.of_source()
@@ -440,7 +480,7 @@ async fn find(source: &dyn Storage, target: &dyn Storage, head: Tid) -> Result<F
             None => Finding::Empty { lacks },
         })
     };
-    let common = match relate(source, target, head).await? {
+    let common = match relate_to_any(source, others, target, head).await? {
         Relation::Level => return Ok(Finding::UpToDate),
         Relation::Behind { common } => return behind(common).await,
         Relation::Unheld { common, .. } if target.capabilities().rewind => {

@@ -39,7 +39,7 @@ use crate::storage::{Answer, Fault, RESTART_SERVER, SetAside, Storage, StorageEr
 use crate::zodb::{HistoryTxn, Tid, TidRange, TxnStatus};
 
 pub(super) use analyse::Broken;
-use analyse::{Doubt, Relation, doubt, empty_it, is_common, relate};
+use analyse::{Doubt, Relation, doubt, empty_it, is_common, others_than, relate_to_any};
 pub(super) use analyse::{analyse, packed_up_to};
 pub(super) use analyse::{by_object, same, same_meta, same_record};
 use blobs::WithoutFile;
@@ -310,10 +310,11 @@ impl Job {
             source: name.clone(),
         });
         self.work.begin("analyse", Amount::default());
-        let head = self.runner.view().head;
+        let view = self.runner.view();
+        let others = others_than(&view, source.member, self.member);
         let patience = self.runner.options.member_timeout * ANALYSIS;
         // MODEL: Analyse
-        let related = relate(&*source.storage, target, head);
+        let related = relate_to_any(&*source.storage, &others, target, view.head);
         let relation = crate::task::select! {
             () = self.work.stop().requested() => return Err(Halt::Cancelled),
             related = tokio::time::timeout(patience, related) => related,

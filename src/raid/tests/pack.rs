@@ -283,6 +283,51 @@ async fn what_may_have_been_packed_away_is_no_reason_to_wait_for_an_operator() {
 }
 
 #[tokio::test]
+async fn who_is_not_packed_knows_what_was_never_committed() {
+    for is_own in [true, false] {
+        let rig = servers().await;
+        commit(&rig.array, 2, Tid::ZERO, "other").await.unwrap();
+        let mut last = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+        if !is_own {
+            last = commit(&rig.array, 1, last, "two").await.unwrap();
+        }
+        rig.array.disable("c").unwrap();
+        if is_own {
+            own(&rig, 2, &[1]);
+        }
+        let next = commit(&rig.array, 1, last, "three").await.unwrap();
+        commit(&rig.array, 1, next, "four").await.unwrap();
+        let what = "test".into();
+        rig.members[1]
+            .faults()
+            .fail(Moment::Pack, Fault::DiskFull { what });
+        rig.array.pack(FAR).await.unwrap();
+        assert!(
+            tids(&rig, 0).len() < tids(&rig, 1).len(),
+            "a is packed, and b is not"
+        );
+        let found = rig.array.analyse("c").await.unwrap();
+        assert_eq!(found.source, "a");
+        rig.array.recover("c", Strategy::Missing, None).unwrap();
+        if is_own {
+            assert!(
+                matches!(found.finding, Finding::Diverged { common: Some(common), .. } if common == last),
+                "{found:?}"
+            );
+            rig.until("c waits", |_| rig.heard("recovery-failed") == 1)
+                .await;
+            assert_eq!(rig.member("c").state, MemberState::Degraded);
+        } else {
+            assert!(
+                matches!(found.finding, Finding::Behind { common, .. } if common == last),
+                "{found:?}"
+            );
+            rig.optimal().await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn only_what_can_be_cut_is_cut_back_to_what_both_hold() {
     let rig = Rig::new().await;
     commit(&rig.array, 2, Tid::ZERO, "other").await.unwrap();
