@@ -24,6 +24,8 @@ const LOOKED_AT: usize = 4;
 /// every connection to it can read it, the more so one of several processes over one database.
 const ASKED_AGAIN: u32 = 10;
 const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// And where the daemon's own disk had no room for the answer.
+const HERE_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// What is copied at once.
 const BATCH_BYTES: u64 = 4 << 20;
 const BATCH_TRANSACTIONS: usize = 256;
@@ -155,7 +157,7 @@ impl Runner {
                 last: tid,
             };
             let what = "a question for the objects of a transaction";
-            let mut again = 0;
+            let (mut again, mut has_failed_here) = (0, false);
             let fault = loop {
                 let asking = written_in(&*storage, range);
                 match runner.while_it_answers(&*storage, what, asking).await {
@@ -172,11 +174,30 @@ impl Runner {
                         let text = format!("does not give transaction {tid} that it told of");
                         break Fault::Damaged(text);
                     }
-                    Err(error) => break as_fault(error),
+                    Err(error) => match as_fault(error) {
+                        // The daemon's own disk, of which it says so once: nobody else asks, and there may be room soon.
+                        fault @ Fault::Here { .. } => {
+                            if !std::mem::replace(&mut has_failed_here, true) {
+                                runner.lost(member, generation, fault);
+                            }
+                            tokio::time::sleep(HERE_AGAIN_AFTER).await;
+                            if !runner.is_open_as(member, generation) {
+                                return;
+                            }
+                        }
+                        fault => break fault,
+                    },
                 }
             };
             runner.lost(member, generation, fault);
         });
+    }
+
+    fn is_open_as(&self, member: MemberId, generation: Generation) -> bool {
+        self.look(|core| {
+            let open = core.members.get(&member).and_then(|it| it.storage.as_ref());
+            open.is_some_and(|(open, _)| *open == generation)
+        })
     }
 
     /// Whether what was told of a transaction is all that it wrote. It may not be where the transaction was

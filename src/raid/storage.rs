@@ -15,7 +15,7 @@ use super::report::Serving;
 use super::transaction::ArrayTransaction;
 use crate::storage::{
     Answer, Capabilities, CurrentRecord, Description, Extent, History, Invalidations, Loaded,
-    Result, Revision, SetAside, Size, Storage, Transaction, Undoable, Value,
+    Result, Revision, SetAside, Size, Storage, StorageError, Transaction, Undoable, Value,
 };
 use crate::zodb::{Blob, HistoryTxn, Oid, Tid, TidRange, TxnMeta};
 
@@ -209,7 +209,11 @@ impl Storage for Array {
                 return Ok(Some(record));
             }
             // Not acknowledged yet: what was current as of the head, or nothing for a new object.
-            if let Some(loaded) = self.load_before(record.oid, view.head.next()).await? {
+            let before = match self.load_before(record.oid, view.head.next()).await {
+                Err(StorageError::Answer(Answer::NoSuchObject(_))) => None,
+                loaded => loaded?,
+            };
+            if let Some(loaded) = before {
                 record.tid = loaded.tid;
                 record.data = loaded.data;
                 return Ok(Some(record));

@@ -302,8 +302,7 @@ impl Client {
                 true
             }
             WireError::Answer(Answer::Undo { reason, oid: None }) if reason == WHILE_PACKED => {
-                let now = self.world.pack_seen(daemon);
-                self.pack.runs || now.runs || now.last != self.pack.last
+                self.is_packed_meanwhile(daemon)
             }
             // That it can be undone was looked at: see `transaction`.
             WireError::Answer(Answer::Undo { .. } | Answer::MultipleUndo(_)) => {
@@ -382,6 +381,12 @@ impl Client {
                 ));
             }
         }
+    }
+
+    /// Whether a pack has run since what is asked for was begun.
+    fn is_packed_meanwhile(&self, daemon: usize) -> bool {
+        let now = self.world.pack_seen(daemon);
+        self.pack.runs || now.runs || now.last != self.pack.last
     }
 
     async fn must_be_excused(&self, daemon: usize, suffered: &str) {
@@ -715,20 +720,26 @@ impl Client {
             .packs(Tid::from_time(time + Duration::from_millis(10)));
         trace::note(format!("packs to {time}"));
         let time = time.as_duration().as_secs_f64();
-        match self.call(connection, Call::Pack { time, wait: true }).await {
-            // What is packed while a member is recovered would have to be packed there, too; and an operator
-            // packs and compares, too.
-            Err(Trouble::Answered(
-                WireError::Storage(text) | WireError::Answer(Answer::Other { text, .. }),
-            )) if text.ends_with("nothing is packed meanwhile")
-                || text.ends_with("is being scrubbed")
-                || text == "Already packing" =>
-            {
-                trace::note(format!("does not pack: {text}"));
-                Ok(())
-            }
-            done => done.map(drop),
+        self.pack = self.world.pack_seen(connection.daemon);
+        let packed = self.call(connection, Call::Pack { time, wait: true }).await;
+        let Err(Trouble::Answered(
+            WireError::Storage(text) | WireError::Answer(Answer::Other { text, .. }),
+        )) = &packed
+        else {
+            return packed.map(drop);
+        };
+        // What is packed while a member is recovered would have to be packed there, too; an operator packs and
+        // compares, too; and who undoes something through another daemon is not refused for a pack of this one.
+        let is_usual = text.ends_with("nothing is packed meanwhile")
+            || text.ends_with("is being scrubbed")
+            || text == "Already packing"
+            || text.ends_with("is being packed") && self.is_packed_meanwhile(connection.daemon)
+            || text.contains("was brought back by an undo meanwhile") && self.world.daemons() > 1;
+        if !is_usual {
+            return packed.map(drop);
         }
+        trace::note(format!("does not pack: {text}"));
+        Ok(())
     }
 
     async fn undo(

@@ -13,7 +13,7 @@ use super::trace;
 use super::truth::{History, Kept};
 use super::world::World;
 use crate::storage::file::FileStorage;
-use crate::storage::{Fault, Storage as _, StorageError, is_blob_record};
+use crate::storage::{Answer, Fault, Storage as _, StorageError, is_blob_record};
 use crate::zodb::{Oid, Tid, TidRange};
 
 /// What a copy holds.
@@ -46,12 +46,13 @@ impl World {
             self.hold_server(&server, true);
             self.stop_server(&server).await;
         }
+        let floor = self.truth.floor();
         let mut all: Vec<(String, Held)> = Vec::new();
         for (name, _) in self.shape.members.clone() {
             let Some((path, _)) = self.store(0, &name) else {
                 continue;
             };
-            match held(&path).await {
+            match held(&path, floor).await {
                 Ok(held) => all.push((name, held)),
                 Err(error) => trace::fail(format!("{name} cannot be read: {error}")),
             }
@@ -59,7 +60,6 @@ impl World {
         let Some((first, truth)) = all.first() else {
             return;
         };
-        let floor = self.truth.floor();
         for (name, held) in &all[1..] {
             let ours = truth.history.range(floor.next()..);
             let theirs = held.history.range(floor.next()..);
@@ -97,7 +97,8 @@ impl World {
     }
 }
 
-async fn held(path: &Path) -> Result<Held, StorageError> {
+/// All that a copy holds, of which everything up to `floor` may have been packed away elsewhere.
+async fn held(path: &Path, floor: Tid) -> Result<Held, StorageError> {
     let folder = path.parent().expect("a file is in a folder");
     let mut tries = 0;
     let storage = loop {
@@ -125,8 +126,13 @@ async fn held(path: &Path) -> Result<Held, StorageError> {
                 None => None,
             };
             if data.as_ref().is_some_and(|data| is_blob_record(data)) {
-                let content = content(&storage, record.oid, txn.tid).await?;
-                blobs.insert(record.oid, content);
+                match content(&storage, record.oid, txn.tid).await {
+                    // It was copied before its source was packed, and the file could not be any more.
+                    Err(StorageError::Answer(Answer::NoSuchObject(_)))
+                        if txn.tid <= floor
+                            && is_superseded(&storage, record.oid, txn.tid).await? => {}
+                    content => drop(blobs.insert(record.oid, content?)),
+                }
             }
             records.push((record.oid, data));
         }
@@ -153,6 +159,15 @@ async fn held(path: &Path) -> Result<Held, StorageError> {
     }
     storage.close().await;
     Ok(Held { history, current })
+}
+
+/// Whether there is a later revision, or the object is gone.
+async fn is_superseded(storage: &FileStorage, oid: Oid, tid: Tid) -> Result<bool, StorageError> {
+    match storage.current_tid(oid).await {
+        Ok(current) => Ok(current > tid),
+        Err(StorageError::Answer(Answer::NoSuchObject(_))) => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// Of a blob's file.

@@ -108,7 +108,8 @@ impl Controller {
             // The target's entry is not durable: it must not be what is left.
             self.join_failed("its source failed", now);
         }
-        let last = in_sync && self.in_sync_count() <= self.least();
+        // Nor is it what the array hinges on.
+        let last = in_sync && !is_target && self.in_sync_count() <= self.least();
         let undecided = matches!(self.phase, Phase::Opening { .. } | Phase::Assembling);
         // Whether a transaction in hand has reached it, nobody knows.
         out.unacknowledged_tail |= in_sync

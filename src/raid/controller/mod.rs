@@ -229,6 +229,8 @@ pub(crate) enum Ended {
     /// It makes no sense to try again without an operator.
     Stuck {
         reason: String,
+        /// The target holds something else than the others.
+        is_wrong: bool,
         /// What the target holds was compared, and is wrong: until a recovery has ended well, none goes
         /// without comparing.
         differs: bool,
@@ -522,7 +524,11 @@ impl Controller {
         };
         for member in configured {
             let standing = controller.standing_at_start(&member.name);
-            controller.add_member(member, standing, now);
+            let out_since = controller.out_since(&member.name);
+            let id = controller.add_member(member, standing, now);
+            if let (Some(since), Some(member)) = (out_since, controller.members.get_mut(&id)) {
+                member.since = since;
+            }
         }
         controller.say_what_is_waited_for();
         controller
@@ -765,7 +771,8 @@ impl Controller {
         } else if self
             .members
             .values()
-            .any(|member| matches!(member.standing, State::Recovering(_)))
+            // Until it is open nothing is recovered.
+            .any(|member| matches!(member.standing, State::Recovering(_)) && member.is_open())
             || self
                 .recovery
                 .as_ref()
@@ -813,10 +820,15 @@ impl Controller {
 
     fn note_state(&mut self, now: Now) {
         let state = self.state();
-        if state != self.last_state {
-            self.last_state = state;
+        let is_out = |state| {
+            use super::ArrayState::{Degraded, Recovering};
+            matches!(state, Degraded | Recovering)
+        };
+        // However often a recovery is tried, it is one outage.
+        if state != self.last_state && !(is_out(state) && is_out(self.last_state)) {
             self.since = now.wall;
         }
+        self.last_state = state;
     }
 
     pub(crate) fn id_of(&self, name: &str) -> Result<MemberId, Refused> {

@@ -39,7 +39,11 @@ impl Controller {
             State::Recovering(_) => return Err(Refused::AlreadyRecovering { member }),
             State::Degraded(_) if queued => return Err(Refused::AlreadyRecovering { member }),
             // MODEL: Recover
-            State::Degraded(out) => out.needs_operator = false,
+            State::Degraded(out) => {
+                out.needs_operator = false;
+                // Whoever asks for it doubts the copy: however the daemon ends meanwhile, it does not come back uncompared.
+                out.damaged |= strategy != Strategy::Missing;
+            }
         }
         if let Some(member) = self.members.get_mut(&id) {
             member.failures = 0;
@@ -290,6 +294,7 @@ impl Controller {
         // MODEL: Joined
         let id = running.member;
         self.forget(commit);
+        self.again.remove(&id);
         if let Some(member) = self.members.get_mut(&id) {
             debug_assert!(
                 member.is_in_sync(),
@@ -356,6 +361,7 @@ impl Controller {
             self.again.insert(id, (running.strategy, running.rate));
         }
         let differs = matches!(ended, Ended::Stuck { differs: true, .. });
+        let is_wrong = matches!(ended, Ended::Stuck { is_wrong: true, .. });
         let is_undecided = matches!(ended, Ended::Undecided { .. });
         if let Some(reason) = reason {
             member.failures += 1;
@@ -366,7 +372,7 @@ impl Controller {
                     State::Degraded(Out {
                         reason,
                         needs_operator,
-                        is_wrong: out.is_wrong || matches!(ended, Ended::Stuck { .. }),
+                        is_wrong: out.is_wrong || is_wrong || differs,
                         damaged: out.damaged || differs,
                         ..out
                     }),

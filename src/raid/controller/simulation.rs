@@ -834,6 +834,7 @@ impl World {
             if !may_cut {
                 return self.end_recovery(Ended::Stuck {
                     reason: "diverged".into(),
+                    is_wrong: true,
                     differs: false,
                 });
             }

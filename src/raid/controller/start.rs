@@ -11,6 +11,8 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use super::{
     Compared, Controller, Effect, Link, Member, MemberId, Notice, Now, Out, Phase, Serving,
     Standing, State,
@@ -59,6 +61,14 @@ impl Controller {
                 damaged: *damaged,
             }),
             None => State::Degraded(Out::because("added; not recovered yet")),
+        }
+    }
+
+    /// Since when a member is out, as the record has it.
+    pub(super) fn out_since(&self, name: &str) -> Option<Timestamp> {
+        match self.recorded.as_ref()?.members.get(name)? {
+            Standing::InSync => None,
+            Standing::Out { since, .. } => Some(*since),
         }
     }
 
@@ -319,6 +329,23 @@ impl Controller {
             );
             return self.block(text, &found, now);
         }
+        // What an empty copy is the newest of may be all empty, or not: with no record nobody knows what there was.
+        if head.is_zero() && self.recorded.is_none() && self.rules.force {
+            let is_found = |id: &MemberId| {
+                let mut compared = found.iter().filter(|(other, _)| other == id);
+                compared.any(|(_, it)| !matches!(it, Compared::Unknown(_)))
+            };
+            let missing = self.members.iter().filter(|(id, _)| !is_found(id));
+            let missing: Vec<String> = missing.map(|(_, it)| it.name.clone()).collect();
+            if !missing.is_empty() {
+                let text = format!(
+                    "{}: what is open is empty, and no start is on record that would say what the others hold; where they \
+                     hold nothing, take them out of the configuration",
+                    missing.join(", ")
+                );
+                return self.block(text, &found, now);
+            }
+        }
         if head < known && !self.rules.force {
             let newest = self.name(found[0].0);
             let text = format!(
@@ -333,10 +360,20 @@ impl Controller {
         if self.is_coop() && !self.rules.force && !self.majority_agrees(&found, now) {
             return;
         }
-        let by_record = self.goes_by_record() && self.members[&found[0].0].is_in_sync();
+        // By force it goes on from less than what the record knows. Once that is lost the next start must not miss it.
+        let has_lost = known > head;
+        let by_record =
+            self.goes_by_record() && self.members[&found[0].0].is_in_sync() && !has_lost;
         if self.rules.force && !by_record {
-            let reason = "the start policy was not met".to_owned();
+            let reason = if has_lost {
+                format!("it goes on from {head}, and {known} was acknowledged")
+            } else {
+                "the start policy was not met".to_owned()
+            };
             self.notice(Notice::Forced { reason });
+        }
+        if has_lost {
+            self.tails_may_be_acknowledged();
         }
         self.warn_of_the_absent(&found);
         // It was asked for this start, not for those that may follow.
@@ -368,8 +405,6 @@ impl Controller {
             .recorded
             .as_ref()
             .is_some_and(|record| record.members.keys().eq(self.names_in_order().iter()));
-        // By force it goes on from less than what the record knows. Once that is lost the next start must not miss it.
-        let has_lost = known > head;
         if by_force {
             self.known = head;
         }
@@ -391,6 +426,16 @@ impl Controller {
         self.serve_or_not(now);
         self.recover_by_itself(now);
         self.start_next_recovery(now);
+    }
+
+    /// What members hold that are away is more than what the array goes on from, and may be all that is left of what
+    /// was acknowledged: nothing of it is cut without an operator's word.
+    fn tails_may_be_acknowledged(&mut self) {
+        for member in self.members.values_mut() {
+            if let State::Degraded(out) | State::Recovering(out) = &mut member.standing {
+                out.unacknowledged_tail = false;
+            }
+        }
     }
 
     fn names_in_order(&self) -> Vec<String> {
@@ -589,7 +634,10 @@ impl Controller {
                 })
             };
             let next = match compared {
-                Some(Compared::Level) => State::InSync,
+                Some(Compared::Level) => {
+                    self.again.remove(&id);
+                    State::InSync
+                }
                 Some(Compared::Behind) => State::Degraded(Out::because("behind at the start")),
                 Some(Compared::Diverged { reason } | Compared::Swapped { reason }) => {
                     State::Degraded(Out::wrong(reason))

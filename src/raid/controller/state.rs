@@ -37,7 +37,7 @@ pub(crate) struct Member {
     pub description: Description,
     pub standing: State,
     pub link: Link,
-    /// Since when it stands so.
+    /// Since when it is in the in-sync set, or out of it.
     pub since: Timestamp,
     /// What was committed while it was out, where that is known from the beginning.
     pub lacks: Option<Extent>,
@@ -195,7 +195,8 @@ impl Member {
             "{}: {:?} must not become {next:?}",
             self.name, self.standing
         );
-        if std::mem::discriminant(&self.standing) != std::mem::discriminant(&next) {
+        // However often its recovery is tried, it is out since it went out.
+        if self.is_in_sync() != (next == State::InSync) {
             self.since = now;
         }
         self.standing = next;

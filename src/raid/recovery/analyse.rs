@@ -169,7 +169,10 @@ pub(in crate::raid) async fn analyse(
             let stuck = matches!(finding, Finding::Diverged { .. });
             Ok(report(finding, emptied.filter(|_| stuck)))
         }
-        Ok(Err(Broken::Target(error))) => Err(refused(member, as_fault(error))),
+        Ok(Err(Broken::Target(error))) => match as_fault(error) {
+            Fault::Damaged(reason) => Ok(report(Finding::Damaged { reason }, None)),
+            fault => Err(refused(member, fault)),
+        },
         Ok(Err(Broken::Source(error))) => Err(refused(&name, as_fault(error))),
         Err(_) => {
             let (what, after) = ("the analysis", patience);

@@ -117,6 +117,7 @@ impl Job {
                 "transaction {tid} of {source} has blobs, and it has no place to keep them"
             ),
             next: Some(next),
+            is_wrong: false,
         }
     }
 

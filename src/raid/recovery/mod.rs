@@ -128,6 +128,8 @@ enum Halt {
     Stuck {
         reason: String,
         next: Option<String>,
+        /// The target holds something else than the others.
+        is_wrong: bool,
     },
     /// As this, and what the target holds is known to be wrong.
     Differs {
@@ -203,10 +205,15 @@ impl Job {
             },
             Err(Halt::Failed(reason)) => Ended::Failed { reason },
             Err(Halt::Undecided(reason)) => Ended::Undecided { reason },
-            Err(Halt::Stuck { reason, next }) => {
+            Err(Halt::Stuck {
+                reason,
+                next,
+                is_wrong,
+            }) => {
                 self.tell(|recovery| recovery.next = next);
                 Ended::Stuck {
                     reason,
+                    is_wrong,
                     differs: false,
                 }
             }
@@ -214,6 +221,7 @@ impl Job {
                 self.tell(|recovery| recovery.next = Some(next));
                 Ended::Stuck {
                     reason,
+                    is_wrong: true,
                     differs: true,
                 }
             }
@@ -276,6 +284,12 @@ impl Job {
                     is_kept = false;
                     self.rewind(&*target, None).await?;
                 }
+                // It would fail there again and again.
+                Err(Halt::Target(Fault::Damaged(reason)))
+                    if self.strategy != Strategy::Rebuild && target.capabilities().rewind =>
+                {
+                    return Err(self.is_damaged(&reason));
+                }
                 Err(Halt::Target(fault)) => {
                     // Nobody else uses it, so nobody else would notice.
                     self.runner.lost(self.member, generation, fault.clone());
@@ -320,7 +334,18 @@ impl Job {
             related = tokio::time::timeout(patience, related) => related,
         };
         let (what, after) = ("the analysis", patience);
-        let relation = relation.map_err(|_| Halt::Target(Fault::Timeout { what, after }))?;
+        let relation = match relation {
+            Ok(relation) => relation,
+            // However far they have gone apart, it can be made anew.
+            Err(_) if self.strategy == Strategy::Rebuild && target.capabilities().rewind => {
+                tracing::warn!(
+                    member = self.name,
+                    "{what} takes too long: nothing of the copy is kept"
+                );
+                Ok(Relation::Diverged { common: None })
+            }
+            Err(_) => return Err(Halt::Target(Fault::Timeout { what, after })),
+        };
         let relation = match relation {
             Err(Broken::Target(StorageError::Fault(Fault::Damaged(reason))))
                 if self.strategy == Strategy::Rebuild =>
@@ -422,10 +447,7 @@ impl Job {
             }
             if let Some(Fault::Damaged(reason)) = &fault {
                 if self.strategy != Strategy::Rebuild || set_aside {
-                    return Err(Halt::Stuck {
-                        reason: format!("it is damaged: {reason}; it has to be rebuilt"),
-                        next: Some(self.rebuild()),
-                    });
+                    return Err(self.is_damaged(reason));
                 }
                 set_aside = true;
                 nudged = false;
@@ -476,6 +498,7 @@ impl Job {
         Err(Halt::Stuck {
             reason: format!("the damaged copy could not be set aside: {fault}"),
             next: None,
+            is_wrong: true,
         })
     }
 
@@ -495,11 +518,17 @@ impl Job {
         let least = view.readers.iter().filter(is_left).min_by_key(busy);
         match (least, unreadable.first()) {
             (Some(reader), _) => Ok(reader.clone()),
-            (None, Some((_, fault))) => Err(Halt::Stuck {
-                reason: format!("no source can be read: {fault}"),
-                next: None,
-            }),
+            (None, Some((_, fault))) => {
+                Err(Halt::Failed(format!("no source can be read: {fault}")))
+            }
             (None, None) => Err(Halt::Failed("no optimal member is open".into())),
+        }
+    }
+
+    fn is_damaged(&self, reason: &str) -> Halt {
+        Halt::Differs {
+            reason: format!("it is damaged: {reason}; it has to be rebuilt"),
+            next: self.rebuild(),
         }
     }
 
@@ -552,6 +581,7 @@ impl Job {
         Err(Halt::Stuck {
             reason: format!("{since}: {only_here} transactions are only here; {mend}"),
             next: by_hand.or_else(|| Some(self.rebuild())),
+            is_wrong: true,
         })
     }
 
