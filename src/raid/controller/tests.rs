@@ -711,9 +711,114 @@ fn what_a_start_by_force_has_lost_is_not_missed_by_the_next() {
         fed.feed(Event::Assembled { found, head: None }).ok();
         fed.recorded();
         assert_eq!(fed.controller.serving, Serving::Yes, "{in_sync:?}");
+        assert!(
+            fed.notices.iter().any(|it| it.contains("was acknowledged")),
+            "{:?}",
+            fed.notices
+        );
+        if in_sync.len() > 1 {
+            // It may hold the rest: nobody cuts that without an operator's word.
+            let out = fed.controller.members[&B].out().expect("it is out");
+            assert!(!out.unacknowledged_tail);
+        }
         let record = fed.record.expect("it is recorded");
         assert_eq!(record.head, Tid(5), "{in_sync:?}");
     }
+}
+
+#[test]
+fn by_force_no_empty_copy_is_served_while_others_were_never_looked_at() {
+    let forced = Rules {
+        force: true,
+        ..rules()
+    };
+    let mut fed = Fed::of(&["a", "b"], forced, None);
+    fed.open(A, Tid::ZERO);
+    let (member, fault) = (B, closed());
+    fed.feed(Event::OpenFailed { member, fault }).ok();
+    fed.later(10);
+    let level = vec![(A, Compared::Level)];
+    let (found, head) = (level, Some(Tid::ZERO));
+    fed.feed(Event::Assembled { found, head }).ok();
+    fed.recorded();
+    let Serving::Starting { waits_for } = &fed.controller.serving else {
+        panic!("{:?}", fed.controller.serving);
+    };
+    assert!(
+        waits_for.contains("b: what is open is empty"),
+        "{waits_for}"
+    );
+    // Once it is there it is what the array goes on from.
+    fed.open(B, Tid(5));
+    fed.later(10);
+    let found = vec![(B, Compared::Level), (A, Compared::Behind)];
+    fed.feed(Event::Assembled { found, head: None }).ok();
+    fed.recorded();
+    assert_eq!(fed.controller.serving, Serving::Yes);
+    assert_eq!(fed.controller.head, Tid(5));
+}
+
+#[test]
+fn whoever_is_to_be_compared_as_a_whole_does_not_come_back_without() {
+    for strategy in [Strategy::Verify, Strategy::Rebuild] {
+        let mut fed = Fed::serving_from(
+            &["a", "b", "c"],
+            Rules {
+                auto_recover: true,
+                ..rules()
+            },
+        );
+        fed.feed(Event::DisableAsked { member: "c".into() })
+            .unwrap();
+        fed.recorded();
+        fed.recover("c", strategy).unwrap();
+        fed.open(C, Tid(5));
+        // The daemon ends while it compares.
+        let (member, ended) = (C, Ended::Cancelled);
+        fed.feed(Event::StopAsked).ok();
+        fed.feed(Event::RecoveryEnded { member, ended }).ok();
+        let record = fed.record.expect("it is recorded");
+        assert!(
+            matches!(
+                record.members["c"],
+                crate::raid::record::Standing::Out {
+                    needs_operator: false,
+                    damaged: true,
+                    ..
+                }
+            ),
+            "{record:?}"
+        );
+    }
+}
+
+#[test]
+fn a_member_is_out_since_it_went_out() {
+    let mut fed = Fed::serving();
+    let later = |fed: &mut Fed, seconds: u64| {
+        fed.now.wall += Duration::from_secs(seconds);
+        fed.later(seconds);
+    };
+    later(&mut fed, 10);
+    fed.feed(Event::DisableAsked { member: "c".into() })
+        .unwrap();
+    fed.recorded();
+    let since = fed.now.wall;
+    for _ in 0..2 {
+        later(&mut fed, 10);
+        fed.recover("c", Strategy::Missing).unwrap();
+        fed.open(C, Tid(5));
+        later(&mut fed, 10);
+        let reason = "test".to_owned();
+        let (member, ended) = (C, Ended::Failed { reason });
+        fed.feed(Event::RecoveryEnded { member, ended }).ok();
+        assert_eq!(fed.controller.members[&C].since, since);
+        assert_eq!(fed.controller.since, since, "the array is degraded since");
+    }
+    // Also after the daemon has ended.
+    let record = fed.record.expect("it is recorded");
+    let fed = Fed::of(&["a", "b", "c"], rules(), Some(record));
+    assert_eq!(fed.controller.members[&C].since, since);
 }
 
 #[test]

@@ -271,3 +271,31 @@ async fn what_all_refuse_is_the_clients_mistake() {
     assert_eq!(rig.array.report().state, ArrayState::Optimal);
     assert_eq!(rig.heard("disagreement"), 0);
 }
+
+#[tokio::test]
+async fn who_walks_through_the_objects_does_not_see_one_that_is_being_committed() {
+    let rig = Rig::new().await;
+    commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    let gate = rig.members[1].faults().hold(Moment::Finish);
+    // Each is read from another member first.
+    let oids = [1u64 << 12, 2 << 12, 3 << 12];
+    let store = |oid: &u64| Op::Store {
+        oid: Oid(*oid),
+        serial: Tid::ZERO,
+        data: Bytes::from_static(b"new").into(),
+    };
+    let ops: Vec<Op> = oids.iter().map(store).collect();
+    let committing = commit_ops(&rig.array, ops);
+    let looking = async {
+        gate.reached().await;
+        for oid in oids {
+            let record = rig.array.record_from(Oid(oid)).await.unwrap();
+            assert!(record.is_none(), "{record:?}");
+        }
+        gate.release();
+    };
+    let (committed, ()) = tokio::join!(committing, looking);
+    committed.unwrap();
+    let record = rig.array.record_from(Oid(oids[0])).await.unwrap();
+    assert!(record.is_some());
+}

@@ -389,6 +389,62 @@ async fn a_copy_is_rebuilt_wherever_it_turns_out_to_be_damaged() {
     }
 }
 
+/// A file may be read at its end, and not where it is compared.
+#[tokio::test]
+async fn damage_that_is_found_while_comparing_is_told_and_mended_by_a_rebuild() {
+    let rig = Rig::new().await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    rig.array.disable("c").unwrap();
+    commit(&rig.array, 1, first, "two").await.unwrap();
+    let faults = rig.members[2].faults();
+    faults.fail(Moment::Iterate, Fault::Damaged("a hole".into()));
+    let found = rig.array.analyse("c").await.unwrap().finding;
+    assert!(
+        matches!(&found, Finding::Damaged { reason } if reason == "a hole"),
+        "{found:?}"
+    );
+    rig.array.recover("c", Strategy::Missing, None).unwrap();
+    rig.until("c waits", |_| rig.heard("recovery-failed") == 1)
+        .await;
+    let member = rig.member("c");
+    assert!(member.needs_operator, "not tried again: {member:?}");
+    let outcome = rig.array.report().recovery.unwrap().outcome;
+    assert!(
+        matches!(&outcome, RecoveryOutcome::Failed { next: Some(next), .. } if next.contains("--rebuild")),
+        "{outcome:?}"
+    );
+    faults.clear();
+    faults.fail_once(Moment::Iterate, Fault::Damaged("a hole".into()));
+    rig.array.recover("c", Strategy::Rebuild, None).unwrap();
+    rig.optimal().await;
+    rig.same_histories();
+}
+
+/// What the copies hold is not in question.
+#[tokio::test]
+async fn a_copy_is_not_called_wrong_because_its_source_cannot_be_read() {
+    let rig = Rig::new().await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    rig.array.disable("c").unwrap();
+    commit(&rig.array, 1, first, "two").await.unwrap();
+    for source in &rig.members[..2] {
+        source
+            .faults()
+            .fail(Moment::Iterate, Fault::Damaged("a hole".into()));
+    }
+    rig.array.recover("c", Strategy::Missing, None).unwrap();
+    rig.until("it has failed", |_| rig.heard("recovery-failed") > 0)
+        .await;
+    let member = rig.member("c");
+    let reason = member.reason.clone().unwrap_or_default();
+    assert!(reason.contains("no source can be read"), "{reason}");
+    assert!(!member.needs_operator, "{member:?}");
+    for source in &rig.members[..2] {
+        source.faults().clear();
+    }
+    rig.optimal().await;
+}
+
 #[tokio::test]
 async fn how_far_a_copy_is_packed_is_found_in_any_history() {
     let cases = [
