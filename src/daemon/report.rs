@@ -12,8 +12,8 @@ use crate::admin::api::{
 };
 use crate::job::{Amount, Rate};
 use crate::raid::{
-    self, AnalysisReport, ArrayReport, MemberReport, PackOutcome, PackReport, PackedMember,
-    RecoveryOutcome, RecoveryReport, Refused, Serving, TxnSummary,
+    self, AnalysisReport, ArrayReport, Hindrance, MemberReport, PackOutcome, PackReport,
+    PackedMember, RecoveryOutcome, RecoveryReport, Refused, Serving, StartLacks, TxnSummary,
 };
 use crate::storage::{Extent, RESTART_SERVER};
 use crate::zodb::Tid;
@@ -123,10 +123,7 @@ fn next(report: &ArrayReport, around: &Surroundings) -> Option<String> {
             })
         }
         (raid::ArrayState::Failed, serving) => Some(match &report.lacks {
-            Some(lacks) => format!(
-                "bring back {}; where that is impossible: zeoraidctl stop && zeoraidctl start --force",
-                lacks.whom()
-            ),
+            Some(lacks) => bring_back(report, lacks),
             // It has started, and too few are left.
             None if waits_for_operator && !matches!(serving, Serving::Starting { .. }) => {
                 format!("zeoraidctl{array} recover --interactive")
@@ -167,6 +164,37 @@ pub(super) fn member(
     }
 }
 
+/// What helps an array that waits for members.
+fn bring_back(report: &ArrayReport, lacks: &StartLacks) -> String {
+    let waited_for = |member: &&MemberReport| lacks.members.contains(&member.name);
+    let mut hindered = report.members.iter().filter(waited_for);
+    let cleared = hindered.find_map(|member| {
+        let hindrance = member.hindered_by.as_ref()?;
+        Some(clear(hindrance, &member.name, &member.description.location))
+    });
+    cleared.unwrap_or_else(|| without_help(&lacks.whom(), report.epoch))
+}
+
+/// How what only stands in a member's way is taken out of it: then nothing that it holds is lost.
+fn clear(hindrance: &Hindrance, name: &str, location: &str) -> String {
+    match hindrance {
+        Hindrance::DiskFull => {
+            format!("make room on the disk of {name} ({location}); it goes on by itself")
+        }
+        Hindrance::InUse(by) => format!("end what uses {name} ({by}); it goes on by itself"),
+    }
+}
+
+/// Where nothing is on record yet, a start by force might begin with a copy that is new and empty.
+fn without_help(whom: &str, epoch: u64) -> String {
+    if epoch == 0 {
+        return format!("bring back {whom}, or take out of the configuration what holds nothing");
+    }
+    format!(
+        "bring back {whom}; where that is impossible: zeoraidctl stop && zeoraidctl start --force"
+    )
+}
+
 /// What happens next to a member that is out.
 fn outlook(report: &MemberReport, array: &ArrayReport, auto_recover: bool) -> Option<String> {
     if report.missing.is_some() {
@@ -190,7 +218,7 @@ fn outlook(report: &MemberReport, array: &ArrayReport, auto_recover: bool) -> Op
             let reason = reason.strip_prefix("it is ").unwrap_or(reason);
             reason.starts_with("damaged: ")
         });
-    if damaged && report.next_try.is_some() {
+    if damaged && (report.next_try.is_some() || report.needs_operator) {
         return Some(format!(
             "waits for `zeoraidctl recover --rebuild {}`",
             report.name
@@ -600,6 +628,23 @@ mod tests {
             "diverged after 0x0000000000000001; 1 transaction only here, lacks nothing",
             Strategy::Rebuild,
         );
+    }
+
+    #[test]
+    fn what_only_stands_in_the_way_is_no_reason_to_start_without() {
+        let room = clear(&Hindrance::DiskFull, "b", "/srv/b/Data.fs");
+        assert_eq!(
+            room,
+            "make room on the disk of b (/srv/b/Data.fs); it goes on by itself"
+        );
+        let by = "process 7191 holds /srv/b/Data.fs.lock".to_owned();
+        let process = clear(&Hindrance::InUse(by), "b", "/srv/b/Data.fs");
+        assert_eq!(
+            process,
+            "end what uses b (process 7191 holds /srv/b/Data.fs.lock); it goes on by itself"
+        );
+        assert!(!without_help("b", 0).contains("--force"));
+        assert!(without_help("b", 1).contains("--force"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::Array;
 use super::controller::{Ended, Link, MemberId, State};
 use super::report::{
-    ArrayReport, ArrayState, LockReport, MemberReport, MemberState, RecoveryOutcome,
+    ArrayReport, ArrayState, Hindrance, LockReport, MemberReport, MemberState, RecoveryOutcome,
     RecoveryReport, Serving, StartLacks,
 };
 use super::runner::Core;
@@ -86,6 +86,10 @@ fn member_report(core: &Core, id: MemberId) -> Option<MemberReport> {
             Link::Opening { failed: Some(why) } => Some(why.clone()),
             Link::Opening { failed: None } => Some("being opened".to_owned()),
         },
+        hindered_by: (!member.is_open())
+            .then_some(handle.last_fault.as_ref())
+            .flatten()
+            .and_then(Hindrance::of),
         needs_operator: out.is_some_and(|out| out.needs_operator),
         may_be_compared: member.may_be_compared_if_asked(),
         next_try: match member.link {

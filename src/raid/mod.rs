@@ -44,9 +44,9 @@ pub use options::{
 };
 pub use record::{FileRecord, Membership, RecordError, RecordStore, Standing};
 pub use report::{
-    AnalysisReport, ArrayReport, ArrayState, BackupReport, Difference, Differs, Finding, LeftOut,
-    LockReport, MemberReport, MemberState, PackOutcome, PackReport, PackedMember, RecoveryOutcome,
-    RecoveryReport, Refused, ScrubReport, ScrubbedMember, Serving, StartLacks, Strategy,
-    TxnSummary, Unreadable,
+    AnalysisReport, ArrayReport, ArrayState, BackupReport, Difference, Differs, Finding, Hindrance,
+    LeftOut, LockReport, MemberReport, MemberState, PackOutcome, PackReport, PackedMember,
+    RecoveryOutcome, RecoveryReport, Refused, ScrubReport, ScrubbedMember, Serving, StartLacks,
+    Strategy, TxnSummary, Unreadable,
 };
 pub use scrub::Scrubbed;

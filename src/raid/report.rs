@@ -123,6 +123,8 @@ pub struct MemberReport {
     pub reason: Option<String>,
     /// Why it is not open, where it is in sync: the array does not serve then, or not yet.
     pub missing: Option<String>,
+    /// What keeps it from being opened, where that is known and is not the member itself.
+    pub hindered_by: Option<Hindrance>,
     /// An operator disabled it, or it diverged: it waits for an operator.
     pub needs_operator: bool,
     /// A start that lacks members compares it as soon as an operator says so: it was taken out by one.
@@ -137,6 +139,26 @@ pub struct MemberReport {
     /// It writes to a file that was removed or replaced, and the array hinges on it: what it holds is gone when
     /// the daemon ends.
     pub displaced: bool,
+}
+
+/// What an operator can take out of a member's way, which then goes on by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hindrance {
+    /// There is no room on its disk.
+    DiskFull,
+    /// Who uses it, in words.
+    InUse(String),
+}
+
+impl Hindrance {
+    #[must_use]
+    pub(super) fn of(fault: &Fault) -> Option<Hindrance> {
+        match fault {
+            Fault::DiskFull { .. } => Some(Hindrance::DiskFull),
+            Fault::InUse(by) => Some(Hindrance::InUse(by.clone())),
+            _ => None,
+        }
+    }
 }
 
 /// How to recover a member.

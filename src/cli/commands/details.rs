@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use jiff::Timestamp;
@@ -83,19 +83,37 @@ async fn ask(api: &dyn AdminApi, context: &Context) -> Result<DetailsView, CliEr
 /// A second between looks is enough for the eye and nothing for the daemon.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
+/// Whoever does not answer within it is told of instead of what was true before.
+const WATCH_PATIENCE: Duration = Duration::from_secs(3);
+
 async fn watch(context: &Context) -> Result<Exit, CliError> {
     let api = context.api()?;
     let mut ctrl_c = context.interrupts.claim()?;
     let printer = &context.printer;
     let live = printer.stdout_is_terminal() && printer.format == Format::Table;
     let mut before: Option<String> = None;
+    let (mut exit, mut answered) = (Exit::Unknown, Instant::now());
     loop {
-        let (text, exit) = match ask(&*api, context).await {
-            Ok(view) => (printer.streamed(&view)?, view.exit()),
+        // Dropped, a question asks for nothing any more.
+        let asked = tokio::select! {
+            asked = tokio::time::timeout(WATCH_PATIENCE, ask(&*api, context)) => asked,
+            () = ctrl_c.pressed() => break Ok(exit),
+        };
+        let asked = asked.unwrap_or_else(|_| {
+            let silent = format::duration(answered.elapsed().as_secs());
+            let message = format!("no answer from the daemon for {silent}");
+            Err(CliError::new(message).with_next("zeoraidctl logtail"))
+        });
+        let text = match asked {
+            Ok(view) => {
+                (exit, answered) = (view.exit(), Instant::now());
+                printer.streamed(&view)?
+            }
             Err(error) => {
                 let (message, next) = unknown_of(&error);
                 let view = UnknownView::new(message, next, false);
-                (printer.streamed(&view)?, Exit::Unknown)
+                exit = Exit::Unknown;
+                printer.streamed(&view)?
             }
         };
         if live {

@@ -100,16 +100,7 @@ pub(super) async fn start(
     launch::check_user(&config)?;
     let client = client(&config)?.with_timeout(Duration::from_secs(5));
     match who_is_there(&client).await {
-        Ok(status) => {
-            context
-                .printer
-                .note(&format!("the daemon runs already; pid={}", status.pid));
-            for array in status.arrays.iter().filter(|array| !array.serving) {
-                let text = format!("{}: {}", escape(&array.name), escape(&array.line));
-                context.printer.warning(&text);
-            }
-            return Ok(Exit::Done);
-        }
+        Ok(status) => return runs_already(args, &client, &status, context).await,
         Err(ClientError::NotRunning { .. }) => {}
         Err(error) => return Err(Problem::from(error).into()),
     }
@@ -140,6 +131,38 @@ pub(super) async fn start(
         warn_of_missing_copies(&status, context);
     }
     Ok(Exit::Done)
+}
+
+/// It has not been started. Nor has anything been forced: that would have been for its start.
+async fn runs_already(
+    args: &StartArgs,
+    client: &AdminClient,
+    status: &Status,
+    context: &Context,
+) -> Result<Exit, CliError> {
+    let runs = format!("the daemon runs already; pid={}", status.pid);
+    let waiting = what_is_waited_for(status);
+    if waiting.is_empty() || args.no_wait {
+        context.printer.note(&runs);
+        return Ok(Exit::Done);
+    }
+    let message = format!("{runs}, and does not serve: {waiting}");
+    if args.force {
+        let message = format!("{message}; nothing was forced");
+        let next = "zeoraidctl details, and where only that is left: zeoraidctl stop && zeoraidctl start --force";
+        return Err(CliError::new(message).with_next(next));
+    }
+    let next = what_helps(client).await;
+    Err(CliError::new(message).with_next(next))
+}
+
+/// The arrays that do not serve, and why; empty where all do.
+fn what_is_waited_for(status: &Status) -> String {
+    let lines = status.arrays.iter().filter(|array| !array.serving);
+    let lines: Vec<_> = lines
+        .map(|array| format!("{}: {}", escape(&array.name), escape(&array.line)))
+        .collect();
+    lines.join("; ")
 }
 
 /// How long the daemon may take to tell what has happened already.
@@ -224,13 +247,7 @@ async fn wait_until_it_serves(
         }
         let waits_for = match answer {
             Ok(status) if status.ready || args.no_wait => return Ok(status),
-            Ok(status) => {
-                let lines = status.arrays.iter().filter(|array| !array.serving);
-                let lines: Vec<_> = lines
-                    .map(|array| format!("{}: {}", escape(&array.name), escape(&array.line)))
-                    .collect();
-                lines.join("; ")
-            }
+            Ok(status) => what_is_waited_for(&status),
             Err(ClientError::NotRunning { .. } | ClientError::Unreachable { .. }) => {
                 "it opens its files".to_owned()
             }

@@ -168,3 +168,20 @@ async fn below_the_minimum_clients_may_only_read_where_that_is_wanted() {
         .await;
     commit(&rig.array, 1, first, "two").await.unwrap();
 }
+
+#[tokio::test]
+async fn what_stands_in_the_way_of_a_member_is_known() {
+    let rig = Rig::new().await;
+    let faults = rig.members[2].faults();
+    let what = "test".to_owned();
+    faults.fail(Moment::Open, Fault::DiskFull { what });
+    faults.fail_once(Moment::Vote, Fault::Closed("test".into()));
+    commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    rig.until("it is known", |_| {
+        rig.member("c").hindered_by == Some(Hindrance::DiskFull)
+    })
+    .await;
+    faults.clear();
+    rig.optimal().await;
+    assert_eq!(rig.member("c").hindered_by, None);
+}
