@@ -518,7 +518,9 @@ fn summary(transaction: &HistoryTxn) -> TxnSummary {
     }
 }
 
-/// What is true of a storage's transactions up to one of them, and of none after it.
+/// What is true of a storage's transactions up to one of them, and of none after it. Where the source is packed that is
+/// so of [`Property::HeldBy`] only within what is left of it: one that has it is found then, and [`last_held`] goes on
+/// from there.
 enum Property<'a> {
     /// The source holds it too.
     HeldBy(&'a dyn Storage),
