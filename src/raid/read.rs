@@ -25,7 +25,7 @@ const PAGE_BITS: u32 = 12;
 const PATIENCE: usize = 4;
 
 /// How long a call may take whose deadline is its storage's to judge, should that not notice.
-const LONGEST_CALL: Duration = Duration::from_mins(10);
+pub(super) const LONGEST_CALL: Duration = Duration::from_mins(10);
 
 impl Runner {
     /// INVARIANT 5: what was current just before `before`, and never anything past the head.
@@ -117,6 +117,20 @@ impl Runner {
         call: impl Fn(Arc<dyn Storage>) -> BoxFuture<'static, Result<T>> + Send + Sync,
     ) -> Result<T> {
         self.ask_until(Patience::ForACall, view, near, what, |_| false, call)
+            .await
+    }
+
+    /// As [`Self::ask`], for what takes as long as there is to look at, on a healthy member, too. One that hangs is
+    /// found by other calls.
+    pub(super) async fn ask_for_long<T: Send>(
+        self: &Arc<Self>,
+        view: &View,
+        near: Oid,
+        what: &'static str,
+        call: impl Fn(Arc<dyn Storage>) -> BoxFuture<'static, Result<T>> + Send + Sync,
+    ) -> Result<T> {
+        let patience = Patience::WhileItAnswers(LONGEST_CALL);
+        self.ask_until(patience, view, near, what, |_| false, call)
             .await
     }
 

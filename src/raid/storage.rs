@@ -10,7 +10,7 @@ use super::Array;
 use super::history::ArrayHistory;
 use super::options::ClusterMode;
 use super::pack;
-use super::read::not_serving;
+use super::read::{LONGEST_CALL, Patience, not_serving};
 use super::report::Serving;
 use super::transaction::ArrayTransaction;
 use crate::storage::{
@@ -115,7 +115,8 @@ impl Storage for Array {
             let asked = count.saturating_add(spare);
             let mut revisions = self
                 .0
-                .ask_all(
+                .ask_all_with(
+                    Patience::WhileItAnswers(LONGEST_CALL),
                     &view,
                     oid,
                     "history",
@@ -168,7 +169,7 @@ impl Storage for Array {
             let specification = specification.clone();
             let mut found = self
                 .0
-                .ask(&view, Oid::ROOT, "undoInfo", move |storage| {
+                .ask_for_long(&view, Oid::ROOT, "undoInfo", move |storage| {
                     let specification = specification.clone();
                     let last = i64::try_from(asked).unwrap_or(i64::MAX);
                     Box::pin(async move { storage.undo_info(0, last, &specification).await })

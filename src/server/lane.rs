@@ -15,7 +15,7 @@
 //! transaction is poisoned). Calls that no client of sound mind sends (a second transaction, a store
 //! without one) end the connection, as Python's server does, which aborts.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -145,6 +145,8 @@ struct Open {
     blobs: Box<Blobs>,
     storing: Storing,
     written: Written,
+    /// What it undoes.
+    undone: BTreeSet<Tid>,
     /// The conflicts that the client was told of, to resolve them.
     told: Vec<Oid>,
     counted: Counted,
@@ -508,6 +510,7 @@ async fn begin(
         blobs: Box::default(),
         storing: around.shared.stored.begin(),
         written: Written::default(),
+        undone: BTreeSet::new(),
         told: Vec::new(),
         counted: around.stats.active.count(),
     };
@@ -522,6 +525,15 @@ async fn store(around: &Surroundings<'_>, state: State, txn: &TxnId, op: Op) -> 
     };
     if let Some(oid) = op.writes() {
         open.written.add(oid);
+    }
+    if let Op::Undo { tid } = &op
+        && !open.undone.insert(*tid)
+    {
+        // It writes all of it anew each time, and is not counted by what the call carries.
+        open.poison(WireError::Answer(Answer::Undo {
+            reason: "it is undone in this transaction already".into(),
+            oid: None,
+        }));
     }
     open.stores(around, op.size() as u64).await;
     if let Work::Sound(transaction) = &mut open.work
@@ -587,6 +599,7 @@ async fn vote(around: &Surroundings<'_>, state: State, txn: &TxnId) -> Outcome {
         mut blobs,
         storing,
         written,
+        undone,
         told,
         counted,
     } = open;
@@ -640,6 +653,7 @@ async fn vote(around: &Surroundings<'_>, state: State, txn: &TxnId) -> Outcome {
                         blobs,
                         storing,
                         written,
+                        undone,
                         told,
                         counted,
                     };

@@ -18,7 +18,7 @@ use super::start::{Served, Shared};
 use crate::pickle::Value;
 use crate::storage::{Fault, Loaded, Revision, Storage, StorageError, Undoable};
 use crate::wire::{Call, HistoryLine, Info, MessageId, Reply, UndoLine, WireError};
-use crate::zodb::{Blob, Oid, Tid};
+use crate::zodb::{Answer, Blob, Oid, Tid};
 
 /// How many oids a client gets at once, at most: what Python's server gives.
 const OIDS_AT_ONCE: usize = 100;
@@ -27,6 +27,8 @@ const OIDS_AT_ONCE: usize = 100;
 /// all memory.
 const LINES_AT_ONCE: usize = 100_000;
 const LOG_AT_ONCE: i64 = 100_000;
+/// And how far back it begins, at most.
+const LOG_AT_MOST: i64 = 200_000;
 
 /// A call that is being answered.
 pub(super) struct Read<'a> {
@@ -227,6 +229,11 @@ async fn undo_log(
         return Ok(Reply::Value(Value::Tuple(Vec::new())));
     }
     let first = first.max(0);
+    if first > LOG_AT_MOST {
+        // All that is newer is looked at, and kept, to find it.
+        let text = format!("an undo log goes back {LOG_AT_MOST} transactions at most");
+        return Err(Answer::Invalid(text).into());
+    }
     let last = if last < 0 {
         last.max(-LOG_AT_ONCE)
     } else {

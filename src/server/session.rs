@@ -753,8 +753,21 @@ pub(super) fn is_of_transaction(head: &[u8]) -> Option<bool> {
     }
 }
 
-/// The beginning of a text, at most so many bytes of it.
+/// The beginning of a text, at most so many bytes of it. What would forge lines of a log, or move the cursor of who
+/// reads it, is escaped.
 fn shortened(mut text: String, most: usize) -> String {
+    if text.contains(char::is_control) {
+        let escaped = |it: char| it.escape_default();
+        let written = text.chars().take(most);
+        text = written.fold(String::new(), |mut text, it| {
+            if it.is_control() {
+                text.extend(escaped(it));
+            } else {
+                text.push(it);
+            }
+            text
+        });
+    }
     if text.len() > most {
         text.truncate(text.floor_char_boundary(most));
         text.push('…');
@@ -767,5 +780,21 @@ async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shortened;
+
+    #[test]
+    fn what_a_client_calls_itself_is_one_line_of_a_log() {
+        let forged = "x\n2026-11-30 ERROR copy1 was taken out\u{1b}[31m\u{9b}2J";
+        assert_eq!(
+            shortened(forged.to_owned(), 200),
+            "x\\n2026-11-30 ERROR copy1 was taken out\\u{1b}[31m\\u{9b}2J"
+        );
+        assert_eq!(shortened("caf\u{e9} 1".to_owned(), 200), "caf\u{e9} 1");
+        assert_eq!(shortened("\n".repeat(9), 4), "\\n\\n…");
     }
 }

@@ -33,6 +33,44 @@ async fn an_undo_is_done_in_its_place_and_the_vote_names_what_it_touched() {
     );
 }
 
+/// What it writes is not in the call, and would not be counted.
+#[tokio::test]
+async fn nothing_is_undone_twice_in_one_transaction() {
+    let house = House::of(Full::new());
+    let mut client = house.client().await;
+    client.begin(1).await;
+    client.tell(undo(1, Tid(5))).await;
+    client.tell(undo(1, Tid(5))).await;
+    let reply = client.call(vote(1)).await;
+    assert!(
+        matches!(
+            &reply,
+            Reply::Error(WireError::Answer(Answer::Undo { reason, .. })) if reason.contains("already")
+        ),
+        "{reply:?}"
+    );
+    client.begin(2).await;
+    client.tell(undo(2, Tid(5))).await;
+    assert_eq!(client.call(vote(2)).await, Reply::Voted(vec![UNDONE]));
+}
+
+#[tokio::test]
+async fn how_far_back_an_undo_log_begins_is_bounded() {
+    let storage = Full::new();
+    let house = House::of(storage.clone());
+    let mut client = house.client().await;
+    let (first, last) = (1_000_000_000, -1);
+    let reply = client.call(Call::UndoLog { first, last }).await;
+    assert!(
+        matches!(
+            &reply,
+            Reply::Error(WireError::Value(text)) if text.contains("at most")
+        ),
+        "{reply:?}"
+    );
+    assert!(storage.asked.lock().is_empty());
+}
+
 #[tokio::test]
 async fn an_undo_and_a_conflict_in_one_transaction_are_both_there_after_the_second_vote() {
     let house = House::of(Full::new());

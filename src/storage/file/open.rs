@@ -160,6 +160,15 @@ fn saved_index(disk: &dyn Disk, paths: &Paths) -> Option<(Index, u64, Tid)> {
     None
 }
 
+/// Gives what is made of a file, before it holds anything of it, to nobody who may not read that file.
+pub(super) fn keep_mode(file: &Path, made: &Path) -> io::Result<()> {
+    match std::fs::metadata(file) {
+        Ok(metadata) => std::fs::set_permissions(made, metadata.permissions()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Saves what is after `end` beside, as ZODB does (`Data.fs.tr0`, `.tr1`, …), and cuts it off.
 fn cut_rest(disk: &dyn Disk, path: &Path, end: u64) -> io::Result<std::path::PathBuf> {
     let mut number = 0;
@@ -171,6 +180,7 @@ fn cut_rest(disk: &dyn Disk, path: &Path, end: u64) -> io::Result<std::path::Pat
             Err(error) => return Err(error),
         }
     };
+    keep_mode(path, &aside)?;
     let mut at = end;
     let mut buffer = vec![0; 1 << 20];
     loop {

@@ -11,6 +11,7 @@ use super::engine::{Engine, State, beside};
 use super::format::{FIRST, MAGIC};
 use super::history::Walk;
 use super::index::Index;
+use super::open::keep_mode;
 use super::origin::Origin;
 use super::recent::Recent;
 use super::restore::Copier;
@@ -177,6 +178,7 @@ impl Engine {
             }
         }
         let made = disk::create(&self.paths.data).and_then(|disk| {
+            keep_mode(&file, &self.paths.data)?;
             disk.write_at(&MAGIC, 0)?;
             disk.sync()?;
             sync_folder_of(&self.paths.data)?;
@@ -265,6 +267,7 @@ impl Aside {
             _ => (),
         }
         let disk = FileDisk::create(&path).map_err(io)?;
+        keep_mode(&engine.paths.data, &path).map_err(io)?;
         disk.write_at(&MAGIC, 0).map_err(io)?;
         Ok(Aside {
             path: path.clone(),

@@ -145,6 +145,30 @@ async fn what_was_not_finished_is_cut_and_saved() {
 }
 
 #[tokio::test]
+async fn what_is_made_of_a_file_is_read_by_nobody_else() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let (bytes, _) = five(&folder).await;
+    put(&folder, &bytes[..bytes.len() - 1]);
+    let private = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(data_fs(&folder), private).unwrap();
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode();
+    let is_private = |path: &std::path::Path| {
+        assert_eq!(mode(path) & 0o777, 0o600, "{}", path.display());
+    };
+    let storage = open(&folder).await;
+    is_private(&beside(&data_fs(&folder), ".tr0"));
+    let tids = storage.tids_before(Tid::MAX, 4).await.unwrap();
+    for keep in [Some(tids[1]), None] {
+        let saved = storage.rewind(keep).await.unwrap();
+        is_private(&saved.file.unwrap());
+        is_private(&data_fs(&folder));
+    }
+    storage.close().await;
+}
+
+#[tokio::test]
 async fn a_damaged_or_foreign_index_is_not_believed() {
     let folder = tempfile::tempdir().unwrap();
     let (bytes, begins) = five(&folder).await;
