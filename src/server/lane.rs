@@ -526,7 +526,7 @@ async fn store(around: &Surroundings<'_>, state: State, txn: &TxnId, op: Op) -> 
     if let Some(oid) = op.writes() {
         open.written.add(oid);
     }
-    if let Op::Undo { tid } = &op
+    if let (Op::Undo { tid }, Work::Sound(_)) = (&op, &open.work)
         && !open.undone.insert(*tid)
     {
         // It writes all of it anew each time, and is not counted by what the call carries.
