@@ -325,6 +325,22 @@ fn details_say_what_happened_since_when_what_it_means_and_what_next() {
 }
 
 #[test]
+fn a_size_that_nobody_knows_is_not_called_nought() {
+    let bytes = |bytes| ArrayDetails {
+        objects: 0,
+        bytes,
+        ..failed()
+    };
+    let head = |array| {
+        let shown = Bench::new(vec![array]).run("details");
+        let line = shown.lines().find(|line| line.contains("head"));
+        line.expect("it says of its head").trim().to_owned()
+    };
+    assert_eq!(head(bytes(0)), "head unknown   size unknown");
+    assert_eq!(head(bytes(4)), "head unknown   0 objects   4 B");
+}
+
+#[test]
 fn details_fit_60_columns_and_carry_the_same_facts_as_json() {
     let mut bench = Bench::new(degraded());
     bench.width = 60;

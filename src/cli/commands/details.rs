@@ -245,11 +245,16 @@ impl DetailsView {
             None if array.serving => "no transaction yet".into(),
             None => "head unknown".into(),
         };
-        let second = [
-            head,
-            format::counted(array.objects, "object"),
-            format::bytes(array.bytes),
-        ];
+        // What could not be looked at yet is not empty.
+        let (objects, bytes) = if is_size_unknown(array) {
+            ("size unknown".to_owned(), String::new())
+        } else {
+            (
+                format::counted(array.objects, "object"),
+                format::bytes(array.bytes),
+            )
+        };
+        let second = [head, objects, bytes];
         text += &table::flow("  ", &second, 2, screen.width);
 
         let lock = match (array.commit_lock.held, array.commit_lock.held_ms) {
@@ -450,6 +455,11 @@ fn meaning(array: &ArrayDetails) -> Option<String> {
             array.members.len()
         )),
     }
+}
+
+/// Nobody has looked at it since the start: then no more is known than the zeros to begin with.
+fn is_size_unknown(array: &ArrayDetails) -> bool {
+    !array.serving && array.head.is_none() && array.objects == 0 && array.bytes == 0
 }
 
 /// Too few members remain, and the fail mode allows reading.
