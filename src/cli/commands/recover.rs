@@ -38,13 +38,15 @@ Examples:
   zeoraidctl recover copy2                     what copy2 lacks
   zeoraidctl recover --all --rate 50MiB/s      every member that is out
   zeoraidctl recover copy2 --rebuild           a copy that has diverged
-  zeoraidctl recover --cancel")]
+  zeoraidctl recover --cancel                  the recovery that runs
+  zeoraidctl recover copy2 --cancel            the same, if it is that of copy2")]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is a flag that people type"
 )]
 pub struct RecoverArgs {
-    /// The members to recover [default: the only one that is out]
+    /// The members to recover [default: the only one that is out]; with --attach, --pause, --resume and
+    /// --cancel the one whose recovery is meant [default: the one that runs]
     members: Vec<String>,
 
     /// Every member that is out
@@ -76,19 +78,19 @@ pub struct RecoverArgs {
     detach: bool,
 
     /// Come back to the recovery that runs
-    #[arg(long, conflicts_with_all = ["members", "all", "interactive", "verify", "rebuild", "detach"])]
+    #[arg(long, conflicts_with_all = ["all", "interactive", "verify", "rebuild", "detach"])]
     attach: bool,
 
     /// Let the recovery that runs wait, until --resume
-    #[arg(long, conflicts_with_all = ["members", "all", "interactive", "verify", "rebuild", "detach", "attach", "rate"])]
+    #[arg(long, conflicts_with_all = ["all", "interactive", "verify", "rebuild", "detach", "attach", "rate"])]
     pause: bool,
 
     /// Let it go on
-    #[arg(long, conflicts_with_all = ["members", "all", "interactive", "verify", "rebuild", "detach", "attach", "pause"])]
+    #[arg(long, conflicts_with_all = ["all", "interactive", "verify", "rebuild", "detach", "attach", "pause"])]
     resume: bool,
 
     /// Cancel the recovery that runs
-    #[arg(long, conflicts_with_all = ["members", "all", "interactive", "verify", "rebuild", "detach", "attach", "rate", "pause", "resume"])]
+    #[arg(long, conflicts_with_all = ["all", "interactive", "verify", "rebuild", "detach", "attach", "rate", "pause", "resume"])]
     cancel: bool,
 
     /// Cut without asking
@@ -99,6 +101,10 @@ pub struct RecoverArgs {
 pub async fn run(args: RecoverArgs, context: &Context) -> Result<Exit, CliError> {
     let api = context.api()?;
     let array = context.array(&*api).await?;
+    check_names(&args.members, &array)?;
+    if args.attach || args.pause || args.resume || args.cancel {
+        check_running(&args, &array)?;
+    }
     if args.cancel {
         return cancel(&*api, &array.name, context).await;
     }
@@ -147,6 +153,48 @@ pub async fn run(args: RecoverArgs, context: &Context) -> Result<Exit, CliError>
     follow(&*api, &array.name, names, first, context).await
 }
 
+/// Of what is typed wrong nothing is begun.
+fn check_names(members: &[String], array: &ArrayDetails) -> Result<(), CliError> {
+    let unknown = |member: &&String| array.members.iter().all(|known| known.name != **member);
+    let Some(member) = members.iter().find(unknown) else {
+        return Ok(());
+    };
+    let known = array.members.iter().map(|known| known.name.as_str());
+    let detail = format!(
+        "there is no member {member}; {} has: {}",
+        array.name,
+        known.collect::<Vec<_>>().join(", ")
+    );
+    Err(Problem::not_found(detail).into())
+}
+
+/// One recovery runs at a time, and that one is meant: whoever names another member means something else.
+/// Whoever only looks can wait for what is queued, too.
+fn check_running(args: &RecoverArgs, array: &ArrayDetails) -> Result<(), CliError> {
+    let running = array.recovery.as_ref();
+    // Where none runs, the daemon says so.
+    let Some(running) = running.filter(|it| it.state == RecoveryState::Running) else {
+        return Ok(());
+    };
+    let is_meant = |member: &&String| {
+        **member == running.member || (args.attach && running.queued.contains(member))
+    };
+    let Some(other) = args.members.iter().find(|member| !is_meant(member)) else {
+        return Ok(());
+    };
+    let waits = if running.queued.contains(other) {
+        ", and waits for it"
+    } else {
+        ""
+    };
+    let detail = format!(
+        "{other} is not being recovered{waits}: {} is",
+        running.member
+    );
+    let problem = Problem::conflict(detail).with_next("zeoraidctl details");
+    Err(problem.into())
+}
+
 /// What to recover, and how.
 struct Plan {
     members: Vec<(String, Strategy)>,
@@ -166,20 +214,6 @@ async fn choose(
         .filter(|member| member.state == MemberState::Degraded)
         .map(|member| member.name.as_str())
         .collect();
-    let unknown = |member: &&String| array.members.iter().all(|known| known.name != **member);
-    if let Some(member) = args.members.iter().find(unknown) {
-        let names: Vec<_> = array
-            .members
-            .iter()
-            .map(|known| known.name.as_str())
-            .collect();
-        let detail = format!(
-            "there is no member {member}; {} has: {}",
-            array.name,
-            names.join(", ")
-        );
-        return Err(Problem::not_found(detail).into());
-    }
     let candidates: Vec<String> = if args.members.is_empty() {
         out.iter().map(|name| (*name).to_owned()).collect()
     } else {

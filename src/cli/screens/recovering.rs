@@ -237,3 +237,40 @@ fn a_recovery_that_runs_is_changed_and_says_so() {
     ];
     insta::assert_snapshot!("changed", session(&bench, &commands));
 }
+
+#[test]
+fn the_recovery_that_runs_may_be_named_and_another_one_is_not_taken_for_it() {
+    let bench = || {
+        let bench = Bench::new(vec![recovering()]);
+        let ended = Recovery {
+            state: RecoveryState::Done,
+            ..copying("copy3")
+        };
+        *bench.daemon.recoveries.lock() = [(ended, None)].into();
+        bench
+    };
+    for (line, expected) in [
+        ("--cancel", "the recovery of copy3 is cancelled"),
+        ("--pause", "the recovery of copy3 is paused"),
+        ("--resume", "the recovery of copy3 goes on"),
+    ] {
+        let shown = bench().run(&format!("recover copy3 {line}"));
+        assert!(shown.starts_with("exit 0"), "{line}: {shown}");
+        assert!(shown.contains(expected), "{line}: {shown}");
+        let bench = bench();
+        let shown = bench.run(&format!("recover copy2 {line}"));
+        let refused = "exit 1\n-- stderr\nerror: copy2 is not being recovered, and waits for it: copy3 is\n\
+                       Next: zeoraidctl details";
+        assert_eq!(shown.trim_end(), refused, "{line}");
+        let asked = bench.daemon.asked.lock().clone();
+        let changed = |asked: &String| asked.starts_with('c');
+        assert!(!asked.iter().any(changed), "{line}: {asked:?}");
+    }
+    let other = bench().run("recover copy1 --attach");
+    assert!(
+        other.contains("copy1 is not being recovered: copy3 is"),
+        "{other}"
+    );
+    let unknown = bench().run("recover copy9 --cancel");
+    assert!(unknown.contains("there is no member copy9"), "{unknown}");
+}
