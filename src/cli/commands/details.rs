@@ -118,7 +118,7 @@ async fn watch(context: &Context) -> Result<Exit, CliError> {
         };
         if live {
             // Home, each line cleared to its end, then everything below: nothing flickers.
-            let lines = text.replace('\n', "\x1b[K\n");
+            let lines = cut(&text, printer.height()).replace('\n', "\x1b[K\n");
             let first = if before.is_none() { "\x1b[2J" } else { "" };
             printer.write(&format!("{first}\x1b[H{lines}\x1b[J"))?;
         } else if before.as_ref() != Some(&text) {
@@ -131,6 +131,20 @@ async fn watch(context: &Context) -> Result<Exit, CliError> {
             () = ctrl_c.pressed() => break Ok(exit),
         }
     }
+}
+
+/// As much as a screen of so many lines holds: on one that scrolls, what is written over would be the wrong
+/// lines, and the state, which comes first, would be gone.
+fn cut(text: &str, height: usize) -> Cow<'_, str> {
+    // The end of the last line takes a line, too.
+    let room = height.saturating_sub(1).max(2);
+    let lines = text.lines().count();
+    if lines <= room {
+        return Cow::from(text);
+    }
+    let kept: String = text.split_inclusive('\n').take(room - 1).collect();
+    let more = format::count((lines - (room - 1)) as u64);
+    Cow::from(format!("{kept}… {more} more lines: zeoraidctl details\n"))
 }
 
 /// Of the lines of a next step, below its first one.
@@ -482,5 +496,26 @@ fn member_state(array: &ArrayDetails, member: &MemberDetails, style: Style) -> S
         MemberState::Optimal => style.paint(Paint::Good, "● optimal"),
         MemberState::Degraded => style.paint(Paint::Bad, "✖ degraded"),
         MemberState::Recovering => style.paint(Paint::Warning, "⟳ recovering"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_watched_never_scrolls_its_state_away() {
+        let text = "state\n1\n2\n3\n4\n";
+        for height in [6, 24] {
+            assert_eq!(cut(text, height), text);
+        }
+        assert_eq!(
+            cut(text, 5),
+            "state\n1\n2\n… 2 more lines: zeoraidctl details\n"
+        );
+        for height in [0, 1, 2, 3] {
+            let shown = cut(text, height);
+            assert_eq!(shown, "state\n… 4 more lines: zeoraidctl details\n");
+        }
     }
 }

@@ -217,6 +217,12 @@ impl Printer {
         })
     }
 
+    /// The lines there are; as many as anybody wants where nothing says so.
+    pub fn height(&self) -> usize {
+        let size = console::Term::stdout().size_checked();
+        size.map_or(usize::MAX, |(lines, _)| usize::from(lines))
+    }
+
     /// A line on standard error. A terminal gets it between words; elsewhere a message stays a line, which
     /// can be looked for.
     fn say(&self, line: &str) {
