@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::limits::Passed;
 use crate::storage::CutOff;
 use crate::wire::connection::ReadError;
-use crate::wire::handshake::HandshakeError;
+use crate::wire::handshake::{HandshakeError, is_old};
 use crate::wire::{DecodeError, WireError};
 
 /// Why a session has ended.
@@ -48,7 +48,27 @@ pub(super) enum Ended {
 }
 
 impl Ended {
-    /// Whether the client did something that an operator may want to know of.
+    /// What somebody is who spoke first of all what nobody speaks here. Whoever says nothing only looked; for
+    /// TLS there are words of its own.
+    pub(super) fn stranger(&self) -> Option<&'static str> {
+        let Ended::Handshake(error) = self else {
+            return None;
+        };
+        match error {
+            HandshakeError::Unknown(said) if is_old(said) => Some("an old ZEO"),
+            HandshakeError::Unknown(_) | HandshakeError::Read(ReadError::TooLarge(_)) => {
+                Some("unknown")
+            }
+            HandshakeError::Http => Some("HTTP"),
+            HandshakeError::Closed
+            | HandshakeError::Tls
+            | HandshakeError::Read(ReadError::Io(_) | ReadError::Truncated)
+            | HandshakeError::Write(_) => None,
+        }
+    }
+
+    /// Whether the client did something that an operator may want to know of. Of strangers it is told once in a
+    /// while only.
     pub(super) fn is_remarkable(&self) -> bool {
         match self {
             Ended::ClientLeft

@@ -100,6 +100,8 @@ where
         tls::tell_refused(&shared, &peer, &ended.to_string());
     } else if let Ended::Limit(passed) = &ended {
         shared.tell_passed(&peer, &label, passed);
+    } else if let Some(kind) = ended.stranger() {
+        shared.tell_stranger(&peer, kind, &ended.to_string());
     } else if ended.is_remarkable() {
         // Words of the client's may be in it.
         let reason = shortened(ended.to_string(), REASON);

@@ -362,4 +362,14 @@ impl Shared {
             debug!(%peer, %label, %limit, what, "a client has passed a limit");
         }
     }
+
+    /// Says that somebody speaks what is not spoken here, once in a while for each host and kind: what it said
+    /// may be something else each time.
+    pub(super) fn tell_stranger(&self, peer: &str, kind: &str, reason: &str) {
+        if let Some(unsaid) = self.refused.tell(peer, kind, Instant::now()) {
+            warn!(%peer, reason, unsaid, "who connected is no client of ZEO 5 or 6");
+        } else {
+            debug!(%peer, reason, "who connected is no client of ZEO 5 or 6");
+        }
+    }
 }

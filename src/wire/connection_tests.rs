@@ -109,15 +109,24 @@ async fn whoever_asks_for_the_status_is_told_in_json() {
 
 #[tokio::test]
 async fn strangers_are_told_apart() {
-    // Another version, HTTP, a frame that nobody needs now, and silence.
-    let cases: [(&[u8], &str); 4] = [
+    // Another version, an old one, HTTP, nonsense, a frame that nobody needs now, and silence.
+    let cases: [(&[u8], &str); 6] = [
         (
             b"\0\0\0\x02Z4",
             "not a protocol that is spoken here: \"Z4\"",
         ),
         (
+            b"\0\0\0\x04Z310",
+            "not a protocol that is spoken here: \"Z310\", which is that of ZEO 4 and older; ZEO 5 or 6 \
+             is needed",
+        ),
+        (
             b"GET / HTTP/1.1\r\n",
-            "a frame of 1195725856 bytes was announced, the limit is 64",
+            "the other side speaks HTTP, which is not spoken at this address",
+        ),
+        (
+            b"nonsense",
+            "a frame of 1852796531 bytes was announced, the limit is 64",
         ),
         (
             b"\0\0\0\x41",

@@ -30,8 +30,11 @@ pub enum Choice {
 pub enum HandshakeError {
     #[error("the connection ended before both sides had chosen an encoding")]
     Closed,
-    #[error("not a protocol that is spoken here: {0:?}")]
+    #[error("not a protocol that is spoken here: {:?}{}", .0, whose(.0))]
     Unknown(String),
+    /// Read as a frame's length, the beginning of HTTP is as far beyond them.
+    #[error("the other side speaks HTTP, which is not spoken at this address")]
+    Http,
     /// Read as a frame's length, the beginning of TLS is far beyond every limit.
     #[error("the other side speaks TLS, which is not spoken at this address")]
     Tls,
@@ -155,6 +158,9 @@ async fn first_frame<R: AsyncRead + Unpin>(
         Err(ReadError::TooLarge(frame)) if is_tls(frame.announced) => {
             return Err(HandshakeError::Tls);
         }
+        Err(ReadError::TooLarge(frame)) if is_http(frame.announced) => {
+            return Err(HandshakeError::Http);
+        }
         Err(error) => return Err(error.into()),
     };
     reader.set_limit(limit);
@@ -164,6 +170,29 @@ async fn first_frame<R: AsyncRead + Unpin>(
 /// Whether the first four bytes are those of TLS: a handshake (22), of version 3.x, and a length.
 fn is_tls(announced: usize) -> bool {
     announced >> 16 == 0x1603
+}
+
+/// Whether the first four bytes are those of a request or an answer of HTTP.
+fn is_http(announced: usize) -> bool {
+    let words: [&[u8; 4]; 8] = [
+        b"GET ", b"HEAD", b"POST", b"PUT ", b"OPTI", b"CONN", b"DELE", b"HTTP",
+    ];
+    let is = |word: &[u8; 4]| u32::from_be_bytes(*word) as usize == announced;
+    words.into_iter().any(is)
+}
+
+/// Whether a release before 5 says so: those count their protocols from `Z200` to `Z3101`.
+#[must_use]
+pub fn is_old(version: &str) -> bool {
+    version.starts_with("Z2") || version.starts_with("Z3")
+}
+
+fn whose(version: &str) -> &'static str {
+    if is_old(version) {
+        ", which is that of ZEO 4 and older; ZEO 5 or 6 is needed"
+    } else {
+        ""
+    }
 }
 
 fn parse(version: &[u8]) -> Result<Dialect, HandshakeError> {

@@ -1,6 +1,6 @@
 //! Clients that misbehave, servers that do not serve, and small talk.
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::pickle::write;
@@ -106,6 +106,39 @@ async fn another_protocol_is_hung_up_on() {
     let mut said = Vec::new();
     pipe.read_to_end(&mut said).await.unwrap();
     assert_eq!(said, b"\0\0\0\x02Z5");
+}
+
+#[tokio::test]
+async fn who_speaks_another_protocol_is_told_of_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let file = Arc::new(std::fs::File::create(&log).unwrap());
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(file)
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let house = House::of(MemoryStorage::new("test"));
+    let cases: [(&[u8], &str); 4] = [
+        (b"\0\0\0\x04Z310", "that of ZEO 4 and older"),
+        (b"GET / HTTP/1.1\r\n\r\n", "speaks HTTP"),
+        (b"\x93\xe1\x07\xfcnonsense", "a frame of "),
+        // Whoever only looks whether somebody listens.
+        (b"", "the connection ended"),
+    ];
+    for _ in 0..5 {
+        for (said, _) in cases {
+            let mut pipe = house.pipe();
+            pipe.write_all(said).await.unwrap();
+            pipe.shutdown().await.unwrap();
+            drop(pipe.read_to_end(&mut Vec::new()).await);
+        }
+    }
+    let told = std::fs::read_to_string(&log).unwrap();
+    for (said, words) in cases {
+        let times = usize::from(!said.is_empty());
+        assert_eq!(told.matches(words).count(), times, "{words}: {told}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -108,15 +108,17 @@ async fn choose(
             "{address} speaks {said:?}, which is not protocol 5 of ZEO (releases 5 and 6); is it a \
              ZEO server?"
         ))),
-        Err(HandshakeError::Tls | HandshakeError::Read(ReadError::TooLarge(_))) => {
-            Err(Fault::Damaged(format!(
-                "what answers at {address} is no ZEO server{}",
-                match options.tls {
-                    Some(_) => "",
-                    None => ", or one that wants TLS",
-                }
-            )))
-        }
+        Err(
+            HandshakeError::Tls
+            | HandshakeError::Http
+            | HandshakeError::Read(ReadError::TooLarge(_)),
+        ) => Err(Fault::Damaged(format!(
+            "what answers at {address} is no ZEO server{}",
+            match options.tls {
+                Some(_) => "",
+                None => ", or one that wants TLS",
+            }
+        ))),
         Err(
             error @ (HandshakeError::Closed | HandshakeError::Read(_) | HandshakeError::Write(_)),
         ) => Err(Fault::Unreachable(format!(
