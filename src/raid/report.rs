@@ -1,5 +1,6 @@
 //! What an array says of itself.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -337,6 +338,27 @@ pub enum Differs {
     Blob,
     /// Those of the last group cannot read it.
     Unreadable,
+}
+
+impl Difference {
+    /// `b, c | a`: those that hold the same beside each other.
+    #[must_use]
+    pub(super) fn members(&self) -> String {
+        let groups = self.groups.iter().map(|group| group.join(", "));
+        groups.collect::<Vec<_>>().join(" | ")
+    }
+}
+
+impl fmt::Display for Differs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Differs::Missing => "some lack the transaction",
+            Differs::Metadata => "the transaction's user, description, extension or status",
+            Differs::Record => "the record",
+            Differs::Blob => "the file of the blob",
+            Differs::Unreadable => "those named last cannot read it",
+        })
+    }
 }
 
 /// What a member would need.

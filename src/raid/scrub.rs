@@ -541,7 +541,9 @@ impl Job {
         };
         self.count += 1;
         if self.differences.len() < LISTED {
-            tracing::error!(?difference, "members differ");
+            let (oid, what) = (oid.map(tracing::field::display), difference.what);
+            let members = difference.members();
+            tracing::error!(%tid, oid, %what, members, "members differ");
             self.differences.push(difference);
         }
     }

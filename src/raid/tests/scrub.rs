@@ -119,6 +119,38 @@ async fn each_kind_of_difference_is_told_with_who_is_contradicted() {
     assert_eq!(rig.array.report().state, ArrayState::Optimal);
 }
 
+/// The log is read by people, who look for a transaction by its number and not by how it is kept here.
+#[tokio::test]
+async fn a_difference_is_logged_in_words() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("log");
+    let file = std::fs::File::create(&log).expect("a log");
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::ERROR)
+        .with_ansi(false)
+        .with_writer(std::sync::Arc::new(file))
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let rig = Rig::new().await;
+    let [_, second, third] = three_revisions(&rig).await;
+    rig.members[1].tamper(|history| {
+        let data = Bytes::from_static(b"TWO").into();
+        history[1].records[0].data = RecordData::Data(data);
+    });
+    rig.members[2].tamper(|history| drop(history.pop()));
+    scrubbed(&rig).await;
+    let said = std::fs::read_to_string(&log).expect("a log");
+    let record = format!(
+        "members differ tid={second} oid={} what=the record members=\"a, c | b\"",
+        Oid(1)
+    );
+    let missing =
+        format!("members differ tid={third} what=some lack the transaction members=\"a, b | c\"");
+    for line in [record, missing] {
+        assert!(said.contains(&line), "{line}\n{said}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_marked_as_packed_is_not_enough_for_a_record_to_be_gone() {
     let rig = Rig::new().await;
