@@ -53,6 +53,9 @@ pub enum ClientError {
     NotRunning { at: Target, why: String },
     #[error("{at} cannot be used: {why}")]
     Unreachable { at: Target, why: String },
+    /// Somebody is there who does not speak TLS.
+    #[error("no TLS is spoken at {at}")]
+    NoTls { at: Target },
     #[error("no answer from {at} within {}s", .after.as_secs_f64())]
     Timeout { at: Target, after: Duration },
     /// What answered is not this program, or not this version of it.
@@ -203,6 +206,9 @@ impl AdminClient {
                 at,
                 after: self.timeout,
             };
+        }
+        if tls::servers::is_not_spoken(error) {
+            return ClientError::NoTls { at };
         }
         if error.is_connect() {
             let kind = io_kind(error);
@@ -373,6 +379,12 @@ impl From<ClientError> for Problem {
             }
             ClientError::Unreachable { .. } => {
                 Problem::unavailable("unreachable", "The daemon cannot be reached", detail)
+            }
+            ClientError::NoTls { at } => {
+                let plain = at.to_string().replacen("https://", "http://", 1);
+                let next = format!("try --admin {plain}, or give the daemon `admin.tls`");
+                Problem::unavailable("unreachable", "The daemon cannot be reached", detail)
+                    .with_next(next)
             }
             ClientError::Timeout { .. } => Problem::timeout(detail).with_next("zeoraidctl logtail"),
             ClientError::Nonsense { .. } => {

@@ -18,7 +18,8 @@ use tokio_rustls::rustls::crypto::{
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, InvalidMessage, RootCertStore,
+    SignatureScheme,
 };
 
 use super::files::{self, Purpose, TlsError, Trusted};
@@ -36,6 +37,26 @@ pub struct ClientTls {
     pub key: Option<PathBuf>,
     /// Whether the certificate must be for the name by which the server was reached.
     pub check_hostname: bool,
+}
+
+/// Whether a connection failed because the other end does not speak TLS: what it sent begins like nothing of it.
+#[must_use]
+pub fn is_not_spoken(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) =
+            error.downcast_ref::<Error>()
+        {
+            return true;
+        }
+        // What an IO error was made of is not among its sources.
+        let within = error.downcast_ref::<std::io::Error>();
+        cause = match within.and_then(std::io::Error::get_ref) {
+            Some(within) => Some(within),
+            None => error.source(),
+        };
+    }
+    false
 }
 
 /// Reads all files for one connection. Blocks.

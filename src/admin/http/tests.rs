@@ -381,6 +381,21 @@ async fn on_tcp_tls_is_spoken_with_who_knows_the_certificate() {
     );
     assert!(error.to_string().contains("certificate"), "{error}");
     assert!(client("http", &stranger).ping().await.is_err());
+    let tcp = Tcp::bind("127.0.0.1", 0, None).await.unwrap();
+    let plain = tcp.address().unwrap();
+    serve_tcp(&tasks, tcp, None, admin(&fake));
+    let asked = AdminClient::new(Target::Http {
+        url: format!("https://{plain}"),
+        token: None,
+        trusted: Some(files.certificate.clone()),
+    });
+    let problem = asked.unwrap().status().await.unwrap_err();
+    assert_eq!(
+        problem.detail,
+        format!("no TLS is spoken at https://{plain}")
+    );
+    let next = format!("try --admin http://{plain}, or give the daemon `admin.tls`");
+    assert_eq!(problem.next, Some(next));
     drop(silent);
     tasks.shutdown(Duration::from_secs(10)).await.unwrap();
 
