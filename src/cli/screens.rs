@@ -707,6 +707,7 @@ fn recover_says_which_members_there_are_to_choose() {
     exit 1
     -- stderr
     error: there is no member copy9; main has: copy1, copy2, copy3
+    Next: zeoraidctl details
     "#);
     insta::assert_snapshot!(bench().run("recover copy2 --all"), @r#"
     exit 2

@@ -141,6 +141,7 @@ fn status_and_details_of_a_degraded_array() {
     --- stdout
     --- stderr
     error: there is no member copy9; main has: copy1, copy2
+    Next: zeoraidctl details
     ---
     "#);
 }

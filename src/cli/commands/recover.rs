@@ -165,7 +165,8 @@ fn check_names(members: &[String], array: &ArrayDetails) -> Result<(), CliError>
         array.name,
         known.collect::<Vec<_>>().join(", ")
     );
-    Err(Problem::not_found(detail).into())
+    let problem = Problem::not_found(detail).with_next("zeoraidctl details");
+    Err(problem.into())
 }
 
 /// One recovery runs at a time, and that one is meant: whoever names another member means something else.
