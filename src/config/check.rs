@@ -177,6 +177,15 @@ fn admin(mut section: Section<'_>, claims: &mut Claims, found: &mut Findings) ->
             "add `address: HOST:PORT`, or remove `tls`; the socket needs none",
         );
     }
+    if let (Some(((host, _), place)), Some(_), None) = (&address, &token_file, &tls)
+        && !is_loopback(host)
+    {
+        found.warning(
+            *place,
+            format!("admin.address: {host} can be reached from elsewhere, and without `tls` the token goes over the network in the clear"),
+            "add `tls`, or use 127.0.0.1",
+        );
+    }
     section.end(found);
     Admin {
         socket,

@@ -594,6 +594,27 @@ fn mixtures_that_would_lose_blobs_are_refused_with_the_reason() {
 }
 
 #[test]
+fn a_token_that_leaves_the_machine_in_the_clear_is_a_warning() {
+    let warnings = |admin: &str| {
+        let text = format!(
+            "admin: {{{admin}}}\narrays: {{m: {{members: {{a: {{file: a, blob_dir: b}}}}}}}}"
+        );
+        let config = read(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let warnings = config.warnings().iter().map(ToString::to_string);
+        warnings.collect::<Vec<_>>()
+    };
+    let here = "address: '127.0.0.1:8101', token_file: t";
+    assert_eq!(warnings(here), Vec::<String>::new());
+    assert_eq!(
+        warnings("address: '0.0.0.0:8101', token_file: t"),
+        [
+            "etc/zeoraid.yaml:1:18: admin.address: 0.0.0.0 can be reached from elsewhere, and without `tls` \
+          the token goes over the network in the clear; add `tls`, or use 127.0.0.1"
+        ]
+    );
+}
+
+#[test]
 fn what_is_allowed_but_probably_not_meant_is_a_warning() {
     for (text, expected) in [
         (
