@@ -31,7 +31,8 @@ impl Array {
             let lacks = controller.start_lacks();
             let is_member = |name: &str| members.iter().any(|member| member.name == name);
             let scrubbed = scrubbed.map(|scrubbed| scrubbed.of(is_member));
-            let attention = attention(&members, scrubbed.as_ref());
+            let trouble = controller.trouble_with_record();
+            let attention = attention(&members, trouble, scrubbed.as_ref());
             ArrayReport {
                 name: self.0.options.name.clone(),
                 uuid: controller.array,
@@ -150,14 +151,18 @@ fn recovery_report(core: &Core) -> Option<RecoveryReport> {
 }
 
 /// What an operator has to look after, whatever the state.
-fn attention(members: &[MemberReport], scrubbed: Option<&Scrubbed>) -> Option<String> {
+fn attention(
+    members: &[MemberReport],
+    trouble_with_record: Option<String>,
+    scrubbed: Option<&Scrubbed>,
+) -> Option<String> {
     let displaced = members.iter().find(|member| member.displaced);
     match displaced {
         Some(member) => Some(format!(
             "{} writes to a file that was removed or replaced, and what it holds is gone when the daemon ends",
             member.name
         )),
-        None => scrubbed?.attention(),
+        None => trouble_with_record.or_else(|| scrubbed?.attention()),
     }
 }
 

@@ -289,6 +289,20 @@ impl Controller {
         self.serve_or_not(now);
     }
 
+    /// That the membership record cannot be written, and what this means, where it is so.
+    pub(crate) fn trouble_with_record(&self) -> Option<String> {
+        let why = self.record_trouble.as_ref()?;
+        // INVARIANT 4: what is acknowledged is held by everybody in sync by the record.
+        let what = if self.durable_epoch < self.epoch {
+            "nothing is committed until it can be"
+        } else {
+            "nothing more would be committed after another member failed"
+        };
+        Some(format!(
+            "the membership record cannot be written, and {what}: {why}"
+        ))
+    }
+
     /// Says whether clients are served, where that has changed.
     pub(super) fn serve_or_not(&mut self, now: Now) {
         let (have, needed) = (self.durably_in_sync_count(), self.needed());

@@ -64,9 +64,14 @@ async fn a_transaction_of_unknown_outcome_that_comes_true_is_told_to_everybody()
     assert!(error.to_string().contains("outcome is unknown"), "{error}");
     assert_eq!(load(&rig.array, 1).await.1, first, "not acknowledged yet");
     assert_eq!(rig.heard("record-failed"), 1, "said once");
+    let attention = rig.array.report().attention.unwrap();
+    let said =
+        "the membership record cannot be written, and nothing is committed until it can be: ";
+    assert!(attention.starts_with(said), "{attention}");
     rig.break_record(false);
     rig.until("it came true", |report| report.head > first)
         .await;
+    assert_eq!(rig.array.report().attention, None);
     assert_eq!(load(&rig.array, 1).await.0, "two");
     assert_eq!(&*heard.next().await.unwrap().oids, [Oid(1)]);
     assert!(rig.array.0.look(|core| core.live.is_empty()));
