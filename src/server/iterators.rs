@@ -186,6 +186,16 @@ impl Iterators {
         })
     }
 
+    /// The last answer of an iterator over records was let go of: the next call gives it again. No other call of
+    /// that iterator may be under way.
+    pub(super) fn step_back(&self, id: i64) {
+        if let Some(Iterator::Records(iterator)) = self.open.get(&id)
+            && let Ok(mut iterator) = iterator.try_lock()
+        {
+            iterator.next = iterator.next.saturating_sub(1);
+        }
+    }
+
     fn room(&self) -> Result<(), Passed> {
         if self.open.len() < self.most {
             return Ok(());

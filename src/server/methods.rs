@@ -192,7 +192,7 @@ impl<W: AsyncWrite + Unpin + Send> Session<'_, W> {
             }
             Call::IteratorNext { iterator } => {
                 let future = self.iterators.transaction(iterator);
-                self.read(about(id), future)
+                self.read_large(about(id), call, future)
             }
             Call::IteratorRecordStart { iterator, tid } => {
                 let future = self.iterators.start_records(iterator, tid);
@@ -200,7 +200,7 @@ impl<W: AsyncWrite + Unpin + Send> Session<'_, W> {
             }
             Call::IteratorRecordNext { iterator } => {
                 let future = self.iterators.record(iterator);
-                self.read(about(id), future)
+                self.read_large(about(id), call, future)
             }
             Call::IteratorGc { iterators } => {
                 self.iterators.forget(&iterators);
@@ -211,15 +211,18 @@ impl<W: AsyncWrite + Unpin + Send> Session<'_, W> {
                 let error = WireError::Answer(Answer::ReadOnly);
                 self.refuse(&id, one_way, "new_oids", error)
             }
-            call @ (Call::LastTransaction
+            call @ (Call::LoadSerial { .. }
+            | Call::RecordIternext { .. }
             | Call::GetInvalidations { .. }
-            | Call::LoadSerial { .. }
+            | Call::History { .. }
+            | Call::UndoLog { .. }
+            | Call::UndoInfo { .. }) => {
+                let future = reads::ask(self.shared, self.served, call.clone());
+                self.read_large(about(id), call, future)
+            }
+            call @ (Call::LastTransaction
             | Call::GetTid { .. }
             | Call::NewOids { .. }
-            | Call::History { .. }
-            | Call::RecordIternext { .. }
-            | Call::UndoLog { .. }
-            | Call::UndoInfo { .. }
             | Call::ServerStatus
             | Call::Raid { .. }) => {
                 let future = reads::ask(self.shared, self.served, call);

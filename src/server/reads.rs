@@ -47,6 +47,14 @@ pub(super) struct About {
 pub(super) enum Work<'a> {
     Load(Load<'a>),
     Other(BoxFuture<'a, Done>),
+    Large(Large<'a>),
+}
+
+/// A call whose answer may be as large as a record, or larger. Where there is no room for it, it is asked again.
+pub(super) struct Large<'a> {
+    /// Taken when it is answered.
+    call: Option<Call>,
+    future: BoxFuture<'a, Done>,
 }
 
 /// A load: the outbox needs to know which object it is of.
@@ -86,6 +94,7 @@ pub(super) enum Done {
 pub(super) enum Answered {
     Load(LoadDone),
     Other(Done),
+    Large(Call, Done),
 }
 
 impl<'a> Load<'a> {
@@ -110,6 +119,20 @@ impl<'a> Load<'a> {
     }
 }
 
+impl<'a> Large<'a> {
+    pub(super) fn new(call: Call, future: BoxFuture<'a, Done>) -> Self {
+        let call = Some(call);
+        Large { call, future }
+    }
+
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<(Call, Done)> {
+        self.future.as_mut().poll(context).map(|done| {
+            let call = self.call.take().expect("a call is answered once");
+            (call, done)
+        })
+    }
+}
+
 impl Future for Read<'_> {
     type Output = (About, Answered);
 
@@ -117,6 +140,10 @@ impl Future for Read<'_> {
         let answered = match &mut self.work {
             Work::Load(load) => load.poll(context).map(Answered::Load),
             Work::Other(future) => future.as_mut().poll(context).map(Answered::Other),
+            Work::Large(large) => {
+                let answer = large.poll(context);
+                answer.map(|(call, done)| Answered::Large(call, done))
+            }
         };
         answered.map(|answered| {
             let about = self.about.take().expect("a call is answered once");

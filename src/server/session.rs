@@ -11,7 +11,8 @@
 //! Nothing is taken from a client while too much waits to be written to it, or too many of its calls
 //! are in flight; it is closed when that lasts too long. What it holds in memory is counted with that of all
 //! others ([`Holding`](super::memory::Holding)). An answer to a load that comes when there is no room for it is
-//! let go of, and asked for again, so that what a client asks for and does not read is nowhere.
+//! let go of, and asked for again, so that what a client asks for and does not read is nowhere. So it is with other
+//! answers that may be large; of those calls one at a time is asked, as by Python's server.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -36,7 +37,7 @@ use super::lane::{Lane, LaneEvent, Surroundings};
 use super::limits::{self, Limit, Passed};
 use super::memory::{self, Holding};
 use super::outbox::{Outbox, Sent};
-use super::reads::{self, About, Answered, Done, Load, LoadDone, Read, Work};
+use super::reads::{self, About, Answered, Done, Large, Load, LoadDone, Read, Work};
 use super::sending::{Said, Sending};
 use super::start::{Served, Serving, Shared};
 use super::tls;
@@ -45,7 +46,7 @@ use crate::storage::Committed;
 use crate::wire::connection::{Next, ReadError, Reader, Writer};
 use crate::wire::frame::{self, FrameTooLarge};
 use crate::wire::handshake::HandshakeError;
-use crate::wire::{FromClient, MessageId, Reply, WireError};
+use crate::wire::{Call, FromClient, MessageId, Reply, WireError};
 use crate::zodb::{Oid, Tid};
 
 /// What has collected when it is written although more calls wait to be taken.
@@ -54,8 +55,8 @@ const WRITE_AT: usize = 256 << 10;
 /// Where this much waits to be written, no more is read of blobs: the client is not faster.
 const BLOBS_UNTIL: usize = 1 << 20;
 
-/// How many calls of one client besides loads are worked on at the same time: what they answer is kept until
-/// it is written. The others wait, and take no more than they came in.
+/// How many calls of one client whose answers are small are worked on at the same time: what they answer is kept
+/// until it is written. The others wait, and take no more than they came in.
 const OTHERS: usize = 16;
 
 /// So much is kept of a client's name for itself, and of why it was closed, in bytes.
@@ -119,9 +120,12 @@ pub(super) struct Session<'a, W> {
     pub(super) served: &'a Served,
     outbox: Outbox<'a, W>,
     pub(super) lane: Lane<'a>,
-    /// Loads that are under way, and those that are asked for again when there is room.
+    /// Loads that are under way, and what is asked for again when there is room.
     loads_asked: FuturesUnordered<Read<'a>>,
     again: VecDeque<Again>,
+    /// The call under way whose answer may be large, one at most, and those that have not begun.
+    large: FuturesUnordered<Read<'a>>,
+    large_waiting: VecDeque<(About, Large<'a>)>,
     /// Other calls that are under way, and those that have not begun.
     others: FuturesUnordered<Read<'a>>,
     waiting: VecDeque<(About, BoxFuture<'a, Done>)>,
@@ -174,6 +178,8 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
             }),
             loads_asked: FuturesUnordered::new(),
             again: VecDeque::new(),
+            large: FuturesUnordered::new(),
+            large_waiting: VecDeque::new(),
             others: FuturesUnordered::new(),
             waiting: VecDeque::new(),
             holding: shared.memory.holding(),
@@ -241,7 +247,9 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
             };
             self.taken(reader, taken)?;
         }
-        self.ask_again()?;
+        // What was written meanwhile is room.
+        self.note_held(reader);
+        let waits = self.ask_again()?;
         self.begin_others()?;
         self.load_blobs()?;
         self.go_on_with_transaction()?;
@@ -250,10 +258,9 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
             return Err(Ended::Stopping);
         }
 
-        let held = reader.held() + self.lane.queued_bytes() + self.outbox.pending();
-        self.holding.set(held);
+        self.note_held(reader);
         let again = self.again.front();
-        let waits = again.is_some_and(|again| !self.holding.has_room_for(again.size));
+        let waits = waits || again.is_some_and(|again| !self.holding.has_room_for(again.size));
         self.holding.wait(waits);
         if let Some(passed) = self.holding.look() {
             return Err(passed.into());
@@ -288,6 +295,7 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
             committed = invalidations.next(), if room => Came::Committed(committed?),
             event = poll_fn(|context| lane.poll(context)), if lane.is_busy() => Came::Lane(event),
             Some(answered) = self.loads_asked.next() => Came::Answered(answered),
+            Some(answered) = self.large.next() => Came::Answered(answered),
             // Such an answer is not asked to go on while there is no room for it.
             Some(answered) = self.others.next(), if room => Came::Answered(answered),
             changed = self.resized.changed(), if room => match changed {
@@ -326,7 +334,11 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
     /// Whether another call of the client may be taken now.
     fn may_take(&self) -> bool {
         let options = &self.shared.options;
-        let calls = self.loads_asked.len() + self.others.len() + self.waiting.len();
+        let calls = self.loads_asked.len()
+            + self.large.len()
+            + self.large_waiting.len()
+            + self.others.len()
+            + self.waiting.len();
         self.outbox.pending() < options.outbox_bytes
             && calls + self.sending.len() < options.calls_in_flight
             && self.again.is_empty()
@@ -388,22 +400,45 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
         self.label.as_deref().unwrap_or_default()
     }
 
-    /// Asks again for what there was no room for, one after the other.
-    fn ask_again(&mut self) -> Result<(), Ended> {
+    /// Notes what is held in memory for the client.
+    fn note_held<R>(&mut self, reader: &Reader<R>) {
+        let held = reader.held() + self.lane.queued_bytes() + self.outbox.pending();
+        self.holding.set(held);
+    }
+
+    /// Asks again for what there was no room for, one after the other. Whether it has stopped for others, who tell
+    /// nobody when there is room: it must look again then, whatever there is a moment later.
+    fn ask_again(&mut self) -> Result<bool, Ended> {
         while self.loads_asked.is_empty()
-            && self
-                .again
-                .front()
-                .is_some_and(|again| self.fits(again.size))
-            && let Some(again) = self.again.pop_front()
+            && self.large.is_empty()
+            && let Some(again) = self.again.front()
         {
-            self.try_load(again.about, again.oid, again.before, 0)?;
+            if !self.fits(again.size) {
+                return Ok(!self.holding.has_room_for(again.size) || self.outbox.pending() == 0);
+            }
+            let Some(again) = self.again.pop_front() else {
+                break;
+            };
+            match again.what {
+                What::Load { oid, before } => self.try_load(again.about, oid, before, 0)?,
+                What::Large(call) => {
+                    let future = self.large(call.clone());
+                    self.begin_large(again.about, Large::new(call, future))?;
+                }
+            }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Begins the calls whose turn it is.
     fn begin_others(&mut self) -> Result<(), Ended> {
+        while self.has_room()
+            && self.large.is_empty()
+            && self.again.is_empty()
+            && let Some((about, large)) = self.large_waiting.pop_front()
+        {
+            self.begin_large(about, large)?;
+        }
         while self.has_room() && self.others.len() < OTHERS {
             let Some((about, future)) = self.waiting.pop_front() else {
                 break;
@@ -448,13 +483,11 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
         }
         let size = loaded.as_ref().map_or(0, |loaded| loaded.data.len());
         if !self.fits(size) {
-            let again = Again {
-                about,
+            let what = What::Load {
                 oid: done.oid,
                 before: done.before,
-                size,
             };
-            self.again.push_back(again);
+            self.again.push_back(Again { about, what, size });
             return Ok(());
         }
         match self.outbox.loaded(&about.id, done.oid, loaded.as_ref())? {
@@ -506,10 +539,63 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
         }
     }
 
+    /// Begins a call whose answer may be large, when it is its turn.
+    pub(super) fn read_large(
+        &mut self,
+        about: About,
+        call: Call,
+        future: BoxFuture<'a, Done>,
+    ) -> Result<(), Ended> {
+        self.large_waiting
+            .push_back((about, Large::new(call, future)));
+        self.begin_others()
+    }
+
+    /// Asks again for an answer that may be large.
+    fn large(&self, call: Call) -> BoxFuture<'a, Done> {
+        match call {
+            Call::IteratorNext { iterator } => self.iterators.transaction(iterator),
+            Call::IteratorRecordNext { iterator } => self.iterators.record(iterator),
+            call => reads::ask(self.shared, self.served, call),
+        }
+    }
+
+    fn begin_large(&mut self, about: About, mut large: Large<'a>) -> Result<(), Ended> {
+        match large.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready((call, done)) => self.large_done(about, call, done),
+            Poll::Pending => {
+                self.large.push(Read {
+                    about: Some(about),
+                    work: Work::Large(large),
+                });
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes an answer where there is room for it; else lets go of it, and remembers to ask again.
+    fn large_done(&mut self, about: About, call: Call, done: Done) -> Result<(), Ended> {
+        let size = match &done {
+            Done::Reply(reply) if !about.one_way => reply.size(),
+            _ => 0,
+        };
+        // What is small is sent in any case: it is one answer, and of an iterator it cannot be had again.
+        if size <= memory::OWN || self.fits(size) {
+            return self.done(about, done);
+        }
+        if let Call::IteratorRecordNext { iterator } = call {
+            self.iterators.step_back(iterator);
+        }
+        let what = What::Large(call);
+        self.again.push_back(Again { about, what, size });
+        Ok(())
+    }
+
     fn answered(&mut self, about: About, answered: Answered) -> Result<(), Ended> {
         match answered {
             Answered::Load(done) => self.loaded(about, done),
             Answered::Other(done) => self.done(about, done),
+            Answered::Large(call, done) => self.large_done(about, call, done),
         }
     }
 
@@ -700,13 +786,17 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
     }
 }
 
-/// A load that is asked for again, because there was no room for its answer.
+/// What is asked for again, because there was no room for its answer.
 struct Again {
     about: About,
-    oid: Oid,
-    before: Tid,
+    what: What,
     /// Of the answer, in bytes.
     size: usize,
+}
+
+enum What {
+    Load { oid: Oid, before: Tid },
+    Large(Call),
 }
 
 /// What a session waited for.

@@ -477,7 +477,7 @@ impl Storage for MemoryStorage {
     ) -> Result<Vec<Undoable>> {
         self.0.reach(Moment::Load).await?;
         let data = self.0.data.lock();
-        Ok(undo::undo_info(&data, first, last, specification))
+        undo::undo_info(&data, first, last, specification)
     }
 
     async fn pack(&self, time: f64) -> Result<()> {

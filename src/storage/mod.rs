@@ -35,6 +35,7 @@ mod conflicts;
 mod extension;
 mod fault;
 pub mod file;
+mod lines;
 pub mod memory;
 mod operations;
 mod pack_time;

@@ -10,7 +10,9 @@
 //! UTF-8.
 
 use super::Undoable;
+use super::lines::Lines;
 use crate::pickle::{self, Limits, Value};
+use crate::zodb::Answer;
 
 /// What is looked for, and what was found of it.
 pub(super) struct UndoSearch {
@@ -20,6 +22,7 @@ pub(super) struct UndoSearch {
     /// How many that agree were met.
     number: i64,
     found: Vec<Undoable>,
+    lines: Lines,
 }
 
 impl UndoSearch {
@@ -41,11 +44,15 @@ impl UndoSearch {
             wanted,
             number: 0,
             found: Vec::new(),
+            lines: Lines::default(),
         }
     }
 
-    /// How many more have to be met at least.
+    /// How many more have to be met at least; none where what was found is too much already.
     pub(super) fn missing(&self) -> usize {
+        if self.lines.are_too_many() {
+            return 0;
+        }
         usize::try_from(self.last.saturating_sub(self.number)).unwrap_or_default()
     }
 
@@ -58,14 +65,19 @@ impl UndoSearch {
     pub(super) fn meet(&mut self, txn: Undoable) {
         if self.missing() > 0 && self.agrees(&txn) {
             if self.number >= self.first {
+                self.lines
+                    .add([&txn.user, &txn.description, &txn.extension]);
                 self.found.push(txn);
             }
             self.number += 1;
         }
     }
 
-    pub(super) fn found(self) -> Vec<Undoable> {
-        self.found
+    /// # Errors
+    /// It is more than one answer may be.
+    pub(super) fn found(self) -> Result<Vec<Undoable>, Answer> {
+        self.lines.check()?;
+        Ok(self.found)
     }
 
     fn agrees(&self, txn: &Undoable) -> bool {
@@ -197,5 +209,29 @@ mod tests {
         assert!(same(&Value::Float(3.0), &Value::Int(3)));
         assert!(same(&Value::Bool(true), &Value::Int(1)));
         assert!(same(&Value::None, &Value::None));
+    }
+
+    #[test]
+    fn more_than_one_answer_may_be_is_an_error() {
+        let line = |number: u64| Undoable {
+            tid: crate::zodb::Tid(number),
+            user: bytes::Bytes::new(),
+            description: bytes::Bytes::from(vec![b'x'; 60_000]),
+            extension: bytes::Bytes::new(),
+            size: None,
+        };
+        let mut search = UndoSearch::new(0, 5000, &Value::None);
+        let mut met = 0;
+        while search.missing() > 0 {
+            met += 1;
+            search.meet(line(met));
+        }
+        assert!(met < 1200, "{met}");
+        let error = search.found().unwrap_err().to_string();
+        assert!(error.contains("ask for fewer"), "{error}");
+        // A page of it is none.
+        let mut search = UndoSearch::new(0, 1000, &Value::None);
+        (1..=1000).for_each(|number| search.meet(line(number)));
+        assert_eq!(search.found().unwrap().len(), 1000);
     }
 }

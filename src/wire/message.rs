@@ -10,6 +10,10 @@ use bytes::Bytes;
 use crate::pickle::Value;
 use crate::zodb::{Answer, Conflict, Oid, Tid, TxnMeta};
 
+/// What an oid of a list, and a line of one beside its texts, take in memory, roughly, in bytes.
+const OID: usize = 16;
+const LINE: usize = 256;
+
 /// The id of a call, echoed in its reply. Python's clients use integers for most calls and
 /// `(oid, tid)` for `loadBefore`; anything else is allowed.
 #[derive(Debug, Clone, PartialEq)]
@@ -224,6 +228,33 @@ pub enum Reply {
     /// Anything else: the extension methods' answers.
     Value(Value),
     Error(WireError),
+}
+
+impl Reply {
+    /// What it takes in memory, roughly, where that may be much: of the answers that are as large as a record, or
+    /// as a list of many lines.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match self {
+            Reply::Data(data) | Reply::CurrentRecord { data, .. } => data.len(),
+            Reply::Loaded(Some(record)) => record.data.len(),
+            Reply::Record(Some(record)) => record.data.as_ref().map_or(0, Bytes::len),
+            Reply::Oids(oids) | Reply::Voted(oids) | Reply::Invalidations(Some((_, oids))) => {
+                oids.len() * OID
+            }
+            Reply::History(lines) => {
+                let texts =
+                    |it: &HistoryLine| it.user.len() + it.description.len() + it.extension.len();
+                lines.iter().map(|line| texts(line) + LINE).sum()
+            }
+            Reply::UndoLog(lines) => {
+                let texts =
+                    |it: &UndoLine| it.user.len() + it.description.len() + it.extension.len();
+                lines.iter().map(|line| texts(line) + LINE).sum()
+            }
+            _ => 0,
+        }
+    }
 }
 
 /// The answer to `loadBefore`.

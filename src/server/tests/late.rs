@@ -1,5 +1,8 @@
 //! A storage whose loads are answered at once and told late, or as of an earlier transaction.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -21,6 +24,26 @@ pub(super) struct Late {
     /// Nothing later is answered, as by an array whose members have a transaction in hand that it has
     /// not shown yet.
     head: watch::Sender<Tid>,
+    /// Of answers to `loadSerial`, in bytes.
+    alive: Arc<AtomicUsize>,
+}
+
+/// An answer that is counted as long as it is there.
+struct Weighed {
+    data: Bytes,
+    alive: Arc<AtomicUsize>,
+}
+
+impl AsRef<[u8]> for Weighed {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+impl Drop for Weighed {
+    fn drop(&mut self) {
+        self.alive.fetch_sub(self.data.len(), SeqCst);
+    }
 }
 
 impl Late {
@@ -30,6 +53,7 @@ impl Late {
             held: watch::Sender::new(false),
             taken: watch::Sender::new(0),
             head: watch::Sender::new(Tid::MAX),
+            alive: Arc::default(),
         }
     }
 
@@ -44,6 +68,11 @@ impl Late {
     /// Answers nothing later than this.
     pub(super) fn cap(&self, head: Tid) {
         self.head.send_replace(head);
+    }
+
+    /// How much there is of answers to `loadSerial`, in bytes, wherever.
+    pub(super) fn alive(&self) -> usize {
+        self.alive.load(SeqCst)
     }
 
     /// How many loads have taken their answer.
@@ -106,7 +135,15 @@ impl Storage for Late {
     }
 
     async fn load_serial(&self, oid: Oid, serial: Tid) -> Result<Bytes> {
-        self.storage.load_serial(oid, serial).await
+        let data = self.storage.load_serial(oid, serial).await?;
+        self.taken.send_modify(|taken| *taken += 1);
+        let alive = Arc::clone(&self.alive);
+        // As by a thread, which answers whether or not anybody looks for the answer.
+        let answer = crate::task::blocking(move || {
+            alive.fetch_add(data.len(), SeqCst);
+            Bytes::from_owner(Weighed { data, alive })
+        });
+        Ok(answer.await.expect("it does not panic"))
     }
 
     async fn current_tid(&self, oid: Oid) -> Result<Tid> {

@@ -207,6 +207,87 @@ async fn large_answers_wait_for_a_client_that_reads_slowly_and_all_come() {
     assert!(loads <= 40, "each is asked for once more at most: {loads}");
 }
 
+/// The same of other calls: their answers are let go of, too, where there is no room.
+#[tokio::test]
+async fn large_answers_to_other_calls_wait_nowhere_and_all_come() {
+    let storage = late::Late::new();
+    let large: &'static [u8] = vec![b'x'; 1 << 20].leak();
+    let tid = commit(&storage.storage, &[(1, Tid::ZERO, large)]).await;
+    let limits = options(|options| {
+        options.outbox_bytes = 7 << 19;
+        options.memory_bytes = 6 << 20;
+    });
+    let house = House::with(storage.clone(), limits);
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let mut client = house.client().await;
+        for _ in 0..16 {
+            let (oid, serial) = (Oid(1), tid);
+            client.ask(Call::LoadSerial { oid, serial }).await;
+        }
+        clients.push(client);
+    }
+    // Three wait to be read by the first, and one more of each was let go of.
+    storage.taken(8).await;
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+        let (alive, total) = (storage.alive(), house.shared.memory.total());
+        assert!(alive <= 10 << 20, "{alive}");
+        assert!(total <= 6 << 20, "{total}");
+        assert!(storage.count() <= 12, "{}", storage.count());
+    }
+    let hearing = clients.into_iter().map(|mut client| async move {
+        for _ in 0..16 {
+            let said = client.hear().await;
+            assert!(matches!(said, Said::Reply(_, Reply::Data(_))), "{said:?}");
+        }
+        assert_eq!(client.call(Call::Ping).await, Reply::None);
+    });
+    futures_util::future::join_all(hearing).await;
+}
+
+/// An iterator goes on where it was when its answer was let go of.
+#[tokio::test]
+async fn large_records_of_an_iterator_wait_nowhere_and_come_in_their_order() {
+    let storage = MemoryStorage::new("test");
+    let large: &'static [u8] = vec![b'x'; 1 << 20].leak();
+    let objects: Vec<_> = (1..=12).map(|oid| (oid, Tid::ZERO, large)).collect();
+    let tid = commit(&storage, &objects).await;
+    let limits = options(|options| {
+        options.outbox_bytes = 7 << 19;
+    });
+    let house = House::with(storage, limits);
+    let mut client = house.client().await;
+    let (first, last) = (None, None);
+    let started = client.call(Call::IteratorStart { first, last }).await;
+    let Reply::Iterator(iterator) = started else {
+        panic!("no iterator: {started:?}");
+    };
+    client.call(Call::IteratorNext { iterator }).await;
+    let started = client
+        .call(Call::IteratorRecordStart { iterator, tid })
+        .await;
+    let Reply::Iterator(iterator) = started else {
+        panic!("no iterator: {started:?}");
+    };
+    for _ in 0..=12 {
+        client.ask(Call::IteratorRecordNext { iterator }).await;
+    }
+    until("as much waits as may", || {
+        house.shared.memory.total() > 2 << 20
+    })
+    .await;
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+        assert!(house.shared.memory.total() <= 4 << 20);
+    }
+    let mut heard = Vec::new();
+    while let Said::Reply(_, Reply::Record(Some(record))) = client.hear().await {
+        heard.push(record.oid.0);
+    }
+    assert_eq!(heard, (1..=12).collect::<Vec<_>>());
+}
+
 #[tokio::test(start_paused = true)]
 async fn where_memory_is_scarce_who_does_not_read_goes_and_others_do_not_notice() {
     let storage = MemoryStorage::new("test");

@@ -328,7 +328,8 @@ impl Storage for FileStorage {
         specification: &Value,
     ) -> Result<Vec<Undoable>> {
         let search = UndoSearch::new(first, last, specification);
-        self.walk(move |walk| walk.undo_info(search)).await
+        let search = self.walk(move |walk| walk.undo_info(search)).await?;
+        Ok(search.found()?)
     }
 
     async fn pack(&self, time: f64) -> Result<()> {

@@ -16,6 +16,7 @@ use super::disk::Disk;
 use super::engine::Engine;
 use super::format::{FIRST, RecordHeader, TxnHeader, head, u64_at};
 use super::turns::LARGE;
+use crate::storage::lines::Lines;
 use crate::storage::{Answer, CurrentRecord, Fault, Loaded, Result, Revision, StorageError};
 use crate::zodb::{Oid, Tid};
 
@@ -317,16 +318,20 @@ impl Engine {
     /// The last revisions of an object. Waits for the disk.
     pub(super) fn revisions(&self, oid: Oid, count: usize) -> Result<Vec<Revision>> {
         let found = self.look(oid, Patience::Some, |reader, position, _| {
-            let mut revisions = Vec::new();
+            let (mut revisions, mut lines) = (Vec::new(), Lines::default());
             let mut at = position;
-            while at != 0 && revisions.len() < count {
+            while at != 0 && revisions.len() < count && !lines.are_too_many() {
                 let raw = reader.record(oid, at, |_| false)?;
-                revisions.push(reader.revision_line(&raw.header)?);
+                let line = reader.revision_line(&raw.header)?;
+                lines.add([&line.user, &line.description, &line.extension]);
+                revisions.push(line);
                 at = raw.header.previous;
             }
-            Ok(revisions)
+            Ok((revisions, lines))
         });
-        found.map_err(|miss| self.waited(miss))
+        let (revisions, lines) = found.map_err(|miss| self.waited(miss))?;
+        lines.check()?;
+        Ok(revisions)
     }
 
     /// The error of a read that was allowed to wait.

@@ -11,9 +11,9 @@ const FIRST_FOUND: u64 = 39;
 
 impl Walk {
     /// The transactions that can be undone. Waits for the disk.
-    pub(super) fn undo_info(&self, mut search: UndoSearch) -> Result<Vec<Undoable>, Fault> {
+    pub(super) fn undo_info(&self, mut search: UndoSearch) -> Result<UndoSearch, Fault> {
         if search.missing() == 0 || self.end < FIRST_FOUND {
-            return Ok(search.found());
+            return Ok(search);
         }
         for step in self.backwards() {
             let (begin, header) = step?;
@@ -35,6 +35,6 @@ impl Walk {
                 break;
             }
         }
-        Ok(search.found())
+        Ok(search)
     }
 }

@@ -84,7 +84,7 @@ pub(super) fn undo_info(
     first: i64,
     last: i64,
     specification: &Value,
-) -> Vec<Undoable> {
+) -> Result<Vec<Undoable>> {
     let mut search = UndoSearch::new(first, last, specification);
     let newest_first = data.history.iter().rev();
     let undoable = newest_first
@@ -99,5 +99,5 @@ pub(super) fn undo_info(
             size: Some(txn.size()),
         });
     }
-    search.found()
+    Ok(search.found()?)
 }

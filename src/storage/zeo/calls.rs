@@ -381,7 +381,7 @@ impl Storage for ZeoStorage {
             let fit = LINES_BYTES * got / bytes.max(1);
             lines = (lines * 2).min(fit).clamp(FIRST_LINES, most);
         }
-        Ok(search.found())
+        Ok(search.found()?)
     }
 
     async fn pack(&self, time: f64) -> Result<()> {
