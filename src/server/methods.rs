@@ -16,9 +16,11 @@ use super::start::Serving;
 use crate::wire::{Call, MessageId, Reply, Request, WireError};
 use crate::zodb::{Answer, Op, Payload};
 
-/// Data from this size on keeps the buffer that it was read into; smaller data is copied out of it, so
-/// that a short record does not hold a long buffer until its transaction ends.
-const KEEP_BUFFER: usize = 16 << 10;
+/// Data from this size on keeps the buffer that it was read into, which is its own ([`wire::frame`]); smaller data
+/// is copied out of it, so that a short record does not hold what came with it until its transaction ends.
+///
+/// [`wire::frame`]: crate::wire::frame
+const KEEP_BUFFER: usize = 64 << 10;
 
 /// Texts of a transaction that are longer than the format has room for are refused by its vote, with their
 /// limit; longer ones than this at once.

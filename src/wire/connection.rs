@@ -10,7 +10,7 @@
 
 use std::io::{self, IoSlice};
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::dialect::{DecodeError, Dialect, FromClient, FromServer};
@@ -80,7 +80,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             if let Some(frame) = self.frames.take()? {
                 return Ok(Some(frame));
             }
-            if self.io.read_buf(self.frames.room()).await? == 0 {
+            if self.read().await? == 0 {
                 if self.frames.has_part() {
                     return Err(ReadError::Truncated);
                 }
@@ -102,13 +102,19 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             if self.frames.held() >= before + step {
                 return Ok(Next::Part);
             }
-            if self.io.read_buf(self.frames.room()).await? == 0 {
+            if self.read().await? == 0 {
                 if self.frames.has_part() {
                     return Err(ReadError::Truncated);
                 }
                 return Ok(Next::End);
             }
         }
+    }
+
+    /// Reads some bytes; none at the end. Cancel safe.
+    async fn read(&mut self) -> io::Result<usize> {
+        let most = self.frames.most();
+        self.io.read_buf(&mut self.frames.room().limit(most)).await
     }
 
     /// The next frame where it has arrived as a whole. Reads nothing.

@@ -121,7 +121,13 @@ impl Frames {
             return Ok(None);
         }
         self.buffer.advance(LENGTH);
-        Ok(Some(self.buffer.split_to(announced).freeze()))
+        let frame = self.buffer.split_to(announced).freeze();
+        if announced >= READ_STEP && self.buffer.is_empty() {
+            // Small frames that follow would share what is left of its buffer, and who keeps one of them would
+            // keep all of it.
+            self.buffer = BytesMut::new();
+        }
+        Ok(Some(frame))
     }
 
     /// Forgets what has come of the frame that is passed over; gives it at its end.
@@ -138,7 +144,19 @@ impl Frames {
         self.passing.take().map(|passing| passing.frame)
     }
 
-    /// Where to append what was read, with room for a good piece.
+    /// How much is to be read at once, at most: a large frame is read to its end and no further, so that it has
+    /// its buffer for itself.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        match self.announced() {
+            Some(announced) if announced >= READ_STEP && self.passing.is_none() => {
+                (announced + LENGTH).saturating_sub(self.buffer.len())
+            }
+            _ => usize::MAX,
+        }
+    }
+
+    /// Where to append what was read, with room for a good piece. To be asked for [`most`](Self::most) before.
     ///
     /// Beyond [`FRAME_STEP`], room grows with what has arrived, not with what was announced: a frame of
     /// `n` bytes costs at most about `2n`, whatever its sender claimed.
@@ -186,6 +204,38 @@ mod tests {
 
     fn feed(frames: &mut Frames, bytes: &[u8]) {
         frames.room().extend_from_slice(bytes);
+    }
+
+    /// Reads from `stream` as a connection does; the next frame.
+    fn read(frames: &mut Frames, stream: &mut &[u8]) -> Bytes {
+        loop {
+            if let Some(frame) = frames.take().expect("within the limit") {
+                return frame;
+            }
+            let most = frames.most();
+            let room = frames.room();
+            let some = (room.capacity() - room.len()).min(most).min(stream.len());
+            assert!(some > 0, "the frame is whole");
+            room.extend_from_slice(&stream[..some]);
+            *stream = &stream[some..];
+        }
+    }
+
+    #[test]
+    fn small_frames_share_no_large_buffer() {
+        let mut stream = Vec::new();
+        for size in [1_150_000, 16_000, 100, 70_000, 16_000, 9_000_000, 20_000] {
+            stream.extend_from_slice(&u32::try_from(size).unwrap().to_be_bytes());
+            stream.resize(stream.len() + size, b'x');
+        }
+        let (mut frames, mut left) = (Frames::new(16 << 20), &stream[..]);
+        while !left.is_empty() || frames.has_part() {
+            let before = frames.buffer.capacity();
+            let frame = read(&mut frames, &mut left);
+            if frame.len() < READ_STEP {
+                assert!(before <= 4 * READ_STEP, "{} in {before}", frame.len());
+            }
+        }
     }
 
     #[test]
