@@ -20,6 +20,7 @@ mod foreign;
 mod history;
 mod member;
 mod notice;
+mod oids;
 mod options;
 mod pack;
 mod read;

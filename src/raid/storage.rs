@@ -91,18 +91,7 @@ impl Storage for Array {
     }
 
     async fn new_oids(&self, count: usize, after: Oid) -> Result<Vec<Oid>> {
-        // Members count by themselves; what one gave out, no other may give out after a failure.
-        let mut floor = self.0.oid_floor.lock().await;
-        let after = after.max(*floor);
-        let view = self.0.view_of_first();
-        let oids = self
-            .0
-            .ask(&view, after, "new_oids", move |storage| {
-                Box::pin(async move { storage.new_oids(count, after).await })
-            })
-            .await?;
-        *floor = oids.iter().copied().max().unwrap_or(*floor).max(*floor);
-        Ok(oids)
+        self.0.new_oids(count, after).await
     }
 
     /// One member's answer, of which another may have packed away more or less.

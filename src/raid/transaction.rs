@@ -124,6 +124,9 @@ impl Transaction for ArrayTransaction {
             Op::Undo { .. } if !self.can.undo => return Err(Answer::Unsupported("undo").into()),
             _ => {}
         }
+        if let Some(oid) = op.writes() {
+            self.guard.runner.may_be_stored(oid).await?;
+        }
         Ok(self.buffer.push(op).await?)
     }
 

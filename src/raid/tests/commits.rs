@@ -128,3 +128,41 @@ async fn a_lock_is_waited_for_as_long_as_the_operator_said() {
     done.unwrap();
     assert_eq!(rig.array.report().state, ArrayState::Optimal);
 }
+
+/// Who stores an object under the last identifier that there is would end the giving of new ones, for everybody.
+#[tokio::test]
+async fn no_identifier_is_stored_that_would_end_the_giving() {
+    let rig = Rig::new().await;
+    let given = |oids: Vec<Oid>| oids.into_iter().max().unwrap().0;
+    let restore = |oid: u64| Op::Restore {
+        oid: Oid(oid),
+        serial: Tid::ZERO,
+        data: Some(Bytes::from_static(b"data").into()),
+        previous: None,
+    };
+    for far in [u64::MAX, (1 << 62) + 1, 1 << 63] {
+        let error = commit(&rig.array, far, Tid::ZERO, "far").await.unwrap_err();
+        assert!(error.to_string().contains("too far"), "{error}");
+        let mut transaction = rig.array.begin(TxnMeta::default(), None).await.unwrap();
+        let error = transaction.store(restore(far)).await.unwrap_err();
+        assert!(error.to_string().contains("too far"), "{error}");
+    }
+    let first = given(rig.array.new_oids(1, Oid::ROOT).await.unwrap());
+    assert!(first < 100, "{first}");
+    // An import may have chosen its own, and from there it goes on.
+    commit(&rig.array, 1 << 62, Tid::ZERO, "import")
+        .await
+        .unwrap();
+    let next = given(rig.array.new_oids(100, Oid::ROOT).await.unwrap());
+    assert!(next > 1 << 62, "{next}");
+    commit(&rig.array, next + 1000, Tid::ZERO, "near")
+        .await
+        .unwrap();
+    let error = commit(&rig.array, next + (1 << 40), Tid::ZERO, "far").await;
+    assert!(error.unwrap_err().to_string().contains("too far"));
+    let last = given(rig.array.new_oids(1, Oid::ROOT).await.unwrap());
+    assert!(last > next + 1000, "{last}");
+    assert_eq!(load(&rig.array, 1 << 62).await.0, "import");
+    rig.optimal().await;
+    rig.same_histories();
+}
