@@ -162,6 +162,7 @@ struct Ready {
     id: TxnId,
     token: TxnToken,
     voted: Box<dyn Voted>,
+    blobs: Box<Blobs>,
     storing: Storing,
     counted: Counted,
     granted: Granted,
@@ -172,8 +173,8 @@ enum Running<'a> {
     Step(BoxFuture<'a, Stepped>),
     Finish {
         future: Finishing,
-        /// The transaction is counted until it is finished.
-        _guards: (Counted, Granted, Storing),
+        /// The transaction is counted until it is finished, and its files have owners.
+        _guards: (Counted, Granted, Storing, Box<Blobs>),
     },
 }
 
@@ -329,7 +330,7 @@ impl<'a> Lane<'a> {
                 self.client_since = None;
                 self.running = Running::Finish {
                     future: ready.voted.finish(),
-                    _guards: (ready.counted, ready.granted, ready.storing),
+                    _guards: (ready.counted, ready.granted, ready.storing, ready.blobs),
                 };
                 Some(LaneEvent::FinishBegan {
                     token: ready.token,
@@ -507,7 +508,7 @@ async fn begin(
         id: txn,
         token,
         work,
-        blobs: Box::default(),
+        blobs: Box::new(Blobs::new(&around.shared.removals)),
         storing: around.shared.stored.begin(),
         written: Written::default(),
         undone: BTreeSet::new(),
@@ -635,6 +636,7 @@ async fn vote(around: &Surroundings<'_>, state: State, txn: &TxnId) -> Outcome {
                 id,
                 token,
                 voted,
+                blobs,
                 storing,
                 counted,
                 granted: around.stats.vote_granted(),

@@ -169,6 +169,8 @@ pub(super) struct Shared {
     pub(super) refused: Refused,
     /// Packs that clients have asked for.
     pub(super) packs: Tasks,
+    /// Removing files that nobody wants any more.
+    pub(super) removals: Tasks,
 }
 
 /// The running front end.
@@ -323,7 +325,9 @@ impl Server {
         self.forget_admin();
         ended?;
         let left = deadline.saturating_sub(start.elapsed());
-        self.shared.packs.shutdown(left).await
+        self.shared.packs.shutdown(left).await?;
+        let left = deadline.saturating_sub(start.elapsed());
+        self.shared.removals.shutdown(left).await
     }
 }
 
@@ -349,6 +353,7 @@ impl Shared {
             sessions: Tasks::new("ZEO sessions"),
             refused: Refused::default(),
             packs: Tasks::new("packs of ZEO clients"),
+            removals: Tasks::new("files of blobs that were not stored"),
         }
     }
 

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::upload::{self, Upload};
 use super::{Failed, Open, Outcome, State, Surroundings, Work, store, wrong};
+use crate::task::Tasks;
 use crate::wire::{Reply, TxnId, WireError};
 use crate::zodb::{Answer, Blob, Conflict, Oid, Op, Payload, Tid};
 
@@ -29,17 +30,37 @@ pub(super) enum Uploading {
     PassedOver,
 }
 
-/// The blobs of an open transaction.
-#[derive(Default)]
+/// What a blob takes of a disk beside its content, and be it empty: a file.
+const FILE: u64 = 4096;
+
+/// So many files are removed in passing; more of them by a task, since nobody else is served meanwhile.
+const FEW: usize = 16;
+
+/// The blobs of a transaction. The files that nobody has taken are removed when this is dropped: so it goes after
+/// whatever else has them.
 pub(super) struct Blobs {
+    removals: Tasks,
     uploading: Option<Uploading>,
     /// Those that were stored, as long as a conflict can be told of them.
     stored: HashMap<Oid, Blob>,
     /// Those that were in conflict: their file is the client's last word unless it brings another.
     in_conflict: HashMap<Oid, Blob>,
+    /// Those in whose place the client has stored others.
+    replaced: Vec<Blob>,
 }
 
 impl Blobs {
+    /// None. Many files are removed by a task of `removals`.
+    pub(super) fn new(removals: &Tasks) -> Self {
+        Blobs {
+            removals: removals.clone(),
+            uploading: None,
+            stored: HashMap::new(),
+            in_conflict: HashMap::new(),
+            replaced: Vec::new(),
+        }
+    }
+
     /// What is told of a blob of one transaction is one conflict, although its record is stored twice.
     /// Keeps the files of those that are in conflict.
     pub(super) fn conflicts(&mut self, conflicts: Vec<Conflict>) -> Vec<Conflict> {
@@ -48,7 +69,7 @@ impl Blobs {
         for conflict in conflicts {
             let oid = conflict.oid;
             if let Some(blob) = self.stored.remove(&oid) {
-                self.in_conflict.insert(oid, blob);
+                self.replaced.extend(self.in_conflict.insert(oid, blob));
             }
             // Python tells the last.
             match places.entry(oid) {
@@ -67,11 +88,26 @@ impl Blobs {
     /// The transaction is refused: what it has uploaded is of no use to anybody. The rest of an upload is
     /// passed over.
     pub(super) fn let_go(&mut self) {
-        self.stored.clear();
-        self.in_conflict.clear();
+        self.remove();
         if self.uploading.is_some() {
             self.uploading = Some(Uploading::PassedOver);
         }
+    }
+
+    /// Lets go of all files, of which this has the last handles by now.
+    fn remove(&mut self) {
+        let mut blobs = std::mem::take(&mut self.replaced);
+        blobs.extend(self.stored.drain().map(|(_, blob)| blob));
+        blobs.extend(self.in_conflict.drain().map(|(_, blob)| blob));
+        // Where nothing runs any more nobody is kept waiting.
+        if blobs.len() <= FEW || tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        let name = format!("{} files", blobs.len());
+        self.removals.spawn(name, async move {
+            // Whatever becomes of it: what is left of them goes when the daemon starts.
+            drop(crate::task::blocking(move || drop(blobs)).await);
+        });
     }
 
     /// An upload has come to an end that cannot be used.
@@ -85,7 +121,7 @@ impl Blobs {
         match op {
             Op::Store { oid, serial, data } => match self.in_conflict.get(&oid).cloned() {
                 Some(blob) => {
-                    self.stored.insert(oid, blob.clone());
+                    self.replaced.extend(self.stored.insert(oid, blob.clone()));
                     Op::StoreBlob {
                         oid,
                         serial,
@@ -96,11 +132,17 @@ impl Blobs {
                 None => Op::Store { oid, serial, data },
             },
             Op::StoreBlob { oid, ref blob, .. } => {
-                self.stored.insert(oid, blob.clone());
+                self.replaced.extend(self.stored.insert(oid, blob.clone()));
                 op
             }
             op => op,
         }
+    }
+}
+
+impl Drop for Blobs {
+    fn drop(&mut self) {
+        self.remove();
     }
 }
 
@@ -118,6 +160,7 @@ pub(super) async fn start(around: &Surroundings<'_>, state: State) -> Outcome {
         let unsupported = Answer::Unsupported("blobs");
         open.poison(WireError::Answer(unsupported));
     }
+    open.stores(around, FILE).await;
     let uploading = match open.work {
         Work::Poisoned(_) => Uploading::PassedOver,
         Work::Sound(_) => match Upload::start(around.uploads).await {
@@ -194,7 +237,7 @@ pub(super) async fn shared(
     match upload::shared(directory, record.oid, name).await {
         // Of a poisoned transaction, it is removed.
         Ok(blob) => {
-            open.stores(around, blob.len()).await;
+            open.stores(around, blob.len().max(FILE)).await;
             store_blob(around, State::Open(open), METHOD, record, blob).await
         }
         Err(error) => {

@@ -419,3 +419,59 @@ async fn names_that_lead_elsewhere_and_servers_without_a_folder_end_the_connecti
     client.is_closed().await;
     assert!(path.exists());
 }
+
+#[tokio::test]
+async fn an_empty_blob_is_a_file_and_is_counted_as_one() {
+    let options = ServerOptions {
+        max_transaction_bytes: 20_000,
+        ..ServerOptions::default()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let house = House::changed(Full::new(), options, |served| {
+        served.with_uploads(folder.path())
+    });
+    let mut client = house.client().await;
+    client.begin(1).await;
+    for oid in 1..=5 {
+        client.upload(oid, Tid::ZERO, b"").await;
+    }
+    let reply = client.call(vote(1)).await;
+    let Reply::Error(WireError::Storage(text)) = &reply else {
+        panic!("not refused: {reply:?}");
+    };
+    assert!(text.contains("limits.transaction"), "{text}");
+    // One is less than that.
+    client.begin(1).await;
+    client.upload(1, Tid::ZERO, b"").await;
+    assert_eq!(client.call(vote(1)).await, Reply::Voted(vec![]));
+}
+
+/// Removing many files takes long: that is left to a thread, for which nobody waits.
+#[test]
+fn the_files_of_many_blobs_are_removed_by_the_way() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().max_blocking_threads(1).build();
+    runtime.unwrap().block_on(async {
+        let uploads = Uploads::of(Full::new());
+        let mut client = uploads.house.client().await;
+        let mut other = uploads.house.client().await;
+        client.begin(1).await;
+        for oid in 1..=40 {
+            client.upload(oid, Tid::ZERO, b"x").await;
+        }
+        until("all are there", || uploads.files() == 40).await;
+        // The last of them is stored when the next call is answered.
+        until("all are stored", || uploads.house.counters().stores >= 40).await;
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let holding = crate::task::blocking(move || held.recv());
+        assert_eq!(client.call(abort(1)).await, Reply::None);
+        assert_eq!(uploads.files(), 40);
+        let removals = &uploads.house.shared.removals;
+        assert_eq!(removals.len(), 1, "it has an owner");
+        other.commit(1, Tid::ZERO, b"served").await;
+        drop(release);
+        until("they are gone", || uploads.files() == 0).await;
+        until("the task is gone", || removals.is_empty()).await;
+        assert!(holding.await.unwrap().is_err());
+    });
+}
