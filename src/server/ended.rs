@@ -67,26 +67,26 @@ impl Ended {
         }
     }
 
-    /// Whether the client did something that an operator may want to know of. Of strangers it is told once in a
-    /// while only.
-    pub(super) fn is_remarkable(&self) -> bool {
+    /// What kind of thing the client did, where an operator may want to know of it: once in a while, as whoever is
+    /// hung up on may come back at once and do it again.
+    pub(super) fn remarkable(&self) -> Option<&'static str> {
         match self {
             Ended::ClientLeft
             | Ended::StatusAsked
             | Ended::Stopping
             | Ended::Read(ReadError::Io(_))
             | Ended::Write(_)
-            | Ended::Handshake(_) => false,
-            Ended::Limit(_)
-            | Ended::Read(_)
-            | Ended::TooSlow { .. }
-            | Ended::Garbage(_)
-            | Ended::Unregistered(_)
-            | Ended::UnknownMethod(_)
-            | Ended::RegisteredTwice
-            | Ended::OneWay { .. }
-            | Ended::CutOff(_)
-            | Ended::NotServing(_) => true,
+            | Ended::Handshake(_) => None,
+            Ended::Limit(passed) => Some(passed.limit.name()),
+            Ended::Read(_) => Some("unreadable"),
+            Ended::TooSlow { .. } => Some("too slow"),
+            Ended::Garbage(_) => Some("garbage"),
+            Ended::Unregistered(_) => Some("unregistered"),
+            Ended::UnknownMethod(_) => Some("unknown method"),
+            Ended::RegisteredTwice => Some("registered twice"),
+            Ended::OneWay { method, .. } => Some(method),
+            Ended::CutOff(_) => Some("cut off"),
+            Ended::NotServing(_) => Some("not serving"),
         }
     }
 }

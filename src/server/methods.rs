@@ -174,7 +174,7 @@ impl<W: AsyncWrite + Unpin + Send> Session<'_, W> {
                 }
             }
             Call::Pack { time, wait } => {
-                let who = self.label.as_deref().unwrap_or(&self.peer);
+                let who = (&*self.peer, self.label.as_deref().unwrap_or_default());
                 let future = reads::pack(self.shared, self.served, who, time, wait);
                 self.read(about(id), future)
             }

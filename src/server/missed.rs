@@ -13,8 +13,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tracing::info;
 
+use crate::refused::Refused;
 use crate::storage::{Result, Storage};
 use crate::zodb::{Oid, Tid, TidRange};
 
@@ -32,6 +34,8 @@ pub(super) struct Past {
     /// How old a client's last transaction may be; none: the history is not read.
     age: Option<Duration>,
     turns: Semaphore,
+    /// A client may ask as often as it likes.
+    told: Refused,
 }
 
 impl Past {
@@ -39,6 +43,7 @@ impl Past {
         Past {
             age,
             turns: Semaphore::new(AT_ONCE),
+            told: Refused::default(),
         }
     }
 }
@@ -67,7 +72,9 @@ pub(super) async fn since(
     }
     let Ok(Ok(_turn)) = tokio::time::timeout(PATIENCE, past.turns.acquire()).await else {
         let waited_s = PATIENCE.as_secs();
-        info!(%since, waited_s, "others have the history read; a client drops its cache");
+        if let Some(unsaid) = past.told.tell("", "turns", Instant::now()) {
+            info!(%since, waited_s, unsaid, "others have the history read; a client drops its cache");
+        }
         return Ok(None);
     };
     let range = TidRange {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{oneshot, watch};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::start::{Served, Shared};
 use crate::storage::{Result, StorageError};
@@ -46,7 +46,7 @@ pub(super) fn start(
     shared: &Shared,
     served: &Served,
     time: f64,
-    peer: &str,
+    (peer, label): (&str, &str),
 ) -> oneshot::Receiver<Result<()>> {
     let (answer, answered) = oneshot::channel();
     let packing = Arc::clone(&served.packing);
@@ -55,16 +55,24 @@ pub(super) fn start(
             class: "ZODB.FileStorage.FileStorage.FileStorageError".to_owned(),
             text: "Already packing".to_owned(),
         };
-        warn!(storage = %served.name, %peer, "a client asked for a pack while there is one");
+        shared.tell_deed(peer, "second pack", |unsaid| {
+            let storage = &served.name;
+            warn!(%storage, %peer, %label, unsaid, "a client asked for a pack while there is one");
+        });
         // Who does not wait has dropped the other end.
         drop(answer.send(Err(error.into())));
         return answered;
     }
     let storage = Arc::clone(&served.storage);
     let name = served.name.clone();
-    let (stop, peer) = (shared.packs.stop().clone(), peer.to_owned());
+    let stop = shared.packs.stop().clone();
+    // Those that come one after the other, too: there is not always something to do.
+    let mut is_told = false;
+    shared.tell_deed(peer, "pack", |unsaid| {
+        is_told = true;
+        info!(storage = %name, %peer, %label, unsaid, "a client asked for a pack");
+    });
     shared.packs.spawn(format!("pack of {name}"), async move {
-        info!(storage = %name, %peer, "a client asked for a pack");
         let packed = crate::task::select! {
             packed = storage.pack(time) => packed,
             // Whatever it has come to, the storage knows how to go on; it is being closed as well.
@@ -72,8 +80,10 @@ pub(super) fn start(
         };
         packing.is_packed.store(false, Ordering::Release);
         match &packed {
-            Ok(()) => info!(storage = %name, bytes = storage.size().bytes, "packed"),
-            Err(error) => warn!(storage = %name, %error, "could not pack"),
+            Ok(()) if is_told => info!(storage = %name, bytes = storage.size().bytes, "packed"),
+            Ok(()) => debug!(storage = %name, "packed"),
+            Err(error) if is_told => warn!(storage = %name, %error, "could not pack"),
+            Err(error) => debug!(storage = %name, %error, "could not pack"),
         }
         packing.tell_size();
         drop(answer.send(packed));

@@ -229,11 +229,11 @@ pub(super) fn load_blob(storage: &dyn Storage, key: BlobKey) -> BoxFuture<'_, Do
 pub(super) fn pack(
     shared: &Shared,
     served: &Served,
-    peer: &str,
+    who: (&str, &str),
     time: f64,
     wait: bool,
 ) -> BoxFuture<'static, Done> {
-    let answered = packing::start(shared, served, time, peer);
+    let answered = packing::start(shared, served, time, who);
     Box::pin(async move {
         if !wait {
             return Done::Reply(Reply::None);

@@ -103,10 +103,12 @@ where
         shared.tell_passed(&peer, &label, passed);
     } else if let Some(kind) = ended.stranger() {
         shared.tell_stranger(&peer, kind, &ended.to_string());
-    } else if ended.is_remarkable() {
+    } else if let Some(kind) = ended.remarkable() {
         // Words of the client's may be in it.
         let reason = shortened(ended.to_string(), REASON);
-        warn!(%peer, %label, %reason, "client disconnected by the server");
+        shared.tell_deed(&peer, kind, |unsaid| {
+            warn!(%peer, %label, %reason, unsaid, "client disconnected by the server");
+        });
     } else if label == peer {
         debug!(%peer, reason = %ended, "connection ended");
     } else {

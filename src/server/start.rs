@@ -368,6 +368,13 @@ impl Shared {
         }
     }
 
+    /// Says what a registered client has done, once in a while for each host and `kind`: it may do it again at once.
+    pub(super) fn tell_deed(&self, peer: &str, kind: &str, tell: impl FnOnce(u64)) {
+        if let Some(unsaid) = self.refused.tell(peer, kind, Instant::now()) {
+            tell(unsaid);
+        }
+    }
+
     /// Says that somebody speaks what is not spoken here, once in a while for each host and kind: what it said
     /// may be something else each time.
     pub(super) fn tell_stranger(&self, peer: &str, kind: &str, reason: &str) {

@@ -141,6 +141,48 @@ async fn who_speaks_another_protocol_is_told_of_once() {
     }
 }
 
+/// Whatever a client does again and again, it fills no log.
+#[tokio::test]
+async fn what_a_client_does_in_a_loop_is_told_of_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let file = Arc::new(std::fs::File::create(&log).unwrap());
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::INFO)
+        .with_writer(file)
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let storage = super::full::Full::new();
+    let house = House::of(storage.clone());
+    for _ in 0..5 {
+        let mut client = house.client().await;
+        let pack = |wait| Call::Pack { time: 1e9, wait };
+        assert_eq!(client.call(pack(true)).await, Reply::None);
+        storage.held.send_replace(true);
+        assert_eq!(client.call(pack(false)).await, Reply::None);
+        for _ in 0..3 {
+            assert_eq!(client.call(pack(false)).await, Reply::None);
+        }
+        storage.held.send_replace(false);
+        until("the pack has ended", || house.shared.packs.is_empty()).await;
+        client
+            .tell(Call::Unknown {
+                method: "nuke".to_owned(),
+            })
+            .await;
+        client.is_closed().await;
+    }
+    until("all have ended", || house.shared.sessions.is_empty()).await;
+    let told = std::fs::read_to_string(&log).unwrap();
+    for (words, times) in [
+        ("a client asked for a pack while there is one", 1),
+        (" packed", 1),
+        ("disconnected by the server", 1),
+    ] {
+        assert_eq!(told.matches(words).count(), times, "{words}: {told}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_says_nothing_is_hung_up_on() {
     let house = House::of(MemoryStorage::new("test"));
