@@ -1,9 +1,10 @@
 //! Who may ask, and what is noted of it.
 //!
 //! On the Unix socket the file's mode decides who may connect. On TCP a bearer token is asked for
-//! where there is one, except for the two health checks and the empty page, which say nothing. A
-//! browser on the same machine must not become somebody's tool: a request that a page of another
-//! origin sends, or that reaches a loopback address under a foreign name, is refused.
+//! where there is one, except for the two health checks and the empty page, which say nothing
+//! ([`Known`]). A browser on the same machine must not become somebody's tool: a request that a page of
+//! another origin sends, or that reaches a loopback address under a foreign name, is refused. That a
+//! page sends it is said by browsers in `Origin`, but for plain links and pictures, and in `Sec-Fetch-Site`.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, Method, header};
+use axum::http::{HeaderMap, HeaderName, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
@@ -24,6 +25,9 @@ use crate::tls::files::SHORTEST_TOKEN;
 
 /// No answer takes longer, but the stream of events.
 const LONGEST: Duration = Duration::from_mins(10);
+
+/// Where browsers say which page sends a request.
+const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// So long a request's body may take to come.
 const BODY: Duration = Duration::from_secs(30);
@@ -90,6 +94,10 @@ impl std::fmt::Debug for Token {
     }
 }
 
+/// Whether who asks may hear names and reasons: not whoever asks for the health without the token that there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Known(pub(super) bool);
+
 /// What one listener asks of its requests.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rules {
@@ -122,17 +130,21 @@ pub(super) async fn guard(State(rules): State<Rules>, request: Request, next: Ne
     let peer = peer.map_or(Peer::Unknown, |info| info.0.clone());
     let path = request.uri().path().to_owned();
     let method = request.method().clone();
-    if let Err(problem) = rules.check(&method, &path, request.headers()) {
-        rules.tell(&peer, &method, &path, &problem);
-        return problem.into_response();
-    }
-    let request = match whole(request).await {
+    let known = match rules.check(&method, &path, request.headers()) {
+        Ok(known) => known,
+        Err(problem) => {
+            rules.tell(&peer, &method, &path, &problem);
+            return problem.into_response();
+        }
+    };
+    let mut request = match whole(request).await {
         Ok(request) => request,
         Err(problem) => {
             rules.tell(&peer, &method, &path, &problem);
             return problem.into_response();
         }
     };
+    request.extensions_mut().insert(known);
     let changes = !matches!(method, Method::GET | Method::HEAD);
     let response = if path == "/v1/events" {
         next.run(request).await
@@ -180,9 +192,9 @@ fn is_too_large(error: &axum::Error) -> bool {
 }
 
 impl Rules {
-    fn check(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<(), Problem> {
+    fn check(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<Known, Problem> {
         if !self.network {
-            return Ok(());
+            return Ok(Known(true));
         }
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let host = text(header::HOST).unwrap_or_default();
@@ -193,9 +205,21 @@ impl Rules {
                 "a page of {origin} may not ask"
             )));
         }
-        if method == Method::GET && matches!(path, "/healthz" | "/readyz" | "/" | "/page.js") {
-            return Ok(());
+        // Whoever follows a link to the page comes from elsewhere, too.
+        if let Some(site @ ("cross-site" | "same-site")) = text(SITE)
+            && path != "/"
+        {
+            return Err(Problem::forbidden(format!("a {site} page may not ask")));
         }
+        let known = self.knows(host, headers);
+        if method == Method::GET && matches!(path, "/healthz" | "/readyz" | "/" | "/page.js") {
+            return Ok(Known(known.is_ok()));
+        }
+        known.map(|()| Known(true))
+    }
+
+    /// Whether who asks may know everything.
+    fn knows(&self, host: &str, headers: &HeaderMap) -> Result<(), Problem> {
         let Some(token) = &self.token else {
             // Without a token it listens on loopback only, and is asked under its names.
             return if is_loopback_name(host) {
@@ -206,10 +230,13 @@ impl Rules {
                 )))
             };
         };
-        let given = text(header::AUTHORIZATION).and_then(|value| {
-            let (scheme, given) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then(|| given.trim())
-        });
+        let given = headers.get(header::AUTHORIZATION);
+        let given = given
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| {
+                let (scheme, given) = value.split_once(' ')?;
+                scheme.eq_ignore_ascii_case("bearer").then(|| given.trim())
+            });
         match given {
             Some(given) if token.is(given) => Ok(()),
             Some(_) => Err(Problem::unauthorized("the token is wrong")),
@@ -238,7 +265,7 @@ mod tests {
             map.insert(*name, value.parse().unwrap());
         }
         match rules.check(&Method::GET, path, &map) {
-            Ok(()) => 200,
+            Ok(_) => 200,
             Err(problem) => problem.status,
         }
     }
@@ -304,6 +331,19 @@ mod tests {
             check(&rules, "/v1/status", &[("host", "evil.example:8101")]),
             403
         );
+        // A picture or a link says no origin.
+        for (site, status) in [
+            ("cross-site", 403),
+            ("same-site", 403),
+            ("same-origin", 200),
+            ("none", 200),
+        ] {
+            let headers = [host, ("sec-fetch-site", site)];
+            let analysis = "/v1/arrays/main/members/b/analysis";
+            assert_eq!(check(&rules, analysis, &headers), status, "{site}");
+            assert_eq!(check(&rules, "/readyz", &headers), status, "{site}");
+            assert_eq!(check(&rules, "/", &headers), 200, "{site}");
+        }
     }
 
     #[test]

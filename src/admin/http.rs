@@ -16,7 +16,7 @@ use axum::middleware;
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use futures_util::{Stream, StreamExt as _, future};
 use serde::de::DeserializeOwned;
 
@@ -24,7 +24,7 @@ use super::api::{
     AdminApi, Analysis, ArrayDetails, BackupRequest, Configuration, Event, Job, MemberDetails,
     PackRequest, Problem, RateLimit, RecoverRequest, Recovery, Reloaded, ScrubRequest, Status,
 };
-use super::guard::{Rules, Token, guard};
+use super::guard::{Known, Rules, Token, guard};
 use super::listen::{ListenError, Socket, Tcp};
 use super::metrics::Metrics;
 use super::serve::serve;
@@ -365,13 +365,20 @@ async fn healthz() -> &'static str {
     "alive\n"
 }
 
-/// 200 while every array serves clients; 503, and why not, otherwise.
+/// 200 while every array serves clients; 503 otherwise, and why not for who may know (over TCP: who has the token).
 #[utoipa::path(get, path = "/readyz",
     responses((status = 200, content_type = "text/plain", body = String), (status = 503, body = Problem)))]
-async fn readyz(State(shared): State<Shared>) -> Result<&'static str, Problem> {
+async fn readyz(
+    State(shared): State<Shared>,
+    Extension(Known(is_known)): Extension<Known>,
+) -> Result<&'static str, Problem> {
     let status = shared.admin.api.status().await?;
     if status.ready {
         return Ok("ready\n");
+    }
+    if !is_known {
+        let detail = "with the token it is said which array does not serve, and why";
+        return Err(not_ready(detail.to_owned()));
     }
     let waiting = status.arrays.iter().filter(|array| !array.serving);
     let lines: Vec<String> = waiting
@@ -382,10 +389,12 @@ async fn readyz(State(shared): State<Shared>) -> Result<&'static str, Problem> {
     } else {
         lines.join("; ")
     };
-    Err(
-        Problem::unavailable("not-ready", "Not ready to serve clients", detail)
-            .with_next("zeoraidctl details"),
-    )
+    Err(not_ready(detail))
+}
+
+fn not_ready(detail: String) -> Problem {
+    Problem::unavailable("not-ready", "Not ready to serve clients", detail)
+        .with_next("zeoraidctl details")
 }
 
 async fn unknown_route(uri: Uri) -> Problem {

@@ -5,11 +5,13 @@
 //! daemon left behind is replaced; a socket at which somebody answers is not.
 //!
 //! At each of the two so many connections are served at the same time ([`Room`]): whoever fills one does not lock
-//! out the other. Who comes then is told so, and counted.
+//! out the other. At the address no host fills it alone: the health may be asked for without a token. Who comes when
+//! it is full is told so, and counted.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -18,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -52,19 +55,56 @@ impl TurnedAway {
 /// The connections that there may be at one listener.
 #[derive(Debug)]
 pub struct Room {
-    pub(super) most: usize,
-    places: Arc<Semaphore>,
+    most: usize,
+    taken: Arc<Mutex<Taken>>,
     told: Arc<Semaphore>,
     turned_away: TurnedAway,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    total: usize,
+    by_host: HashMap<IpAddr, usize>,
 }
 
 /// What a connection is accepted for.
 #[derive(Debug)]
 pub(super) enum Place {
     /// To be served.
-    Served(OwnedSemaphorePermit),
-    /// To be told that there is no room.
-    Told(OwnedSemaphorePermit),
+    Served(Seat),
+    /// To be told that there is no room; none where it is to be hung up on.
+    Full(Full, Option<OwnedSemaphorePermit>),
+}
+
+/// A place, given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Seat {
+    taken: Arc<Mutex<Taken>>,
+    host: Option<IpAddr>,
+}
+
+/// There is no room, in words for whoever came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Full {
+    connections: usize,
+    of_one: bool,
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (connections, from) = (
+            self.connections,
+            if self.of_one {
+                " from this address"
+            } else {
+                ""
+            },
+        );
+        write!(
+            f,
+            "there are {connections} connections{from}, and no more are taken (limits.admin_connections)"
+        )
+    }
 }
 
 impl Room {
@@ -73,20 +113,60 @@ impl Room {
     pub fn new(most: usize, turned_away: &TurnedAway) -> Self {
         Room {
             most,
-            places: Arc::new(Semaphore::new(most)),
+            taken: Arc::default(),
             told: Arc::new(Semaphore::new(TOLD)),
             turned_away: turned_away.clone(),
         }
     }
 
-    /// A place for one more connection; none where it is to be hung up on.
-    pub(super) fn place(&self) -> Option<Place> {
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            return Some(Place::Served(place));
+    /// A place for one more connection.
+    pub(super) fn place(&self, peer: &Peer) -> Place {
+        match self.seat(peer.host()) {
+            Ok(seat) => Place::Served(seat),
+            Err(full) => {
+                self.turned_away.0.fetch_add(1, Relaxed);
+                Place::Full(full, Arc::clone(&self.told).try_acquire_owned().ok())
+            }
         }
-        self.turned_away.0.fetch_add(1, Relaxed);
-        let told = Arc::clone(&self.told).try_acquire_owned().ok()?;
-        Some(Place::Told(told))
+    }
+
+    fn seat(&self, host: Option<IpAddr>) -> Result<Seat, Full> {
+        let mut taken = self.taken.lock();
+        let full = |connections, of_one| Full {
+            connections,
+            of_one,
+        };
+        if taken.total >= self.most {
+            return Err(full(self.most, false));
+        }
+        if let Some(host) = host {
+            let of_host = taken.by_host.entry(host).or_default();
+            // A quarter is for others.
+            let most = self.most - self.most / 4;
+            if *of_host >= most {
+                return Err(full(most, true));
+            }
+            *of_host += 1;
+        }
+        taken.total += 1;
+        let taken = Arc::clone(&self.taken);
+        Ok(Seat { taken, host })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.taken.lock();
+        taken.total -= 1;
+        if let Some(host) = self.host
+            && let Some(of_host) = taken.by_host.get_mut(&host)
+        {
+            *of_host -= 1;
+            // What nobody comes from takes no room.
+            if *of_host == 0 {
+                taken.by_host.remove(&host);
+            }
+        }
     }
 }
 
@@ -117,6 +197,21 @@ pub enum Peer {
     },
     Network(SocketAddr),
     Unknown,
+}
+
+impl Peer {
+    /// The host of who comes over the network; of IPv6 its network, which has all its addresses.
+    fn host(&self) -> Option<IpAddr> {
+        let Peer::Network(address) = self else {
+            return None;
+        };
+        Some(match address.ip().to_canonical() {
+            IpAddr::V6(ip) if !ip.is_loopback() => {
+                Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).into()
+            }
+            ip => ip,
+        })
+    }
 }
 
 impl fmt::Display for Peer {
@@ -366,6 +461,36 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Read<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_fills_the_room_of_an_address_alone() {
+        let turned_away = TurnedAway::default();
+        let room = Room::new(8, &turned_away);
+        let from = |host: &str| Peer::Network(format!("{host}:5000").parse().unwrap());
+        let seats = |host: &str| -> Vec<Seat> {
+            let seat = || match room.place(&from(host)) {
+                Place::Served(seat) => Some(seat),
+                Place::Full(..) => None,
+            };
+            std::iter::from_fn(seat).collect()
+        };
+        let first = seats("10.0.0.1");
+        assert_eq!(first.len(), 6);
+        // Hosts of one network of IPv6 are one.
+        let second = seats("[2001:db8::1]");
+        assert_eq!(second.len(), 2);
+        assert!(matches!(room.place(&from("10.0.0.2")), Place::Full(full, _) if !full.of_one));
+        drop(second);
+        assert!(matches!(room.place(&from("10.0.0.1")), Place::Full(full, _) if full.of_one));
+        assert_eq!(turned_away.count(), 4);
+        drop(first);
+        assert!(room.taken.lock().by_host.is_empty());
+        assert_eq!(room.taken.lock().total, 0);
+        // Over the socket all are of this machine, and may be of one user.
+        let process = Peer::Process { uid: 0, pid: None };
+        let all: Vec<Place> = (0..8).map(|_| room.place(&process)).collect();
+        assert!(all.iter().all(|place| matches!(place, Place::Served(_))));
+    }
 
     #[tokio::test]
     async fn the_socket_has_its_mode_and_goes_with_its_owner() {

@@ -18,7 +18,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::time::Instant;
 
 use super::api::Problem;
-use super::listen::{Listens, Peer, Place, Read};
+use super::listen::{Full, Listens, Peer, Place, Read};
 use crate::refused::Refused;
 use crate::task::{Backoff, Stop, Tasks};
 
@@ -62,36 +62,36 @@ pub(super) async fn serve<L: Listens>(
         };
         backoff.reset();
         let stream = TokioIo::new(Read::new(stream));
-        let (stop, most) = (stop.clone(), listener.room().most);
-        match listener.room().place() {
-            Some(Place::Served(place)) => {
+        let stop = stop.clone();
+        match listener.room().place(&peer) {
+            Place::Served(place) => {
                 let router = router.clone();
                 tasks.spawn(format!("{name}, {peer}"), async move {
                     one(stream, router, peer, &stop).await;
                     drop(place);
                 });
             }
-            Some(Place::Told(place)) => {
-                tell_full(&refused, &peer, most);
+            Place::Full(why, Some(place)) => {
+                tell_full(&refused, &peer, why);
                 tasks.spawn(format!("{name}, {peer}"), async move {
-                    let told = one(stream, full(most), peer, &stop);
+                    let told = one(stream, full(why), peer, &stop);
                     // Whether it was heard is its own affair.
                     drop(tokio::time::timeout(TOLD, told).await);
                     drop(place);
                 });
             }
-            None => tell_full(&refused, &peer, most),
+            Place::Full(why, None) => tell_full(&refused, &peer, why),
         }
     }
 }
 
 /// Says that there is no room for a connection, once in a while for each host: whoever fills the room may come
 /// again at once.
-fn tell_full(refused: &Refused, peer: &Peer, most: usize) {
+fn tell_full(refused: &Refused, peer: &Peer, why: Full) {
     if let Some(unsaid) = refused.tell(&peer.to_string(), "full", Instant::now()) {
-        tracing::warn!(who = %peer, most, unsaid, "no room for a connection of the admin protocol");
+        tracing::warn!(who = %peer, %why, unsaid, "no room for a connection of the admin protocol");
     } else {
-        tracing::debug!(who = %peer, most, "no room for a connection of the admin protocol");
+        tracing::debug!(who = %peer, %why, "no room for a connection of the admin protocol");
     }
 }
 
@@ -130,12 +130,9 @@ where
 }
 
 /// What there is where there is no room.
-fn full(most: usize) -> Router {
+fn full(why: Full) -> Router {
     let answer = move || async move {
-        let detail = format!(
-            "there are {most} connections, and no more are taken (limits.admin_connections)"
-        );
-        let problem = Problem::unavailable("full", "Too many connections", detail);
+        let problem = Problem::unavailable("full", "Too many connections", why.to_string());
         let mut response: Response = problem.into_response();
         let close = axum::http::HeaderValue::from_static("close");
         response

@@ -237,6 +237,43 @@ async fn it_is_ready_when_every_array_serves() {
 }
 
 #[tokio::test]
+async fn whoever_has_no_token_hears_no_names() {
+    let fake = Fake::default();
+    let tasks = Tasks::new("admin tasks");
+    let tcp = Tcp::bind("127.0.0.1", 0, None).await.unwrap();
+    let address = tcp.address().unwrap();
+    serve_tcp(
+        &tasks,
+        tcp,
+        Some(Token::new("0123456789abcdef")),
+        admin(&fake),
+    );
+    let ask = async |token: Option<&str>| {
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(crate::tls::servers::nobody().unwrap())
+            .build()
+            .unwrap();
+        let mut request = client.get(format!("http://{address}/readyz"));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    for token in [None, Some("a wrong token")] {
+        let (status, text) = ask(token).await;
+        assert_eq!(status, 503);
+        assert!(!text.contains("main") && !text.contains("waits"), "{text}");
+    }
+    let (status, text) = ask(Some("0123456789abcdef")).await;
+    assert_eq!(status, 503);
+    assert!(text.contains("main: waits for members: b"), "{text}");
+    fake.serving.store(true, Ordering::Relaxed);
+    assert_eq!(ask(None).await, (200, "ready\n".to_owned()));
+    tasks.shutdown(Duration::from_secs(10)).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_scrape_tells_states_lags_and_counts() {
     let running = run().await;
     let (status, kind, text) = running.ask("GET", "/metrics", "").await;
@@ -506,6 +543,38 @@ async fn who_fills_the_room_is_told_and_what_does_not_come_is_not_waited_for() {
     )
     .await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    tasks.shutdown(Duration::from_secs(10)).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_host_does_not_keep_the_others_out_of_the_address() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let fake = Fake::default();
+    let tasks = Tasks::new("admin tasks");
+    let turned_away = TurnedAway::default();
+    let tcp = Tcp::bind("127.0.0.1", 0, None).await.unwrap();
+    let tcp = tcp.with_room(Room::new(4, &turned_away));
+    let address = tcp.address().unwrap();
+    serve_tcp(&tasks, tcp, None, admin(&fake));
+    let connect = async |from: &str| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+        let mut stream = socket.connect(address).await.unwrap();
+        let asked = format!("GET /healthz HTTP/1.1\r\nhost: {address}\r\n\r\n");
+        stream.write_all(asked.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        (stream, String::from_utf8(answer).unwrap())
+    };
+    let mut held = Vec::new();
+    for expected in [200, 200, 200, 503] {
+        let (stream, answer) = connect("127.0.0.1").await;
+        assert_eq!(answer, format!("HTTP/1.1 {expected}"));
+        held.push(stream);
+    }
+    assert_eq!(connect("127.0.0.2").await.1, "HTTP/1.1 200");
+    assert_eq!(turned_away.count(), 1);
     tasks.shutdown(Duration::from_secs(10)).await.unwrap();
 }
 

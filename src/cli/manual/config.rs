@@ -158,7 +158,8 @@ const SECTIONS: &[Key] = &[
     Key {
         name: "limits.admin_connections",
         values: "number [64]",
-        what: "Connections of the admin protocol, at its socket and at its address each.",
+        what: "Connections of the admin protocol, at its socket and at its address each; of those at the address \
+               one host has three quarters at most.",
     },
     Key {
         name: "admin.socket",
