@@ -150,7 +150,8 @@ impl Blobs {
     }
 
     /// Makes files ready to be placed: durable copies on the disk of the shared folder. What members are
-    /// not sent is nobody else's, and is linked instead of copied where it is on that disk already.
+    /// not sent is nobody else's, and is linked instead of copied where it is on that disk already. They are
+    /// given back in the same order.
     ///
     /// # Errors
     /// What copying gives.

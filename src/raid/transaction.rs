@@ -1,5 +1,6 @@
 //! A transaction of the array: collected, voted by the members, finished by them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -48,7 +49,14 @@ pub(super) struct ArrayTransaction {
     buffer: Buffer,
     can: Capabilities,
     /// The files of its blobs that are ready to be placed in the shared folder.
-    staged: Vec<(Oid, Blob)>,
+    staged: BTreeMap<Oid, Staged>,
+}
+
+/// A file that is ready to be placed, and the stored one that it has the content of: what is stored instead
+/// after a conflict is another one.
+struct Staged {
+    of: Blob,
+    file: Blob,
 }
 
 impl ArrayTransaction {
@@ -66,7 +74,7 @@ impl ArrayTransaction {
             wanted,
             buffer: Buffer::new(runner.options.spool.clone(), runner.in_memory.clone()),
             can,
-            staged: Vec::new(),
+            staged: BTreeMap::new(),
         }
     }
 
@@ -86,11 +94,20 @@ impl ArrayTransaction {
         if !runner.blobs.is_shared() {
             return Ok(());
         }
-        let is_staged = |oid: Oid| self.staged.iter().any(|(staged, _)| *staged == oid);
-        let mut new = self.buffer.blobs().await?;
-        new.retain(|(oid, _)| !is_staged(*oid));
-        let staged = runner.blobs.stage(new).await?;
-        self.staged.extend(staged);
+        // Of several files of one object the last one counts, as it does for members.
+        let stored: BTreeMap<Oid, Blob> = self.buffer.blobs().await?.into_iter().collect();
+        // The client has resolved a conflict, and its first file is nobody's any more.
+        self.staged
+            .retain(|oid, staged| stored.get(oid).is_some_and(|blob| blob.is(&staged.of)));
+        let mut new = stored;
+        new.retain(|oid, _| !self.staged.contains_key(oid));
+        let files = runner
+            .blobs
+            .stage(new.clone().into_iter().collect())
+            .await?;
+        for ((oid, of), (_, file)) in new.into_iter().zip(files) {
+            self.staged.insert(oid, Staged { of, file });
+        }
         Ok(())
     }
 
@@ -103,7 +120,8 @@ impl ArrayTransaction {
             if !undone.is_empty() {
                 files = runner.undone_blobs(&undone, resolved).await?;
             }
-            files.extend(self.staged.iter().cloned());
+            let staged = self.staged.iter();
+            files.extend(staged.map(|(oid, staged)| (*oid, staged.file.clone())));
         }
         Ok(runner.blobs.place(tid, files).await?)
     }

@@ -103,6 +103,12 @@ impl Blob {
         Blob(Arc::new(Inner { held, len, path }))
     }
 
+    /// Whether it is a handle of the same file as `other`, and not of one with the same content.
+    #[must_use]
+    pub fn is(&self, other: &Blob) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Its size in bytes.
     #[must_use]
     pub fn len(&self) -> u64 {

@@ -195,6 +195,69 @@ async fn a_shared_folder_has_the_file_before_the_finish_and_not_after_an_abort()
     }
 }
 
+/// How many files are ready to be placed in the shared folder, or were.
+fn staged(rig: &Rig) -> usize {
+    std::fs::read_dir(folder(rig).tmp()).unwrap().count()
+}
+
+#[tokio::test]
+async fn what_a_client_has_resolved_is_in_the_shared_folder_and_not_what_conflicted() {
+    for with_members in [false, true] {
+        let rig = Rig::with(shared(with_members)).await;
+        let first = commit_blob(&rig, 1, Tid::ZERO, "one").await;
+        let mut transaction = rig.array.begin(TxnMeta::default(), None).await.unwrap();
+        let mut ops = both(1, Tid::ZERO, blob(&rig.folder, "in conflict"));
+        ops.extend(both(2, Tid::ZERO, blob(&rig.folder, "other")));
+        for op in ops {
+            transaction.store(op).await.unwrap();
+        }
+        let Vote::Conflicts(mut transaction, conflicts) = transaction.vote().await.unwrap() else {
+            panic!("no conflict")
+        };
+        assert_eq!(conflicts.len(), 1);
+        for op in both(1, first, blob(&rig.folder, "resolved")) {
+            transaction.store(op).await.unwrap();
+        }
+        let Vote::Ready(voted) = transaction.vote().await.unwrap() else {
+            panic!("another conflict")
+        };
+        // What nobody else is sent is not copied.
+        let ready = if with_members { 0 } else { 2 };
+        let unlinked = async {
+            while staged(&rig) != ready {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let unlinked = tokio::time::timeout(Duration::from_secs(10), unlinked).await;
+        assert!(unlinked.is_ok(), "{} are ready", staged(&rig));
+        let tid = voted.finish().await.unwrap();
+        for (oid, text) in [(1, "resolved"), (2, "other")] {
+            let found = folder(&rig).find(Oid(oid), tid).unwrap().unwrap();
+            assert_eq!(content(&found), text);
+            assert_eq!(read(&rig, oid, tid).await, text);
+        }
+        rig.same_histories();
+    }
+}
+
+#[tokio::test]
+async fn of_two_files_of_one_object_the_last_is_in_the_shared_folder_and_given_by_members() {
+    for with_members in [false, true] {
+        let rig = Rig::with(shared(with_members)).await;
+        let mut ops = both(1, Tid::ZERO, blob(&rig.folder, "first"));
+        ops.extend(both(1, Tid::ZERO, blob(&rig.folder, "last")));
+        let tid = commit_ops(&rig.array, ops).await.unwrap();
+        let found = folder(&rig).find(Oid(1), tid).unwrap().unwrap();
+        assert_eq!(content(&found), "last");
+        if !with_members {
+            for member in &rig.members {
+                assert_eq!(held(member).last().unwrap().1, "last");
+            }
+        }
+        rig.same_histories();
+    }
+}
+
 #[tokio::test]
 async fn an_undone_blob_is_in_the_shared_folder_as_well() {
     let rig = Rig::with(shared(false)).await;
