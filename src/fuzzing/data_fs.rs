@@ -83,6 +83,11 @@ pub(super) fn pack(data: &[u8]) {
             storage.close().await;
             if packed.is_some() {
                 let again = open(&path).await.expect("what was packed can be opened");
+                assert_eq!(
+                    told(again.last_tid().await),
+                    Some(last),
+                    "the end is what it was"
+                );
                 again.close().await;
             }
         });

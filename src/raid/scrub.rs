@@ -23,7 +23,9 @@ use futures_util::future::join_all;
 use super::Notice;
 use super::backup::Held;
 use super::controller::Reading;
-use super::recovery::{by_object, digest, is_blob, is_packed_away, same, same_meta, same_record};
+use super::recovery::{
+    by_object, digest, is_blob, is_emptied, is_packed_away, same, same_meta, same_record,
+};
 use super::report::{Difference, Differs, Refused, ScrubReport};
 use super::runner::Runner;
 use crate::job::{Amount, Cancelled, JobHandle, Rate, Work};
@@ -275,14 +277,17 @@ impl Job {
             return;
         };
         let runner = Arc::clone(&self.runner);
+        let emptied = held.iter().any(|(_, txn)| is_emptied(txn));
+        let written = held.iter().flat_map(|(_, txn)| &txn.records);
+        let written: BTreeSet<Oid> = written.map(|record| record.oid).collect();
         let (mut lacking, mut unreadable) = (Vec::new(), Vec::new());
         for (index, lane) in self.lanes.iter_mut().enumerate() {
             if !lane.is_compared() || held.iter().any(|(holder, _)| *holder == index) {
                 continue;
             }
-            let mut rightly = lane.is_within_packed();
-            for record in &example.records {
-                rightly = rightly && lane.may_lack(&runner, record.oid, tid).await;
+            let mut rightly = lane.is_within_packed() || (emptied && lane.is_behind_packed());
+            for oid in &written {
+                rightly = rightly && lane.may_lack(&runner, *oid, tid).await;
             }
             if rightly || !lane.is_compared() {
                 continue;

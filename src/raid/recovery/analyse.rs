@@ -451,6 +451,7 @@ async fn rest_after(
         let is_explained = match beside.from(theirs.tid).await.of_source()? {
             // It came to the source meanwhile.
             Some(ours) if ours.tid == theirs.tid => same(ours, &theirs)?,
+            _ if is_emptied(&theirs) => left_it_out(source, theirs.tid).await.of_source()?,
             Some(ours) if is_packed(ours) => {
                 went_on(source, &theirs).await.of_source()?
                     && !would_stay(source, target, &theirs).await?
@@ -591,6 +592,7 @@ pub(super) async fn is_common(
     };
     match only(source, tid).await.of_source()? {
         Some(ours) => same(&ours, &theirs),
+        None if is_emptied(&theirs) => left_it_out(source, tid).await.of_source(),
         None => Ok(was_packed_away(source, &theirs).await.of_source()?
             && !would_stay(source, target, &theirs).await?),
     }
@@ -697,6 +699,39 @@ pub(in crate::raid) fn same(ours: &HistoryTxn, theirs: &HistoryTxn) -> Result<bo
 
 pub(super) fn is_packed(transaction: &HistoryTxn) -> bool {
     transaction.meta.status == TxnStatus::Packed
+}
+
+/// Whether nothing that a transaction wrote is left. A `Data.fs` that the array packs keeps that much of the last one
+/// that is packed, so that it ends where it did; Python's servers do not. Who lacks it lacks nothing that anybody
+/// could read.
+pub(in crate::raid) fn is_emptied(transaction: &HistoryTxn) -> bool {
+    is_packed(transaction) && transaction.records.is_empty()
+}
+
+/// Whether a storage that does not hold what is emptied elsewhere was there when it was committed: it has gone on
+/// since, or says that it ends with it.
+async fn left_it_out(storage: &dyn Storage, emptied: Tid) -> Result<bool, StorageError> {
+    Ok(storage.last_tid().await? >= emptied)
+}
+
+/// Whether what comes next in `storage` after this transaction is what the other one holds, too.
+pub(super) async fn goes_on_as(
+    other: &dyn Storage,
+    storage: &dyn Storage,
+    after: Tid,
+) -> Result<bool, StorageError> {
+    let next = storage
+        .iterate(TidRange::after(after))
+        .await?
+        .next()
+        .await?;
+    let Some(next) = next else {
+        return Ok(false);
+    };
+    let Some(theirs) = only(other, next.tid).await? else {
+        return Ok(false);
+    };
+    same(&theirs, &next).map_err(|(Broken::Source(error) | Broken::Target(error))| error)
 }
 
 /// Whether two copies of a transaction say the same of it.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::super::view::Reader;
-use super::analyse::{empty_it, is_packed, same, went_on};
+use super::analyse::{empty_it, is_emptied, is_packed, same, went_on};
 use super::{Halt, Job, is_past};
 use crate::job::Amount;
 use crate::storage::{Fault, History, Storage};
@@ -252,6 +252,18 @@ impl Job {
                     self.work.reached(last.to_string());
                     self.work.did(amount);
                     (our_next, their_next) = (None, None);
+                }
+                // Nothing of it is left: who lacks it lacks nothing.
+                (Some(our), theirs)
+                    if is_emptied(our)
+                        && theirs.as_ref().is_none_or(|their| our.tid < their.tid) =>
+                {
+                    our_next = None;
+                }
+                (ours, Some(their))
+                    if is_emptied(their) && ours.as_ref().is_none_or(|our| their.tid < our.tid) =>
+                {
+                    their_next = None;
                 }
                 // A transaction that packing removed from one of them: what follows in that one is
                 // marked as packed.

@@ -40,7 +40,7 @@ use crate::zodb::{HistoryTxn, Tid, TidRange, TxnStatus};
 
 pub(super) use analyse::Broken;
 use analyse::{Doubt, Relation, doubt, empty_it, is_common, others_than, relate_to_any};
-pub(super) use analyse::{analyse, packed_up_to};
+pub(super) use analyse::{analyse, is_emptied, packed_up_to};
 pub(super) use analyse::{by_object, same, same_meta, same_record};
 use blobs::WithoutFile;
 pub(super) use blobs::{digest, is_blob, is_packed_away};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::analyse::{Broken, Relation, relate, was_packed_away};
+use super::analyse::{Broken, Relation, goes_on_as, is_emptied, relate, was_packed_away};
 use crate::raid::controller::{Compared, MemberId};
 use crate::raid::runner::{Runner, as_fault};
 use crate::storage::{Committed, Fault, Storage, StorageError};
@@ -119,20 +119,25 @@ async fn set_swapped_aside(
             Ok((storage.last_tid().await?, history.next().await?))
         };
         match within(super::LONGEST_CALL, asked).await {
-            Ok((_, Some(transaction))) => held = Some(transaction),
+            Ok((_, Some(transaction))) => held = Some((Arc::clone(storage), transaction)),
             // Who ends before it is only behind, or lost its tail.
             Ok((last, None)) if last > known => suspects.push((*id, Arc::clone(storage))),
             Ok(_) => {}
             Err(fault) => return Err((*id, fault)),
         }
     }
-    let Some(held) = held else {
+    let Some((holder, held)) = held else {
         return Ok(Vec::new());
     };
     let mut swapped = Vec::new();
     for (id, storage) in suspects {
-        // Who was packed since may have lost it rightly.
-        let packed = within(super::LONGEST_CALL, was_packed_away(&*storage, &held)).await;
+        // Who was packed since may have lost it rightly. Where nothing of it is left, what is marked as packed
+        // may end before it; but then the array went on after it with both.
+        let packed = async {
+            Ok(was_packed_away(&*storage, &held).await?
+                || (is_emptied(&held) && goes_on_as(&*holder, &*storage, known).await?))
+        };
+        let packed = within(super::LONGEST_CALL, packed).await;
         if packed.map_err(|fault| (id, fault))? {
             continue;
         }

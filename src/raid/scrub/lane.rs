@@ -176,6 +176,13 @@ impl Lane {
         }
     }
 
+    /// Whether all that it gave is marked as packed, and nothing is unreadable between that and what comes next.
+    /// Whoever packs as Python does leaves the last transaction before that out as well, where nothing of it stays;
+    /// by the marks alone that cannot be told from one that was lost.
+    pub(super) fn is_behind_packed(&self) -> bool {
+        (self.packed || self.last.is_zero()) && !self.gap
+    }
+
     /// Whether packing can have removed a record here: there is a later one, or the object is gone.
     pub(super) async fn may_lack(&mut self, runner: &Runner, oid: Oid, tid: Tid) -> bool {
         let storage = &*self.reader.storage;

@@ -375,3 +375,148 @@ async fn what_only_some_can_undo_any_more_is_not_undone_and_degrades_nobody() {
     assert_eq!(rig.heard("disagreement"), 0, "nobody lies");
     commit(&rig.array, 1, second, "three").await.unwrap();
 }
+
+/// What is left of the last packed transaction where nothing that it wrote stays; Python's servers leave it out.
+fn as_python(member: &MemoryOpener) {
+    member.tamper(|history| history.retain(|txn| !txn.records.is_empty()));
+}
+
+/// Two objects, of which the last transaction removes one, packed. Gives the last two transactions.
+async fn a_packed_head(rig: &Rig) -> [Tid; 2] {
+    let first = commit(&rig.array, 1, Tid::ZERO, "stays").await.unwrap();
+    let made = commit(&rig.array, 2, Tid::ZERO, "goes").await.unwrap();
+    let delete = vec![Op::Delete {
+        oid: Oid(2),
+        serial: made,
+    }];
+    let head = commit_ops(&rig.array, delete).await.unwrap();
+    rig.array.pack(4e9).await.unwrap();
+    [first, head]
+}
+
+#[tokio::test]
+async fn an_array_starts_again_whose_head_wrote_only_what_is_packed_away() {
+    let mut rig = Rig::new().await;
+    let [first, head] = a_packed_head(&rig).await;
+    let left = rig.members[0].transactions();
+    let left: Vec<_> = left
+        .iter()
+        .map(|txn| (txn.tid, txn.records.len()))
+        .collect();
+    assert_eq!(left, [(first, 1), (head, 0)]);
+    rig.restart().await;
+    rig.optimal().await;
+    assert_eq!(rig.array.last_tid().await.unwrap(), head);
+    rig.same_histories();
+    // A server that was packed as by Python ends earlier, and is made level.
+    as_python(&rig.members[2]);
+    rig.restart().await;
+    rig.optimal().await;
+    assert_eq!(rig.array.last_tid().await.unwrap(), head);
+    rig.same_histories();
+}
+
+#[tokio::test]
+async fn who_leaves_out_what_nothing_is_left_of_lacks_nothing() {
+    let mut rig = Rig::new().await;
+    let [first, _] = a_packed_head(&rig).await;
+    as_python(&rig.members[2]);
+    let record = rig.folder.path().join("membership.json");
+    rig.array.shutdown(Duration::from_secs(5)).await.unwrap();
+    let before = std::fs::read(&record).unwrap();
+    (rig.array, rig.notices) = start(options(&rig.folder), &rig.members, &rig.folder).await;
+    rig.optimal().await;
+    commit(&rig.array, 1, first, "changed").await.unwrap();
+    as_python(&rig.members[2]);
+    rig.array.start_scrub(Rate::UNLIMITED).unwrap();
+    rig.until("the scrub has ended", |_| {
+        let report = rig.array.scrub_report();
+        report.is_some_and(|scrub| scrub.ended.is_some())
+    })
+    .await;
+    assert_eq!(rig.array.scrub_report().unwrap().count, 0);
+
+    // After a crash the record knows only of what was packed.
+    rig.array.shutdown(Duration::from_secs(5)).await.unwrap();
+    std::fs::write(&record, before).unwrap();
+    (rig.array, rig.notices) = start(options(&rig.folder), &rig.members, &rig.folder).await;
+    rig.optimal().await;
+    assert_eq!(rig.heard("member-degraded"), 0, "{:?}", rig.notices.lock());
+
+    // A recovery that compares everything finds nothing to be made anew, whichever of the two lacks it.
+    for lacking in [&rig.members[2..], &rig.members[..2]] {
+        rig.array.disable("c").unwrap();
+        let whole = rig.members[0].transactions();
+        for member in &rig.members {
+            member.tamper(|history| history.clone_from(&whole));
+        }
+        lacking.iter().for_each(as_python);
+        let held = plain(&rig.members[2].transactions());
+        rig.array.recover("c", Strategy::Verify, None).unwrap();
+        rig.optimal().await;
+        assert_eq!(plain(&rig.members[2].transactions()), held);
+        for member in lacking {
+            member.tamper(|history| history.clone_from(&whole));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_ends_with_what_nothing_is_left_of_has_not_diverged() {
+    let rig = Rig::new().await;
+    let [first, head] = a_packed_head(&rig).await;
+    rig.array.disable("c").unwrap();
+    assert_eq!(rig.members[2].transactions().last().unwrap().tid, head);
+    commit(&rig.array, 1, first, "changed").await.unwrap();
+    rig.members[..2].iter().for_each(as_python);
+    rig.array.recover("c", Strategy::Missing, None).unwrap();
+    rig.optimal().await;
+}
+
+/// Of who was not packed, the transaction is whole.
+#[tokio::test]
+async fn what_was_packed_away_just_before_what_is_not_packed_is_no_difference() {
+    let rig = Rig::new().await;
+    let what = "test".into();
+    let full = Fault::DiskFull { what };
+    rig.members[2].faults().fail(Moment::Pack, full);
+    let [first, head] = a_packed_head(&rig).await;
+    commit(&rig.array, 1, first, "changed").await.unwrap();
+    let whole = plain(&rig.members[2].transactions());
+    assert!(
+        whole
+            .iter()
+            .any(|(tid, _, records)| *tid == head && records.len() == 1)
+    );
+    rig.array.start_scrub(Rate::UNLIMITED).unwrap();
+    rig.until("the scrub has ended", |_| {
+        let report = rig.array.scrub_report();
+        report.is_some_and(|scrub| scrub.ended.is_some())
+    })
+    .await;
+    let report = rig.array.scrub_report().unwrap();
+    assert_eq!(report.count, 0, "{report:#?}");
+    rig.array.disable("c").unwrap();
+    rig.array.recover("c", Strategy::Verify, None).unwrap();
+    rig.optimal().await;
+    assert_eq!(plain(&rig.members[2].transactions()), whole);
+}
+
+/// The same where something of it is left: it may have been lost.
+#[tokio::test]
+async fn who_lacks_what_is_not_emptied_is_told_of_behind_the_packed_part() {
+    let rig = Rig::new().await;
+    let [first, head] = a_packed_head(&rig).await;
+    let second = commit(&rig.array, 1, first, "lost").await.unwrap();
+    commit(&rig.array, 1, second, "later").await.unwrap();
+    rig.members[2].tamper(|history| history.retain(|txn| txn.tid != second && txn.tid != head));
+    rig.array.start_scrub(Rate::UNLIMITED).unwrap();
+    rig.until("the scrub has ended", |_| {
+        let report = rig.array.scrub_report();
+        report.is_some_and(|scrub| scrub.ended.is_some())
+    })
+    .await;
+    let report = rig.array.scrub_report().unwrap();
+    let found: Vec<_> = report.differences.iter().map(|one| one.tid).collect();
+    assert_eq!(found, [second]);
+}

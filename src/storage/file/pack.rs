@@ -14,8 +14,8 @@
 //!    faster than it copies; should it not have won after [`TURNS`] times, nothing is packed.
 //! 4. [`blobs`] removes the files that belonged to records which are gone.
 //!
-//! The result is what Python makes of the same file, byte by byte. Source: ZODB,
-//! `FileStorage/fspack.py` and `FileStorage.pack`.
+//! The result is what Python makes of the same file, byte by byte, but for the header of the last packed
+//! transaction, which stays ([`copy`]). Source: ZODB, `FileStorage/fspack.py` and `FileStorage.pack`.
 //!
 //! Memory: twice the index (six bytes for each object where oids are dense) until the reachable objects
 //! are known, with eight bytes for each object of the widest step on the way; from then on once that,

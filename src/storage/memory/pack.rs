@@ -1,6 +1,7 @@
 //! Packing in memory, as `FileStorage` does it: of what was before a time, each object's last revision
 //! is kept, and whatever a later undo points back to; and of those, what the root object or later
-//! records reach. Where states are no pickles, as in many tests, everything is reached.
+//! records reach. Where states are no pickles, as in many tests, everything is reached. The last
+//! transaction before the time stays, also where nothing of what it wrote does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,6 +31,8 @@ pub(super) fn packed(data: &Data, stop: Tid) -> Vec<HistoryTxn> {
         (current.get(&oid) == Some(&tid) && data.payload().is_some() && is_reached(oid))
             || pointed_to.contains(&(oid, tid))
     };
+    let before = data.history.iter().filter(|txn| txn.tid <= stop);
+    let last = before.last().map(|txn| txn.tid);
     let mut kept = Vec::new();
     for txn in &data.history {
         let mut txn = txn.clone();
@@ -37,7 +40,7 @@ pub(super) fn packed(data: &Data, stop: Tid) -> Vec<HistoryTxn> {
             let tid = txn.tid;
             txn.records
                 .retain(|record| is_kept(record.oid, tid, &record.data));
-            if txn.records.is_empty() {
+            if txn.records.is_empty() && Some(tid) != last {
                 continue;
             }
             txn.meta.status = TxnStatus::Packed;

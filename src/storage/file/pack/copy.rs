@@ -1,10 +1,15 @@
 //! Writing the new file.
 //!
 //! Up to the time to which is packed, a transaction gets the status `p` and keeps the records that
-//! stay, each with its data and without pointers into the past; one that keeps none is left out. Later
-//! transactions are copied as they are, with their pointers moved: all of them are as long as they were,
-//! so that what follows the packed part moves by the same distance. Source: ZODB, `fspack.py`,
+//! stay, each with its data and without pointers into the past; one that keeps none is left out, but for the
+//! last of them. Later transactions are copied as they are, with their pointers moved: all of them are as long
+//! as they were, so that what follows the packed part moves by the same distance. Source: ZODB, `fspack.py`,
 //! `FileStoragePacker`, `PackCopier`.
+//!
+//! The last packed transaction keeps its header, which Python leaves out like any other. Otherwise a file whose last
+//! transaction wrote nothing but garbage would end earlier than it did, as one does that was put back from
+//! a backup; and whether one between the last that is marked as packed and the first that is not was packed away,
+//! or was lost, nobody could tell. The next packing leaves it out.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -227,7 +232,8 @@ impl Copy {
         self.index
     }
 
-    /// Copies what stays of the part that is packed. Whether that is another length than there was.
+    /// Copies what stays of the part that is packed. Whether Python's packing would change anything: where all that
+    /// is left out is what the last transaction wrote, that is so too.
     pub(super) fn packed(&mut self, mut removed: Removed) -> Result<bool> {
         let Copy {
             source,
@@ -240,6 +246,8 @@ impl Copy {
         let origin = source.origin();
         let mut window = source.window();
         let mut far = Window::new(&*source.disk, FAR, source.end);
+        // How much is there that Python leaves out.
+        let mut emptied = 0;
         while *at < reach.packed_to {
             let begin = *at;
             let header = source.transaction(&mut window, begin)?;
@@ -279,7 +287,11 @@ impl Copy {
             for one in &dropped {
                 removed.look_at(source, reach, header.tid, one)?;
             }
-            if !kept.is_empty() {
+            let is_last = begin + header.whole_len() == reach.packed_to;
+            if is_last && kept.is_empty() {
+                emptied = header.head_len() + 8;
+            }
+            if is_last || !kept.is_empty() {
                 let new = TxnHeader {
                     status: TxnStatus::Packed.to_byte(),
                     len: header.head_len() + kept.iter().map(Kept::len).sum::<u64>(),
@@ -319,7 +331,7 @@ impl Copy {
         // Backwards where it is more, as from Python: a record that pointed back has its data now, and
         // what it pointed to may stay.
         self.shift = self.at.cast_signed() - self.out.position().cast_signed();
-        Ok(self.shift != 0)
+        Ok(self.at != self.out.position() - emptied)
     }
 
     /// What is finished by now will be copied as well.

@@ -12,8 +12,8 @@ use std::sync::mpsc;
 use super::crash::copy_folder;
 use super::oracle::blobs;
 use super::*;
-use crate::storage::StorageError;
 use crate::storage::suite::{commit, commit_ops, referring, store, store_blob, text, transactions};
+use crate::storage::{StorageError, Vote};
 
 fn options(folder: &Path) -> FileOptions {
     FileOptions {
@@ -409,4 +409,69 @@ async fn what_a_pack_puts_in_its_place_is_no_strange_file() {
     go_on.send(()).unwrap();
     packing.await.unwrap().unwrap();
     storage.in_place().await.unwrap();
+}
+
+/// Also without collecting garbage, and with what is committed meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_last_transaction_that_wrote_only_what_goes_stays_the_last() {
+    for (pack_gc, meanwhile) in [(true, false), (false, false), (true, true), (false, true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let options = || FileOptions {
+            pack_gc,
+            ..options(folder.path())
+        };
+        let path = folder.path().join("Data.fs");
+        let storage = Arc::new(FileStorage::open(&path, options()).await.unwrap());
+        fill(&storage).await;
+        let made = commit(&*storage, &[(7, Tid::ZERO, &referring(&[], "garbage"))]).await;
+        let meta = TxnMeta {
+            user: "jane".into(),
+            description: "removes it".into(),
+            ..TxnMeta::default()
+        };
+        let mut transaction = storage.begin(meta.clone(), None).await.unwrap();
+        let delete = crate::zodb::Op::Delete {
+            oid: Oid(7),
+            serial: made,
+        };
+        transaction.store(delete).await.unwrap();
+        let Vote::Ready(voted) = transaction.vote().await.unwrap() else {
+            panic!("a conflict")
+        };
+        let last = voted.finish().await.unwrap();
+        let (reached, go_on) = stop_at(&storage, "rest copied");
+        let packing = tokio::spawn({
+            let storage = Arc::clone(&storage);
+            async move { storage.pack(after(last)).await }
+        });
+        tokio::task::block_in_place(|| reached.recv().unwrap());
+        let mut end = last;
+        if meanwhile {
+            end = commit(&*storage, &[(8, Tid::ZERO, &referring(&[], "new"))]).await;
+        }
+        go_on.send(()).unwrap();
+        packing.await.unwrap().unwrap();
+        *storage.0.at_step.lock() = None;
+        storage.close().await;
+
+        for index in [true, false] {
+            if !index {
+                std::fs::remove_file(folder.path().join("Data.fs.index")).unwrap();
+            }
+            let storage = FileStorage::open(&path, options()).await.unwrap();
+            assert_eq!(storage.last_tid().await.unwrap(), end);
+            let kept = transactions(&storage, TidRange::only(last)).await;
+            assert!(kept[0].records.is_empty());
+            let packed = TxnMeta {
+                status: crate::zodb::TxnStatus::Packed,
+                ..meta.clone()
+            };
+            assert_eq!(kept[0].meta, packed);
+            // Nobody undoes it any more.
+            let undoable = storage.undo_info(0, 100, &crate::storage::Value::None);
+            let undoable = undoable.await.unwrap();
+            assert!(undoable.iter().all(|one| one.tid > last));
+            storage.close().await;
+        }
+    }
 }
