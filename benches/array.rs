@@ -33,6 +33,7 @@ async fn array(cache_bytes: u64) -> (Array, Vec<MemoryOpener>) {
         name: opener.describe().location,
         opener: Arc::new(opener.clone()),
         fingerprint: String::new(),
+        adopted: false,
     });
     let options = ArrayOptions {
         name: "bench".into(),

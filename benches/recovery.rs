@@ -213,6 +213,7 @@ async fn recover(folder: &Path, source: &Path) -> Duration {
         name: name.to_owned(),
         opener: Arc::new(opener(path)),
         fingerprint: String::new(),
+        adopted: false,
     };
     let members = vec![spec("source", source), spec("target", &target)];
     let array = Array::start(array_options(folder), members, record, Arc::new(|_| {}));

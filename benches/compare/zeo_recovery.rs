@@ -148,6 +148,7 @@ fn spec(name: &str, side: &Side) -> MemberSpec {
         name: name.to_owned(),
         opener: Arc::new(opener(side)),
         fingerprint: String::new(),
+        adopted: false,
     }
 }
 

@@ -49,9 +49,12 @@ fn member(entry: &Entry, key: String, claims: &mut Claims, found: &mut Findings)
     let mut section = Section::new(key.clone(), Some(&entry.node), found);
     let is_map = matches!(entry.node.value, Value::Map(_));
     let (zeo, file) = (section.node("zeo"), section.node("file"));
-    let storage = match (file, zeo) {
-        (None, Some(_)) => zeo_server(&mut section, claims, found),
-        (Some(_), None) => file_storage(&mut section, claims, found),
+    let (storage, adopted) = match (file, zeo) {
+        (None, Some(_)) => (zeo_server(&mut section, claims, found), false),
+        (Some(_), None) => {
+            let storage = file_storage(&mut section, claims, found);
+            (storage, adopted(&mut section, found))
+        }
         (Some(_), Some(zeo)) => {
             found.mistake(
                 zeo.place,
@@ -71,7 +74,7 @@ fn member(entry: &Entry, key: String, claims: &mut Claims, found: &mut Findings)
                     ),
                 );
                 // Asked for, so that only what is really unknown is reported as that.
-                for known in ["blob_dir", "storage", "connections", "tls"] {
+                for known in ["blob_dir", "adopted", "storage", "connections", "tls"] {
                     section.node(known);
                 }
                 section.end(found);
@@ -86,6 +89,7 @@ fn member(entry: &Entry, key: String, claims: &mut Claims, found: &mut Findings)
         config: MemberConfig {
             name: entry.key.clone(),
             storage,
+            adopted,
         },
         place: entry.place,
         key,
@@ -103,6 +107,7 @@ impl Member {
             config: MemberConfig {
                 name: entry.key.clone(),
                 storage,
+                adopted: false,
             },
             key,
             place: entry.place,
@@ -135,6 +140,11 @@ fn file_storage(
     MemberStorage::File { file, blob_dir }
 }
 
+/// Most files are not: only where it is written is it one of the settings.
+fn adopted(section: &mut Section<'_>, found: &mut Findings) -> bool {
+    section.node("adopted").is_some() && section.flag("adopted", false, found)
+}
+
 fn zeo_server(
     section: &mut Section<'_>,
     claims: &mut Claims,
@@ -158,6 +168,11 @@ fn zeo_server(
             ),
             "remove it, and set `blob-dir` in that server's zeo.conf",
         );
+    }
+    if let Some(node) = section.node("adopted") {
+        let key = section.key("adopted");
+        let what = format!("{key} is for files, and this is a ZEO server");
+        found.mistake(node.place, what, "remove it");
     }
     let (address, place) = at.unwrap_or_else(|| {
         let unknown = Address::Unix(PathBuf::new());

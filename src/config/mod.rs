@@ -11,6 +11,7 @@ pub mod zconfig;
 mod address;
 mod check;
 mod claims;
+pub(crate) mod data_file;
 pub mod disks;
 mod environment;
 mod listen;

@@ -159,6 +159,8 @@ pub struct ArrayConfig {
 pub struct MemberConfig {
     pub name: String,
     pub storage: MemberStorage,
+    /// Its file is that of a database which was there before the array: a first start makes no new one.
+    pub adopted: bool,
 }
 
 /// Who keeps a member's copy.
@@ -336,6 +338,13 @@ impl Config {
         let mut mistakes = super::listen::check_certificates(self);
         mistakes.extend(super::permissions::secrets(self));
         mistakes
+    }
+
+    /// Which members' files are no `Data.fs`, and which of those that are to be taken over are not there. No start
+    /// fails for them: the others may serve. Blocks.
+    #[must_use]
+    pub fn check_files(&self) -> Vec<Mistake> {
+        super::data_file::check(self)
     }
 
     /// Whether the user that the daemon is to become is known here. Blocks.

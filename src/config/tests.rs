@@ -864,3 +864,57 @@ fn arrays_have_options_of_their_own() {
         "`5` has no unit",
     );
 }
+
+#[test]
+fn what_is_no_data_fs_and_what_should_be_taken_over_and_is_away_is_told_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let put = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+    put("old", b"FS21and more");
+    put("new", b"FS30");
+    put("empty", b"");
+    put("torn", b"\0\0");
+    put("picture", b"\x89PNG....");
+    put("short", b"FS");
+    std::fs::create_dir(folder.path().join("folder")).unwrap();
+    let told = |members: &str| {
+        let text = format!("arrays:\n  m:\n    members:\n      {members}\n");
+        let config = read_in(folder.path(), &text).unwrap();
+        let mistakes = config.check_files();
+        mistakes.iter().map(Mistake::to_string).collect::<Vec<_>>()
+    };
+    for fine in ["old", "new", "empty", "torn", "nothing", "no/folder"] {
+        assert_eq!(
+            told(&format!("a: {{file: {fine}}}")),
+            Vec::<String>::new(),
+            "{fine}"
+        );
+    }
+    let rebuild = "of one that is damaged: zeoraidctl recover --rebuild a";
+    for (file, what) in [
+        ("picture", r#"is not a Data.fs: it begins with "\x89PNG""#),
+        ("short", r#"is not a Data.fs: it begins with "FS""#),
+        ("folder", "is not a file"),
+    ] {
+        let expected = format!(
+            "etc/zeoraid.yaml:4:1: arrays.m.members.a.file: {file} {what}; the path of a Data.fs; {rebuild}"
+        );
+        assert_eq!(told(&format!("a: {{file: {file}}}")), [expected]);
+    }
+    let adopted = |file: &str| told(&format!("a: {{file: {file}, adopted: true}}"));
+    assert_eq!(adopted("old"), Vec::<String>::new());
+    assert_eq!(
+        adopted("nothing"),
+        [
+            "etc/zeoraid.yaml:4:1: arrays.m.members.a.file: nothing is not there; the path of the Data.fs to take over; \
+          for a new one remove `adopted`"
+        ]
+    );
+    // Once it has served, the record says whether it must be there.
+    std::fs::create_dir(folder.path().join("var")).unwrap();
+    put("var/m.membership.json", b"{}");
+    assert_eq!(adopted("nothing"), Vec::<String>::new());
+    check(
+        "arrays: {m: {members: {a: {zeo: 'h:1', adopted: true}}}}",
+        "adopted is for files, and this is a ZEO server",
+    );
+}

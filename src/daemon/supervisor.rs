@@ -154,6 +154,7 @@ pub(super) fn members(config: &Config, array: &ArrayConfig) -> Vec<MemberSpec> {
         name: member.name.clone(),
         opener: opener(config, array, member),
         fingerprint: fingerprint(member),
+        adopted: member.adopted,
     });
     specs.collect()
 }

@@ -15,6 +15,9 @@ pub struct MemberSpec {
     pub opener: Arc<dyn Opener>,
     /// Changes when anything changes that needs the member to be opened anew.
     pub fingerprint: String,
+    /// It holds a database that was there before the array: until there is a membership record, what is opened
+    /// for it is never a new, empty copy.
+    pub adopted: bool,
 }
 
 /// How an array behaves.

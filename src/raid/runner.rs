@@ -1226,6 +1226,7 @@ pub(super) fn configured(spec: &MemberSpec) -> Configured {
     Configured {
         name: spec.name.clone(),
         fingerprint: spec.fingerprint.clone(),
+        adopted: spec.adopted,
         description: spec.opener.describe(),
     }
 }

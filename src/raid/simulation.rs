@@ -108,6 +108,7 @@ impl World {
             name: (*name).to_owned(),
             opener: Arc::new(opener.clone()),
             fingerprint: String::new(),
+            adopted: false,
         };
         let members: Vec<_> = NAMES.iter().zip(&openers).map(spec).collect();
         let folder = tempfile::tempdir().unwrap();

@@ -46,6 +46,7 @@ fn specs(members: &[MemoryOpener]) -> Vec<MemberSpec> {
         name: (*name).to_owned(),
         opener: Arc::new(opener.clone()),
         fingerprint: String::new(),
+        adopted: false,
     };
     NAMES.iter().zip(members).map(spec).collect()
 }

@@ -98,7 +98,7 @@ const MISTAKES: &[(&str, &str, &str, &str)] = &[
         "a check that is none",
         "options:\n  - name: c\n    prompt: C\n    check: {minimum: 3}\n",
         "",
-        "recipes/r.yaml:4: options[0].check: unknown field `minimum`, expected one of `min`, `max`, `as_many_as`, `must_exist`",
+        "recipes/r.yaml:4: options[0].check: unknown field `minimum`, expected one of `min`, `max`, `as_many_as`, `must_exist`, `data_fs`",
     ),
     (
         "as many as what",

@@ -64,6 +64,10 @@ pub(super) struct Need {
 
 /// Something that a person decides.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a key that recipes have"
+)]
 pub struct OptionSpec {
     pub name: String,
     pub prompt: String,
@@ -82,6 +86,8 @@ pub struct OptionSpec {
     pub as_many_as: Option<String>,
     /// A path that must be an existing file.
     pub must_exist: bool,
+    /// A path that must be a `Data.fs` with something in it.
+    pub data_fs: bool,
     /// Not asked (and empty) where this is not met.
     pub when: When,
     /// The addition that cannot do without it.

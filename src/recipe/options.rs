@@ -13,6 +13,7 @@ use super::error::RecipeError;
 use super::model::{Kind, OptionSpec, Recipe};
 use super::raw::scalar_text;
 use super::render;
+use crate::config::data_file::{self, Found};
 
 /// What was answered before anybody is asked. Keys are options, or `part.value`.
 #[derive(Debug, Clone, Default)]
@@ -354,6 +355,19 @@ impl OptionSpec {
                 Err(error) => return Err(format!("{}: {error}", path.display())),
             }
         }
+        if self.data_fs {
+            let path = instance.join(text);
+            let why = match data_file::look(&path) {
+                Found::DataFs => return Ok(text.into()),
+                Found::Nothing => "is not there".to_owned(),
+                Found::Empty => {
+                    "holds nothing; a new database needs no file to begin with".to_owned()
+                }
+                Found::Unreadable => "cannot be read".to_owned(),
+                Found::Other(why) => why,
+            };
+            return Err(format!("{} {why}", path.display()));
+        }
         Ok(text.into())
     }
 }
@@ -496,6 +510,35 @@ mod tests {
         ] {
             let error = check(&[(name, bad)]).expect_err(bad);
             assert!(error.contains(name) && error.contains("`--set`"), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_a_data_fs_is_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let check = |bytes: &[u8]| {
+            std::fs::write(folder.path().join("a"), bytes).unwrap();
+            let given = Answers {
+                set: answers(&[("adopt", "a")]),
+                ..Answers::default()
+            };
+            let resolved = resolve(&embedded(), &given, folder.path(), &mut nobody);
+            resolved.map(|_| ()).map_err(|error| error.to_string())
+        };
+        check(b"FS21...").unwrap();
+        check(b"FS30...").unwrap();
+        for (bytes, why) in [
+            (
+                b"" as &[u8],
+                "holds nothing; a new database needs no file to begin with",
+            ),
+            (
+                b"PK\x03\x04",
+                r#"is not a Data.fs: it begins with "PK\x03\x04""#,
+            ),
+        ] {
+            let error = check(bytes).unwrap_err();
+            assert!(error.contains(why), "{error}");
         }
     }
 

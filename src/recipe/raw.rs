@@ -105,6 +105,8 @@ struct RawCheck {
     as_many_as: Option<String>,
     #[serde(default)]
     must_exist: bool,
+    #[serde(default)]
+    data_fs: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -297,6 +299,7 @@ impl RawOption {
             max: self.check.max,
             as_many_as: self.check.as_many_as,
             must_exist: self.check.must_exist,
+            data_fs: self.check.data_fs,
             when: at.when(&self.when)?,
             needed_by: None,
             place: at.place(),

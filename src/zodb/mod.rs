@@ -6,6 +6,7 @@
 
 mod answer;
 mod blob;
+mod data_fs;
 mod ids;
 mod payload;
 mod time;
@@ -13,6 +14,7 @@ mod transaction;
 
 pub use answer::{Answer, Conflict};
 pub use blob::Blob;
+pub use data_fs::is_data_fs;
 pub use ids::{InvalidId, Oid, Tid};
 pub use payload::Payload;
 pub use transaction::{HistoryRecord, HistoryTxn, Op, RecordData, TidRange, TxnMeta, TxnStatus};

@@ -89,6 +89,49 @@ fn a_file_of_a_site_is_taken_over_extended_and_given_back() {
     );
 }
 
+/// A site whose disk is not mounted, or whose path is mistyped, is not begun anew.
+#[test]
+fn a_first_start_waits_for_the_file_that_is_taken_over_and_makes_none() {
+    let (instance, file) = adopted("100");
+    let away = file.with_extension("away");
+    fs::rename(&file, &away).expect("it can be moved");
+
+    let check = instance.run(&["check-config"]).ended(1);
+    check.prints("Data.fs is not there");
+    let run = instance.run(&["start", "--timeout", "1s"]).ended(1);
+    assert!(
+        run.stderr.contains("is its disk mounted, or was it moved?"),
+        "{run}"
+    );
+    assert!(run.stderr.contains("bring back copy1"), "{run}");
+    assert!(!file.exists(), "a new one was made");
+
+    fs::rename(&away, &file).expect("it can be moved back");
+    instance.wait_optimal();
+    let objects = instance.details()["objects"].as_u64();
+    assert!(objects.is_some_and(|objects| objects > 100), "{objects:?}");
+    instance.given_back();
+}
+
+#[test]
+fn what_is_no_data_fs_is_not_taken_over() {
+    let instance = Instance::new();
+    let file = instance.beside("backup.tar.gz");
+    fs::write(&file, b"\x1f\x8b\x08\0 and more").expect("a file");
+    let setting = format!("adopt={}", file.display());
+    let run = instance.init(&[&setting]);
+    assert_eq!(run.code, 1, "{run}");
+    assert!(
+        run.stderr.contains("is not a Data.fs: it begins with"),
+        "{run}"
+    );
+    assert!(!instance.root().exists(), "something was made of it");
+
+    fs::write(&file, b"").expect("a file");
+    let run = instance.init(&[&setting]);
+    assert!(run.stderr.contains("holds nothing"), "{run}");
+}
+
 /// Python writes to the file that was given back, and the daemon takes it again: with Python's index,
 /// without any, and with one that is damaged or of another state.
 #[test]

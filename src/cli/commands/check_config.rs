@@ -16,7 +16,8 @@ use crate::config::{self, ConfigError, Mistake};
 ///
 /// Each with its file, line and column, and how to mend it. The exit code is 0 where there is none.
 /// What is allowed, but probably not meant, is said as well. Certificates and keys of addresses with TLS are
-/// looked into, and whether others can read what is secret, or change what the daemon does.
+/// looked into, and whether others can read what is secret, or change what the daemon does; and of members' files
+/// whether each begins as a Data.fs does.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -39,6 +40,7 @@ pub fn run(args: &CheckConfigArgs, context: &Context) -> Result<Exit, CliError> 
             warnings.extend(config.check_permissions());
             let mut mistakes = config.check_certificates();
             mistakes.extend(config.check_user());
+            mistakes.extend(config.check_files());
             notes = config.shared_disks();
             (mistakes, warnings)
         }

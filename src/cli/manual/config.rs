@@ -349,6 +349,12 @@ const MEMBER: &[Key] = &[
         what: "Where the blobs of that file are.",
     },
     Key {
+        name: "adopted",
+        values: "true, false [false]",
+        what: "That file was there before the array (`init --set adopt=FILE` writes this): a first start waits for \
+               it, and never makes a new, empty one in its place.",
+    },
+    Key {
         name: "zeo",
         values: "address",
         what: "A storage of a ZEO server instead. Nobody else may write to it, and it has no \
@@ -473,7 +479,7 @@ mod tests {
         );
         let text = format!(
             "admin: {{address: '127.0.0.1:1', tls: {{certificate: {0}, key: {0}}}}}\n\
-             arrays:\n  A:\n    members:\n      f: {{file: x/Data.fs}}\n      \
+             arrays:\n  A:\n    members:\n      f: {{file: x/Data.fs, adopted: false}}\n      \
              z: {{zeo: 'h:1', tls: {tls}}}\n",
             pem.display()
         );

@@ -85,7 +85,8 @@ const OPTION: &[Key] = &[
         name: "check",
         values: "mapping",
         what: "`min` and `max` of a count (or, `max`, of a list), `as_many_as: OPTION` of a list that has as many \
-               entries as a count says, `must_exist: true` of a path.",
+               entries as a count says, `must_exist: true` of a path, and `data_fs: true` of one to a \
+               `Data.fs`.",
     },
     Key {
         name: "when",

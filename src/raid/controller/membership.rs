@@ -31,6 +31,7 @@ impl Controller {
         let member = Member {
             name: configured.name,
             fingerprint: configured.fingerprint,
+            adopted: configured.adopted,
             description: configured.description,
             standing,
             link: if shut {
@@ -186,8 +187,15 @@ impl Controller {
 
     /// INVARIANT 4: a member of the in-sync set holds every acknowledged transaction, so that what is
     /// opened for it is never a new, empty copy. Nor by force: then it starts from others that are there.
+    /// Before the first start the configuration says who holds something.
     pub(in crate::raid) fn must_be_there(&self, id: MemberId) -> bool {
         self.is_in_sync(id)
+            || (self.never_started() && self.members.get(&id).is_some_and(|it| it.adopted))
+    }
+
+    /// No start is on record, nor has this one led to anything yet.
+    pub(super) fn never_started(&self) -> bool {
+        self.recorded.is_none() && matches!(self.phase, Phase::Opening { .. } | Phase::Assembling)
     }
 
     pub(in crate::raid) fn is_in_sync(&self, id: MemberId) -> bool {

@@ -194,6 +194,7 @@ pub(crate) enum Event {
 pub(crate) struct Configured {
     pub name: String,
     pub fingerprint: String,
+    pub adopted: bool,
     pub description: Description,
 }
 

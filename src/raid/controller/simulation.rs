@@ -157,6 +157,7 @@ fn configured(names: &[&str]) -> Vec<Configured> {
     let member = |name: &&str| Configured {
         name: (*name).to_owned(),
         fingerprint: String::new(),
+        adopted: false,
         description: Description {
             kind: "model",
             location: (*name).to_owned(),

@@ -149,6 +149,8 @@ impl Controller {
             self.in_sync_count() > 0 && self.in_sync().all(|(_, member)| member.is_open());
         let enough = match self.rules.start_policy {
             _ if self.rules.force => open > 0,
+            // Copies that are new and empty would else outvote the database that was taken over.
+            _ if self.adopted_and_away().next().is_some() => false,
             // Whatever another daemon acknowledged is on more than half of the members.
             _ if self.is_coop() => open * 2 > self.members.len(),
             // Everybody who holds all that was acknowledged is there, whatever the policy.
@@ -203,6 +205,13 @@ impl Controller {
         )
     }
 
+    /// Those of which a first start is sure that they hold something, and that are not open.
+    fn adopted_and_away(&self) -> impl Iterator<Item = &Member> {
+        let never_started = self.never_started();
+        let members = self.members.values();
+        members.filter(move |member| never_started && member.adopted && !member.is_open())
+    }
+
     /// Who has to come before the start can go on, and how many of them.
     pub(in crate::raid) fn start_lacks(&self) -> Option<StartLacks> {
         let candidates = self.candidates();
@@ -225,8 +234,16 @@ impl Controller {
             StartPolicy::Majority => majority,
             StartPolicy::Newest => 1,
         };
+        let adopted = self.adopted_and_away().map(|member| member.name.clone());
+        let adopted: Vec<_> = adopted.filter(|_| !self.rules.force).collect();
+        let needed = needed.max(open + adopted.len());
         let lacks = StartLacks {
-            members: names(false).collect(),
+            // Nobody else helps where those are all that is lacking.
+            members: if needed - open == adopted.len() {
+                adopted
+            } else {
+                names(false).collect()
+            },
             open,
             all,
             needed,

@@ -34,6 +34,8 @@ pub(crate) struct Generation(pub u64);
 pub(crate) struct Member {
     pub name: String,
     pub fingerprint: String,
+    /// It was there before the array.
+    pub adopted: bool,
     pub description: Description,
     pub standing: State,
     pub link: Link,

@@ -29,6 +29,7 @@ fn configured(name: &str) -> Configured {
     Configured {
         name: name.to_owned(),
         fingerprint: String::new(),
+        adopted: false,
         description: Description {
             kind: "test",
             location: name.to_owned(),
@@ -980,6 +981,43 @@ fn what_a_start_lacks_is_as_many_as_its_policy_wants() {
         told("a or c", 1, true)
     );
     assert_eq!(lacks(StartPolicy::InSync, record, &[C]), None);
+}
+
+#[test]
+fn a_first_start_waits_for_the_copy_that_was_taken_over() {
+    for start_policy in [
+        StartPolicy::InSync,
+        StartPolicy::Majority,
+        StartPolicy::Newest,
+    ] {
+        let rules = Rules {
+            start_policy,
+            ..rules()
+        };
+        let mut fed = Fed::new(rules, None);
+        fed.controller.members.get_mut(&A).unwrap().adopted = true;
+        assert!(fed.controller.must_be_there(A) && !fed.controller.must_be_there(B));
+        for member in [B, C] {
+            fed.open(member, Tid::ZERO);
+        }
+        let fault = Fault::Unreachable("the file is not there".into());
+        fed.feed(Event::OpenFailed { member: A, fault }).ok();
+        let waits_for = "a (the file is not there)".to_owned();
+        assert_eq!(fed.controller.serving, Serving::Starting { waits_for });
+        let lacks = fed.controller.start_lacks().unwrap();
+        assert_eq!(
+            (lacks.open, lacks.needed, lacks.whom().as_str()),
+            (2, 3, "a")
+        );
+        fed.open(A, Tid(5));
+        assert_eq!(fed.controller.phase, Phase::Assembling);
+        assert_eq!(fed.controller.start_lacks(), None);
+    }
+    // Once somebody has served, it is a copy like the others.
+    let mut fed = Fed::serving();
+    fed.controller.members.get_mut(&B).unwrap().adopted = true;
+    fed.lose(B);
+    assert!(!fed.controller.must_be_there(B));
 }
 
 /// Only b is there, and is level with itself.

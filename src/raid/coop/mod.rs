@@ -61,6 +61,7 @@ impl Daemon {
                 writer: writer.clone(),
             }),
             fingerprint: String::new(),
+            adopted: false,
         };
         let members = NAMES.iter().zip(servers).map(spec).collect();
         let record = Arc::new(FileRecord::new(folder.path().join("membership.json")));

@@ -359,6 +359,7 @@ async fn what_an_undo_points_to_keeps_its_file_in_real_files() {
             name: (*name).to_owned(),
             opener: Arc::new(FileOpener::new(of_member.join("Data.fs"), options)),
             fingerprint: String::new(),
+            adopted: false,
         }
     };
     let members = NAMES[..2].iter().map(member).collect();

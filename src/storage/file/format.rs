@@ -51,11 +51,6 @@ pub(super) const STATUS_AT: u64 = 16;
 /// Positions are kept in six bytes: here, and by ZODB in `Data.fs.index`.
 pub(super) const LARGEST_FILE: u64 = 1 << 48;
 
-/// Whether a file that begins so is a `Data.fs`.
-pub(super) fn is_magic(bytes: [u8; 4]) -> bool {
-    matches!(&bytes, b"FS21" | b"FS30")
-}
-
 /// The beginning of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TxnHeader {

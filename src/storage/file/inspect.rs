@@ -18,14 +18,14 @@ use bytes::Bytes;
 use super::Paths;
 use super::disk::{Disk, FileDisk};
 use super::engine::damaged;
-use super::format::{FIRST, RecordHeader, TxnHeader, is_magic};
+use super::format::{FIRST, RecordHeader, TxnHeader};
 use super::index::Index;
 use super::index_file::{self, Saved};
 use super::origin::Origin;
 use super::scan::{Scan, Stop, last_before, scan_telling};
 use super::window::Window;
 use crate::storage::{BlobDirectory, Fault};
-use crate::zodb::{Oid, Tid, TxnStatus};
+use crate::zodb::{Oid, Tid, TxnStatus, is_data_fs};
 
 /// So many mistakes are named.
 const NAMED: usize = 1000;
@@ -114,7 +114,7 @@ impl Inspection {
         let len = disk.len().map_err(fault)?;
         let mut magic = [0; 4];
         let filled = disk.read_at(&mut magic, 0).map_err(fault)?;
-        if filled < 4 || !is_magic(magic) {
+        if filled < 4 || !is_data_fs(&magic) {
             let begins = magic[..filled].escape_ascii();
             let what = format_args!("not a Data.fs: it begins with \"{begins}\"");
             return Err(damaged(path, what));

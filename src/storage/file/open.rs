@@ -16,7 +16,7 @@ use std::sync::Arc;
 use super::blobs;
 use super::disk::{self, Disk};
 use super::engine::{Engine, State, beside, damaged};
-use super::format::{FIRST, MAGIC, is_magic};
+use super::format::{FIRST, MAGIC};
 use super::index::Index;
 use super::index_file;
 use super::lock::LockFile;
@@ -26,7 +26,7 @@ use super::scan::{last_before, scan};
 use super::{FileOptions, Paths};
 use crate::durable::step::{self, sync_folder_of};
 use crate::storage::Fault;
-use crate::zodb::Tid;
+use crate::zodb::{Tid, is_data_fs};
 
 /// What is done where there is no file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,7 @@ pub(super) fn open(
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let made = disk::create(path).map_err(|error| fault("making", error))?;
             sync_folder_of(path).map_err(|error| fault("making", error))?;
+            tracing::info!(file = %path.display(), "a new, empty file was made");
             made
         }
         Err(error) => return Err(fault("opening", error)),
@@ -132,7 +133,7 @@ fn check_magic(disk: &dyn Disk, path: &Path) -> Result<(), Fault> {
             disk.write_at(&MAGIC, 0).map_err(made)?;
             disk.sync().map_err(made)
         }
-        4 if is_magic(magic) => Ok(()),
+        4 if is_data_fs(&magic) => Ok(()),
         read => Err(damaged(
             path,
             format_args!(

@@ -383,6 +383,7 @@ fn what_was_edited_by_hand_is_kept_or_asked_about() {
 #[test]
 fn every_recipe_and_answer_makes_a_configuration_without_mistakes() {
     let adopted = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(adopted.path(), "FS30").unwrap();
     let adopt = format!("--set adopt={}", adopted.path().display());
     for more in [
         "--recipe single-server",
@@ -403,7 +404,10 @@ fn every_recipe_and_answer_makes_a_configuration_without_mistakes() {
         let checked = place.run("check-config -C HERE", []).0;
         assert!(checked.starts_with("exit 0\n"), "{more}: {checked}");
         if more.contains("adopt") {
-            let first = format!("copy1:\n        file: {}\n", adopted.path().display());
+            let first = format!(
+                "copy1:\n        file: {}\n        adopted: true ",
+                adopted.path().display()
+            );
             assert!(place.read("etc/zeoraid.yaml").contains(&first), "{more}");
         }
     }
