@@ -14,7 +14,9 @@ use super::controller::Generation;
 use super::report::Serving;
 use super::runner::Runner;
 use super::view::{Published, Reader, View};
-use crate::storage::{Answer, Fault, Loaded, Result, Storage, StorageError, in_time};
+use crate::storage::{
+    Answer, Fault, Loaded, Result, Storage, StorageError, in_time, in_time_about,
+};
 use crate::zodb::{Oid, Tid};
 
 /// Objects of one page of oids are asked of the same member while it is not busier than the others,
@@ -200,7 +202,7 @@ impl Runner {
                 };
             };
             asked.push(reader.generation);
-            match self.ask_one(patience, reader, what, &call).await {
+            match self.ask_one(patience, reader, near, what, &call).await {
                 Err(StorageError::Fault(fault)) if bug!(AskNobodyElse) => return Err(fault.into()),
                 Err(StorageError::Fault(fault)) => {
                     let failed = self.failed(reader, what, fault, &mut doubted);
@@ -300,11 +302,13 @@ impl Runner {
         }
     }
 
-    /// Asks this member, and nobody else.
+    /// Asks this member, and nobody else. Where it looks through much about `about`, the time since it last got on
+    /// is what counts.
     pub(super) async fn ask_one<T: Send>(
         &self,
         patience: Patience,
         reader: &Reader,
+        about: Oid,
         what: &'static str,
         call: &(impl Fn(Arc<dyn Storage>) -> BoxFuture<'static, Result<T>> + Send + Sync),
     ) -> Result<T> {
@@ -321,22 +325,24 @@ impl Runner {
         let _busy = Busy::new(reader);
         let mut answering = call(Arc::clone(&reader.storage));
         // Most answers are there at once, and then no timer is needed.
-        let answer = match poll_once(answering.as_mut()).await {
-            Some(answer) => answer,
-            None => match patience {
-                Patience::ForACall => tokio::time::timeout(self.options.member_timeout, answering)
-                    .await
-                    .unwrap_or_else(|_| Err(self.timeout(what).into())),
-                Patience::WhileItAnswers(longest) => {
-                    let answering = self.while_it_answers(&*reader.storage, what, answering);
-                    let answer = tokio::time::timeout(longest, answering).await;
-                    let late = || Fault::Timeout {
-                        what,
-                        after: longest,
-                    };
-                    answer.unwrap_or_else(|_| Err(late().into()))
+        let answer = if let Some(answer) = poll_once(answering.as_mut()).await {
+            answer
+        } else {
+            let storage = &*reader.storage;
+            let (longest, answer) = match patience {
+                Patience::ForACall => {
+                    let longest = self.options.member_timeout;
+                    let answer = in_time_about(storage, about, longest, answering);
+                    (longest, answer.await)
                 }
-            },
+                Patience::WhileItAnswers(longest) => {
+                    let answering = self.while_it_answers(storage, what, answering);
+                    let answer = in_time_about(storage, about, longest, answering);
+                    (longest, answer.await)
+                }
+            };
+            let after = longest;
+            answer.unwrap_or_else(|| Err(Fault::Timeout { what, after }.into()))
         };
         if let Some(since) = timed {
             reader.stats.add_latency(since);

@@ -10,11 +10,13 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::Instant;
 
 use crate::storage::{
     Answer, Capabilities, Committed, CurrentRecord, Description, Extent, Fault, History,
@@ -344,6 +346,12 @@ impl Storage for MemoryStorage {
             objects: data.objects.len() as u64,
             bytes: extent(&data.history).bytes,
         }
+    }
+
+    fn deadline_about(&self, _about: Oid, since: Instant, patience: Duration) -> Instant {
+        let gets_on = self.0.faults.gets_on(Moment::Load);
+        let since = if gets_on { Instant::now() } else { since };
+        since + patience
     }
 
     async fn last_tid(&self) -> Result<Tid> {

@@ -81,6 +81,12 @@ pub trait Storage: Send + Sync + 'static {
         since + patience
     }
 
+    /// The same for a call about an object (the root where it is about none), where the storage does not judge that
+    /// itself: later where it is known to look through much, or to wait for its turn to, and gets on.
+    fn deadline_about(&self, _about: Oid, since: Instant, patience: Duration) -> Instant {
+        since + patience
+    }
+
     /// The TID of the last finished transaction, [`Tid::ZERO`] when empty.
     async fn last_tid(&self) -> Result<Tid>;
 
@@ -225,18 +231,33 @@ pub async fn in_time<T>(
     call: impl Future<Output = T>,
 ) -> Option<T> {
     let since = Instant::now();
-    let mut deadline = storage.deadline(since, patience);
+    until_late(|| storage.deadline(since, patience), call).await
+}
+
+/// The same for a call about an object ([`Storage::deadline_about`]).
+pub async fn in_time_about<T>(
+    storage: &dyn Storage,
+    about: Oid,
+    patience: Duration,
+    call: impl Future<Output = T>,
+) -> Option<T> {
+    let since = Instant::now();
+    until_late(|| storage.deadline_about(about, since, patience), call).await
+}
+
+async fn until_late<T>(deadline: impl Fn() -> Instant, call: impl Future<Output = T>) -> Option<T> {
+    let mut until = deadline();
     let mut call = std::pin::pin!(call);
     loop {
-        if let Ok(answer) = tokio::time::timeout_at(deadline, &mut call).await {
+        if let Ok(answer) = tokio::time::timeout_at(until, &mut call).await {
             return Some(answer);
         }
-        // It may have been given something meanwhile.
-        let later = storage.deadline(since, patience);
-        if later <= deadline {
+        // It may have been given something meanwhile, or have got on.
+        let later = deadline();
+        if later <= until {
             return None;
         }
-        deadline = later;
+        until = later;
     }
 }
 

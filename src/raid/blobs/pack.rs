@@ -178,6 +178,7 @@ impl<F: Fn() -> bool> Walk<'_, F> {
                 .ask_one(
                     Patience::ForACall,
                     reader,
+                    oid,
                     "loadSerial",
                     &|storage: Arc<dyn crate::storage::Storage>| {
                         Box::pin(async move { storage.load_serial(oid, tid).await })

@@ -90,6 +90,35 @@ async fn a_server_may_take_longer_for_a_record_than_its_timeout() {
     assert_eq!(rig.array.report().state, ArrayState::Optimal);
 }
 
+#[tokio::test]
+async fn who_looks_far_back_is_judged_by_the_time_since_it_last_got_on() {
+    let rig = Rig::with(|options| {
+        options.cache_bytes = 0;
+        options.auto_recover = false;
+        options.member_timeout = Duration::from_millis(200);
+    })
+    .await;
+    commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    // Of the page that it is asked for first.
+    let faults = rig.members[0].faults();
+    faults.get_on(Moment::Load, true);
+    let gate = faults.hold(Moment::Load);
+    let (asked, loading) = (tokio::time::Instant::now(), load(&rig.array, 1));
+    let gets_on = async {
+        gate.reached().await;
+        tokio::time::sleep_until(asked + Duration::from_millis(700)).await;
+        assert_eq!(rig.member("a").state, MemberState::Optimal);
+        faults.get_on(Moment::Load, false);
+    };
+    let ((data, _), ()) = tokio::join!(loading, gets_on);
+    // Another one has answered.
+    assert_eq!(data, "one");
+    let a = rig.member("a");
+    assert_eq!(a.state, MemberState::Degraded);
+    assert!(a.reason.as_ref().unwrap().contains("within 0.2 s"), "{a:?}");
+    drop(gate);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_told_of_a_transaction_never_reads_from_before_it() {
     let rig = Rig::new().await;

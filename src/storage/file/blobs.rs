@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use super::FileOptions;
 use super::engine::Engine;
+use super::far::Pace;
 use super::format::FIRST;
-use super::read::Patience;
 use crate::storage::{Answer, BlobDirectory, Fault, Result, StorageError};
 use crate::zodb::{Blob, Oid, Tid};
 
@@ -50,7 +50,7 @@ impl Engine {
 
     /// Whether an object has a revision of this transaction. Waits for the disk.
     pub(super) fn has_revision(&self, oid: Oid, serial: Tid) -> Result<bool> {
-        match self.written_in(oid, serial, Patience::Some) {
+        match self.written_in(oid, serial, &Pace::endless()) {
             Ok(there) => Ok(there),
             Err(miss) => match self.waited(miss) {
                 StorageError::Answer(Answer::NoSuchObject(_)) => Ok(false),

@@ -23,6 +23,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::disk::Disk;
+use super::far::Looks;
 use super::index::Index;
 use super::lock::LockFile;
 use super::recent::Recent;
@@ -78,6 +79,7 @@ pub(super) struct Engine {
     pub(super) inline: Option<super::simulated::Inline>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     pub(super) large_reads: Turns,
+    pub(super) looks: Arc<Looks>,
     lock: Mutex<Option<LockFile>>,
     /// The end of the file when the index was saved last.
     pub(super) saved_at: AtomicU64,
@@ -298,6 +300,7 @@ impl Engine {
             inline: super::simulated::Inline::where_simulated(),
             threads: Mutex::new(Vec::new()),
             large_reads: Turns::default(),
+            looks: Looks::new(),
             lock: Mutex::new(lock),
             saved_at: AtomicU64::new(saved_at),
         }

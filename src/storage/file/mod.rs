@@ -6,7 +6,7 @@
 //! - [`format`]: the bytes. [`disk`]: the one place that reads and writes them.
 //! - [`index`]: where the current record of each object is; [`index_file`]: the same on disk.
 //! - [`engine`]: what is shared, and its locks. [`open`] and [`scan`]: how it comes to be.
-//! - [`read`]: loads. [`history`]: iterations. [`recent`]: what clients missed.
+//! - [`read`]: loads, with [`far`] for those that look far back. [`history`]: iterations. [`recent`]: what clients missed.
 //! - [`commit`]: the two phases, with [`plan`] for what a transaction writes and [`undo`] for undoing
 //!   one; [`undo_log`] lists those that can be. [`restore`]: whole transactions from another copy, with
 //!   [`origin`] for the back-pointers. [`append`]: writing either. [`rewind`]: taking back.
@@ -20,9 +20,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use self::open::Absent;
 use crate::storage::undo_search::UndoSearch;
@@ -39,6 +41,7 @@ mod blobs;
 mod commit;
 mod disk;
 mod engine;
+mod far;
 mod format;
 mod history;
 mod index;
@@ -62,9 +65,10 @@ mod window;
 
 use commit::FileTransaction;
 use engine::{Engine, beside};
+use far::{Pace, Patience};
 use history::{Iteration, Walk};
 use lock::LockFile;
-use read::{Miss, Patience};
+use read::Miss;
 
 /// How a file is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -199,18 +203,14 @@ impl FileStorage {
     /// Tries without waiting for the disk, and then again on a thread that may.
     async fn read<T: Send + 'static>(
         &self,
-        read: impl Fn(&Engine, Patience) -> Result<T, Miss> + Send + 'static,
+        about: Oid,
+        read: impl Fn(&Arc<Engine>, &Pace<'_>) -> Result<T, Miss> + Send + 'static,
     ) -> Result<T> {
-        match read(&self.0, Patience::None) {
+        let at_once = read(&self.0, &Pace::new(Patience::None));
+        match at_once {
             Ok(answer) => Ok(answer),
             Err(Miss::Failed(error)) => Err(error),
-            Err(Miss::NotInMemory) => {
-                let engine = Arc::clone(&self.0);
-                let answer = on_a_thread(move || {
-                    read(&engine, Patience::Some).map_err(|miss| engine.waited(miss))
-                });
-                answer.await?
-            }
+            Err(Miss::NotInMemory) => self.0.read_on_a_thread(about, read).await,
         }
     }
 
@@ -220,6 +220,36 @@ impl FileStorage {
     ) -> Result<T> {
         let walk = Walk::new(&self.0)?;
         Ok(on_a_thread(move || work(walk)).await??)
+    }
+}
+
+impl Engine {
+    /// Reads on a thread that may wait for the disk; again, when it is its turn, where that has to look far back.
+    /// `about` is what whoever waits says that it is about, the root object where it is of none.
+    async fn read_on_a_thread<T: Send + 'static>(
+        self: &Arc<Self>,
+        about: Oid,
+        read: impl Fn(&Arc<Engine>, &Pace<'_>) -> Result<T, Miss> + Send + 'static,
+    ) -> Result<T> {
+        let engine = Arc::clone(self);
+        let not_far = move || {
+            let pace = Pace::new(Patience::Some);
+            let answer = read(&engine, &pace).map_err(|miss| engine.waited(miss));
+            (answer, pace.is_too_far().then_some(read))
+        };
+        let read = match on_a_thread(not_far).await? {
+            (Err(_), Some(read)) => read,
+            (answer, _) => return answer,
+        };
+        let (awaited, look) = self.looks.begin(about).await;
+        let engine = Arc::clone(self);
+        let far = move || {
+            let pace = Pace::new(Patience::Far(&look));
+            read(&engine, &pace).map_err(|miss| engine.waited(miss))
+        };
+        let answer = on_a_thread(far).await?;
+        drop(awaited);
+        answer
     }
 }
 
@@ -256,23 +286,31 @@ impl Storage for FileStorage {
         }
     }
 
+    fn deadline_about(&self, about: Oid, since: Instant, patience: Duration) -> Instant {
+        self.0.looks.deadline(about, since, patience)
+    }
+
     async fn last_tid(&self) -> Result<Tid> {
         self.0.usable()?;
         Ok(self.0.state.read().last)
     }
 
     async fn load_before(&self, oid: Oid, before: Tid) -> Result<Option<Loaded>> {
-        self.read(move |engine, patience| engine.load_before(oid, before, patience))
-            .await
+        self.read(oid, move |engine, pace| {
+            engine.load_before(oid, before, pace)
+        })
+        .await
     }
 
     async fn load_serial(&self, oid: Oid, serial: Tid) -> Result<Bytes> {
-        self.read(move |engine, patience| engine.load_serial(oid, serial, patience))
-            .await
+        self.read(oid, move |engine, pace| {
+            engine.load_serial(oid, serial, pace)
+        })
+        .await
     }
 
     async fn current_tid(&self, oid: Oid) -> Result<Tid> {
-        self.read(move |engine, patience| engine.current_tid(oid, patience))
+        self.read(oid, move |engine, pace| engine.current_tid(oid, pace))
             .await
     }
 
@@ -288,12 +326,12 @@ impl Storage for FileStorage {
     }
 
     async fn history(&self, oid: Oid, count: usize) -> Result<Vec<Revision>> {
-        let engine = Arc::clone(&self.0);
-        on_a_thread(move || engine.revisions(oid, count)).await?
+        let read = move |engine: &Arc<Engine>, pace: &Pace<'_>| engine.revisions(oid, count, pace);
+        self.0.read_on_a_thread(oid, read).await
     }
 
     async fn record_from(&self, from: Oid) -> Result<Option<CurrentRecord>> {
-        self.read(move |engine, patience| engine.record_from(from, patience))
+        self.read(from, move |engine, pace| engine.record_from(from, pace))
             .await
     }
 
@@ -327,9 +365,14 @@ impl Storage for FileStorage {
         last: i64,
         specification: &Value,
     ) -> Result<Vec<Undoable>> {
-        let search = UndoSearch::new(first, last, specification);
-        let search = self.walk(move |walk| walk.undo_info(search)).await?;
-        Ok(search.found()?)
+        let specification = specification.clone();
+        let read = move |engine: &Arc<Engine>, pace: &Pace<'_>| {
+            let search = UndoSearch::new(first, last, &specification);
+            let search = Walk::new(engine)?.undo_info(search, pace)?;
+            Ok(search.found()?)
+        };
+        // Of no object, but the one that it is asked for by.
+        self.0.read_on_a_thread(Oid::ROOT, read).await
     }
 
     async fn pack(&self, time: f64) -> Result<()> {

@@ -5,7 +5,7 @@
 //! only where something is not in memory it is done again on a thread that may wait.
 //!
 //! Older revisions and back-pointers are found by following positions, which only ever point backwards:
-//! a damaged file cannot make a load go round.
+//! a damaged file cannot make a load go round. How far is bounded as [`super::far`] says.
 
 use std::cell::RefCell;
 use std::io;
@@ -14,24 +14,17 @@ use bytes::Bytes;
 
 use super::disk::Disk;
 use super::engine::Engine;
+use super::far::{Pace, Patience};
 use super::format::{FIRST, RecordHeader, TxnHeader, head, u64_at};
 use super::turns::LARGE;
 use crate::storage::lines::Lines;
 use crate::storage::{Answer, CurrentRecord, Fault, Loaded, Result, Revision, StorageError};
 use crate::zodb::{Oid, Tid};
 
-/// How a read treats what is not in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Patience {
-    /// [`Miss::NotInMemory`].
-    None,
-    /// Waits for the disk: not on a thread that has other things to do.
-    Some,
-}
-
 /// Why a read gave nothing.
 #[derive(Debug)]
 pub(super) enum Miss {
+    /// Nor near enough for a read that does not wait.
     NotInMemory,
     Failed(StorageError),
 }
@@ -74,24 +67,37 @@ pub(super) struct Reader<'e> {
     pub(super) disk: &'e dyn Disk,
     /// Nothing from here on is read.
     pub(super) end: u64,
-    pub(super) patience: Patience,
+    pub(super) pace: &'e Pace<'e>,
 }
 
 impl Reader<'_> {
     fn read(&self, into: &mut [u8], at: u64, least: usize) -> Tried<usize> {
-        let done = match self.patience {
-            Patience::None => self.disk.read_now(into, at),
-            Patience::Some => self.disk.read_at(into, at),
+        let waits = self.pace.waits();
+        let done = if waits {
+            self.disk.read_at(into, at)
+        } else {
+            self.disk.read_now(into, at)
         };
         let done = done.map_err(|error| self.engine.fault("reading", error))?;
-        match self.patience {
-            _ if done >= least => Ok(done),
-            Patience::None => Err(Miss::NotInMemory),
-            Patience::Some => {
-                let end = io::ErrorKind::UnexpectedEof.into();
-                Err(self.engine.fault("reading past the end of", end).into())
-            }
+        if done >= least {
+            Ok(done)
+        } else if waits {
+            let end = io::ErrorKind::UnexpectedEof.into();
+            Err(self.engine.fault("reading past the end of", end).into())
+        } else {
+            Err(Miss::NotInMemory)
         }
+    }
+
+    /// One step further back.
+    fn step(&self) -> Tried<()> {
+        self.pace.step().map_err(|fault| {
+            if self.pace.waits() {
+                Miss::from(fault)
+            } else {
+                Miss::NotInMemory
+            }
+        })
     }
 
     /// The record of `oid` at a position, with its data where `wanted` says so.
@@ -137,7 +143,7 @@ impl Reader<'_> {
             } else if let Some(data) = scratch[..filled].get(body..body + len) {
                 Some(Bytes::copy_from_slice(data))
             } else {
-                let is_large = len >= LARGE && self.patience == Patience::Some;
+                let is_large = len >= LARGE && self.pace.waits();
                 let _turn = is_large.then(|| self.engine.large_reads.take());
                 let mut data = vec![0; len];
                 let there = filled - body;
@@ -164,6 +170,7 @@ impl Reader<'_> {
                 return Ok(None);
             }
             // Each one points further back: `record` has made sure of that.
+            self.step()?;
             raw = self.record(oid, raw.back, |_| true)?;
         }
     }
@@ -187,6 +194,7 @@ impl Reader<'_> {
             if at == 0 {
                 return Ok(None);
             }
+            self.step()?;
         }
     }
 }
@@ -196,7 +204,7 @@ impl Engine {
     fn look<T>(
         &self,
         oid: Oid,
-        patience: Patience,
+        pace: &Pace<'_>,
         read: impl Fn(&Reader<'_>, u64, Tid) -> Tried<T>,
     ) -> Tried<T> {
         use std::sync::atomic::Ordering::Acquire;
@@ -214,7 +222,7 @@ impl Engine {
                 engine: self,
                 disk: &*disk,
                 end,
-                patience,
+                pace,
             };
             let outcome = read(&reader, position, last);
             if self.generation.load(Acquire) == generation {
@@ -227,9 +235,9 @@ impl Engine {
         &self,
         oid: Oid,
         before: Tid,
-        patience: Patience,
+        pace: &Pace<'_>,
     ) -> Tried<Option<Loaded>> {
-        self.look(oid, patience, |reader, position, last| {
+        self.look(oid, pace, |reader, position, last| {
             let Some((raw, end)) = reader.revision(oid, position, |tid| tid < before)? else {
                 return Ok(None);
             };
@@ -244,8 +252,8 @@ impl Engine {
         })
     }
 
-    pub(super) fn load_serial(&self, oid: Oid, serial: Tid, patience: Patience) -> Tried<Bytes> {
-        self.look(oid, patience, |reader, position, _| {
+    pub(super) fn load_serial(&self, oid: Oid, serial: Tid, pace: &Pace<'_>) -> Tried<Bytes> {
+        self.look(oid, pace, |reader, position, _| {
             let found = reader.revision(oid, position, |tid| tid <= serial)?;
             let Some((raw, _)) = found.filter(|(raw, _)| raw.header.tid == serial) else {
                 return Err(Answer::NoSuchObject(oid).into());
@@ -256,8 +264,8 @@ impl Engine {
     }
 
     /// Whether an object got a revision in a transaction.
-    pub(super) fn written_in(&self, oid: Oid, serial: Tid, patience: Patience) -> Tried<bool> {
-        self.look(oid, patience, |reader, position, _| {
+    pub(super) fn written_in(&self, oid: Oid, serial: Tid, pace: &Pace<'_>) -> Tried<bool> {
+        self.look(oid, pace, |reader, position, _| {
             let mut at = position;
             while at != 0 {
                 let header = reader.record(oid, at, |_| false)?.header;
@@ -265,13 +273,14 @@ impl Engine {
                     return Ok(header.tid == serial);
                 }
                 at = header.previous;
+                reader.step()?;
             }
             Ok(false)
         })
     }
 
-    pub(super) fn current_tid(&self, oid: Oid, patience: Patience) -> Tried<Tid> {
-        self.look(oid, patience, |reader, position, _| {
+    pub(super) fn current_tid(&self, oid: Oid, pace: &Pace<'_>) -> Tried<Tid> {
+        self.look(oid, pace, |reader, position, _| {
             let raw = reader.record(oid, position, |_| false)?;
             if raw.is_gone() {
                 return Err(Answer::NoSuchObject(oid).into());
@@ -281,11 +290,7 @@ impl Engine {
     }
 
     /// The current record of the first object from `from` on that has one.
-    pub(super) fn record_from(
-        &self,
-        from: Oid,
-        patience: Patience,
-    ) -> Tried<Option<CurrentRecord>> {
+    pub(super) fn record_from(&self, from: Oid, pace: &Pace<'_>) -> Tried<Option<CurrentRecord>> {
         let mut next = Some(from);
         while let Some(from) = next {
             let found = {
@@ -298,7 +303,7 @@ impl Engine {
                 return Ok(None);
             };
             next = after;
-            match self.load_before(oid, Tid::MAX, patience) {
+            match self.load_before(oid, Tid::MAX, pace) {
                 Ok(Some(loaded)) => {
                     return Ok(Some(CurrentRecord {
                         oid,
@@ -311,13 +316,23 @@ impl Engine {
                 Ok(None) | Err(Miss::Failed(StorageError::Answer(Answer::NoSuchObject(_)))) => (),
                 Err(miss) => return Err(miss),
             }
+            // So may very many be.
+            match pace.step() {
+                Err(_) if !pace.waits() => return Err(Miss::NotInMemory),
+                step => step?,
+            }
         }
         Ok(None)
     }
 
     /// The last revisions of an object. Waits for the disk.
-    pub(super) fn revisions(&self, oid: Oid, count: usize) -> Result<Vec<Revision>> {
-        let found = self.look(oid, Patience::Some, |reader, position, _| {
+    pub(super) fn revisions(
+        &self,
+        oid: Oid,
+        count: usize,
+        pace: &Pace<'_>,
+    ) -> Tried<Vec<Revision>> {
+        self.look(oid, pace, |reader, position, _| {
             let (mut revisions, mut lines) = (Vec::new(), Lines::default());
             let mut at = position;
             while at != 0 && revisions.len() < count && !lines.are_too_many() {
@@ -326,12 +341,11 @@ impl Engine {
                 lines.add([&line.user, &line.description, &line.extension]);
                 revisions.push(line);
                 at = raw.header.previous;
+                reader.step()?;
             }
-            Ok((revisions, lines))
-        });
-        let (revisions, lines) = found.map_err(|miss| self.waited(miss))?;
-        lines.check()?;
-        Ok(revisions)
+            lines.check()?;
+            Ok(revisions)
+        })
     }
 
     /// The error of a read that was allowed to wait.
@@ -384,7 +398,7 @@ impl Engine {
             engine: self,
             disk: &*disk,
             end: super::format::LARGEST_FILE,
-            patience: Patience::Some,
+            pace: &Pace::new(Patience::Some),
         };
         match reader.record(oid, position, |_| false) {
             Ok(raw) => Ok(Current {

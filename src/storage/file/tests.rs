@@ -8,6 +8,7 @@ use crate::storage::suite::{Fixture, storage_suite};
 mod backup;
 mod crash;
 mod damage;
+mod far;
 mod inspect;
 mod killed;
 mod model;

@@ -1,6 +1,7 @@
 //! The list of transactions that can be undone: newest first, down to the first that was packed.
 //! Source: ZODB, `FileStorage.undoLog`.
 
+use super::far::Pace;
 use super::history::Walk;
 use crate::storage::undo_search::UndoSearch;
 use crate::storage::{Fault, Undoable};
@@ -11,7 +12,11 @@ const FIRST_FOUND: u64 = 39;
 
 impl Walk {
     /// The transactions that can be undone. Waits for the disk.
-    pub(super) fn undo_info(&self, mut search: UndoSearch) -> Result<UndoSearch, Fault> {
+    pub(super) fn undo_info(
+        &self,
+        mut search: UndoSearch,
+        pace: &Pace<'_>,
+    ) -> Result<UndoSearch, Fault> {
         if search.missing() == 0 || self.end < FIRST_FOUND {
             return Ok(search);
         }
@@ -34,6 +39,7 @@ impl Walk {
             if search.missing() == 0 || begin < FIRST_FOUND {
                 break;
             }
+            pace.step()?;
         }
         Ok(search)
     }

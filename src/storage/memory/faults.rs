@@ -47,6 +47,8 @@ struct Script {
     gate: Option<watch::Receiver<bool>>,
     /// What every call is answered, where none fails.
     answer: Option<Answer>,
+    /// Calls that hang get on.
+    gets_on: bool,
 }
 
 /// Calls that reach the moment wait until this is released or dropped.
@@ -106,6 +108,18 @@ impl Faults {
         let (sender, receiver) = watch::channel(false);
         self.0.lock().entry(moment).or_default().gate = Some(receiver);
         Gate(sender)
+    }
+
+    /// Whether calls that hang are known to get on, as those that look far back in a file do.
+    pub fn get_on(&self, moment: Moment, gets_on: bool) {
+        self.0.lock().entry(moment).or_default().gets_on = gets_on;
+    }
+
+    pub(super) fn gets_on(&self, moment: Moment) -> bool {
+        self.0
+            .lock()
+            .get(&moment)
+            .is_some_and(|script| script.gets_on)
     }
 
     /// Nothing fails and nothing hangs any more; who waits at a gate still waits for it.
