@@ -54,6 +54,8 @@ impl History for ArrayHistory {
             asked.push(reader.generation);
             let next = match opened {
                 Ok(mut history) => {
+                    // Clients take their time, and may have many.
+                    history.hold_little();
                     // A large transaction of a ZEO server is many questions.
                     let next = history.next();
                     let next = runner.while_it_answers(&*reader.storage, WHAT, next).await;

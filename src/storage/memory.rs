@@ -672,6 +672,10 @@ impl History for Iteration {
     fn goes_on(&self) -> bool {
         self.goes_on
     }
+
+    fn hold_little(&mut self) {
+        self.storage.faults.hold_little();
+    }
 }
 
 #[cfg(test)]

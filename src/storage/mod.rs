@@ -342,6 +342,10 @@ pub trait History: Send {
     fn goes_on(&self) -> bool {
         false
     }
+
+    /// Between two calls of [`next`](Self::next), which may be far apart, no more is held than it takes to go on, if
+    /// that makes it slower. To be said before the first.
+    fn hold_little(&mut self) {}
 }
 
 /// What a storage is, in words for people.

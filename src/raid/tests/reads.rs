@@ -196,6 +196,28 @@ async fn who_cannot_read_on_is_replaced_in_an_iteration() {
 }
 
 #[tokio::test]
+async fn an_iteration_of_a_client_holds_little_and_one_that_copies_reads_ahead() {
+    let rig = Rig::new().await;
+    let first = commit(&rig.array, 1, Tid::ZERO, "one").await.unwrap();
+    let held_little = || {
+        let faults = rig.members.iter().map(MemoryOpener::faults);
+        faults
+            .map(crate::storage::memory::Faults::held_little)
+            .sum::<usize>()
+    };
+    assert_eq!(held_little(), 0);
+    let mut history = rig.array.iterate(TidRange::only(first)).await.unwrap();
+    assert_eq!(history.next().await.unwrap().unwrap().tid, first);
+    let of_the_client = held_little();
+    assert!(of_the_client > 0);
+    rig.array.disable("b").unwrap();
+    commit(&rig.array, 1, first, "two").await.unwrap();
+    rig.array.recover("b", Strategy::Missing, None).unwrap();
+    rig.optimal().await;
+    assert_eq!(held_little(), of_the_client);
+}
+
+#[tokio::test]
 async fn who_became_the_last_copy_while_it_was_asked_stays() {
     let rig = Rig::with(|options| options.cache_bytes = 0).await;
     rig.array.disable("c").unwrap();

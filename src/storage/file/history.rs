@@ -1,7 +1,8 @@
 //! Walking over transactions: iterations, and looking backwards from the end.
 //!
 //! An iteration reads some MiB at once, on a thread that may wait, and one step ahead of who takes the
-//! transactions. The records are slices of what was read; large ones stay in the file.
+//! transactions. The records are slices of what was read; large ones stay in the file. One of which there may be many,
+//! because clients take their time with them, reads little at once and nothing ahead.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,16 +13,19 @@ use tokio::task::JoinHandle;
 
 use super::disk::Disk;
 use super::engine::Engine;
+use super::far::Pace;
 use super::format::{FIRST, RecordHeader, TxnHeader, head, u64_at};
 use super::origin::Origin;
 use super::recent::Recent;
 use super::scan::Scan;
 use super::window::Window;
 use crate::storage::{Extent, Fault, History, Result, StorageError};
-use crate::zodb::{HistoryRecord, HistoryTxn, Payload, RecordData, Tid, TidRange, TxnMeta};
+use crate::zodb::{HistoryRecord, HistoryTxn, Oid, Payload, RecordData, Tid, TidRange, TxnMeta};
 
 /// How much is read at once.
 const STEP: u64 = 2 << 20;
+/// The same of an iteration that is to hold little.
+const SMALL_STEP: u64 = 64 << 10;
 /// Data longer than this stays in the file.
 const LARGE: u64 = 1 << 20;
 /// The same within a transaction that is longer than a step.
@@ -71,6 +75,10 @@ impl Walk {
     /// Where the first transaction from `first` on begins; the end where there is none. Looked for from
     /// whichever end is nearer in time.
     pub(super) fn position_of(&self, first: Tid) -> Result<u64, Fault> {
+        self.position_at_pace(first, &Pace::endless())
+    }
+
+    fn position_at_pace(&self, first: Tid, pace: &Pace<'_>) -> Result<u64, Fault> {
         if self.end == FIRST || first > self.last {
             return Ok(self.end);
         }
@@ -83,7 +91,7 @@ impl Walk {
             return Ok(FIRST);
         }
         if first.0 - oldest.tid.0 < self.last.0 - first.0 {
-            self.position_from_begin(first)
+            self.position_from_begin(first, pace)
         } else {
             let mut begin = self.end;
             for step in self.backwards() {
@@ -92,12 +100,13 @@ impl Walk {
                     break;
                 }
                 begin = at;
+                pace.step()?;
             }
             Ok(begin)
         }
     }
 
-    fn position_from_begin(&self, first: Tid) -> Result<u64, Fault> {
+    fn position_from_begin(&self, first: Tid, pace: &Pace<'_>) -> Result<u64, Fault> {
         let mut window = Window::new(&*self.disk, 16 * 1024, self.end);
         let mut at = FIRST;
         while at < self.end {
@@ -106,6 +115,7 @@ impl Walk {
                 return Ok(at);
             }
             at += header.whole_len();
+            pace.step()?;
         }
         Ok(self.end)
     }
@@ -177,14 +187,25 @@ impl Walk {
         Ok(extent)
     }
 
-    /// The transactions from `at` on, about [`STEP`] bytes of them, and where the next one begins. None
+    /// The transactions from `at` on, [`STEP`] bytes of them.
+    ///
+    /// # Errors
+    /// As [`read_at_pace`](Self::read_at_pace).
+    pub(super) fn read(&self, at: u64, last: Tid) -> Result<Step> {
+        self.read_at_pace(at, last, STEP, &Pace::endless())
+    }
+
+    /// The transactions from `at` on, about `size` bytes of them, and where the next one begins. None
     /// is later than `last`.
     ///
     /// # Errors
     /// Where the first one cannot be read. Before one that cannot, it ends: reading on there says why.
-    pub(super) fn read(&self, at: u64, last: Tid) -> Result<(VecDeque<HistoryTxn>, u64)> {
+    fn read_at_pace(&self, at: u64, last: Tid, size: u64, pace: &Pace<'_>) -> Result<Step> {
         let mut transactions = VecDeque::new();
-        let want = STEP.min(self.end - at) as usize;
+        if at == self.end {
+            return Ok((transactions, at));
+        }
+        let want = size.min(self.end - at) as usize;
         let mut chunk = vec![0; want];
         let filled = self
             .disk
@@ -226,7 +247,7 @@ impl Walk {
             } else {
                 break;
             };
-            match self.transaction(&chunk, at, header, large) {
+            match self.transaction(&chunk, at, header, large, pace) {
                 Ok(transaction) => transactions.push_back(transaction),
                 Err(error) if transactions.is_empty() => return Err(error),
                 Err(_) => break,
@@ -236,20 +257,13 @@ impl Walk {
         Ok((transactions, at))
     }
 
-    /// The same; nothing at the end.
-    fn read_on(&self, at: u64, last: Tid) -> Result<Step> {
-        if at == self.end {
-            return Ok((VecDeque::new(), at));
-        }
-        self.read(at, last)
-    }
-
     fn transaction(
         &self,
         chunk: &Chunk,
         begin: u64,
         header: TxnHeader,
         large: u64,
+        pace: &Pace<'_>,
     ) -> Result<HistoryTxn> {
         let mut window = Window::new(&*self.disk, 64 * 1024, self.end);
         let mut take = |at: u64, len: u64| match chunk.get(at, len) {
@@ -281,7 +295,7 @@ impl Walk {
             let body = at + RecordHeader::LEN as u64;
             let data = if record.data_len == 0 {
                 let back = u64_at(&take(body, 8)?, 0);
-                self.pointed_to(&record, back)?
+                self.pointed_to(&record, back, pace)?
             } else if record.data_len > large {
                 let len = usize::try_from(record.data_len).unwrap_or(usize::MAX);
                 let piece = self.disk.piece(body, len);
@@ -366,7 +380,12 @@ impl Walk {
     }
 
     /// What a record without data holds.
-    fn pointed_to(&self, record: &RecordHeader, back: u64) -> Result<RecordData, Fault> {
+    fn pointed_to(
+        &self,
+        record: &RecordHeader,
+        back: u64,
+        pace: &Pace<'_>,
+    ) -> Result<RecordData, Fault> {
         let origin = Origin {
             disk: &*self.disk,
             path: &self.engine.paths.data,
@@ -379,7 +398,7 @@ impl Walk {
             let what = format_args!("there is no record of {} at {back}", record.oid);
             self.engine.damaged(what)
         })?;
-        Ok(match origin.state(record.oid, back)? {
+        Ok(match origin.state_at_pace(record.oid, back, pace)? {
             Some(data) => RecordData::Back {
                 tid: there.tid,
                 data: self.small_in_memory(data)?,
@@ -435,78 +454,127 @@ impl Chunk {
 
 type Step = (VecDeque<HistoryTxn>, u64);
 
-/// An iteration that reads ahead.
+/// Where an iteration reads on.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// Where the first transaction from here on begins, which is still to be looked for.
+    From(Tid),
+    At(u64),
+    /// Behind what cannot be read, where the last transaction before it was this one.
+    Behind(u64, Tid),
+}
+
+impl Walk {
+    /// What is at a place, about `size` bytes, and where that was.
+    fn read_place(
+        &self,
+        from: Place,
+        last: Tid,
+        size: u64,
+        pace: &Pace<'_>,
+    ) -> (u64, Result<Step>) {
+        let at = match from {
+            Place::From(first) if first > last => Ok(self.end),
+            Place::From(first) => self.position_at_pace(first, pace),
+            Place::At(at) => Ok(at),
+            Place::Behind(at, before) => self.behind(at, before),
+        };
+        match at {
+            Ok(at) => (at, self.read_at_pace(at, last, size, pace)),
+            // Where that is cannot be told, so there is nothing to go on from.
+            Err(fault) => (self.end, Err(fault.into())),
+        }
+    }
+}
+
+/// An iteration that reads ahead, unless it is to hold little.
 pub(super) struct Iteration {
     walk: Walk,
     last: Tid,
     read: VecDeque<HistoryTxn>,
     /// The last transaction that was read.
     reached: Tid,
-    /// Where the next ones are read, and what came of it.
+    /// Where the next ones are; none at the end, and while they are read ahead.
+    next: Option<Place>,
+    /// Where they are read ahead, and what came of it.
     ahead: Option<JoinHandle<(u64, Result<Step>)>>,
-    /// Where something cannot be read that was told already.
-    damaged: Option<u64>,
+    holds_little: bool,
 }
 
 impl Iteration {
     pub(super) fn new(walk: Walk, range: TidRange) -> Self {
-        let looking = walk.clone();
-        let ahead = crate::task::blocking(move || {
-            if range.first > range.last {
-                return (looking.end, Ok((VecDeque::new(), looking.end)));
-            }
-            match looking.position_of(range.first) {
-                Ok(at) => (at, looking.read_on(at, range.last)),
-                // Where that is cannot be told, so there is nothing to go on from.
-                Err(fault) => (looking.end, Err(fault.into())),
-            }
-        });
         Iteration {
             walk,
             last: range.last,
             read: VecDeque::new(),
             reached: Tid::ZERO,
-            ahead: Some(ahead),
-            damaged: None,
+            next: Some(Place::From(range.first)),
+            ahead: None,
+            holds_little: false,
         }
     }
 
-    /// Reads behind what could not be read.
-    fn read_behind(&mut self, at: u64) {
-        let (walk, last, reached) = (self.walk.clone(), self.last, self.reached);
-        self.ahead = Some(crate::task::blocking(move || {
-            match walk.behind(at, reached) {
-                Ok(at) => (at, walk.read_on(at, last)),
-                Err(fault) => (walk.end, Err(fault.into())),
-            }
-        }));
+    fn read_ahead(&mut self) {
+        if let Some(from) = self.next.take() {
+            let (walk, last) = (self.walk.clone(), self.last);
+            self.ahead = Some(crate::task::blocking(move || {
+                walk.read_place(from, last, STEP, &Pace::endless())
+            }));
+        }
+    }
+
+    /// What is read next; none at the end. Cancel safe.
+    async fn step(&mut self) -> Result<Option<(u64, Result<Step>)>> {
+        if self.holds_little && self.ahead.is_none() {
+            let Some(next) = self.next else {
+                return Ok(None);
+            };
+            let (walk, last) = (self.walk.clone(), self.last);
+            let read = move |_: &Arc<Engine>, pace: &Pace<'_>| {
+                let (from, step) = walk.read_place(next, last, SMALL_STEP, pace);
+                match step {
+                    Err(error) if pace.is_too_far() => Err(error.into()),
+                    step => Ok((from, step)),
+                }
+            };
+            let step = self.walk.engine.read_on_a_thread(Oid::ROOT, read).await?;
+            self.next = None;
+            return Ok(Some(step));
+        }
+        if self.ahead.is_none() {
+            self.read_ahead();
+        }
+        let Some(ahead) = &mut self.ahead else {
+            return Ok(None);
+        };
+        let step = ahead.await;
+        self.ahead = None;
+        let step = step.map_err(|error| {
+            Fault::Closed(format!("the thread that reads ahead ended: {error}"))
+        })?;
+        Ok(Some(step))
     }
 }
 
 #[async_trait]
 impl History for Iteration {
     async fn next(&mut self) -> Result<Option<HistoryTxn>> {
-        if let Some(at) = self.damaged.take() {
+        if self.goes_on() {
             self.walk.engine.usable()?;
-            self.read_behind(at);
         }
         loop {
             if let Some(txn) = self.read.pop_front() {
                 return Ok(Some(txn));
             }
-            let Some(ahead) = &mut self.ahead else {
+            let Some((from, step)) = self.step().await? else {
                 return Ok(None);
             };
-            let step = ahead.await;
-            self.ahead = None;
-            let (from, step) = step.map_err(|error| {
-                Fault::Closed(format!("the thread that reads ahead ended: {error}"))
-            })?;
             let (read, at) = match step {
                 Ok(step) => step,
                 Err(error) => {
                     let is_damage = matches!(error, StorageError::Fault(Fault::Damaged(_)));
-                    self.damaged = (is_damage && from < self.walk.end).then_some(from);
+                    let goes_on = is_damage && from < self.walk.end;
+                    self.next = goes_on.then_some(Place::Behind(from, self.reached));
                     return Err(error);
                 }
             };
@@ -514,13 +582,19 @@ impl History for Iteration {
             self.read = read;
             if at < self.walk.end {
                 self.walk.engine.usable()?;
-                let (walk, last) = (self.walk.clone(), self.last);
-                self.ahead = Some(crate::task::blocking(move || (at, walk.read(at, last))));
+                self.next = Some(Place::At(at));
+                if !self.holds_little {
+                    self.read_ahead();
+                }
             }
         }
     }
 
     fn goes_on(&self) -> bool {
-        self.damaged.is_some()
+        matches!(self.next, Some(Place::Behind(..)))
+    }
+
+    fn hold_little(&mut self) {
+        self.holds_little = true;
     }
 }

@@ -10,6 +10,7 @@ use std::path::Path;
 use super::append::Body;
 use super::commit::not_empty;
 use super::disk::Disk;
+use super::far::Pace;
 use super::format::{FIRST, RecordHeader, head, u64_at};
 use crate::storage::{Fault, Result};
 use crate::zodb::{Oid, Payload, Tid};
@@ -69,7 +70,16 @@ impl Origin<'_> {
 
     /// The data that a record has or points to.
     pub(super) fn state(&self, oid: Oid, position: u64) -> Result<Option<Payload>, Fault> {
-        let Some((header, at)) = self.source(oid, position)? else {
+        self.state_at_pace(oid, position, &Pace::endless())
+    }
+
+    pub(super) fn state_at_pace(
+        &self,
+        oid: Oid,
+        position: u64,
+        pace: &Pace<'_>,
+    ) -> Result<Option<Payload>, Fault> {
+        let Some((header, at)) = self.source_at_pace(oid, position, pace)? else {
             return Ok(None);
         };
         let len = usize::try_from(header.data_len).unwrap_or(usize::MAX);
@@ -84,6 +94,15 @@ impl Origin<'_> {
         oid: Oid,
         position: u64,
     ) -> Result<Option<(RecordHeader, u64)>, Fault> {
+        self.source_at_pace(oid, position, &Pace::endless())
+    }
+
+    fn source_at_pace(
+        &self,
+        oid: Oid,
+        position: u64,
+        pace: &Pace<'_>,
+    ) -> Result<Option<(RecordHeader, u64)>, Fault> {
         let mut at = position;
         loop {
             let Some((header, back)) = self.record(oid, at)? else {
@@ -96,6 +115,7 @@ impl Origin<'_> {
                 return Ok(None);
             }
             at = back;
+            pace.step()?;
         }
     }
 

@@ -49,6 +49,8 @@ struct Script {
     answer: Option<Answer>,
     /// Calls that hang get on.
     gets_on: bool,
+    /// How many iterations were told to hold little.
+    held_little: usize,
 }
 
 /// Calls that reach the moment wait until this is released or dropped.
@@ -120,6 +122,22 @@ impl Faults {
             .lock()
             .get(&moment)
             .is_some_and(|script| script.gets_on)
+    }
+
+    /// How many iterations were told to hold little.
+    #[must_use]
+    pub fn held_little(&self) -> usize {
+        let scripts = self.0.lock();
+        let script = scripts.get(&Moment::Iterate);
+        script.map_or(0, |script| script.held_little)
+    }
+
+    pub(super) fn hold_little(&self) {
+        self.0
+            .lock()
+            .entry(Moment::Iterate)
+            .or_default()
+            .held_little += 1;
     }
 
     /// Nothing fails and nothing hangs any more; who waits at a gate still waits for it.

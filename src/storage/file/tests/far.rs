@@ -316,6 +316,71 @@ async fn who_judges_by_the_time_is_told_since_when_no_look_has_got_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_iteration_that_is_to_hold_little_does_and_gives_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let (storage, held) = many_revisions(&folder).await;
+    assert!(storage.0.state.read().end > 3 * (64 << 10));
+    for first in [0, MANY / 2 - 1, MANY - 2] {
+        let range = TidRange {
+            first: nth(first),
+            last: nth(MANY - 2),
+        };
+        let mut all = storage.iterate(range).await.unwrap();
+        let mut little = storage.iterate(range).await.unwrap();
+        little.hold_little();
+        for n in first..MANY - 1 {
+            let one = little.next().await.unwrap().unwrap();
+            assert_eq!(one.tid, nth(n));
+            let same = all.next().await.unwrap().unwrap();
+            assert_eq!(
+                crate::storage::suite::text(&one),
+                crate::storage::suite::text(&same)
+            );
+        }
+        assert!(all.next().await.unwrap().is_none());
+        assert!(little.next().await.unwrap().is_none());
+    }
+    held.bytes.store(0, SeqCst);
+    let mut little = storage.iterate(TidRange::ALL).await.unwrap();
+    little.hold_little();
+    assert_eq!(little.next().await.unwrap().unwrap().tid, nth(0));
+    assert!(held.bytes.load(SeqCst) <= 64 << 10);
+    storage.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_iteration_that_nobody_waits_for_looks_no_further_for_its_beginning() {
+    let folder = tempfile::tempdir().unwrap();
+    let (storage, held) = many_revisions(&folder).await;
+    // Nearer to the end, so it is looked for from there.
+    let range = TidRange {
+        first: nth(MANY / 2 + 1),
+        last: Tid::MAX,
+    };
+    let mut little = storage.iterate(range).await.unwrap();
+    little.hold_little();
+    let looks = &storage.0.looks;
+    {
+        let mut next = little.next();
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        // Where only who has a turn comes to, a little behind where it begins.
+        let end = storage.0.state.read().end;
+        held.hold(end / 2..end / 16 * 11);
+        while looks.under_way() < 1 || held.waiting.load(SeqCst) < 1 {
+            assert!(tokio::time::Instant::now() < deadline);
+            assert!(poll!(&mut next).is_pending());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    held.release();
+    until("the look has ended", || looks.under_way() == 0).await;
+    assert!(held.since.load(SeqCst) <= 1);
+    // And it can be gone on with.
+    assert_eq!(little.next().await.unwrap().unwrap().tid, nth(MANY / 2 + 1));
+    storage.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_there_is_said_from_far_back_as_well() {
     let folder = tempfile::tempdir().unwrap();
     let (storage, held) = many_revisions(&folder).await;
