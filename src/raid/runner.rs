@@ -124,7 +124,8 @@ pub(super) struct Live {
     meta: TxnMeta,
     ops: Arc<Operations>,
     oids: Vec<Oid>,
-    bytes: u64,
+    /// How long a member may take over it, in bytes that it would take in meanwhile.
+    effort: u64,
     /// Ends the votes of this round; the next one follows the same owner.
     round: Stop,
     owner: Stop,
@@ -151,6 +152,8 @@ pub(super) struct Ballots {
     pub oids: Vec<Oid>,
     pub wanted: Option<Tid>,
     pub bytes: u64,
+    /// How long a member may take over it, in bytes that it would take in meanwhile.
+    pub effort: u64,
 }
 
 impl Runner {
@@ -628,6 +631,21 @@ impl Runner {
         self.options.member_timeout + Duration::from_secs(bytes / SLOWEST_BYTES_PER_S)
     }
 
+    /// How much the transactions are that one is about to undo, as far as a member knows. Each looks for them now, before
+    /// anybody waits for it. Who cannot say votes all the same, and is judged by that.
+    pub(super) async fn measure_undone(&self, tids: Arc<[Tid]>) -> Option<u64> {
+        let view = self.view();
+        let asked = view.readers.iter().map(|reader| {
+            let storage = &*reader.storage;
+            let call = storage.measure_undone(Arc::clone(&tids));
+            self.while_it_answers(storage, "a search for what is undone", call)
+        });
+        let said = futures_util::future::join_all(asked).await;
+        said.into_iter()
+            .filter_map(|said| said.ok().flatten())
+            .max()
+    }
+
     /// How long a vote may take on a member to which others write too. Another daemon's client may hold
     /// its lock. That the member is alive, and how long it was waited for its lock, is its storage's to
     /// say, in better words: this is longer than what that allows for sending a transaction, for the
@@ -741,13 +759,14 @@ impl Runner {
             oids,
             wanted,
             bytes,
+            effort,
         } = ballots;
         let live = Live {
             token,
             meta,
             ops,
             oids,
-            bytes,
+            effort,
             round: self.tasks.stop().child(),
             owner: self.tasks.stop().clone(),
             voted: BTreeMap::new(),
@@ -789,9 +808,9 @@ impl Runner {
             return self.cannot_ask(core, member);
         };
         let patience = if storage.capabilities().shared {
-            self.lock_patience(live.bytes)
+            self.lock_patience(live.effort)
         } else {
-            self.patience(live.bytes)
+            self.patience(live.effort)
         };
         let (meta, ops, round) = (live.meta.clone(), Arc::clone(&live.ops), live.round.clone());
         let runner = Arc::clone(self);
@@ -941,16 +960,16 @@ impl Runner {
         let voted = core
             .live
             .get_mut(&commit)
-            .and_then(|live| Some((live.voted.remove(&member)?, live.bytes)));
+            .and_then(|live| Some((live.voted.remove(&member)?, live.effort)));
         let storage = core.members.get(&member).and_then(|h| h.storage.as_ref());
-        let (Some((voted, bytes)), Some((generation, storage))) = (voted, storage) else {
+        let (Some((voted, effort)), Some((generation, storage))) = (voted, storage) else {
             return self.cannot_ask(core, member);
         };
         let generation = *generation;
         let patience = if storage.capabilities().shared {
-            self.finish_patience(bytes)
+            self.finish_patience(effort)
         } else {
-            self.patience(bytes)
+            self.patience(effort)
         };
         // The call itself, under the lock, fixes the order of transactions on this member.
         let finishing = voted.finish();

@@ -246,6 +246,10 @@ impl Storage for Array {
             .await
     }
 
+    async fn measure_undone(&self, tids: Arc<[Tid]>) -> Result<Option<u64>> {
+        Ok(self.0.measure_undone(tids).await)
+    }
+
     async fn invalidations_since(&self, since: Tid) -> Result<(Tid, Option<Vec<Oid>>)> {
         let head = self.last_tid().await?;
         Ok((head, self.0.written_since(since, head)))

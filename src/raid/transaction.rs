@@ -87,6 +87,20 @@ impl ArrayTransaction {
         }
     }
 
+    /// How long members may take over it, as the bytes that would take them as long. What it undoes is looked for
+    /// before anybody waits for it.
+    async fn effort(&self) -> Result<u64> {
+        let mut effort = self.buffer.bytes() + self.buffer.ops().effort();
+        let mut undone = self.buffer.undone().await?;
+        if !undone.is_empty() {
+            undone.sort_unstable();
+            undone.dedup();
+            let measured = self.guard.runner.measure_undone(undone.into()).await;
+            effort = effort.saturating_add(measured.unwrap_or(0));
+        }
+        Ok(effort)
+    }
+
     /// Makes the files ready that go into the shared folder, where there is one: what takes long is done
     /// before anybody waits for this transaction.
     async fn stage_blobs(&mut self) -> Result<()> {
@@ -151,6 +165,7 @@ impl Transaction for ArrayTransaction {
     async fn vote(mut self: Box<Self>) -> Result<Vote> {
         self.stage_blobs().await?;
         let oids = self.buffer.oids().await?;
+        let effort = self.effort().await?;
         self.guard.known = true;
         let reply = self.guard.runner.vote(Ballots {
             commit: self.guard.commit,
@@ -160,6 +175,7 @@ impl Transaction for ArrayTransaction {
             oids,
             wanted: self.wanted,
             bytes: self.buffer.bytes(),
+            effort,
         });
         match reply.await {
             Ok(VoteReply::Ready { tid, resolved }) => {

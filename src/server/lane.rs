@@ -49,6 +49,9 @@ use crate::zodb::{Answer, Conflict, Oid, Op, Payload, Tid, TxnMeta};
 /// What a call of a transaction costs in memory beside its data, roughly, in bytes.
 const CALL_SIZE: usize = 128;
 
+/// How many transactions one may undo.
+const UNDONE: usize = 1000;
+
 /// How much data is taken out of the queue in one go.
 const STEP_BYTES: usize = 4 << 20;
 
@@ -145,8 +148,9 @@ struct Open {
     blobs: Box<Blobs>,
     storing: Storing,
     written: Written,
-    /// What it undoes.
+    /// What it undoes, and how much of that is counted.
     undone: BTreeSet<Tid>,
+    undone_bytes: u64,
     /// The conflicts that the client was told of, to resolve them.
     told: Vec<Oid>,
     counted: Counted,
@@ -512,6 +516,7 @@ async fn begin(
         storing: around.shared.stored.begin(),
         written: Written::default(),
         undone: BTreeSet::new(),
+        undone_bytes: 0,
         told: Vec::new(),
         counted: around.stats.active.count(),
     };
@@ -526,6 +531,15 @@ async fn store(around: &Surroundings<'_>, state: State, txn: &TxnId, op: Op) -> 
     };
     if let Some(oid) = op.writes() {
         open.written.add(oid);
+    }
+    if let (Op::Undo { .. }, Work::Sound(_)) = (&op, &open.work)
+        && open.undone.len() >= UNDONE
+    {
+        // Each is looked for, by members of which nobody knows how long that takes.
+        open.poison(WireError::Answer(Answer::Undo {
+            reason: format!("more than {UNDONE} transactions are undone in one"),
+            oid: None,
+        }));
     }
     if let (Op::Undo { tid }, Work::Sound(_)) = (&op, &open.work)
         && !open.undone.insert(*tid)
@@ -576,6 +590,24 @@ impl Open {
         }
     }
 
+    /// Counts what it undoes, which is no less than what undoing it writes, as far as the storage knows.
+    async fn counts_undone(&mut self, around: &Surroundings<'_>) {
+        let Work::Sound(_) = self.work else {
+            return;
+        };
+        if self.undone.is_empty() {
+            return;
+        }
+        let undone: Vec<Tid> = self.undone.iter().copied().collect();
+        // Where it cannot be asked, the vote says why.
+        let measured = around.storage.measure_undone(undone.into()).await;
+        let bytes = measured.ok().flatten().unwrap_or(0);
+        // Some of it was counted where there was a conflict.
+        let more = bytes.saturating_sub(self.undone_bytes);
+        self.undone_bytes += more;
+        self.stores(around, more).await;
+    }
+
     /// Aborts the transaction; its vote will say why. The first reason is the one that counts.
     fn poison(&mut self, error: WireError) {
         if let Work::Sound(_) = self.work {
@@ -586,13 +618,14 @@ impl Open {
 
 async fn vote(around: &Surroundings<'_>, state: State, txn: &TxnId) -> Outcome {
     const METHOD: &str = "vote";
-    let open = match state {
+    let mut open = match state {
         State::Open(open) if open.id == *txn => open,
         State::Voted(ready) if ready.id == *txn => {
             return (State::Voted(ready), METHOD, Err(wrong("it has voted")));
         }
         state => return (state, METHOD, Err(wrong("a vote for no open transaction"))),
     };
+    open.counts_undone(around).await;
     let Open {
         id,
         token,
@@ -601,6 +634,7 @@ async fn vote(around: &Surroundings<'_>, state: State, txn: &TxnId) -> Outcome {
         storing,
         written,
         undone,
+        undone_bytes,
         told,
         counted,
     } = open;
@@ -656,6 +690,7 @@ async fn vote(around: &Surroundings<'_>, state: State, txn: &TxnId) -> Outcome {
                         storing,
                         written,
                         undone,
+                        undone_bytes,
                         told,
                         counted,
                     };

@@ -508,6 +508,16 @@ impl Storage for MemoryStorage {
         Ok(extent(&data.history[data.after(after)..]))
     }
 
+    async fn measure_undone(&self, tids: Arc<[Tid]>) -> Result<Option<u64>> {
+        self.0.reach(Moment::Iterate).await?;
+        let data = self.0.data.lock();
+        let undone = data
+            .history
+            .iter()
+            .filter(|txn| tids.binary_search(&txn.tid).is_ok());
+        Ok(Some(undone.map(HistoryTxn::size).sum()))
+    }
+
     async fn invalidations_since(&self, since: Tid) -> Result<(Tid, Option<Vec<Oid>>)> {
         self.0.reach(Moment::Ask).await?;
         let data = self.0.data.lock();

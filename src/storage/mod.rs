@@ -52,7 +52,7 @@ pub use blobs::{BlobDirectory, is_blob_record};
 pub use conflicts::may_be_a_part;
 pub use extension::same_extension;
 pub use fault::{Fault, RESTART_SERVER, StorageError};
-pub use operations::{Operations, Walk};
+pub use operations::{Operations, Walk, effort};
 pub(crate) use pack_time::pack_tid;
 pub use publish::{Committed, CutOff, Invalidations, Publisher, TxnToken};
 
@@ -136,6 +136,12 @@ pub trait Storage: Send + Sync + 'static {
 
     /// How much the transactions after `after` are.
     async fn measure_after(&self, after: Tid) -> Result<Extent>;
+
+    /// How much these transactions are, in bytes: what undoing them writes is no more. They are sorted. None where
+    /// nobody knows. Where they are is looked for now, so that the vote which undoes them need not.
+    async fn measure_undone(&self, _tids: Arc<[Tid]>) -> Result<Option<u64>> {
+        Ok(None)
+    }
 
     /// The last TID, and the oids written after `since`; no list where that is too long ago to tell.
     async fn invalidations_since(&self, since: Tid) -> Result<(Tid, Option<Vec<Oid>>)>;

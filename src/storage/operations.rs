@@ -40,6 +40,23 @@ const SMALL: usize = 16 << 10;
 /// There is none.
 const NONE: u64 = u64::MAX;
 
+/// What a storage has to do with each beside taking its data in, as the bytes that would take it as long.
+const EACH: u64 = 128;
+/// The same for an undo, which is looked for in its history, one after the other by Python's server.
+const UNDO: u64 = 256 << 10;
+
+/// How long a storage may take over an operation, as the bytes that would take it as long. Of an undo that is without
+/// what it undoes.
+#[must_use]
+pub fn effort(op: &Op) -> u64 {
+    let undo = if matches!(op, Op::Undo { .. }) {
+        UNDO
+    } else {
+        0
+    };
+    op.size() as u64 + EACH + undo
+}
+
 /// The operations of one transaction in their order. Each has a number, which it keeps.
 #[derive(Debug, Clone, Default)]
 pub struct Operations {
@@ -92,6 +109,12 @@ impl Operations {
     #[must_use]
     pub fn undo(&self) -> bool {
         self.undos > 0
+    }
+
+    /// As [`effort`], of all of them beside their data.
+    #[must_use]
+    pub fn effort(&self) -> u64 {
+        self.count() * EACH + self.undos as u64 * UNDO
     }
 
     /// The same without the files of blobs: for whoever finds them by himself.

@@ -31,6 +31,31 @@ async fn an_undo_is_made_by_all_and_told_to_everybody() {
     assert_eq!(rig.array.report().state, ArrayState::Optimal);
 }
 
+/// What it undoes is all that it carries.
+#[tokio::test]
+async fn an_undo_of_much_is_waited_for_longer() {
+    let rig = Rig::with(|options| options.member_timeout = Duration::from_millis(50)).await;
+    let large = "x".repeat(16 << 20);
+    let tid = commit(&rig.array, 1, Tid::ZERO, &large).await.unwrap();
+    let measured = rig.array.measure_undone([tid].into()).await.unwrap();
+    assert_eq!(measured, Some(16 << 20));
+    // Who cannot say how much it is votes all the same.
+    let closed = Fault::Closed("test".into());
+    for member in &rig.members[..2] {
+        member.faults().fail_once(Moment::Iterate, closed.clone());
+    }
+    let gate = rig.members[0].faults().hold(Moment::Vote);
+    let released = async {
+        gate.reached().await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        gate.release();
+    };
+    let undone = commit_ops(&rig.array, vec![Op::Undo { tid }]);
+    let (undone, ()) = tokio::join!(undone, released);
+    undone.unwrap();
+    assert_eq!(rig.array.report().state, ArrayState::Optimal);
+}
+
 #[tokio::test]
 async fn an_undo_is_recovered_with_its_back_pointer() {
     let rig = Rig::new().await;

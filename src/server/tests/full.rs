@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -32,6 +33,8 @@ pub(super) struct Full {
     pub(super) log: Arc<Mutex<Vec<Undoable>>>,
     /// What the undo log was asked with.
     pub(super) asked: Arc<Mutex<Vec<(i64, i64, Value)>>>,
+    /// How much each transaction is that is undone.
+    pub(super) undone_bytes: Arc<AtomicU64>,
     /// Packs wait while it is held.
     pub(super) held: watch::Sender<bool>,
     /// The times of packs that have begun.
@@ -45,6 +48,7 @@ impl Full {
             blobs: BlobFiles::default(),
             log: Arc::default(),
             asked: Arc::default(),
+            undone_bytes: Arc::default(),
             held: watch::Sender::new(false),
             packs: watch::Sender::new(Vec::new()),
         }
@@ -157,6 +161,10 @@ impl Storage for Full {
     async fn undo_info(&self, first: i64, last: i64, spec: &Value) -> Result<Vec<Undoable>> {
         self.asked.lock().push((first, last, spec.clone()));
         Ok(self.log.lock().clone())
+    }
+
+    async fn measure_undone(&self, tids: Arc<[Tid]>) -> Result<Option<u64>> {
+        Ok(Some(self.undone_bytes.load(Relaxed) * tids.len() as u64))
     }
 
     async fn pack(&self, time: f64) -> Result<()> {

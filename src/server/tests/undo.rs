@@ -1,5 +1,7 @@
 //! Undo, and packing.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::full::{FINAL, Full, UNDONE};
 use super::late::Late;
 use super::*;
@@ -52,6 +54,70 @@ async fn nothing_is_undone_twice_in_one_transaction() {
     client.begin(2).await;
     client.tell(undo(2, Tid(5))).await;
     assert_eq!(client.call(vote(2)).await, Reply::Voted(vec![UNDONE]));
+}
+
+#[tokio::test]
+async fn what_is_undone_counts_as_what_is_stored() {
+    let options = ServerOptions {
+        max_transaction_bytes: 10_000,
+        ..ServerOptions::default()
+    };
+    let storage = Full::new();
+    storage.undone_bytes.store(4000, Relaxed);
+    let house = House::with(storage, options);
+    let (mut client, mut other) = (house.client().await, house.client().await);
+    client.begin(1).await;
+    for tid in [5, 6, 7] {
+        client.tell(undo(1, Tid(tid))).await;
+    }
+    let reply = client.call(vote(1)).await;
+    let Reply::Error(WireError::Storage(text)) = reply else {
+        panic!("{reply:?}");
+    };
+    assert!(
+        text.contains("larger than 10000B (limits.transaction)"),
+        "{text}"
+    );
+    for client in [&mut client, &mut other] {
+        client.begin(2).await;
+        for tid in [5, 6] {
+            client.tell(undo(2, Tid(tid))).await;
+        }
+        let voted = client.call(vote(2)).await;
+        assert!(matches!(voted, Reply::Voted(_)), "{voted:?}");
+        assert!(matches!(client.call(finish(2)).await, Reply::Tid(_)));
+    }
+    // What was counted once is not counted again after a conflict.
+    let first = client.commit(1, Tid::ZERO, b"first").await;
+    let second = client.commit(1, first, b"second").await;
+    client.begin(3).await;
+    for tid in [5, 6] {
+        client.tell(undo(3, Tid(tid))).await;
+    }
+    client.store(3, 1, first, b"mine").await;
+    let told = client.call(vote(3)).await;
+    assert!(matches!(told, Reply::Conflicts(_)), "{told:?}");
+    client.store(3, 1, second, b"resolved").await;
+    let voted = client.call(vote(3)).await;
+    assert!(matches!(voted, Reply::Voted(_)), "{voted:?}");
+}
+
+#[tokio::test]
+async fn how_many_are_undone_in_one_transaction_is_bounded() {
+    let house = House::of(Full::new());
+    let mut client = house.client().await;
+    for (id, count) in [(1, 1001), (2, 1000)] {
+        client.begin(id).await;
+        for tid in 0..count {
+            client.tell(undo(id, Tid(100 + tid))).await;
+        }
+        let reply = client.call(vote(id)).await;
+        let is_refused = matches!(
+            &reply,
+            Reply::Error(WireError::Answer(Answer::Undo { reason, .. })) if reason.contains("more than 1000")
+        );
+        assert_eq!(is_refused, count > 1000, "{reply:?}");
+    }
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::engine::{Engine, Foreseen, Pending, Places, Tail};
 use super::format::STATUS_AT;
+use super::located::Located;
 use super::on_a_thread;
 use super::plan::{self, Files, Plan, Ready, unreadable};
 use crate::durable::step;
@@ -49,6 +50,8 @@ struct Work {
     tid: Option<Tid>,
     ops: Arc<Operations>,
     files: Files,
+    /// Where those are that it undoes, as far as that was seen before others waited.
+    located: Option<Arc<Located>>,
 }
 
 impl FileTransaction {
@@ -63,6 +66,7 @@ impl FileTransaction {
             tid,
             ops: Arc::default(),
             files: Files::new(),
+            located: None,
         };
         Ok(FileTransaction {
             work,
@@ -85,6 +89,20 @@ impl Work {
     fn make_blobs_durable(mut self, engine: &Engine) -> Result<Self> {
         plan::drop_repeated(&mut self.ops).map_err(unreadable)?;
         plan::stage(engine, &self.ops, &mut self.files)?;
+        Ok(self)
+    }
+
+    fn locate_undone(mut self, engine: &Arc<Engine>) -> Result<Self> {
+        let mut undone = Vec::new();
+        let mut walk = self.ops.walk();
+        while let Some((_, op)) = walk.next_op().map_err(unreadable)? {
+            if let Op::Undo { tid } = op {
+                undone.push(tid);
+            }
+        }
+        undone.sort_unstable();
+        undone.dedup();
+        self.located = Some(engine.locate(&undone.into())?);
         Ok(self)
     }
 }
@@ -133,6 +151,13 @@ impl Transaction for FileTransaction {
             work = on_a_thread({
                 let engine = Arc::clone(&engine);
                 move || work.make_blobs_durable(&engine)
+            })
+            .await??;
+        }
+        if work.ops.undo() {
+            work = on_a_thread({
+                let engine = Arc::clone(&engine);
+                move || work.locate_undone(&engine)
             })
             .await??;
         }
@@ -278,6 +303,7 @@ fn write(engine: &Arc<Engine>, work: Work) -> Result<Written> {
     let status = work.meta.status;
     let disk = Arc::clone(&engine.state.read().disk);
     let plan = Plan::new(engine, &*disk, tid, &work.meta, begin, &work.ops)?;
+    let plan = plan.undoing(work.located);
     let written = plan.write(&work.ops, work.files).and_then(|ready| {
         let Ready {
             end,

@@ -25,6 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::disk::Disk;
 use super::far::Looks;
 use super::index::Index;
+use super::located::Located;
 use super::lock::LockFile;
 use super::recent::Recent;
 use super::turns::Turns;
@@ -57,7 +58,9 @@ pub(super) struct Engine {
     pub(super) packing: AtomicBool,
     /// Held by the thread that packs while it works.
     pub(super) packer: Mutex<()>,
-    /// Told of every step of packing that a crash could come after.
+    /// What was looked for last to be undone.
+    pub(super) located: Mutex<Option<Arc<Located>>>,
+    /// Told of every step of packing that a crash could come after, and of searches for what is undone.
     #[cfg(test)]
     pub(super) at_step: Mutex<Option<AtStep>>,
     pub(super) tail: Mutex<Tail>,
@@ -287,6 +290,7 @@ impl Engine {
             index_file: Mutex::new(()),
             packing: AtomicBool::new(false),
             packer: Mutex::new(()),
+            located: Mutex::new(None),
             #[cfg(test)]
             at_step: Mutex::new(None),
             to_sync: Condvar::new(),

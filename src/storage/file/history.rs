@@ -37,8 +37,8 @@ pub(super) struct Walk {
     engine: Arc<Engine>,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) end: u64,
-    last: Tid,
-    rewinds: u64,
+    pub(super) last: Tid,
+    pub(super) rewinds: u64,
 }
 
 impl Walk {
@@ -121,7 +121,7 @@ impl Walk {
     }
 
     /// What is no transaction is damage, and says nothing about what is not there.
-    fn txn_at(&self, window: &mut Window<'_>, at: u64) -> Result<TxnHeader, Fault> {
+    pub(super) fn txn_at(&self, window: &mut Window<'_>, at: u64) -> Result<TxnHeader, Fault> {
         let header = window.txn_header(at).map_err(|error| self.fault(error))?;
         if header.is_plausible() && header.whole_len() <= self.end - at {
             return Ok(header);

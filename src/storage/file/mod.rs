@@ -47,6 +47,7 @@ mod history;
 mod index;
 mod index_file;
 pub mod inspect;
+mod located;
 mod lock;
 mod open;
 mod origin;
@@ -346,6 +347,12 @@ impl Storage for FileStorage {
 
     async fn measure_after(&self, after: Tid) -> Result<Extent> {
         self.walk(move |walk| walk.measure_after(after)).await
+    }
+
+    async fn measure_undone(&self, tids: Arc<[Tid]>) -> Result<Option<u64>> {
+        let engine = Arc::clone(&self.0);
+        let located = on_a_thread(move || engine.locate(&tids)).await??;
+        Ok(Some(located.bytes()))
     }
 
     async fn invalidations_since(&self, since: Tid) -> Result<(Tid, Option<Vec<Oid>>)> {

@@ -367,9 +367,9 @@ impl Drop for NewFile {
 }
 
 impl Engine {
-    /// A crash may come after this.
+    /// A crash may come after this, or a test counts it.
     #[cfg(test)]
-    fn step(&self, name: &'static str) {
+    pub(super) fn step(&self, name: &'static str) {
         if let Some(at_step) = &mut *self.at_step.lock() {
             at_step(name);
         }
@@ -377,5 +377,5 @@ impl Engine {
 
     #[cfg(not(test))]
     #[expect(clippy::unused_self, reason = "tests look here")]
-    fn step(&self, _name: &'static str) {}
+    pub(super) fn step(&self, _name: &'static str) {}
 }

@@ -14,6 +14,7 @@ use super::commit::{foreseen, newest_position, not_empty};
 use super::disk::Disk;
 use super::engine::{Engine, Place, Places};
 use super::format::{self, LARGEST_FILE};
+use super::located::Located;
 use super::origin::Origin;
 use crate::storage::blobs::{Placed, Staged};
 use crate::storage::{Answer, Fault, Operations, Result};
@@ -34,6 +35,8 @@ pub(super) struct Plan<'e> {
     /// The last record of each object, and where it is; of a transaction that undoes others.
     newest: Option<HashMap<Oid, (Body, u64)>>,
     pub(super) blobs: Vec<(Oid, Staged)>,
+    /// Where those are that it undoes.
+    pub(super) located: Option<Arc<Located>>,
     undone: Vec<Oid>,
     is_undone: HashSet<Oid>,
 }
@@ -68,9 +71,16 @@ impl<'e> Plan<'e> {
             places: Vec::with_capacity(usize::try_from(ops.count()).unwrap_or(0)),
             newest: ops.undo().then(HashMap::new),
             blobs: Vec::new(),
+            located: None,
             undone: Vec::new(),
             is_undone: HashSet::new(),
         })
+    }
+
+    /// With what was found before of those that it undoes.
+    pub(super) fn undoing(mut self, located: Option<Arc<Located>>) -> Self {
+        self.located = located;
+        self
     }
 
     /// Writes all of it.

@@ -15,6 +15,7 @@ mod model;
 mod oracle;
 mod packing;
 mod states;
+mod undone;
 
 storage_suite!(fixture());
 

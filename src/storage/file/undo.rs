@@ -69,7 +69,15 @@ impl Plan<'_> {
 
     fn find(&self, tid: Tid) -> Result<(u64, TxnHeader)> {
         let walk = Walk::new(self.engine)?;
-        let begin = walk.position_of(tid)?;
+        let located = self.located.as_ref();
+        let located = located.and_then(|located| located.position_of(&walk, tid));
+        let begin = if let Some(begin) = located {
+            begin
+        } else {
+            // It came while this waited for the others, or the file was packed meanwhile.
+            self.engine.step("one transaction looked for");
+            walk.position_of(tid)?
+        };
         let header = if begin < walk.end {
             let mut window = Window::new(self.disk, TxnHeader::LEN, walk.end);
             let header = window.txn_header(begin);

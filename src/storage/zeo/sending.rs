@@ -24,7 +24,7 @@ use super::errors::{meant, unexpected};
 use super::link::{Asked, Flight, Handler, Link, closed};
 use super::occupation::{Occupied, grace};
 use crate::pickle::Value;
-use crate::storage::{Answer, Fault, Operations, Result};
+use crate::storage::{Answer, Fault, Operations, Result, effort};
 use crate::wire::{Call, Expected, Reply, TxnId, WireError};
 use crate::zodb::{Blob, Conflict, Oid, Op, Payload, Tid, TxnMeta};
 
@@ -151,7 +151,7 @@ impl Sending {
 
     async fn op(&mut self, op: &Op) -> Result<()> {
         self.link.room().await?;
-        self.bytes += op.size() as u64;
+        self.bytes += effort(op);
         let txn = self.txn.clone();
         let call = match op {
             Op::Store { oid, serial, data } => Call::Storea {
