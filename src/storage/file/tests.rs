@@ -147,3 +147,39 @@ async fn blobs_are_set_aside_with_their_records() {
     let storage = opener.open().await.unwrap();
     assert!(storage.load_blob(Oid(1), third).await.is_err());
 }
+
+/// Whoever asks for so many lines that they would fill the memory is told to ask for fewer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_history_is_not_longer_than_one_answer_may_be() {
+    use crate::zodb::{HistoryRecord, RecordData, TxnMeta, TxnStatus};
+
+    const COUNT: u64 = 1200;
+    let folder = tempfile::tempdir().unwrap();
+    let storage = open(&folder).await;
+    let meta = TxnMeta {
+        description: vec![b'x'; 60_000].into(),
+        status: TxnStatus::Normal,
+        ..TxnMeta::default()
+    };
+    for batch in (1..=COUNT).collect::<Vec<_>>().chunks(100) {
+        let transaction = |tid: &u64| HistoryTxn {
+            tid: Tid(*tid),
+            meta: meta.clone(),
+            records: vec![HistoryRecord {
+                oid: Oid(1),
+                data: RecordData::Data(Bytes::from_static(b"data").into()),
+                blob: None,
+            }],
+        };
+        let batch = batch.iter().map(transaction).collect();
+        storage.restore(batch).await.unwrap();
+    }
+    let error = storage.history(Oid(1), 2000).await.unwrap_err().to_string();
+    assert!(error.contains("ask for fewer"), "{error}");
+    assert_eq!(storage.history(Oid(1), 1000).await.unwrap().len(), 1000);
+    let error = storage.undo_info(0, 2000, &Value::None).await.unwrap_err();
+    assert!(error.to_string().contains("ask for fewer"), "{error}");
+    let page = storage.undo_info(1000, 1020, &Value::None).await.unwrap();
+    assert_eq!(page.len(), 20);
+    storage.close().await;
+}
