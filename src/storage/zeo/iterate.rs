@@ -40,6 +40,10 @@ const LEAST_RECORDS: usize = 4;
 /// About how many bytes are asked for ahead.
 const BYTES: u64 = 8 << 20;
 
+/// The same of an iteration that is to hold little.
+const LITTLE_AHEAD: usize = 4;
+const LITTLE_BYTES: u64 = 256 << 10;
+
 /// What of one transaction is in memory before it goes into a file, and how many records it may have: more than
 /// any has, and what a server sends without end must end somewhere.
 const IN_MEMORY: usize = 16 << 20;
@@ -212,6 +216,7 @@ pub(super) struct Iteration {
     /// None at the end.
     run: Option<Run>,
     tries: usize,
+    holds_little: bool,
 }
 
 impl Iteration {
@@ -228,6 +233,7 @@ impl Iteration {
             rest: range,
             run,
             tries: TRIES,
+            holds_little: false,
         })
     }
 }
@@ -263,8 +269,19 @@ impl History for Iteration {
                         .inner
                         .over_reader(|link| Run::begin(link, rest, options));
                     self.run = Some(run.await?);
+                    if self.holds_little {
+                        self.hold_little();
+                    }
                 }
             }
+        }
+    }
+
+    fn hold_little(&mut self) {
+        self.holds_little = true;
+        if let Some(run) = &mut self.run {
+            run.transactions_ahead = LITTLE_AHEAD;
+            run.bytes_ahead = LITTLE_BYTES;
         }
     }
 }
@@ -302,6 +319,9 @@ struct Run {
     ahead: VecDeque<Body>,
     /// How many records are asked for and not answered.
     asked: usize,
+    /// How much is asked for ahead.
+    transactions_ahead: usize,
+    bytes_ahead: u64,
     /// Averages: of a record's size, and of the records in a transaction.
     bytes: f64,
     records: f64,
@@ -340,6 +360,8 @@ impl Run {
             reading: None,
             ahead: VecDeque::new(),
             asked: 0,
+            transactions_ahead: AHEAD,
+            bytes_ahead: BYTES,
             bytes: 1000.0,
             records: 2.0,
             folder: options.blob_folder.clone(),
@@ -388,16 +410,17 @@ impl Run {
 
     /// Asks for transactions, and for the iterators over the records of those whose TID is known.
     async fn look_ahead(&mut self) -> Result<(), Stumble> {
-        if self.ahead.len() > AHEAD / 2 {
+        let most = self.transactions_ahead;
+        if self.ahead.len() > most / 2 {
             return Ok(());
         }
-        while self.ahead.len() < AHEAD {
+        while self.ahead.len() < most {
             let known = !self.ahead.is_empty();
             // Once there is something to go on with, only what has come is taken.
             if known && !self.scout.has_next() {
                 break;
             }
-            let Some((tid, meta)) = self.scout.next(AHEAD).await? else {
+            let Some((tid, meta)) = self.scout.next(most).await? else {
                 break;
             };
             let (next_permit, start_permit) = (self.link.turn().await?, self.link.turn().await?);
@@ -488,7 +511,7 @@ impl Run {
     }
 
     fn budget(&self) -> usize {
-        let fit = BYTES as f64 / self.bytes.max(1.0);
+        let fit = self.bytes_ahead as f64 / self.bytes.max(1.0);
         (fit as usize).clamp(LEAST_RECORDS, MOST_RECORDS)
     }
 
