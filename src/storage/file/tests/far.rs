@@ -64,14 +64,15 @@ impl Held {
 impl Disk for Held {
     fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
-        self.waiting.fetch_add(1, SeqCst);
         let mut part = self.part.lock();
         while part.contains(&at) {
+            // Only who waits: a read that comes through is still a step.
+            self.waiting.fetch_add(1, SeqCst);
             let late = self.released.wait_until(&mut part, deadline);
+            self.waiting.fetch_sub(1, SeqCst);
             assert!(!late.timed_out(), "it was not released");
         }
         drop(part);
-        self.waiting.fetch_sub(1, SeqCst);
         self.since.fetch_add(1, SeqCst);
         self.bytes.fetch_add(into.len() as u64, SeqCst);
         self.disk.read_at(into, at)
