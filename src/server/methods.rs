@@ -197,8 +197,9 @@ impl<W: AsyncWrite + Unpin + Send> Session<'_, W> {
                 self.read_large(about(id), call, future)
             }
             Call::IteratorRecordStart { iterator, tid } => {
+                // After the call that it is about the answer of, which may still wait for its turn.
                 let future = self.iterators.start_records(iterator, tid);
-                self.read(about(id), future)
+                self.read_large(about(id), call, future)
             }
             Call::IteratorRecordNext { iterator } => {
                 let future = self.iterators.record(iterator);

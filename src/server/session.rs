@@ -557,6 +557,9 @@ impl<'a, W: AsyncWrite + Unpin + Send> Session<'a, W> {
     fn large(&self, call: Call) -> BoxFuture<'a, Done> {
         match call {
             Call::IteratorNext { iterator } => self.iterators.transaction(iterator),
+            Call::IteratorRecordStart { iterator, tid } => {
+                self.iterators.start_records(iterator, tid)
+            }
             Call::IteratorRecordNext { iterator } => self.iterators.record(iterator),
             call => reads::ask(self.shared, self.served, call),
         }

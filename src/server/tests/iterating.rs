@@ -1,7 +1,7 @@
 //! Iterators over transactions and records.
 
 use super::*;
-use crate::storage::memory::MemoryStorage;
+use crate::storage::memory::{MemoryStorage, Moment};
 use crate::storage::suite::commit;
 use crate::wire::WireError;
 
@@ -113,4 +113,35 @@ async fn iterators_are_bounded_and_collected() {
         client.call(Call::IteratorNext { iterator: 0 }).await,
         unknown(0)
     );
+}
+
+/// As whoever reads ahead does: the records are asked for in one breath with the transaction that they are of.
+#[tokio::test]
+async fn records_are_asked_for_behind_their_transaction_however_long_that_waits() {
+    let storage = MemoryStorage::new("test");
+    let first = commit(&storage, &[(1, Tid::ZERO, b"one")]).await;
+    let second = commit(&storage, &[(1, first, b"two")]).await;
+    let gate = storage.faults().hold(Moment::Load);
+    let house = House::of(storage);
+    let mut client = house.client().await;
+    let Reply::Iterator(iterator) = client.call(start()).await else {
+        panic!("no iterator");
+    };
+    // What keeps others waiting whose answer may be large.
+    let (oid, serial) = (Oid(1), first);
+    client.ask(Call::LoadSerial { oid, serial }).await;
+    for tid in [first, second] {
+        client.ask(Call::IteratorNext { iterator }).await;
+        client
+            .ask(Call::IteratorRecordStart { iterator, tid })
+            .await;
+    }
+    assert_eq!(client.call(Call::Ping).await, Reply::None);
+    gate.release();
+    for _ in 0..5 {
+        let Said::Reply(_, reply) = client.hear().await else {
+            panic!("no answer");
+        };
+        assert!(!matches!(reply, Reply::Error(_)), "{reply:?}");
+    }
 }

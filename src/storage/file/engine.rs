@@ -60,7 +60,10 @@ pub(super) struct Engine {
     pub(super) packer: Mutex<()>,
     /// What was looked for last to be undone.
     pub(super) located: Mutex<Option<Arc<Located>>>,
-    /// Told of every step of packing that a crash could come after, and of searches for what is undone.
+    /// How often the file was walked through for what is undone.
+    #[cfg(test)]
+    pub(super) searches: AtomicU64,
+    /// Told of every step of packing that a crash could come after.
     #[cfg(test)]
     pub(super) at_step: Mutex<Option<AtStep>>,
     pub(super) tail: Mutex<Tail>,
@@ -291,6 +294,8 @@ impl Engine {
             packing: AtomicBool::new(false),
             packer: Mutex::new(()),
             located: Mutex::new(None),
+            #[cfg(test)]
+            searches: AtomicU64::new(0),
             #[cfg(test)]
             at_step: Mutex::new(None),
             to_sync: Condvar::new(),

@@ -367,7 +367,7 @@ impl Drop for NewFile {
 }
 
 impl Engine {
-    /// A crash may come after this, or a test counts it.
+    /// A crash may come after this.
     #[cfg(test)]
     pub(super) fn step(&self, name: &'static str) {
         if let Some(at_step) = &mut *self.at_step.lock() {
