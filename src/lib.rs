@@ -6,6 +6,7 @@ pub mod admin;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod counted;
 pub mod daemon;
 pub mod durable;
 #[cfg(any(test, fuzzing))]

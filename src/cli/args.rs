@@ -53,7 +53,12 @@ impl Cli {
         words: impl IntoIterator<Item = OsString>,
         session: Option<&GlobalArgs>,
     ) -> Result<Cli, clap::Error> {
-        let matches = Cli::command().try_get_matches_from(words)?;
+        let words: Vec<OsString> = words.into_iter().collect();
+        let matches = match Cli::command().try_get_matches_from(&words) {
+            // Once more, for what is said of it.
+            Err(error) if error.use_stderr() => definition().try_get_matches_from(words)?,
+            matches => matches?,
+        };
         let mut cli = Cli::from_arg_matches(&matches)?;
         if let Some(session) = session {
             cli.global = cli.global.within(session, &matches);
@@ -66,6 +71,25 @@ impl Cli {
         let command = Cli::command().arg_required_else_help(true);
         command.try_get_matches_from(["zeoraidctl"]).err()
     }
+}
+
+/// The usage of a command as its help has it: `zeoraidctl recover [OPTIONS] [MEMBERS]...`.
+pub(super) fn usage(command: &clap::Command) -> String {
+    let usage = command.clone().render_usage().to_string();
+    usage.trim_start_matches("Usage:").trim().to_owned()
+}
+
+/// With the usage of every command as its help has it, also where it is said with a mistake: clap would name there
+/// what was typed, with the global options that the wrapper of an instance adds, before the arguments.
+fn definition() -> clap::Command {
+    fn plain(command: clap::Command) -> clap::Command {
+        let usage = usage(&command);
+        command.override_usage(usage).mut_subcommands(plain)
+    }
+    let mut command = Cli::command();
+    // Hands the names down that a usage begins with.
+    command.build();
+    command.mut_subcommands(plain)
 }
 
 /// Options that every command takes.

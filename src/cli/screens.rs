@@ -577,7 +577,7 @@ fn members_are_chosen_from_what_the_analysis_found() {
     How?
       > copy what is missing   (1 402 tx, 31 MiB; about 1 s)
         copy and compare everything   (reads both copies: 8.4 GiB; about 2 min)
-        cut back or start afresh   (cuts nothing; 1 402 tx, 31 MiB; about 1 s)
+        cut back or start afresh   (cuts if needed; 1 402 tx, 31 MiB; about 1 s)
     Limit the rate? [no limit]
     "#);
     insta::assert_snapshot!(bench.asked().join("\n"), @r#"
@@ -640,7 +640,7 @@ fn what_would_be_cut_is_named_and_confirmed_by_typing() {
         copy and compare everything   (will not do: copy3 has diverged)
         cut back or start afresh   (cuts 3 tx; 1 414 tx, 31 MiB; about 1 s)
     Limit the rate? [no limit]
-    Cut copy3? Type `copy3` to go on
+    Rebuild copy3? Type `copy3` to go on
     "#);
     insta::assert_snapshot!(typed.asked().join("\n"), @r#"
     analyse main/copy2
@@ -683,7 +683,7 @@ fn what_would_be_cut_is_named_and_confirmed_by_typing() {
     warning: copy3 holds 3 transactions that the array does not. What only it holds will be cut from it and set aside in a file. Both agree up to 0x040d23c81c000000  2026-11-20 09:12:06 UTC
       0x040d23c820000000  2026-11-20 09:12:07 UTC  /acl admin  /front-page/edit\u{1b}[31m
       and 2 more
-    error: there is no terminal to ask on ("Cut copy3? Type `copy3` to go on"); answer it with `--yes`
+    error: there is no terminal to ask on ("Rebuild copy3? Type `copy3` to go on"); answer it with `--yes`
     "#);
     let yes = bench(vec![]);
     yes.run("recover copy3 --rebuild --yes --detach");
@@ -713,10 +713,14 @@ fn recover_says_which_members_there_are_to_choose() {
     exit 2
     error: the argument '[MEMBERS]...' cannot be used with '--all'
 
-    Usage: zeoraidctl recover <MEMBERS>...
+    Usage: zeoraidctl recover [OPTIONS] [MEMBERS]...
 
     For more information, try '--help'.
     "#);
+    // The wrapper of an instance says `-C`, which is no part of what was mistyped.
+    let usage = "Usage: zeoraidctl recover [OPTIONS] [MEMBERS]...\n";
+    let shown = bench().run("-C HERE recover copy2 --cancel --pause");
+    assert!(shown.contains(usage), "{shown}");
     insta::assert_snapshot!(bench().run("recover --rate fast"), @r#"
     exit 2
     error: invalid value 'fast' for '--rate <RATE>': a rate like 50MiB/s, 1000tx/s, both with a comma between, or `none` is expected

@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use clap::Parser as _;
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -322,7 +321,10 @@ impl Bench {
         run: impl AsyncFnOnce(Command, &Context, &Buffer) -> Result<Exit, CliError>,
     ) -> String {
         let words = line.split_whitespace();
-        let cli = match Cli::try_parse_from(std::iter::once("zeoraidctl").chain(words)) {
+        let cli = match Cli::parse_words(
+            std::iter::once("zeoraidctl").chain(words).map(Into::into),
+            None,
+        ) {
             Ok(cli) => cli,
             Err(error) => return format!("exit {}\n{error}", error.exit_code()),
         };

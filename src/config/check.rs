@@ -307,9 +307,11 @@ fn array(
             .node("min_optimal")
             .map_or(entry.place, |node| node.place);
         let count = members.len();
+        let are = if count == 1 { "is" } else { "are" };
+        let there = crate::counted::counted(count as u64, "member");
         found.mistake(
             place,
-            format!("arrays.{name}.min_optimal is {min_optimal}, but there are {count} members"),
+            format!("arrays.{name}.min_optimal is {min_optimal}, but there {are} {there}"),
             format!("at most {count}, or add members"),
         );
     }

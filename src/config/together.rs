@@ -45,9 +45,9 @@ pub(super) fn cluster(
         found.warning(
             place,
             format!(
-                "{}: with {} members coop serves only while all of them are in sync: more than half must be",
+                "{}: with {} coop serves only while all of them are in sync: more than half must be",
                 section.key("cluster_mode"),
-                members.len()
+                crate::counted::counted(members.len() as u64, "member")
             ),
             "use three members or more",
         );

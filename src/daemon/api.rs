@@ -432,7 +432,7 @@ impl AdminApi for Daemon {
         let started = running.array.start_scrub(report::to_rate(request.rate));
         started.map_err(report::refused)?;
         let report = running.array.scrub_report();
-        let job = report.map(|report| jobs::scrub(&running.name, &report));
+        let job = report.map(|report| jobs::scrub(&running.name, &report, &running.array.report()));
         job.ok_or_else(|| Problem::failed("the scrub ended at once").with_next("zeoraidctl events"))
     }
 
@@ -445,7 +445,8 @@ impl AdminApi for Daemon {
             let backups = running.array.backup_report();
             let backups = backups.map(|report| jobs::backup(&running.name, &report));
             let scrubs = running.array.scrub_report();
-            let scrubs = scrubs.map(|report| jobs::scrub(&running.name, &report));
+            let scrubs =
+                scrubs.map(|report| jobs::scrub(&running.name, &report, &running.array.report()));
             let found = [packs, backups, scrubs, recoveries];
             found.into_iter().flatten()
         };

@@ -1,14 +1,16 @@
 //! Backups and scrubs as the admin protocol tells them.
 
-use super::report::{amount, counted, transaction};
+use super::report::{amount, transaction};
 use super::scrubs;
 use crate::admin::api::{
     BackupResult, Job, JobKind, JobMember, JobMemberState, JobState, Problem, ScrubDifference,
     ScrubResult, ScrubWhat,
 };
+use crate::counted::counted;
 use crate::job::Progress;
 use crate::raid::{
-    BackupReport, Difference, Differs, LeftOut, ScrubReport, ScrubbedMember, Unreadable,
+    ArrayReport, BackupReport, Difference, Differs, LeftOut, ScrubReport, ScrubbedMember,
+    Unreadable,
 };
 use crate::storage::{BackedUp, BackupError};
 
@@ -71,7 +73,8 @@ fn backed_up(done: &BackedUp) -> BackupResult {
     }
 }
 
-pub(super) fn scrub(array: &str, report: &ScrubReport) -> Job {
+/// `now` is how the array is by now: what a scrub found may be mended since.
+pub(super) fn scrub(array: &str, report: &ScrubReport, now: &ArrayReport) -> Job {
     let state = match report.ended {
         None => JobState::Running,
         Some(_) if report.cancelled => JobState::Cancelled,
@@ -99,7 +102,7 @@ pub(super) fn scrub(array: &str, report: &ScrubReport) -> Job {
         members: report.members.iter().map(member).collect(),
         started: report.started,
         ended: report.ended,
-        scrub: (state == JobState::Done).then(|| scrubbed(report)),
+        scrub: (state == JobState::Done).then(|| scrubbed(report, now)),
         ..progressing(&report.progress)
     }
 }
@@ -127,7 +130,7 @@ fn where_not(unreadable: &Unreadable) -> String {
     }
 }
 
-fn scrubbed(report: &ScrubReport) -> ScrubResult {
+fn scrubbed(report: &ScrubReport, now: &ArrayReport) -> ScrubResult {
     let suspects = report.members.iter().filter(|member| member.is_suspect());
     ScrubResult {
         head: transaction(report.head),
@@ -136,20 +139,14 @@ fn scrubbed(report: &ScrubReport) -> ScrubResult {
         differences: report.count,
         listed: report.differences.iter().map(difference).collect(),
         suspects: suspects.map(|member| member.name.clone()).collect(),
-        next: next(report),
+        next: next(report, now),
     }
 }
 
-/// What can be done about it.
-fn next(report: &ScrubReport) -> Vec<String> {
-    let mut next = Vec::new();
-    for member in report.members.iter().filter(|member| member.is_suspect()) {
-        next.push(scrubs::mend(&member.name, member.kind));
-    }
-    let undecided = |one: &Difference| !one.majority && one.what != Differs::Unreadable;
-    if report.differences.iter().any(undecided) {
-        next.push(scrubs::DECIDE.to_owned());
-    }
+/// What can be done about what is left of it.
+fn next(report: &ScrubReport, now: &ArrayReport) -> Vec<String> {
+    let left = now.scrubbed.as_ref();
+    let mut next = left.map_or_else(Vec::new, |left| scrubs::advice(left, now));
     let lost = |member: &&ScrubbedMember| matches!(member.left_out, Some(LeftOut::Lost { .. }));
     let lost: Vec<&ScrubbedMember> = report.members.iter().filter(lost).collect();
     if !lost.is_empty() {

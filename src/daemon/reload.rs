@@ -5,6 +5,7 @@
 
 use crate::admin::api::Problem;
 use crate::config::{Config, ConfigError, Setting};
+use crate::counted::counted;
 
 /// The differences between what is in force and what the file says.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -92,9 +93,9 @@ pub(super) fn check(old: &Config, new: &Config) -> Result<(), Problem> {
         };
         if array.members.len() < before.min_optimal {
             let detail = format!(
-                "array {} needs {} optimal members until the daemon is restarted, and would have {}",
+                "array {} needs {} until the daemon is restarted, and would have {}",
                 array.name,
-                before.min_optimal,
+                counted(before.min_optimal as u64, "optimal member"),
                 array.members.len()
             );
             return Err(Problem::conflict(detail).with_next("zeoraidctl restart"));

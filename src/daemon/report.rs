@@ -10,6 +10,7 @@ use crate::admin::api::{
     JobMemberState, JobState, Lag, MemberDetails, MemberState, Problem, RateLimit, Recovery,
     RecoveryState, Strategy, Transaction,
 };
+use crate::counted::counted;
 use crate::job::{Amount, Rate};
 use crate::raid::{
     self, AnalysisReport, ArrayReport, Hindrance, MemberReport, PackOutcome, PackReport,
@@ -570,19 +571,6 @@ fn words(extent: Extent) -> String {
     }
     let size = humansize::format_size(extent.bytes, humansize::BINARY.decimal_places(1));
     format!("{} ({size})", counted(extent.transactions, "transaction"))
-}
-
-pub(super) fn counted(number: u64, one: &str) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.char_indices() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(' ');
-        }
-        text.push(digit);
-    }
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{text} {one}{plural}")
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ fn is_mendable(scrubbed: &Scrubbed, report: &ArrayReport) -> bool {
     })
 }
 
-fn advice(scrubbed: &Scrubbed, report: &ArrayReport) -> Vec<String> {
+pub(super) fn advice(scrubbed: &Scrubbed, report: &ArrayReport) -> Vec<String> {
     let mut advice = Vec::new();
     if scrubbed.suspects.is_empty() {
         // Nothing is wrong that is known to be.

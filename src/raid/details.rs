@@ -10,6 +10,7 @@ use super::report::{
 };
 use super::runner::Core;
 use super::scrub::Scrubbed;
+use crate::counted::counted;
 use crate::storage::Storage;
 
 impl Array {
@@ -201,9 +202,9 @@ fn line_of_state(
         (ArrayState::Optimal, _) => "optimal".into(),
         (ArrayState::Degraded, _) => {
             format!(
-                "degraded: {} of {} members out ({named})",
+                "degraded: {} of {} out ({named})",
                 out.len(),
-                members.len()
+                counted(members.len() as u64, "member")
             )
         }
         (ArrayState::Recovering, _) => {
@@ -213,9 +214,9 @@ fn line_of_state(
             // Who has just joined is not out any more.
             let who = who.map_or(String::new(), |member| format!(" {},", member.name));
             format!(
-                "recovering:{who} {} of {} members out",
+                "recovering:{who} {} of {} out",
                 out.len(),
-                members.len()
+                counted(members.len() as u64, "member")
             )
         }
         (ArrayState::Failed, Serving::Starting { waits_for }) => {
@@ -239,8 +240,10 @@ fn too_few(lacks: Option<&StartLacks>) -> String {
         }
         let are = if lacks.needed == 1 { "is" } else { "are" };
         format!(
-            "; {} of {} members can be used, {} {are} needed",
-            lacks.open, lacks.all, lacks.needed
+            "; {} of {} can be used, {} {are} needed",
+            lacks.open,
+            counted(lacks.all as u64, "member"),
+            lacks.needed
         )
     })
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::counted::counted;
 use crate::zodb::Tid;
 
 /// The kind of [`Notice::PackDone`], for whoever goes by it.
@@ -105,7 +106,8 @@ pub enum Notice {
     SetAside {
         member: String,
         file: String,
-        transactions: u64,
+        /// None where it was set aside as a whole, and cannot be read through.
+        transactions: Option<u64>,
     },
     /// In-sync members gave different answers.
     Disagreement {
@@ -262,7 +264,9 @@ impl fmt::Display for Notice {
             } => {
                 write!(
                     f,
-                    "recovered {member}: {transactions} transactions, {bytes} bytes copied"
+                    "recovered {member}: {}, {} copied",
+                    counted(*transactions, "transaction"),
+                    counted(*bytes, "byte")
                 )
             }
             Notice::RecoveryCancelled { member } => {
@@ -303,14 +307,10 @@ impl fmt::Display for Notice {
             } => {
                 let found = match differences {
                     0 => "no differences".to_owned(),
-                    1 => "1 difference".to_owned(),
-                    many => format!("{many} differences"),
+                    many => counted(*many, "difference"),
                 };
-                let members = members.join(", ");
-                write!(
-                    f,
-                    "compared {transactions} transactions of {members}: {found}"
-                )?;
+                let compared = counted(*transactions, "transaction");
+                write!(f, "compared {compared} of {}: {found}", members.join(", "))?;
                 if !suspects.is_empty() {
                     write!(f, "; wrong: {}", suspects.join(", "))?;
                 }
@@ -332,10 +332,12 @@ impl fmt::Display for Notice {
                 count,
                 first,
             } => {
+                let have = if *count == 1 { "has" } else { "have" };
                 write!(
                     f,
-                    "{count} blobs have no file on any optimal member and none on {member} now; \
-                     the first is {first}"
+                    "{} {have} no file on any optimal member and none on {member} now; \
+                     the first is {first}",
+                    counted(*count, "blob")
                 )
             }
             Notice::SetAside {
@@ -343,10 +345,16 @@ impl fmt::Display for Notice {
                 file,
                 transactions,
             } => {
-                write!(
-                    f,
-                    "{transactions} transactions of {member} were set aside in {file}"
-                )
+                let Some(transactions) = transactions else {
+                    return write!(
+                        f,
+                        "all of {member} was set aside in {file}; it cannot be read to its end, and what is in \
+                         it was not counted"
+                    );
+                };
+                let were = if *transactions == 1 { "was" } else { "were" };
+                let counted = counted(*transactions, "transaction");
+                write!(f, "{counted} of {member} {were} set aside in {file}")
             }
             Notice::Disagreement { what, members } => {
                 write!(f, "members disagree on {what}: {}", members.join("; "))
@@ -377,5 +385,36 @@ impl fmt::Display for Notice {
                 )
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_set_aside_is_counted_where_it_could_be() {
+        let told = |transactions| {
+            let member = "b".to_owned();
+            let file = "Data.fs.aside".to_owned();
+            Notice::SetAside {
+                member,
+                file,
+                transactions,
+            }
+            .to_string()
+        };
+        assert_eq!(
+            told(Some(1)),
+            "1 transaction of b was set aside in Data.fs.aside"
+        );
+        assert_eq!(
+            told(Some(1402)),
+            "1 402 transactions of b were set aside in Data.fs.aside"
+        );
+        assert_eq!(
+            told(None),
+            "all of b was set aside in Data.fs.aside; it cannot be read to its end, and what is in it was not counted"
+        );
     }
 }

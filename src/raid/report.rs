@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::scrub::Scrubbed;
+use crate::counted::counted;
 use crate::job::{Progress, Rate};
 use crate::storage::{BackedUp, BackupError, Description, Extent, Fault, Size};
 use crate::zodb::{Oid, Tid};
@@ -431,7 +432,12 @@ pub enum Refused {
     #[error("no pack runs")]
     NoPack,
     #[error("{array} is being {what}")]
-    Reading { array: String, what: &'static str },
+    Reading {
+        array: String,
+        what: &'static str,
+        /// By which it is looked at, and cancelled.
+        command: &'static str,
+    },
     #[error("no {0} runs")]
     NoSuchJob(&'static str),
     #[error("no optimal member of {array} is a file of this daemon's that could be copied")]
@@ -447,7 +453,8 @@ pub enum Refused {
     #[error("without {}, no optimal member of {array} would remain", .removed.join(", "))]
     NoneWouldRemain { array: String, removed: Vec<String> },
     #[error(
-        "array {array} would stop: {have} optimal members would remain, and {needed} are needed then"
+        "array {array} would stop: {} would remain, and at least {needed} must",
+        counted(*.have as u64, "optimal member")
     )]
     TooFewWouldRemain {
         array: String,
@@ -486,9 +493,9 @@ impl Refused {
             Refused::AlreadyOptimal { member } => Some(format!(
                 "to check it all the same: zeoraidctl disable {member}, then: zeoraidctl recover --verify {member}"
             )),
+            Refused::Reading { command, .. } => Some(format!("zeoraidctl {command} --attach")),
             Refused::AlreadyRecovering { .. }
             | Refused::Packing { .. }
-            | Refused::Reading { .. }
             | Refused::Undecided { .. }
             | Refused::RecoveryFirst { .. } => Some("zeoraidctl details --watch".into()),
             Refused::Record(_) => Some("zeoraidctl logtail".into()),

@@ -132,6 +132,7 @@ impl Opener for MemoryOpener {
         Ok(SetAside {
             file: None,
             extent: extent(&old.history),
+            unread: false,
         })
     }
 }
@@ -593,6 +594,7 @@ impl Storage for MemoryStorage {
         Ok(SetAside {
             file: None,
             extent: extent(&cut),
+            unread: false,
         })
     }
 

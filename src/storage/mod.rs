@@ -457,6 +457,8 @@ pub struct SetAside {
     /// The file that holds it now; none where there was nothing.
     pub file: Option<std::path::PathBuf>,
     pub extent: Extent,
+    /// It was not, or cannot be, read through: how many transactions it holds is not known.
+    pub unread: bool,
 }
 
 /// Opens a storage: a member of an array is closed and opened again many times in its life.

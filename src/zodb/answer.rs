@@ -5,6 +5,7 @@
 
 use super::ids::{Oid, Tid};
 use super::payload::Payload;
+use crate::counted::counted;
 
 /// A client changed a revision that is not the current one.
 #[derive(Debug, Clone)]
@@ -67,7 +68,7 @@ pub enum Answer {
     #[error("cannot undo: {reason}")]
     Undo { reason: String, oid: Option<Oid> },
     /// `MultipleUndoErrors`: the objects that stand in the way, each with the reason.
-    #[error("cannot undo: {} objects have changed since", .0.len())]
+    #[error("cannot undo: {} changed since", counted(.0.len() as u64, "object"))]
     MultipleUndo(Vec<(Oid, String)>),
     /// `StorageTransactionError`: a call for a transaction that is not the present one.
     #[error("not the present transaction: {0}")]

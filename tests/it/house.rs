@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 /// Which rooms a room may use, besides itself. `storage` is the trait: its implementations are rooms of
 /// their own (`storage::file`), which only who makes members may enter.
 const DOORS: &[(&str, &[&str])] = &[
-    ("zodb", &[]),
+    ("zodb", &["counted"]),
+    ("counted", &[]),
     ("pickle", &[]),
     ("task", &[]),
     ("clock", &[]),
@@ -35,7 +36,9 @@ const DOORS: &[(&str, &[&str])] = &[
     ),
     (
         "raid",
-        &["zodb", "storage", "job", "task", "clock", "durable"],
+        &[
+            "zodb", "storage", "job", "task", "clock", "durable", "counted",
+        ],
     ),
     // The plan has no door from `server` to `pickle`: the extension of a transaction is a pickle of the
     // application's, and what it may be is decided where transactions begin.
@@ -56,7 +59,7 @@ const DOORS: &[(&str, &[&str])] = &[
         ],
     ),
     // The plan has no door from `config` to `tls`: what a listener's files are is said there once.
-    ("config", &["zodb", "tls"]),
+    ("config", &["zodb", "tls", "counted"]),
     ("recipe", &["zodb", "config", "durable"]),
     // The plan has no door from `admin` to `tls`: `https://` at both ends.
     ("admin", &["zodb", "job", "task", "clock", "tls", "refused"]),
@@ -79,12 +82,13 @@ const DOORS: &[(&str, &[&str])] = &[
             "tls",
             "admin",
             "config",
+            "counted",
         ],
     ),
     (
         "cli",
         &[
-            "admin", "config", "recipe", "job", "zodb", "durable", "clock",
+            "admin", "config", "recipe", "job", "zodb", "durable", "clock", "counted",
         ],
     ),
 ];

@@ -47,7 +47,7 @@ fn the_guided_recovery_asks_recovers_and_says_how_it_ended() {
     ? How? ›
     ❯ copy what is missing   ([n] tx, [bytes]; about 1 s)
       copy and compare everything   (reads both copies: [bytes]; about 1 s)
-      cut back or start afresh   (cuts nothing; [n] tx, [bytes]; about 1 s)
+      cut back or start afresh   (cuts if needed; [n] tx, [bytes]; about 1 s)
     "#);
     terminal.press(DOWN);
     terminal.press(ENTER);
@@ -320,6 +320,27 @@ fn details_watch_shows_a_change_as_it_happens_and_ends_with_ctrl_c() {
         std::time::Duration::from_secs(5),
         || terminal.shows_cursor(),
     );
+}
+
+/// A stopped process takes connections and says nothing.
+#[test]
+fn details_watch_says_that_nobody_answers_and_ends_with_ctrl_c() {
+    let instance = Instance::started(&[]);
+    let mut terminal = Terminal::run(&instance, 80, &["details", "--watch"]);
+    terminal.wait("optimal");
+    instance.freeze();
+    terminal.wait("no answer from the daemon");
+    terminal.press(CTRL_C);
+    assert_eq!(terminal.end(), 3, "{}", terminal.text());
+
+    let mut terminal = Terminal::run(&instance, 80, &["details", "--watch"]);
+    terminal.wait("no answer from the daemon");
+    terminal.press(CTRL_C);
+    assert_eq!(terminal.end(), 3, "{}", terminal.text());
+    // Nor is an answer waited for that does not come.
+    let mut terminal = Terminal::run(&instance, 80, &["details", "--watch"]);
+    terminal.press(CTRL_C);
+    terminal.end();
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::cli::context::{Context, environment};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::table::wrap;
-use crate::cli::output::{Paint, Screen, View, escape};
+use crate::cli::output::{Paint, Screen, View, escape, format};
 use crate::config::{self, ConfigError, Mistake};
 
 /// Check the configuration: every mistake at once
@@ -144,12 +144,12 @@ impl View for CheckView {
             let good = style.paint(Paint::Good, "✔");
             text += &format!("{good} {}: no mistakes", escape(&self.file));
             if !self.warnings.is_empty() {
-                let count = counted(self.warnings.len(), "warning");
+                let count = format::counted(self.warnings.len() as u64, "warning");
                 text += &format!(", {}", style.paint(Paint::Warning, &count));
             }
             return text + "\n";
         }
-        let count = counted(self.mistakes.len(), "mistake");
+        let count = format::counted(self.mistakes.len() as u64, "mistake");
         text + &format!("{}\n", style.paint(Paint::Bad, &count))
     }
 }
@@ -185,9 +185,4 @@ impl MistakeView {
         }
         text
     }
-}
-
-fn counted(number: usize, one: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {one}{plural}")
 }

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Command, CommandFactory as _};
+use clap_mangen::roff::{Roff, bold, roman};
 
-use crate::cli::args::Cli;
+use crate::cli::args::{Cli, usage};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
@@ -103,6 +104,7 @@ fn add_pages(
     let shown = command.clone().disable_help_subcommand(true);
     let mut page = Vec::new();
     clap_mangen::Man::new(shown).render(&mut page)?;
+    let page = with_synopsis(&page, &usage(command));
     pages.push((format!("{name}.1"), page));
     let below = command
         .get_subcommands()
@@ -111,6 +113,22 @@ fn add_pages(
         add_pages(below, &format!("{name}-{}", below.get_name()), pages)?;
     }
     Ok(())
+}
+
+/// The synopsis as `--help` has the usage. Of itself it would be all options, the global ones among them, in the order
+/// of their definitions.
+fn with_synopsis(page: &[u8], usage: &str) -> Vec<u8> {
+    const TITLE: &str = ".SH SYNOPSIS\n";
+    let page = String::from_utf8_lossy(page);
+    let Some((before, rest)) = page.split_once(TITLE) else {
+        return page.into_owned().into_bytes();
+    };
+    let after = rest.find(".SH ").map_or("", |at| &rest[at..]);
+    let mut synopsis = Roff::new();
+    let arguments = usage.find(['[', '<']).unwrap_or(usage.len());
+    let (name, arguments) = usage.split_at(arguments);
+    synopsis.text([bold(name.trim_end()), roman(" "), roman(arguments)]);
+    format!("{before}{TITLE}{}{after}", synopsis.to_roff()).into_bytes()
 }
 
 #[cfg(test)]

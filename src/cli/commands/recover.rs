@@ -62,6 +62,9 @@ pub struct RecoverArgs {
     verify: bool,
 
     /// Cut a diverged copy back, or start it afresh; what is cut is set aside in a file
+    ///
+    /// It asks first, whatever was found, since everything is compared and what differs is cut; without a terminal
+    /// it needs --yes.
     #[arg(long)]
     rebuild: bool,
 
@@ -93,7 +96,7 @@ pub struct RecoverArgs {
     #[arg(long, conflicts_with_all = ["all", "interactive", "verify", "rebuild", "detach", "attach", "rate", "pause", "resume"])]
     cancel: bool,
 
-    /// Cut without asking
+    /// Rebuild without asking
     #[arg(short, long)]
     yes: bool,
 }
@@ -240,7 +243,7 @@ async fn choose(
     if strategy == Strategy::Rebuild {
         for member in &candidates {
             let analysis = api.analyse(&array.name, member).await?;
-            confirm_cut(args, &analysis, context)?;
+            confirm_rebuild(args, &analysis, context)?;
         }
     }
     Ok(Some(Plan {
@@ -340,7 +343,7 @@ async fn guided(
     };
     for (found, (_, strategy)) in analyses.iter().zip(&members) {
         if *strategy == Strategy::Rebuild {
-            confirm_cut(args, found, context)?;
+            confirm_rebuild(args, found, context)?;
         }
     }
     Ok(Some(Plan { members, rate }))
@@ -459,8 +462,13 @@ fn ask_rate(now: RateLimit, context: &Context) -> Result<RateLimit, CliError> {
     parse_rate(&text).map_err(CliError::usage)
 }
 
-/// Names what would be cut, and wants it confirmed by the member's name.
-fn confirm_cut(args: &RecoverArgs, found: &Analysis, context: &Context) -> Result<(), CliError> {
+/// Names what would be cut, and wants it confirmed by the member's name. Also where nothing is known yet that would
+/// be: a rebuild compares everything, and cuts what it finds different then.
+fn confirm_rebuild(
+    args: &RecoverArgs,
+    found: &Analysis,
+    context: &Context,
+) -> Result<(), CliError> {
     const SHOWN: usize = 10;
     let printer = &context.printer;
     let member = escape(&found.member);
@@ -495,13 +503,18 @@ fn confirm_cut(args: &RecoverArgs, found: &Analysis, context: &Context) -> Resul
             "{member} cannot be read ({}): its file will be set aside, and it is filled afresh",
             escape(reason)
         )),
-        // Nothing is cut from a copy that is only behind.
-        Finding::UpToDate | Finding::Behind { .. } | Finding::Empty { .. } => return Ok(()),
+        Finding::UpToDate | Finding::Behind { .. } => printer.warning(&format!(
+            "{member} holds nothing, as far as is known, that the array does not. It is compared as a whole: what \
+             differs will be cut from it and set aside in a file, and what cannot be read as well"
+        )),
+        Finding::Empty { .. } => printer.warning(&format!(
+            "{member} is empty: it is filled, and compared as a whole"
+        )),
     }
     if args.yes {
         return Ok(());
     }
-    let text = format!("Cut {member}?");
+    let text = format!("Rebuild {member}?");
     let question = Question {
         text: &text,
         flags: &["--yes"],

@@ -142,11 +142,16 @@ async fn runs_already(
 ) -> Result<Exit, CliError> {
     let runs = format!("the daemon runs already; pid={}", status.pid);
     let waiting = what_is_waited_for(status);
-    if waiting.is_empty() || args.no_wait {
+    if waiting.is_empty() {
         context.printer.note(&runs);
         return Ok(Exit::Done);
     }
     let message = format!("{runs}, and does not serve: {waiting}");
+    if args.no_wait && !args.force {
+        context.printer.warning(&message);
+        say_next(&what_helps(client).await, context);
+        return Ok(Exit::Done);
+    }
     if args.force {
         let message = format!("{message}; nothing was forced");
         let next = "zeoraidctl details, and where only that is left: zeoraidctl stop && zeoraidctl start --force";
@@ -205,9 +210,13 @@ fn warn_of_missing_copies(status: &Status, context: &Context) {
         let (name, line) = (escape(&array.name), escape(&array.line));
         context.printer.warning(&format!("{name}: {line}"));
     }
+    say_next("zeoraidctl details", context);
+}
+
+fn say_next(next: &str, context: &Context) {
     let style = context.printer.error_style();
     let word = style.paint(Paint::Strong, "Next:");
-    let command = style.paint(Paint::Command, "zeoraidctl details");
+    let command = style.paint(Paint::Command, &escape(next));
     context.printer.note(&format!("{word} {command}"));
 }
 

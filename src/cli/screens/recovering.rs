@@ -274,3 +274,35 @@ fn the_recovery_that_runs_may_be_named_and_another_one_is_not_taken_for_it() {
     let unknown = bench().run("recover copy9 --cancel");
     assert!(unknown.contains("there is no member copy9"), "{unknown}");
 }
+
+/// A rebuild cuts what differs, and finds some of it only while it compares.
+#[test]
+fn a_rebuild_asks_whatever_was_found() {
+    for (name, found) in findings() {
+        let bench = |answers: Vec<Answer>| {
+            let bench = Bench::new(degraded()).answering(answers);
+            let mut analyses = bench.daemon.analyses.lock();
+            analyses.insert("copy2".into(), found.clone());
+            drop(analyses);
+            bench
+        };
+        let begun = |bench: &Bench| {
+            bench
+                .asked()
+                .iter()
+                .any(|asked| asked.starts_with("recover"))
+        };
+        let unasked = bench(vec![]);
+        let shown = unasked.run("recover copy2 --rebuild --detach");
+        assert!(shown.starts_with("exit 2"), "{name}: {shown}");
+        assert!(shown.contains("warning: copy2 "), "{name}: {shown}");
+        assert!(shown.contains("answer it with `--yes`"), "{name}: {shown}");
+        assert!(!begun(&unasked), "{name}");
+        let typed = bench(vec![Answer::Type("copy2")]);
+        typed.run("recover copy2 --rebuild --detach");
+        assert!(begun(&typed), "{name}");
+        let yes = bench(vec![]);
+        yes.run("recover copy2 --rebuild --detach --yes");
+        assert!(begun(&yes), "{name}");
+    }
+}

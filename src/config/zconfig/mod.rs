@@ -73,7 +73,7 @@ pub enum ImportError {
     /// The part was named, and this is no buildout.
     #[error("{} is no file of a buildout: it has no parts", .path.display())]
     NoBuildout { path: PathBuf },
-    #[error("{} mistakes", .0.len())]
+    #[error("{}", crate::counted::counted(.0.len() as u64, "mistake"))]
     Mistakes(Vec<Mistake>),
 }
 

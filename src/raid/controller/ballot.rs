@@ -91,7 +91,9 @@ impl Ballot {
         match self {
             Ballot::Ready { resolved } if resolved.is_empty() => "yes".into(),
             Ballot::Ready { resolved } => format!("yes, {} resolved or undone", resolved.len()),
-            Ballot::Conflicts(conflicts) => format!("{} conflicts", conflicts.len()),
+            Ballot::Conflicts(conflicts) => {
+                crate::counted::counted(conflicts.len() as u64, "conflict")
+            }
             Ballot::No(answer) => format!("no: {answer}"),
         }
     }

@@ -6,6 +6,7 @@ use super::{
     Asked, Changes, CommitState, Configured, Controller, Effect, Fault, Kind, Link, Member,
     MemberId, Notice, Now, Out, Phase, Refused, Serving, State,
 };
+use crate::counted::counted;
 use crate::raid::FailMode;
 use crate::storage::Extent;
 use crate::zodb::Tid;
@@ -340,9 +341,12 @@ impl Controller {
             }
             Phase::Running if have >= needed => Serving::Yes,
             Phase::Running => {
+                let all = counted(self.members.len() as u64, "member");
+                let are = |number| if number == 1 { "is" } else { "are" };
                 let reason = format!(
-                    "{have} of {} members are optimal, {needed} are needed",
-                    self.members.len()
+                    "{have} of {all} {} optimal, {needed} {} needed",
+                    are(have),
+                    are(needed)
                 );
                 match self.rules.fail_mode {
                     // INVARIANT 5: what fewer than a majority hold, another daemon may go on without.

@@ -232,8 +232,8 @@ pub(crate) enum Ended {
         reason: String,
         /// The target holds something else than the others.
         is_wrong: bool,
-        /// What the target holds was compared, and is wrong: until a recovery has ended well, none goes
-        /// without comparing.
+        /// More than that: what the target holds was compared, and is wrong. Until a recovery has ended well, none
+        /// goes without comparing.
         differs: bool,
     },
 }

@@ -20,6 +20,14 @@ impl Reading {
             Reading::Scrub => "scrubbed",
         }
     }
+
+    /// Of the tool.
+    fn command(self) -> &'static str {
+        match self {
+            Reading::Backup => "backup",
+            Reading::Scrub => "scrub",
+        }
+    }
 }
 
 impl Controller {
@@ -84,6 +92,7 @@ impl Controller {
         Refused::Reading {
             array: self.rules.array.clone(),
             what: reading.word(),
+            command: reading.command(),
         }
     }
 

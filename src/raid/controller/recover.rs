@@ -372,7 +372,7 @@ impl Controller {
                     State::Degraded(Out {
                         reason,
                         needs_operator,
-                        is_wrong: out.is_wrong || is_wrong || differs,
+                        is_wrong: out.is_wrong || is_wrong,
                         damaged: out.damaged || differs,
                         ..out
                     }),

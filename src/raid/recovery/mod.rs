@@ -34,6 +34,7 @@ use super::report::Strategy;
 use super::runner::{CatchUp, Core, Runner, as_fault};
 use super::scrub;
 use super::view::Reader;
+use crate::counted::counted;
 use crate::job::{Amount, Cancelled, JobHandle, Rate, Work};
 use crate::storage::{Answer, Fault, RESTART_SERVER, SetAside, Storage, StorageError};
 use crate::zodb::{HistoryTxn, Tid, TidRange, TxnStatus};
@@ -574,12 +575,13 @@ impl Job {
         );
         let only_here = target.measure_after(common.unwrap_or(Tid::ZERO));
         let only_here = self.within(only_here, Halt::Target).await?.transactions;
+        let only_here = counted(only_here, "transaction");
         let mend = match &by_hand {
             None => "it has to be rebuilt",
             Some(_) => "only its own operator can take them out",
         };
         Err(Halt::Stuck {
-            reason: format!("{since}: {only_here} transactions are only here; {mend}"),
+            reason: format!("{since}: {only_here} only here; {mend}"),
             next: by_hand.or_else(|| Some(self.rebuild())),
             is_wrong: true,
         })
@@ -637,7 +639,7 @@ impl Job {
         self.runner.notice(Notice::SetAside {
             member: self.name.clone(),
             file: file.display().to_string(),
-            transactions: saved.extent.transactions,
+            transactions: (!saved.unread).then_some(saved.extent.transactions),
         });
         self.tell(|recovery| recovery.set_aside.push(file));
     }

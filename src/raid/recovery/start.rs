@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::analyse::{Broken, Relation, goes_on_as, is_emptied, relate, was_packed_away};
+use crate::counted::counted;
 use crate::raid::controller::{Compared, MemberId};
 use crate::raid::runner::{Runner, as_fault};
 use crate::storage::{Committed, Fault, Storage, StorageError};
@@ -89,8 +90,11 @@ async fn compare(
                 );
                 let after = common.unwrap_or(Tid::ZERO);
                 let own = within(limit, storage.measure_after(after)).await;
-                let count = own.map_or_else(|_| "some".into(), |own| own.transactions.to_string());
-                let reason = format!("{since}; {count} transactions are only here");
+                let count = own.map_or_else(
+                    |_| "some transactions".into(),
+                    |own| counted(own.transactions, "transaction"),
+                );
+                let reason = format!("{since}; {count} only here");
                 Compared::Diverged { reason }
             }
             Err(fault) => Compared::Unknown(fault.to_string()),

@@ -137,8 +137,8 @@ fn check_magic(disk: &dyn Disk, path: &Path) -> Result<(), Fault> {
         read => Err(damaged(
             path,
             format_args!(
-                "not a Data.fs: it begins with {:?}",
-                magic[..read].escape_ascii().to_string()
+                "not a Data.fs: it begins with \"{}\"",
+                magic[..read].escape_ascii()
             ),
         )),
     }

@@ -34,13 +34,10 @@ impl Engine {
         if cut == walk.end || keep == Some(Tid::MAX) {
             return Ok(SetAside::default());
         }
-        let extent = match keep {
-            Some(keep) => walk.measure_after(keep)?,
-            // The file is kept as it is: it need not be readable.
-            None => Extent {
-                transactions: walk.backwards().take_while(Result::is_ok).count() as u64,
-                bytes: walk.end - FIRST,
-            },
+        let (extent, unread) = if let Some(keep) = keep {
+            (walk.measure_after(keep)?, false)
+        } else {
+            all_of(&walk)
         };
         // An index that knows of what is gone would be believed if the same length came again.
         let _index_file = self.index_file.lock();
@@ -58,12 +55,14 @@ impl Engine {
         tracing::warn!(
             file = %self.paths.data.display(),
             aside = %file.display(),
-            transactions = extent.transactions,
-            "end of the history was set aside"
+            transactions = (!unread).then_some(extent.transactions),
+            whole = cut == FIRST,
+            "history was set aside"
         );
         Ok(SetAside {
             file: Some(file),
             extent,
+            unread,
         })
     }
 
@@ -234,6 +233,26 @@ impl Engine {
     }
 }
 
+/// All that is there, and whether there may be more: a file that is kept as it is need not be readable.
+fn all_of(walk: &Walk) -> (Extent, bool) {
+    let (mut transactions, mut unread) = (0, false);
+    for step in walk.backwards() {
+        unread = step.is_err();
+        if unread {
+            break;
+        }
+        transactions += 1;
+    }
+    let bytes = walk.end - FIRST;
+    (
+        Extent {
+            transactions,
+            bytes,
+        },
+        unread,
+    )
+}
+
 /// Which records of a transaction are those of blobs.
 fn note_blobs(txn: &HistoryTxn, blobs: &mut Vec<(Oid, Tid)>) -> Result<(), Fault> {
     for record in &txn.records {
@@ -370,5 +389,6 @@ pub(super) fn set_file_aside(paths: &Paths, blob_dir: Option<&Path>) -> Result<S
             transactions: 0,
             bytes,
         },
+        unread: true,
     })
 }

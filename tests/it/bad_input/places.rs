@@ -3,8 +3,9 @@
 use std::fs;
 use std::net::TcpListener;
 
-use crate::harness::Instance;
+use crate::harness::instance::{PATIENCE, Run};
 use crate::harness::python::{self, Script, Workers};
+use crate::harness::{Instance, until_ok};
 
 #[test]
 fn a_port_in_use_is_told_and_nothing_is_left_behind() {
@@ -99,4 +100,52 @@ fn a_folder_that_cannot_be_written_is_told() {
     fs::write(instance.path("var"), "a file, not a folder").expect("writing");
     let run = instance.start().ended(1);
     assert!(run.stderr.contains("var"), "{run}");
+}
+
+#[test]
+fn a_start_beside_a_daemon_that_does_not_serve_says_which_array_and_why() {
+    let instance = Instance::started(&[]);
+    instance.wait_optimal();
+    instance.stop().ok();
+    let copies = [instance.copy(1), instance.copy(2)];
+    for copy in &copies {
+        fs::rename(copy, copy.with_extension("away")).expect("it can be moved");
+    }
+    instance.run(&["start", "--no-wait"]).ok();
+    until_ok("the start to say what it waits for", PATIENCE, || {
+        let details = instance.try_details()?;
+        let line = details["line"].as_str().unwrap_or_default();
+        let both = copies
+            .iter()
+            .all(|copy| line.contains(&copy.display().to_string()));
+        if both {
+            Ok(())
+        } else {
+            Err(format!("{details:#}"))
+        }
+    });
+    let told = |run: &Run| {
+        let said = &run.stderr;
+        assert!(said.contains("the daemon runs already; pid="), "{run}");
+        assert!(
+            said.contains("and does not serve: main: failed: starting, waits for copy1"),
+            "{run}"
+        );
+        assert!(
+            said.contains("is its disk mounted, or was it moved?"),
+            "{run}"
+        );
+        assert!(said.contains("Next: bring back copy1 or copy2"), "{run}");
+    };
+    told(&instance.run(&["start", "--no-wait"]).ok());
+    told(&instance.run(&["start"]).ended(1));
+    let forced = instance
+        .run(&["start", "--no-wait", "--force", "--yes"])
+        .ended(1);
+    assert!(forced.stderr.contains("nothing was forced"), "{forced}");
+    for copy in &copies {
+        fs::rename(copy.with_extension("away"), copy).expect("it can be moved back");
+    }
+    instance.wait_optimal();
+    instance.start().ok().says("runs already");
 }

@@ -241,6 +241,16 @@ fn what_a_scrub_found_is_told_until_it_is_mended_and_clients_go_on() {
         lab.instance.wait_optimal();
         let status = lab.instance.run(&["status"]);
         assert_eq!(status.stdout, left, "{status}");
+        // What is mended by now need not be mended again.
+        let attached = lab.instance.run(&["scrub", "--attach"]).ended(1);
+        let advice = |member: &str| format!("zeoraidctl disable {member};");
+        assert!(!attached.stdout.contains(&advice(bad)), "{attached}");
+        let is_left = left.contains("file3");
+        assert_eq!(
+            attached.stdout.contains(&advice("file3")),
+            is_left,
+            "{attached}"
+        );
         workers.wait_for_more(3);
     }
     let details = lab.instance.details();

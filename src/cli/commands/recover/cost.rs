@@ -101,7 +101,7 @@ impl Costs {
                 (format!("cuts {} tx; {copy}", format::count(cut)), copied)
             }
             Strategy::Rebuild if afresh > 0 => (format!("sets aside; {copy}"), copied),
-            Strategy::Rebuild => (format!("cuts nothing; {copy}"), copied),
+            Strategy::Rebuild => (format!("cuts if needed; {copy}"), copied),
         };
         format!("{what}; {}", self.time(bytes))
     }

@@ -239,6 +239,7 @@ async fn a_file_that_is_set_aside_is_kept_and_an_empty_one_takes_its_place() {
         let (bytes, _) = five(&folder).await;
         let aside = opener(&folder).set_aside().await.unwrap();
         assert_eq!(aside.extent.bytes, bytes.len() as u64);
+        assert!(aside.unread, "nobody has counted what is in it");
         let file = aside.file.unwrap();
         assert!(std::fs::read(&file).unwrap() == bytes);
         assert!(beside(&file, ".index").exists());
@@ -372,7 +373,7 @@ async fn a_whole_file_is_set_aside_as_it_is_also_where_it_cannot_be_read() {
     );
     assert_eq!(std::fs::read(data_fs(&folder)).unwrap(), bytes);
     let saved = storage.rewind(None).await.unwrap();
-    assert_eq!(saved.extent.transactions, 2);
+    assert_eq!((saved.extent.transactions, saved.unread), (2, true));
     assert_eq!(std::fs::read(saved.file.unwrap()).unwrap(), bytes);
     assert_eq!(storage.last_tid().await.unwrap(), Tid::ZERO);
     commit(&*storage, &[(1, Tid::ZERO, b"anew")]).await;
