@@ -721,7 +721,7 @@ impl<'o> World<'o> {
                             assert_eq!(kept("ours/blobs.old"), kept("theirs/blobs.old"));
                         }
                         self.give_back_blobs().await;
-                        self.give_back_the_last_packed();
+                        self.give_back_the_last_packed(time);
                     }
                     (Err(StorageError::Answer(_)), Err(_)) => {}
                     // Without collecting garbage it cannot keep what later records point back to.
@@ -826,7 +826,7 @@ impl<'o> World<'o> {
 
     /// Of the last packed transaction we keep the header where nothing that it wrote stays, and Python does
     /// not. That is all that may differ; and it gets the header back.
-    fn give_back_the_last_packed(&mut self) {
+    fn give_back_the_last_packed(&mut self, time: f64) {
         let path = |name| self.folder.path().join(name);
         let mut ours = std::fs::read(path("ours/Data.fs")).unwrap();
         ours.truncate(self.file.size().bytes as usize);
@@ -834,7 +834,7 @@ impl<'o> World<'o> {
         if ours == theirs {
             return;
         }
-        assert!(without_the_last_packed(&ours) == theirs);
+        assert!(without_the_last_packed(&ours, time) == theirs);
         self.oracle.must(&json!({"do": "close"}));
         std::fs::write(path("theirs/Data.fs"), ours).unwrap();
         self.open_theirs(false);
@@ -880,16 +880,19 @@ impl<'o> World<'o> {
     }
 }
 
-/// What a packed file would be without its last packed transaction, which has nothing but its header.
-fn without_the_last_packed(file: &[u8]) -> Vec<u8> {
+/// What a file packed up to a time, in seconds, would be without its last packed transaction, which has nothing but
+/// its header. (Later ones may be marked as packed, too: some bring that status with them.)
+fn without_the_last_packed(file: &[u8], time: f64) -> Vec<u8> {
     let header = |at: usize| TxnHeader::decode(file[at..].first_chunk().unwrap());
     let mut at = FIRST as usize;
     let mut last = None;
-    while at < file.len() && header(at).txn_status() == Some(TxnStatus::Packed) {
+    let is_packed = |header: TxnHeader| header.tid.time().unwrap().as_second() as f64 <= time;
+    while at < file.len() && is_packed(header(at)) {
         last = Some(at);
         at += header(at).whole_len() as usize;
     }
     let last = last.expect("something is packed");
+    assert_eq!(header(last).txn_status(), Some(TxnStatus::Packed));
     assert_eq!(header(last).len, header(last).head_len(), "it has records");
     let (next, len) = (at, (at - last) as u64);
     let mut without = file[..last].to_vec();
