@@ -15,9 +15,11 @@ use super::open::keep_mode;
 use super::origin::Origin;
 use super::recent::Recent;
 use super::restore::Copier;
+use super::scan::{Scan, Stop};
+use super::window::Window;
 use crate::durable::step::{self, sync_folder_of};
 use crate::storage::{BlobDirectory, Extent, Fault, Result, SetAside, is_blob_record};
-use crate::zodb::{HistoryTxn, Oid, Tid};
+use crate::zodb::{HistoryTxn, Oid, Tid, TxnStatus};
 
 impl Engine {
     /// Sets aside what is later than `keep`. On the thread that writes, with the slot.
@@ -130,6 +132,11 @@ impl Engine {
             Some(step) => step?.1.tid,
             None => Tid::ZERO,
         };
+        let mut window = Window::new(&*walk.disk, 4 * 1024, walk.end);
+        let first = walk.txn_at(&mut window, cut)?;
+        if first.txn_status() == Some(TxnStatus::Packed) {
+            return Ok((self.index_of(walk, cut)?, last));
+        }
         let mut index = self.state.read().index.clone();
         let origin = Origin {
             disk: &*walk.disk,
@@ -155,6 +162,27 @@ impl Engine {
             }
         }
         Ok((index, last))
+    }
+
+    /// The index of what is before `cut`, read anew: packing leaves no record a pointer to the one before it, although
+    /// it may have kept that, too, for a later undo that points there.
+    fn index_of(&self, walk: &Walk, cut: u64) -> Result<Index> {
+        let mut scan = Scan::new(&*walk.disk, FIRST, cut, Tid::ZERO);
+        let (mut index, mut found) = (Index::default(), Vec::new());
+        while scan.at < cut {
+            match scan.transaction(&mut found) {
+                Ok(_) => {
+                    for (at, record) in &found {
+                        index.insert(record.oid, *at);
+                    }
+                }
+                Err(Stop::Io(error)) => return Err(self.fault("reading", error).into()),
+                Err(Stop::Unfinished(what) | Stop::Torn(what) | Stop::Damaged(what)) => {
+                    return Err(self.damaged(format_args!("at {}: {what}", scan.at)).into());
+                }
+            }
+        }
+        Ok(index)
     }
 
     /// Renames the file and begins an empty one.

@@ -39,9 +39,13 @@ fn opener(folder: &tempfile::TempDir) -> FileOpener {
 }
 
 async fn open(folder: &tempfile::TempDir) -> Arc<dyn Storage> {
+    Arc::new(open_file(&data_fs(folder), FileOptions::default()).await)
+}
+
+async fn open_file(path: &std::path::Path, options: FileOptions) -> FileStorage {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     loop {
-        match opener(folder).open().await {
+        match FileStorage::open(path, options.clone()).await {
             // A process that another test starts at this moment has the lock too, until it is another
             // program.
             Err(Fault::InUse(_)) if tokio::time::Instant::now() < deadline => {

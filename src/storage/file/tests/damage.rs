@@ -299,7 +299,7 @@ async fn invalidations_reach_back_as_far_as_the_queue_also_after_opening() {
         invalidation_queue: 2,
         ..FileOptions::default()
     };
-    let storage = FileStorage::open(&data_fs(&folder), options).await.unwrap();
+    let storage = open_file(&data_fs(&folder), options).await;
     let tids = storage.tids_before(Tid::MAX, 5).await.unwrap();
     let since = async |tid| storage.invalidations_since(tid).await.unwrap().1;
     assert_eq!(since(tids[0]).await, Some(vec![]));

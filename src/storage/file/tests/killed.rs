@@ -38,17 +38,7 @@ async fn open_in(folder: &Path) -> FileStorage {
         blob_dir: Some(folder.join("blobs")),
         ..FileOptions::default()
     };
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match FileStorage::open(&folder.join("Data.fs"), options.clone()).await {
-            // A process that another test starts at this moment has the lock too, until it is another
-            // program.
-            Err(Fault::InUse(_)) if Instant::now() < deadline => {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            opened => return opened.unwrap(),
-        }
-    }
+    open_file(&folder.join("Data.fs"), options).await
 }
 
 fn counted(client: u64, count: u64) -> Vec<u8> {

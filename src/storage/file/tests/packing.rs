@@ -23,8 +23,7 @@ fn options(folder: &Path) -> FileOptions {
 }
 
 async fn open_in(folder: &Path) -> FileStorage {
-    let opened = FileStorage::open(&folder.join("Data.fs"), options(folder)).await;
-    opened.unwrap()
+    open_file(&folder.join("Data.fs"), options(folder)).await
 }
 
 /// Something to be packed: old revisions, garbage, an undo, blobs.
@@ -293,6 +292,32 @@ async fn an_undo_of_what_is_going_away_stops_the_packing_and_not_the_undo() {
     assert_eq!(current(&storage).await.len(), 2);
 }
 
+/// What is packed has no pointers into the past, and of an object that a later undo has restored two records stay.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_within_what_is_packed_leaves_every_object_that_is_before_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = open_in(folder.path()).await;
+    let root = referring(&[1], "root");
+    let objects = [
+        (0, Tid::ZERO, &root[..]),
+        (1, Tid::ZERO, &referring(&[], "first")[..]),
+    ];
+    let first = commit(&storage, &objects).await;
+    let second = commit(&storage, &[(1, first, &referring(&[], "second"))]).await;
+    commit_ops(&storage, vec![crate::zodb::Op::Undo { tid: second }]).await;
+    // The undo is later by more than a microsecond: it was synced after the other.
+    let time = second.time().unwrap().as_nanosecond() as f64 / 1e9 + 1e-6;
+    storage.pack(time).await.unwrap();
+    assert_eq!(all(&storage).await.len(), 3);
+    storage.rewind(Some(first)).await.unwrap();
+    let there = current(&storage).await;
+    assert_eq!(there.len(), 2, "{there:?}");
+    storage.close().await;
+    std::fs::remove_file(folder.path().join("Data.fs.index")).unwrap();
+    let storage = open_in(folder.path()).await;
+    assert_eq!(current(&storage).await, there);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn closing_does_not_wait_for_the_end_of_a_packing() {
     let folder = tempfile::tempdir().unwrap();
@@ -388,7 +413,7 @@ async fn a_reference_to_nothing_is_said_and_nothing_is_packed() {
         ..options(folder.path())
     };
     let path = folder.path().join("Data.fs");
-    let storage = FileStorage::open(&path, without).await.unwrap();
+    let storage = open_file(&path, without).await;
     storage.pack(after(second) + 5.0).await.unwrap();
     assert!(storage.size().bytes < size.bytes);
     assert!(!folder.path().join("Data.fs.old").exists());
@@ -421,7 +446,7 @@ async fn a_last_transaction_that_wrote_only_what_goes_stays_the_last() {
             ..options(folder.path())
         };
         let path = folder.path().join("Data.fs");
-        let storage = Arc::new(FileStorage::open(&path, options()).await.unwrap());
+        let storage = Arc::new(open_file(&path, options()).await);
         fill(&storage).await;
         let made = commit(&*storage, &[(7, Tid::ZERO, &referring(&[], "garbage"))]).await;
         let meta = TxnMeta {
@@ -458,7 +483,7 @@ async fn a_last_transaction_that_wrote_only_what_goes_stays_the_last() {
             if !index {
                 std::fs::remove_file(folder.path().join("Data.fs.index")).unwrap();
             }
-            let storage = FileStorage::open(&path, options()).await.unwrap();
+            let storage = open_file(&path, options()).await;
             assert_eq!(storage.last_tid().await.unwrap(), end);
             let kept = transactions(&storage, TidRange::only(last)).await;
             assert!(kept[0].records.is_empty());

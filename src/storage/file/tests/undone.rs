@@ -8,8 +8,7 @@ use crate::storage::suite::{commit, commit_ops, referring};
 use crate::zodb::Op;
 
 async fn open_in(folder: &std::path::Path) -> FileStorage {
-    let opened = FileStorage::open(&folder.join("Data.fs"), FileOptions::default()).await;
-    opened.unwrap()
+    open_file(&folder.join("Data.fs"), FileOptions::default()).await
 }
 
 /// How often something was looked for in the file.
