@@ -86,7 +86,7 @@ pub(super) fn begin(raw: &mut Raw, txn: i64) {
 }
 
 pub(super) fn store(raw: &mut Raw, txn: i64, oid: u8, data: &[u8]) {
-    let oid = [0x70, 0, 0, 0, 0, 0, 0, oid];
+    let oid = [0x30, 0, 0, 0, 0, 0, 0, oid];
     let args = vec![
         Say::Bytes(&oid),
         Say::Bytes(&[0; 8]),
@@ -98,7 +98,7 @@ pub(super) fn store(raw: &mut Raw, txn: i64, oid: u8, data: &[u8]) {
 
 /// Asks for the current revision of an object of these tests, and does not wait for it.
 pub(super) fn ask(raw: &mut Raw, id: i64, oid: u8) {
-    load(raw, id, [0x70, 0, 0, 0, 0, 0, 0, oid]);
+    load(raw, id, [0x30, 0, 0, 0, 0, 0, 0, oid]);
 }
 
 pub(super) fn load(raw: &mut Raw, id: i64, oid: [u8; 8]) {

@@ -45,7 +45,7 @@ fn lose_all(settings: &'static str, below_the_least: impl Fn(&mut Talk)) {
     let run = lab.instance.run(&["status"]).ended(2);
     assert!(
         run.stdout
-            .contains("1 of 2 members are optimal, 2 are needed"),
+            .contains("1 of 2 members is optimal, 2 are needed"),
         "{run}"
     );
     lab.servers[0].start();
