@@ -40,7 +40,7 @@ impl Means {
                     raw.send_async("storeBlobChunk", vec![Say::Bytes(&piece)]);
                 }
                 let args = vec![
-                    Say::Bytes(&[0x71, 0, 0, 0, 0, 0, 0, 0]),
+                    Say::Bytes(&[0x31, 0, 0, 0, 0, 0, 0, 0]),
                     Say::Bytes(&[0; 8]),
                     Say::Bytes(BLOB),
                     Say::Int(txn),
