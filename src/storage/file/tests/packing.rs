@@ -301,12 +301,14 @@ async fn a_cut_within_what_is_packed_leaves_every_object_that_is_before_it() {
     let objects = [
         (0, Tid::ZERO, &root[..]),
         (1, Tid::ZERO, &referring(&[], "first")[..]),
+        // Without garbage nothing is packed.
+        (2, Tid::ZERO, &referring(&[], "garbage")[..]),
     ];
     let first = commit(&storage, &objects).await;
     let second = commit(&storage, &[(1, first, &referring(&[], "second"))]).await;
     commit_ops(&storage, vec![crate::zodb::Op::Undo { tid: second }]).await;
-    // The undo is later by more than a microsecond: it was synced after the other.
-    let time = second.time().unwrap().as_nanosecond() as f64 / 1e9 + 1e-6;
+    // The undo is later by more than that: it was synced after the other.
+    let time = second.time().unwrap().as_nanosecond() as f64 / 1e9 + 5e-5;
     storage.pack(time).await.unwrap();
     assert_eq!(all(&storage).await.len(), 3);
     storage.rewind(Some(first)).await.unwrap();
