@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::start::{Served, Shared};
+use crate::refused::Refused;
 use crate::storage::{Result, StorageError};
 use crate::zodb::Answer;
 
@@ -20,6 +22,8 @@ pub(super) struct Packing {
     is_packed: AtomicBool,
     /// Counts the moments at which the clients are to be told the size.
     resized: watch::Sender<u64>,
+    /// Whoever asks may do so again at once, for nothing again.
+    failures: Refused,
 }
 
 impl Packing {
@@ -27,6 +31,7 @@ impl Packing {
         Arc::new(Packing {
             is_packed: AtomicBool::new(false),
             resized: watch::Sender::new(0),
+            failures: Refused::default(),
         })
     }
 
@@ -82,8 +87,14 @@ pub(super) fn start(
         match &packed {
             Ok(()) if is_told => info!(storage = %name, bytes = storage.size().bytes, "packed"),
             Ok(()) => debug!(storage = %name, "packed"),
-            Err(error) if is_told => warn!(storage = %name, %error, "could not pack"),
-            Err(error) => debug!(storage = %name, %error, "could not pack"),
+            // Also where it was not said that it was asked for: there is something to be mended.
+            Err(error) => {
+                if let Some(unsaid) = packing.failures.tell("", "pack", Instant::now()) {
+                    warn!(storage = %name, %error, unsaid, "could not pack");
+                } else {
+                    debug!(storage = %name, %error, "could not pack");
+                }
+            }
         }
         packing.tell_size();
         drop(answer.send(packed));

@@ -108,16 +108,33 @@ async fn another_protocol_is_hung_up_on() {
     assert_eq!(said, b"\0\0\0\x02Z5");
 }
 
+/// What is logged on this thread, from a level on.
+struct Logged {
+    file: tempfile::NamedTempFile,
+    _guard: tracing::subscriber::DefaultGuard,
+}
+
+impl Logged {
+    fn from(level: tracing::Level) -> Self {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(level)
+            .with_writer(Arc::new(file.reopen().unwrap()))
+            .finish();
+        Logged {
+            file,
+            _guard: tracing::subscriber::set_default(subscriber),
+        }
+    }
+
+    fn read(&self) -> String {
+        std::fs::read_to_string(self.file.path()).unwrap()
+    }
+}
+
 #[tokio::test]
 async fn who_speaks_another_protocol_is_told_of_once() {
-    let folder = tempfile::tempdir().unwrap();
-    let log = folder.path().join("log");
-    let file = Arc::new(std::fs::File::create(&log).unwrap());
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::WARN)
-        .with_writer(file)
-        .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let log = Logged::from(tracing::Level::WARN);
     let house = House::of(MemoryStorage::new("test"));
     let cases: [(&[u8], &str); 4] = [
         (b"\0\0\0\x04Z310", "that of ZEO 4 and older"),
@@ -134,7 +151,7 @@ async fn who_speaks_another_protocol_is_told_of_once() {
             drop(pipe.read_to_end(&mut Vec::new()).await);
         }
     }
-    let told = std::fs::read_to_string(&log).unwrap();
+    let told = log.read();
     for (said, words) in cases {
         let times = usize::from(!said.is_empty());
         assert_eq!(told.matches(words).count(), times, "{words}: {told}");
@@ -144,20 +161,16 @@ async fn who_speaks_another_protocol_is_told_of_once() {
 /// Whatever a client does again and again, it fills no log.
 #[tokio::test]
 async fn what_a_client_does_in_a_loop_is_told_of_once() {
-    let folder = tempfile::tempdir().unwrap();
-    let log = folder.path().join("log");
-    let file = Arc::new(std::fs::File::create(&log).unwrap());
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::INFO)
-        .with_writer(file)
-        .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let log = Logged::from(tracing::Level::INFO);
     let storage = super::full::Full::new();
     let house = House::of(storage.clone());
     for _ in 0..5 {
         let mut client = house.client().await;
         let pack = |wait| Call::Pack { time: 1e9, wait };
         assert_eq!(client.call(pack(true)).await, Reply::None);
+        let (time, wait) = (-1.0, true);
+        let failed = client.call(Call::Pack { time, wait }).await;
+        assert!(matches!(failed, Reply::Error(_)), "{failed:?}");
         storage.held.send_replace(true);
         assert_eq!(client.call(pack(false)).await, Reply::None);
         for _ in 0..3 {
@@ -173,10 +186,11 @@ async fn what_a_client_does_in_a_loop_is_told_of_once() {
         client.is_closed().await;
     }
     until("all have ended", || house.shared.sessions.is_empty()).await;
-    let told = std::fs::read_to_string(&log).unwrap();
+    let told = log.read();
     for (words, times) in [
         ("a client asked for a pack while there is one", 1),
         (" packed", 1),
+        ("could not pack", 1),
         ("disconnected by the server", 1),
     ] {
         assert_eq!(told.matches(words).count(), times, "{words}: {told}");
