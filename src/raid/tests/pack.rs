@@ -1,5 +1,6 @@
 //! Packing the members of an array.
 
+use super::scrub::scrubbed;
 use super::*;
 use crate::storage::Value;
 use crate::zodb::RecordData;
@@ -428,13 +429,7 @@ async fn who_leaves_out_what_nothing_is_left_of_lacks_nothing() {
     rig.optimal().await;
     commit(&rig.array, 1, first, "changed").await.unwrap();
     as_python(&rig.members[2]);
-    rig.array.start_scrub(Rate::UNLIMITED).unwrap();
-    rig.until("the scrub has ended", |_| {
-        let report = rig.array.scrub_report();
-        report.is_some_and(|scrub| scrub.ended.is_some())
-    })
-    .await;
-    assert_eq!(rig.array.scrub_report().unwrap().count, 0);
+    assert_eq!(scrubbed(&rig).await.count, 0);
 
     // After a crash the record knows only of what was packed.
     rig.array.shutdown(Duration::from_secs(5)).await.unwrap();
@@ -488,13 +483,7 @@ async fn what_was_packed_away_just_before_what_is_not_packed_is_no_difference() 
             .iter()
             .any(|(tid, _, records)| *tid == head && records.len() == 1)
     );
-    rig.array.start_scrub(Rate::UNLIMITED).unwrap();
-    rig.until("the scrub has ended", |_| {
-        let report = rig.array.scrub_report();
-        report.is_some_and(|scrub| scrub.ended.is_some())
-    })
-    .await;
-    let report = rig.array.scrub_report().unwrap();
+    let report = scrubbed(&rig).await;
     assert_eq!(report.count, 0, "{report:#?}");
     rig.array.disable("c").unwrap();
     rig.array.recover("c", Strategy::Verify, None).unwrap();
@@ -510,13 +499,7 @@ async fn who_lacks_what_is_not_emptied_is_told_of_behind_the_packed_part() {
     let second = commit(&rig.array, 1, first, "lost").await.unwrap();
     commit(&rig.array, 1, second, "later").await.unwrap();
     rig.members[2].tamper(|history| history.retain(|txn| txn.tid != second && txn.tid != head));
-    rig.array.start_scrub(Rate::UNLIMITED).unwrap();
-    rig.until("the scrub has ended", |_| {
-        let report = rig.array.scrub_report();
-        report.is_some_and(|scrub| scrub.ended.is_some())
-    })
-    .await;
-    let report = rig.array.scrub_report().unwrap();
+    let report = scrubbed(&rig).await;
     let found: Vec<_> = report.differences.iter().map(|one| one.tid).collect();
     assert_eq!(found, [second]);
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::zodb::{RecordData, TxnStatus};
 
-async fn scrubbed(rig: &Rig) -> ScrubReport {
+pub(super) async fn scrubbed(rig: &Rig) -> ScrubReport {
     rig.array.start_scrub(Rate::UNLIMITED).unwrap();
     ended(rig).await
 }
