@@ -27,6 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 
 use super::secure::Carrier;
+use crate::counted::counted;
 use crate::tls::Spoken;
 
 /// The mode of the socket: the owner and its group administrate.
@@ -92,17 +93,15 @@ pub(super) struct Full {
 
 impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (connections, from) = (
-            self.connections,
-            if self.of_one {
-                " from this address"
-            } else {
-                ""
-            },
-        );
+        let most = counted(self.connections as u64, "connection");
+        let from = if self.of_one {
+            " from this address"
+        } else {
+            ""
+        };
         write!(
             f,
-            "there are {connections} connections{from}, and no more are taken (limits.admin_connections)"
+            "the limit of {most}{from} is reached (limits.admin_connections)"
         )
     }
 }

@@ -105,6 +105,7 @@ fn limits(mut section: Section<'_>, arrays: &[ArrayConfig], found: &mut Findings
         memory: section.size("memory", 1 << 30, 8 << 20, found),
         transaction: section.size("transaction", 256 << 30, 1 << 20, found),
         transactions: section.size("transactions", 1 << 40, 1 << 20, found),
+        undos: section.count("undos", 1000, 1, found),
         keep_free: section.size("keep_free", 256 << 20, 0, found),
         admin_connections: section.count("admin_connections", 64, 4, found),
     };

@@ -100,6 +100,8 @@ pub struct Limits {
     /// The same of all transactions together that are not finished. Beyond it only those are refused that have
     /// more than their share.
     pub transactions: u64,
+    /// Transactions that one transaction undoes.
+    pub undos: usize,
     /// No transaction grows where its disk would have fewer bytes left than this.
     pub keep_free: u64,
     /// Connections of the admin protocol, at its socket and at its address each.

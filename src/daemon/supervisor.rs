@@ -293,6 +293,7 @@ fn server_options(config: &Config) -> ServerOptions {
         memory_bytes: bytes(limits.memory),
         max_transaction_bytes: limits.transaction,
         max_transactions_bytes: limits.transactions,
+        undos: limits.undos,
         keep_free_bytes: limits.keep_free,
         transaction_timeout: config.transaction_timeout,
         ..ServerOptions::default()

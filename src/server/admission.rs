@@ -11,6 +11,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::limits::{Limit, Passed};
+use crate::counted::counted;
 
 /// So many of those that are not let in are told why at the same time.
 const TOLD: usize = 64;
@@ -69,14 +70,14 @@ impl Admission {
     pub(super) fn enter(self: &Arc<Self>, source: Source) -> Result<Place, Passed> {
         let mut taken = self.taken.lock();
         if taken.total >= self.most {
-            let what = format!("there are {} connections, and no more are taken", self.most);
+            let most = counted(self.most as u64, "connection");
+            let what = format!("the limit of {most} is reached");
             return Err(Passed::new(Limit::Connections, what));
         }
         let from_here = taken.by_source.get(&source).copied().unwrap_or(0);
         if from_here >= self.most_by_source {
-            let what = format!(
-                "there are {from_here} connections from this address, and no more are taken"
-            );
+            let most = counted(from_here as u64, "connection");
+            let what = format!("the limit of {most} from this address is reached");
             return Err(Passed::new(Limit::ConnectionsByAddress, what));
         }
         taken.total += 1;

@@ -38,8 +38,10 @@ pub(super) use upload::prepare as prepare_uploads;
 
 use super::contention::{Contender, Written};
 use super::ended::Ended;
+use super::limits::{Limit, Passed};
 use super::start::{Serving, Shared};
 use super::stats::{Counted, Granted, Stats};
+use crate::counted::counted;
 use crate::storage::{
     BlobDirectory, Fault, Finishing, Storage, StorageError, Transaction, TxnToken, Vote, Voted,
 };
@@ -48,9 +50,6 @@ use crate::zodb::{Answer, Conflict, Oid, Op, Payload, Tid, TxnMeta};
 
 /// What a call of a transaction costs in memory beside its data, roughly, in bytes.
 const CALL_SIZE: usize = 128;
-
-/// How many transactions one may undo.
-const UNDONE: usize = 1000;
 
 /// How much data is taken out of the queue in one go.
 const STEP_BYTES: usize = 4 << 20;
@@ -532,12 +531,19 @@ async fn store(around: &Surroundings<'_>, state: State, txn: &TxnId, op: Op) -> 
     if let Some(oid) = op.writes() {
         open.written.add(oid);
     }
+    let undos = around.shared.options.undos;
     if let (Op::Undo { .. }, Work::Sound(_)) = (&op, &open.work)
-        && open.undone.len() >= UNDONE
+        && open.undone.len() >= undos
     {
         // Each is looked for, by members of which nobody knows how long that takes.
+        let what = format!(
+            "one transaction undoes more than {}",
+            counted(undos as u64, "other")
+        );
+        let passed = Passed::new(Limit::Undos, what);
+        around.shared.tell_passed(&around.peer, "", &passed);
         open.poison(WireError::Answer(Answer::Undo {
-            reason: format!("more than {UNDONE} transactions are undone in one"),
+            reason: passed.to_string(),
             oid: None,
         }));
     }

@@ -19,10 +19,11 @@ pub enum Limit {
     Transaction,
     Transactions,
     KeepFree,
+    Undos,
 }
 
 impl Limit {
-    pub const ALL: [Limit; 11] = [
+    pub const ALL: [Limit; 12] = [
         Limit::Connections,
         Limit::ConnectionsByAddress,
         Limit::Handshake,
@@ -34,6 +35,7 @@ impl Limit {
         Limit::Transaction,
         Limit::Transactions,
         Limit::KeepFree,
+        Limit::Undos,
     ];
 
     /// The setting's name below `limits`.
@@ -51,6 +53,7 @@ impl Limit {
             Limit::Transaction => "transaction",
             Limit::Transactions => "transactions",
             Limit::KeepFree => "keep_free",
+            Limit::Undos => "undos",
         }
     }
 }

@@ -79,6 +79,8 @@ pub struct ServerOptions {
     /// The same of all transactions that are not finished. Beyond it only those are refused that have more than
     /// their share: this, divided by the connections there may be, and 256 KiB at least.
     pub max_transactions_bytes: u64,
+    /// How many transactions one may undo.
+    pub undos: usize,
     /// A large transaction that would leave less than this free on the disk of its uploads is refused.
     pub keep_free_bytes: u64,
     /// A client may take this long from its vote to its finish; then it is closed, which aborts.
@@ -106,6 +108,7 @@ impl Default for ServerOptions {
             memory_bytes: 1 << 30,
             max_transaction_bytes: 256 << 30,
             max_transactions_bytes: 1 << 40,
+            undos: 1000,
             keep_free_bytes: 256 << 20,
             transaction_timeout: Duration::from_mins(1),
             stop_grace: Duration::from_secs(5),

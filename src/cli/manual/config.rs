@@ -150,6 +150,12 @@ const SECTIONS: &[Key] = &[
                `limits.connections`, and 256KiB at least. At least as much as `limits.transaction`.",
     },
     Key {
+        name: "limits.undos",
+        values: "number [1000]",
+        what: "Transactions that one transaction may undo. The vote of one that undoes more says so. Before it is \
+               voted each is looked for, which takes the longer the older they are.",
+    },
+    Key {
         name: "limits.keep_free",
         values: "size [256MiB]",
         what: "What is always left free on the disk of `spool.folder`: a large transaction that would take of \

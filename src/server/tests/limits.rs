@@ -10,7 +10,7 @@ use crate::storage::suite::commit;
 use crate::wire::WireError;
 
 impl House {
-    fn passed(&self, limit: Limit) -> u64 {
+    pub(super) fn passed(&self, limit: Limit) -> u64 {
         let mut counts = self.shared.refusals.counts();
         counts
             .find(|(other, _)| *other == limit)

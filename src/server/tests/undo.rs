@@ -6,6 +6,7 @@ use super::full::{FINAL, Full, UNDONE};
 use super::late::Late;
 use super::*;
 use crate::pickle::extension;
+use crate::server::limits::Limit;
 use crate::storage::Undoable;
 use crate::wire::{UndoLine, WireError};
 use crate::zodb::Answer;
@@ -104,9 +105,13 @@ async fn what_is_undone_counts_as_what_is_stored() {
 
 #[tokio::test]
 async fn how_many_are_undone_in_one_transaction_is_bounded() {
-    let house = House::of(Full::new());
+    let options = ServerOptions {
+        undos: 3,
+        ..ServerOptions::default()
+    };
+    let house = House::with(Full::new(), options);
     let mut client = house.client().await;
-    for (id, count) in [(1, 1001), (2, 1000)] {
+    for (id, count) in [(1, 4), (2, 3)] {
         client.begin(id).await;
         for tid in 0..count {
             client.tell(undo(id, Tid(100 + tid))).await;
@@ -114,10 +119,11 @@ async fn how_many_are_undone_in_one_transaction_is_bounded() {
         let reply = client.call(vote(id)).await;
         let is_refused = matches!(
             &reply,
-            Reply::Error(WireError::Answer(Answer::Undo { reason, .. })) if reason.contains("more than 1000")
+            Reply::Error(WireError::Answer(Answer::Undo { reason, .. })) if reason.contains("more than 3 others (limits.undos)")
         );
-        assert_eq!(is_refused, count > 1000, "{reply:?}");
+        assert_eq!(is_refused, count > 3, "{reply:?}");
     }
+    assert_eq!(house.passed(Limit::Undos), 1);
 }
 
 #[tokio::test]

@@ -30,6 +30,7 @@ limits:
   memory: 8MiB
   transaction: 4MiB
   transactions: 12MiB
+  undos: 5
   keep_free: 0B
 ";
 
@@ -175,6 +176,12 @@ fn whoever_passes_a_limit_is_told_which_and_nobody_else_notices() {
         store(&mut raw, 2, oid, part);
     }
     names(&raw.call("vote", vec![Say::Int(2)]), "transaction");
+    begin(&mut raw, 3);
+    for tid in 1..=6 {
+        let tid = [0, 0, 0, 0, 0, 0, 0, tid];
+        raw.send_async("undoa", vec![Say::Bytes(&tid), Say::Int(3)]);
+    }
+    names(&raw.call("vote", vec![Say::Int(3)]), "undos");
     drop(raw);
 
     // Answers that are not read.
@@ -204,7 +211,14 @@ fn whoever_passes_a_limit_is_told_which_and_nobody_else_notices() {
         "{}",
         instance.log()
     );
-    for limit in ["connections", "frame", "iterators", "transaction", "memory"] {
+    for limit in [
+        "connections",
+        "frame",
+        "iterators",
+        "transaction",
+        "undos",
+        "memory",
+    ] {
         let said = format!("limits.{limit}");
         assert!(
             instance.log().contains(&said),

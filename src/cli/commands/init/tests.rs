@@ -102,7 +102,7 @@ fn what_follows_from_another_answer_goes_on_following_it() {
     -- stdout
     --- a/etc/zeoraid.yaml
     +++ b/etc/zeoraid.yaml
-    @@ -80,6 +80,9 @@
+    @@ -81,6 +81,9 @@
            copy2:
              file: var/copy2/Data.fs
              blob_dir: var/copy2/blobs
@@ -286,7 +286,7 @@ fn a_dry_run_and_a_diff_write_nothing() {
     -- stdout
     --- a/etc/zeoraid.yaml
     +++ b/etc/zeoraid.yaml
-    @@ -146,7 +146,7 @@
+    @@ -147,7 +147,7 @@
      
      log:
        file: var/log/zeoraid.log
@@ -363,7 +363,7 @@ fn what_was_edited_by_hand_is_kept_or_asked_about() {
      
      # A client that holds the commit lock longer than this loses its connection.
      # transaction_timeout: 1m
-    @@ -146,7 +146,7 @@
+    @@ -147,7 +147,7 @@
      
      log:
        file: var/log/zeoraid.log
@@ -467,7 +467,7 @@ fn mistakes_of_a_configuration_are_shown_with_line_and_mend() {
         write `127.0.0.1:8100` for clients on this machine, `0.0.0.0:8100` for all
     etc/zeoraid.yaml:24:1: the configuration knows no `encodng`
         did you mean `encoding`?
-    etc/zeoraid.yaml:149:10: log.level: `loud` is not known
+    etc/zeoraid.yaml:150:10: log.level: `loud` is not known
         one of error, warn, info, debug, trace
     3 mistakes
     "#);
@@ -494,7 +494,7 @@ fn mistakes_of_a_configuration_are_shown_with_line_and_mend() {
         },
         {
           "file": "etc/zeoraid.yaml",
-          "line": 149,
+          "line": 150,
           "column": 10,
           "what": "log.level: `loud` is not known",
           "mend": "one of error, warn, info, debug, trace"
@@ -510,7 +510,7 @@ fn mistakes_of_a_configuration_are_shown_with_line_and_mend() {
     error: the configuration has 3 mistakes
       etc/zeoraid.yaml:20:9: listen: `8100` is only a port; write `127.0.0.1:8100` for clients on this machine, `0.0.0.0:8100` for all
       etc/zeoraid.yaml:24:1: the configuration knows no `encodng`; did you mean `encoding`?
-      etc/zeoraid.yaml:149:10: log.level: `loud` is not known; one of error, warn, info, debug, trace
+      etc/zeoraid.yaml:150:10: log.level: `loud` is not known; one of error, warn, info, debug, trace
     Next: zeoraidctl check-config
     "#);
     insta::assert_snapshot!(place.init("--set members=3"), @r#"
@@ -525,7 +525,7 @@ fn mistakes_of_a_configuration_are_shown_with_line_and_mend() {
     warning: etc/zeoraid.yaml was edited by hand and has mistakes:
       etc/zeoraid.yaml:20:9: listen: `8100` is only a port; write `127.0.0.1:8100` for clients on this machine, `0.0.0.0:8100` for all
       etc/zeoraid.yaml:24:1: the configuration knows no `encodng`; did you mean `encoding`?
-      etc/zeoraid.yaml:149:10: log.level: `loud` is not known; one of error, warn, info, debug, trace
+      etc/zeoraid.yaml:150:10: log.level: `loud` is not known; one of error, warn, info, debug, trace
     Next: HERE/bin/zeoraidctl check-config
     "#);
 }
