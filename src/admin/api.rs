@@ -45,10 +45,19 @@ pub trait AdminApi: Send + Sync + 'static {
     async fn reopen_logs(&self) -> Result<(), Problem>;
     /// The configuration in force: every value and where it came from; secrets hidden.
     async fn configuration(&self) -> Result<Configuration, Problem>;
-    /// Events as they happen. With `after`, first those later than that event, as far as the bounded
-    /// log still holds them; without, only new ones. The stream ends when the daemon does, or after a
-    /// problem; whoever reads too slowly loses events, and sees it by the gap in the ids.
-    async fn events(&self, after: Option<u64>) -> Result<EventStream, Problem>;
+    /// Events. The stream also ends when the daemon does, or after a problem; whoever reads too slowly
+    /// loses events, and sees it by the gap in the ids.
+    async fn events(&self, which: Events) -> Result<EventStream, Problem>;
+}
+
+/// Which events are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Events {
+    /// Those that have happened, later than the one with this number, as far as the bounded log still holds
+    /// them: then the stream ends.
+    Kept { after: u64 },
+    /// Each as it happens. With a number, first those that are later than that one, as far as they are held.
+    Follow { after: Option<u64> },
 }
 
 /// A stream of events.

@@ -17,8 +17,8 @@ use crate::tls;
 use crate::tls::servers::ClientTls;
 
 use super::api::{
-    AdminApi, Analysis, ArrayDetails, BackupRequest, Configuration, Event, EventStream, Job,
-    MemberDetails, NOT_RUNNING, PackRequest, Problem, RateLimit, RecoverRequest, Recovery,
+    AdminApi, Analysis, ArrayDetails, BackupRequest, Configuration, Event, EventStream, Events,
+    Job, MemberDetails, NOT_RUNNING, PackRequest, Problem, RateLimit, RecoverRequest, Recovery,
     Reloaded, ScrubRequest, Status,
 };
 
@@ -162,8 +162,11 @@ impl AdminClient {
         serde_json::from_slice(body).map_err(|error| self.nonsense(path, error.to_string()))
     }
 
-    async fn stream(&self, after: Option<u64>) -> Result<EventStream, ClientError> {
-        let path = "/v1/events";
+    async fn stream(&self, which: Events) -> Result<EventStream, ClientError> {
+        let (path, after) = match which {
+            Events::Follow { after } => ("/v1/events", after),
+            Events::Kept { after } => ("/v1/events?follow=false", Some(after)),
+        };
         let mut request = self.request(Method::GET, path);
         if let Some(after) = after {
             request = request.header("last-event-id", after.to_string());
@@ -356,8 +359,8 @@ impl AdminApi for AdminClient {
         Ok(self.get("/v1/configuration").await?)
     }
 
-    async fn events(&self, after: Option<u64>) -> Result<EventStream, Problem> {
-        Ok(self.stream(after).await?)
+    async fn events(&self, which: Events) -> Result<EventStream, Problem> {
+        Ok(self.stream(which).await?)
     }
 }
 

@@ -7,11 +7,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use futures_util::future;
 use futures_util::stream::{self, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::api::{Event, EventStream, Level};
+use super::api::{Event, EventStream, Events, Level};
 
 /// The log. Clones are the same one.
 #[derive(Debug, Clone)]
@@ -75,6 +76,29 @@ impl EventLog {
     /// Ends every stream once it has given what is there.
     pub fn close(&self) {
         self.0.last.send_modify(|last| last.1 = false);
+    }
+
+    #[must_use]
+    pub fn stream(&self, which: Events) -> EventStream {
+        match which {
+            Events::Kept { after } => self.kept(after),
+            Events::Follow { after } => self.follow(after),
+        }
+    }
+
+    /// The events after the number `after` as far as they are kept, and none that comes from now on.
+    fn kept(&self, after: u64) -> EventStream {
+        let (last, _) = *self.0.last.borrow();
+        let state = (Arc::clone(&self.0), after);
+        stream::unfold(state, move |(shared, position)| {
+            let next = shared.next_after(position);
+            let next = next.filter(|event| event.id <= last);
+            future::ready(next.map(|event| {
+                let position = event.id;
+                (Ok(event), (shared, position))
+            }))
+        })
+        .boxed()
     }
 
     /// The events after the number `after` as far as they are kept, or only new ones; then each as it
@@ -156,5 +180,25 @@ mod tests {
         assert_eq!(next(&mut stream).await, (105, "e".into()));
         let mut stream = log.follow(Some(7));
         assert_eq!(next(&mut stream).await, (103, "c".into()));
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_ends_with_what_had_happened_when_it_was_asked_for() {
+        let log = EventLog::starting_at(100, 3);
+        for message in ["a", "b", "c", "d"] {
+            add(&log, message);
+        }
+        let mut all = log.stream(Events::Kept { after: 0 });
+        let mut one = log.stream(Events::Kept { after: 103 });
+        let mut none = log.stream(Events::Kept { after: 104 });
+        add(&log, "e");
+        for expected in [(103, "c"), (104, "d")] {
+            let (id, message) = next(&mut all).await;
+            assert_eq!((id, message.as_str()), expected);
+        }
+        assert_eq!(next(&mut one).await, (104, "d".into()));
+        for stream in [&mut all, &mut one, &mut none] {
+            assert!(stream.next().await.is_none());
+        }
     }
 }

@@ -303,7 +303,7 @@ impl AdminApi for Fake {
         })
     }
 
-    async fn events(&self, after: Option<u64>) -> Result<EventStream, Problem> {
-        Ok(self.log.follow(after))
+    async fn events(&self, which: Events) -> Result<EventStream, Problem> {
+        Ok(self.log.stream(which))
     }
 }

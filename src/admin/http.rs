@@ -21,8 +21,9 @@ use futures_util::{Stream, StreamExt as _, future};
 use serde::de::DeserializeOwned;
 
 use super::api::{
-    AdminApi, Analysis, ArrayDetails, BackupRequest, Configuration, Event, Job, MemberDetails,
-    PackRequest, Problem, RateLimit, RecoverRequest, Recovery, Reloaded, ScrubRequest, Status,
+    AdminApi, Analysis, ArrayDetails, BackupRequest, Configuration, Event, Events, Job,
+    MemberDetails, PackRequest, Problem, RateLimit, RecoverRequest, Recovery, Reloaded,
+    ScrubRequest, Status,
 };
 use super::guard::{Known, Rules, Token, guard};
 use super::listen::{ListenError, Socket, Tcp};
@@ -319,16 +320,33 @@ async fn reopen_logs(State(shared): State<Shared>) -> Result<StatusCode, Problem
     Ok(StatusCode::ACCEPTED)
 }
 
-/// Server-sent events. The kind of each is its `event:`, so that a page can listen for some.
-#[utoipa::path(get, path = "/v1/events", params(("last-event-id" = Option<u64>, Header)),
-    responses((status = 200, body = Event, content_type = "text/event-stream")))]
-async fn events(State(shared): State<Shared>, headers: HeaderMap) -> Result<Response, Problem> {
+/// Server-sent events: without `Last-Event-ID` only new ones. `?follow=false` gives those that have happened, as
+/// far as they are kept, and ends.
+#[utoipa::path(get, path = "/v1/events",
+    params(("last-event-id" = Option<u64>, Header), ("follow" = Option<bool>, Query)),
+    responses((status = 200, body = Event, content_type = "text/event-stream"), (status = 422, body = Problem)))]
+async fn events(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
     let after = headers.get("last-event-id").map(|value| {
         let text = value.to_str().unwrap_or_default();
         text.parse::<u64>()
             .map_err(|_| Problem::invalid("Last-Event-ID is not the number of an event"))
     });
-    let stream = shared.admin.api.events(after.transpose()?).await?;
+    let after = after.transpose()?;
+    let which = match query.as_deref() {
+        None | Some("" | "follow=true" | "follow=1") => Events::Follow { after },
+        Some("follow=false" | "follow=0") => Events::Kept {
+            after: after.unwrap_or(0),
+        },
+        Some(other) => {
+            let detail = format!("`?{other}` is not understood; known is `?follow=false`");
+            return Err(Problem::invalid(detail));
+        }
+    };
+    let stream = shared.admin.api.events(which).await?;
     let stop = shared.stop.clone();
     let stream = stream.take_until(async move { stop.requested().await });
     let keep_alive = KeepAlive::new().interval(Duration::from_secs(15));

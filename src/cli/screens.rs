@@ -990,16 +990,12 @@ fn small_commands() {
     -- stdout
          7  2026-11-20 09:12:07 UTC  warning  main: copy2 was taken out: connection refused
          8  2026-11-20 09:12:07 UTC  info     main: copy2 is back\u{1b}[2J
-    -- stderr
-    the daemon has ended
     "#);
     insta::assert_snapshot!(bench.run("events -o json"), @r#"
     exit 0
     -- stdout
     {"id":7,"time":"2026-11-20T09:12:07Z","level":"warning","kind":"member-degraded","array":"main","member":"copy2","message":"copy2 was taken out: connection refused"}
     {"id":8,"time":"2026-11-20T09:12:07Z","level":"info","kind":"member-degraded","array":"main","member":"copy2","message":"copy2 is back\u001b[2J"}
-    -- stderr
-    the daemon has ended
     "#);
     insta::assert_snapshot!(bench.run("reopen"), @r#"
     exit 0

@@ -21,9 +21,9 @@ use super::output::{Output, Printer, Style};
 use super::prompt::script::{Answer, Script};
 use crate::admin::api::{
     AdminApi, Analysis, ArrayDetails, ArrayState, ArrayStatus, BackupRequest, CommitLock,
-    Configuration, Event, EventStream, Finding, Job, Lag, Level, MemberDetails, MemberState,
-    PackRequest, Problem, RateLimit, RecoverRequest, Recovery, RecoveryState, Reloaded,
-    ScrubRequest, Setting, Status, Strategy, Transaction,
+    Configuration, Event, EventStream, Events, Finding, Job, Lag, Level, MemberDetails,
+    MemberState, PackRequest, Problem, RateLimit, RecoverRequest, Recovery, RecoveryState,
+    Reloaded, ScrubRequest, Setting, Status, Strategy, Transaction,
 };
 
 /// The moment of every test.
@@ -255,8 +255,8 @@ impl AdminApi for FakeDaemon {
         })
     }
 
-    async fn events(&self, after: Option<u64>) -> Result<EventStream, Problem> {
-        self.ask(format!("events {after:?}"))?;
+    async fn events(&self, which: Events) -> Result<EventStream, Problem> {
+        self.ask(format!("events {which:?}"))?;
         let event = |id, level, message: &str| Event {
             id,
             time: at("09:12:07"),
@@ -270,6 +270,10 @@ impl AdminApi for FakeDaemon {
             event(7, Level::Warning, "copy2 was taken out: connection refused"),
             event(8, Level::Info, "copy2 is back\u{1b}[2J"),
         ];
+        let (Events::Kept { after } | Events::Follow { after: Some(after) }) = which else {
+            return Ok(futures_util::stream::iter([]).boxed());
+        };
+        let events = events.into_iter().filter(move |event| event.id > after);
         Ok(futures_util::stream::iter(events.map(Ok)).boxed())
     }
 }

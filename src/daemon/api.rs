@@ -18,9 +18,9 @@ use super::reload;
 use super::report::{self, Surroundings};
 use super::supervisor::{self, Running};
 use crate::admin::api::{
-    AdminApi, Analysis, ArrayDetails, BackupRequest, Configuration, EventStream, Job, JobKind,
-    JobState, Level, MemberDetails, PackRequest, Problem, RateLimit, RecoverRequest, Recovery,
-    Reloaded, ScrubRequest, Setting, Status,
+    AdminApi, Analysis, ArrayDetails, BackupRequest, Configuration, EventStream, Events, Job,
+    JobKind, JobState, Level, MemberDetails, PackRequest, Problem, RateLimit, RecoverRequest,
+    Recovery, Reloaded, ScrubRequest, Setting, Status,
 };
 use crate::admin::events::EventLog;
 use crate::admin::listen::TurnedAway;
@@ -518,7 +518,7 @@ impl AdminApi for Daemon {
         })
     }
 
-    async fn events(&self, after: Option<u64>) -> Result<EventStream, Problem> {
-        Ok(self.events().follow(after))
+    async fn events(&self, which: Events) -> Result<EventStream, Problem> {
+        Ok(self.events().stream(which))
     }
 }

@@ -247,9 +247,18 @@ fn the_log_the_events_and_the_configuration_are_shown() {
     instance.run(&["recover", "copy2"]).ok();
     let log = instance.run(&["logtail"]).ok().stdout;
     assert!(log.contains("copy2"), "{log}");
-    let mut events = Terminal::run(&instance, 120, &["events", "--since", "0"]);
-    events.wait("copy2 was taken out");
+    let happened = instance.run(&["events"]).ok().stdout;
+    let taken_out = happened
+        .find("copy2 was taken out")
+        .expect("it is remembered");
+    assert!(
+        happened[taken_out..].contains("copy2 is optimal"),
+        "{happened}"
+    );
+    let mut events = Terminal::run(&instance, 120, &["events", "-f"]);
     events.wait("copy2 is optimal");
+    instance.run(&["disable", "copy1", "--yes"]).ok();
+    events.wait("copy1 was taken out");
     events.press(CTRL_C);
     events.end();
     let shown = instance.run(&["show"]).ok().stdout;

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use super::trace;
 use super::world::World;
-use crate::admin::api::{Event, Level};
+use crate::admin::api::{Event, Events, Level};
 use crate::raid::{ArrayReport, ArrayState, MemberState, RecoveryOutcome, Serving};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -68,7 +68,10 @@ impl World {
             };
         }
         // Nothing goes on between the last event and the report.
-        let stream = whole.api().events(Some(told.last)).now_or_never();
+        let stream = whole
+            .api()
+            .events(Events::Kept { after: told.last })
+            .now_or_never();
         let Some(Ok(mut stream)) = stream else {
             return trace::fail("events are not given at once");
         };

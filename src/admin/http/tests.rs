@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use futures_util::StreamExt as _;
 
 use super::*;
-use crate::admin::api::{Level, RecoveryState, ScrubRequest, Strategy};
+use crate::admin::api::{Event, Events, Level, RecoveryState, ScrubRequest, Strategy};
 use crate::admin::client::{AdminClient, ClientError, Target};
 use crate::admin::fake::Fake;
 use crate::admin::listen::{Room, TurnedAway};
@@ -302,14 +302,20 @@ async fn events_are_followed_and_resumed() {
         log.add(Level::Warning, "test", Some("main"), Some("b"), message);
     };
     let client = running.client();
-    let mut stream = client.events(None).await.unwrap();
+    let mut stream = client.events(Events::Follow { after: None }).await.unwrap();
     add("one\nin two lines");
     add("two");
     let first = stream.next().await.unwrap().unwrap();
     assert_eq!(first.message, "one\nin two lines");
     drop(stream);
     add("three");
-    let mut stream = client.events(Some(first.id)).await.unwrap();
+    let after = first.id;
+    let kept = client.events(Events::Kept { after }).await.unwrap();
+    let kept: Vec<Event> = kept.map(Result::unwrap).collect().await;
+    let messages: Vec<&str> = kept.iter().map(|event| event.message.as_str()).collect();
+    assert_eq!(messages, ["two", "three"]);
+    let after = Some(first.id);
+    let mut stream = client.events(Events::Follow { after }).await.unwrap();
     for (id, message) in [(first.id + 1, "two"), (first.id + 2, "three")] {
         let event = stream.next().await.unwrap().unwrap();
         assert_eq!((event.id, event.message.as_str()), (id, message));

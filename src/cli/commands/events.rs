@@ -1,27 +1,39 @@
-//! `events`: what happens in the daemon, as it happens.
+//! `events`: what has happened in the daemon, and what happens.
+
+use std::collections::VecDeque;
 
 use clap::Args;
 use futures_util::StreamExt as _;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use crate::admin::api::{Event, Level};
+use crate::admin::api::{Event, Events, Level};
 use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::table::wrap;
 use crate::cli::output::{Format, Paint, Screen, View, escape, format};
 
-/// Show what happens in the daemon, until Ctrl-C
+/// Show what has happened in the daemon, and what happens
 ///
-/// State changes, recoveries, disagreements of members. With `-o json` one document in a line.
+/// State changes, recoveries, disagreements of members: the last thousand since the daemon started, which the log has as
+/// well. With `-o json` one document in a line.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   zeoraidctl events
-  zeoraidctl events --since 0 -o json")]
+  zeoraidctl events -n 20 -f
+  zeoraidctl events --since 1764500000123 -f -o json")]
 pub struct EventsArgs {
-    /// First those after the event with this number, as far as they are remembered (0: all)
+    /// How many of the last ones [default: all that are remembered]
+    #[arg(short = 'n', long, value_name = "NUMBER")]
+    lines: Option<usize>,
+
+    /// Go on with what happens, until Ctrl-C
+    #[arg(short, long)]
+    follow: bool,
+
+    /// Only those after the event with this number
     #[arg(long, value_name = "NUMBER")]
     since: Option<u64>,
 }
@@ -31,39 +43,62 @@ pub async fn run(args: &EventsArgs, context: &Context) -> Result<Exit, CliError>
 }
 
 async fn show(args: &EventsArgs, context: &Context) -> Result<Exit, CliError> {
-    let mut events = context.api()?.events(args.since).await?;
+    let mut last = args.since.unwrap_or(0);
+    // As many as the daemon remembers: it is a bounded log.
+    let mut kept = VecDeque::new();
+    let mut events = context.api()?.events(Events::Kept { after: last }).await?;
     while let Some(event) = events.next().await {
         let event = event?;
-        if let Some(array) = &context.global.array
-            && event.array.as_ref().is_some_and(|other| other != array)
-        {
+        last = event.id;
+        if !is_meant(&event, context) {
             continue;
         }
-        match context.printer.format {
-            Format::Json => {
-                let zone = context.clock.zone.clone();
-                let line = context.printer.streamed(&EventView { event, zone })?;
-                context.printer.write(&line)?;
-            }
-            Format::Yaml => context.printer.print(&vec_of(event, context))?,
-            Format::Table => context.printer.print(&EventView {
-                event,
-                zone: context.clock.zone.clone(),
-            })?,
+        kept.push_back(event);
+        if args.lines.is_some_and(|lines| kept.len() > lines) {
+            kept.pop_front();
+        }
+    }
+    if kept.is_empty() && !args.follow {
+        context.printer.note("no event is remembered");
+    }
+    for event in kept {
+        print(event, context)?;
+    }
+    if !args.follow {
+        return Ok(Exit::Done);
+    }
+    let after = Some(last);
+    let mut events = context.api()?.events(Events::Follow { after }).await?;
+    while let Some(event) = events.next().await {
+        let event = event?;
+        if is_meant(&event, context) {
+            print(event, context)?;
         }
     }
     context.printer.note("the daemon has ended");
     Ok(Exit::Done)
 }
 
-/// In YAML a list of one, so that the stream is one list.
-fn vec_of(event: Event, context: &Context) -> ListView {
-    ListView([EventView {
-        event,
-        zone: context.clock.zone.clone(),
-    }])
+/// Whether it is of the array that was named, or of the daemon as a whole.
+fn is_meant(event: &Event, context: &Context) -> bool {
+    match (&context.global.array, &event.array) {
+        (Some(named), Some(array)) => named == array,
+        _ => true,
+    }
 }
 
+fn print(event: Event, context: &Context) -> Result<(), CliError> {
+    let zone = context.clock.zone.clone();
+    let view = EventView { event, zone };
+    match context.printer.format {
+        Format::Json => context.printer.write(&context.printer.streamed(&view)?)?,
+        Format::Yaml => context.printer.print(&ListView([view]))?,
+        Format::Table => context.printer.print(&view)?,
+    }
+    Ok(())
+}
+
+/// In YAML a list of one, so that the stream is one list.
 #[derive(Serialize)]
 #[serde(transparent)]
 struct ListView([EventView; 1]);

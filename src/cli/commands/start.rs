@@ -1,7 +1,6 @@
 //! `start`: puts the daemon into the background, and tells the truth: it returns when it serves, or
 //! says why not, with the last lines of the log.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Child, ExitStatus};
 use std::time::Duration;
@@ -13,7 +12,7 @@ use tokio::time::Instant;
 use super::details::DetailsView;
 use super::fg::FgArgs;
 use super::logtail;
-use crate::admin::api::{AdminApi as _, ArrayState, ArrayStatus, Problem, Status};
+use crate::admin::api::{AdminApi as _, ArrayState, ArrayStatus, Events, Problem, Status};
 use crate::admin::client::{AdminClient, ClientError, Target};
 use crate::cli::context::{Context, load_config, load_config_to_start};
 use crate::cli::error::CliError;
@@ -127,7 +126,7 @@ pub(super) async fn start(
         addresses.join(", ")
     ));
     if status.ready {
-        warn_of_the_start(&client, &status, context).await;
+        warn_of_the_start(&client, context).await;
         warn_of_missing_copies(&status, context);
     }
     Ok(Exit::Done)
@@ -173,29 +172,20 @@ fn what_is_waited_for(status: &Status) -> String {
 /// How long the daemon may take to tell what has happened already.
 const TELLING: Duration = Duration::from_secs(1);
 
-/// Says what the start policy allowed at a risk. That is among the daemon's first events; its arrays serve
-/// since a later one.
-async fn warn_of_the_start(client: &AdminClient, status: &Status, context: &Context) {
-    let mut starting: BTreeSet<&str> = status.arrays.iter().map(|it| it.name.as_str()).collect();
+/// Says what the start policy allowed at a risk. That is among the daemon's first events.
+async fn warn_of_the_start(client: &AdminClient, context: &Context) {
     let told = async {
-        let Ok(mut events) = client.events(Some(0)).await else {
+        let Ok(mut events) = client.events(Events::Kept { after: 0 }).await else {
             return;
         };
         while let Some(Ok(event)) = events.next().await {
-            let array = event.array.as_deref().unwrap_or_default();
             if event.kind == "started-without" {
+                let array = event.array.as_deref().unwrap_or_default();
                 let (array, message) = (escape(array), escape(&event.message));
                 context.printer.warning(&format!("{array}: {message}"));
             }
-            if event.kind == "serving" {
-                starting.remove(array);
-            }
-            if starting.is_empty() {
-                return;
-            }
         }
     };
-    // One that serves read-only from the start says so otherwise: then that was all.
     drop(tokio::time::timeout(TELLING, told).await);
 }
 
