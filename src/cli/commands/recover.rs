@@ -227,6 +227,7 @@ async fn choose(
         nothing_to_do(array, context);
         return Ok(None);
     }
+    must_be_out(args, array, &candidates)?;
     if args.interactive {
         return guided(api, args, array, &candidates, context).await;
     }
@@ -253,6 +254,30 @@ async fn choose(
             .collect(),
         rate: args.rate.unwrap_or_default(),
     }))
+}
+
+/// Before anything is asked about a member: of an optimal one nothing is.
+fn must_be_out(
+    args: &RecoverArgs,
+    array: &ArrayDetails,
+    candidates: &[String],
+) -> Result<(), CliError> {
+    let mut optimal = array
+        .members
+        .iter()
+        .filter(|member| member.state == MemberState::Optimal && candidates.contains(&member.name));
+    let Some(member) = optimal.next() else {
+        return Ok(());
+    };
+    let name = escape(&member.name);
+    let (what, flag) = if args.rebuild {
+        ("rebuild", "--rebuild")
+    } else {
+        ("check", "--verify")
+    };
+    Err(CliError::new(format!("{name} is optimal already")).with_next(format!(
+        "to {what} it all the same: zeoraidctl disable {name}, then: zeoraidctl recover {flag} {name}"
+    )))
 }
 
 fn nothing_to_do(array: &ArrayDetails, context: &Context) {

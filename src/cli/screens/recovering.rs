@@ -306,3 +306,21 @@ fn a_rebuild_asks_whatever_was_found() {
         assert!(begun(&yes), "{name}");
     }
 }
+
+/// Nothing is asked about a copy that nothing will be done to.
+#[test]
+fn a_member_that_is_optimal_is_named_before_anything_is_asked() {
+    for (flags, next) in [
+        ("", "recover --verify copy2"),
+        (" --interactive", "recover --verify copy2"),
+        (" --rebuild", "recover --rebuild copy2"),
+    ] {
+        let bench = Bench::new(optimal());
+        let shown = bench.run(&format!("recover copy2{flags}"));
+        assert!(shown.contains("error: copy2 is optimal already"), "{shown}");
+        let next = format!("zeoraidctl disable copy2, then: zeoraidctl {next}");
+        assert!(shown.contains(&next), "{shown}");
+        let mut asked = bench.asked().into_iter();
+        assert!(!asked.any(|it| it.starts_with("recover") || it.starts_with("analyse")));
+    }
+}
