@@ -11,7 +11,7 @@ use crate::pickle::Value;
 use crate::storage::file::inspect::Inspection;
 use crate::storage::file::{FileOptions, FileStorage};
 use crate::storage::{Fault, History, Storage, StorageError, Vote};
-use crate::zodb::{HistoryTxn, Oid, Op, Tid, TidRange, TxnMeta};
+use crate::zodb::{HistoryTxn, Oid, Op, Tid, TidRange, TxnMeta, TxnStatus};
 
 /// Of each kind of thing, so many are asked for.
 const SOME: usize = 50;
@@ -183,8 +183,9 @@ async fn read_all(storage: &FileStorage) -> Option<u64> {
         }
     }
     for transaction in &some {
+        let visible = transaction.meta.status != TxnStatus::Undone;
         for record in transaction.records.iter().take(SOME) {
-            ask_of(storage, record.oid, transaction.tid).await;
+            ask_of(storage, record.oid, transaction.tid, visible).await;
         }
     }
     let mut from = Oid::ROOT;
@@ -205,12 +206,15 @@ async fn read_all(storage: &FileStorage) -> Option<u64> {
     transactions
 }
 
-async fn ask_of(storage: &FileStorage, oid: Oid, tid: Tid) {
+/// About an object that this transaction wrote. What the oldest kind of undo has marked as undone (`u`) is in the
+/// history, and is no revision of any object.
+async fn ask_of(storage: &FileStorage, oid: Oid, tid: Tid, visible: bool) {
     if let Some(Some(loaded)) = told(storage.load_before(oid, Tid::MAX).await) {
-        assert!(loaded.end.is_none() && loaded.tid >= tid);
+        assert!(loaded.end.is_none());
+        assert!(visible && loaded.tid >= tid || !visible && loaded.tid != tid);
     }
     if let Some(Some(loaded)) = told(storage.load_before(oid, tid).await) {
-        assert!(loaded.tid < tid && loaded.end.is_some());
+        assert!(loaded.tid < tid && (loaded.end.is_some() || !visible));
     }
     told(storage.load_serial(oid, tid).await);
     told(storage.current_tid(oid).await);
