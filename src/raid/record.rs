@@ -39,8 +39,8 @@ pub enum Standing {
         needs_operator: bool,
         /// What it holds is not what the others hold, or may not be.
         is_wrong: bool,
-        /// It was in the in-sync set when the daemon ended, so what only it holds was never
-        /// acknowledged.
+        /// It left the in-sync set while it may have held more than was acknowledged, and the others went on from
+        /// all that was: what only it holds may be set aside by a recovery.
         unacknowledged_tail: bool,
         /// Something that it holds could not be read: its next recovery compares everything.
         damaged: bool,

@@ -73,7 +73,7 @@ pub(crate) struct Out {
     pub is_wrong: bool,
     /// It left the in-sync set while transactions were being finished, or when the daemon ended.
     /// What it holds beyond the others was never acknowledged, so a recovery may set that aside by
-    /// itself.
+    /// itself. Taken back where a start by force goes on from less than may have been acknowledged.
     pub unacknowledged_tail: bool,
     /// Something that it holds could not be read: its next recovery compares everything, or it would
     /// come back with the same damage.
@@ -298,7 +298,8 @@ pub(crate) enum CommitState {
     Finishing {
         waits: BTreeSet<MemberId>,
     },
-    /// Every member has finished or is lost; the record that says who is lost is not durable yet.
+    /// Every participant has finished or is lost, and so it is with those before; the newest membership record, which may
+    /// say who is lost, is not durable yet.
     /// Past `until` the client is told that the outcome is unknown; the transaction stays in line.
     AwaitsAck {
         until: Option<Instant>,

@@ -1,6 +1,6 @@
 //! Recovery: making a copy complete again while clients go on.
 //!
-//! 1. *analyse*: how the target's history relates to a source's ([`analyse`]).
+//! 1. *analyse*: how the target's history relates to a source's ([`mod@analyse`]).
 //! 2. What only the target holds is set aside, where that was asked for or was never acknowledged
 //!    (INVARIANT 9).
 //! 3. *copy*: transactions are copied whole and in order, within the rate ([`copy`]).

@@ -371,3 +371,23 @@ fn a_part_of_a_buildout_is_chosen_by_a_flag_or_a_person() {
       HERE/zeo.conf:4:1: <filestorage> has no end; write `</filestorage>` after what belongs to it
     "#);
 }
+
+/// A first start must not make an empty one in its place, should its disk be away then.
+#[test]
+fn a_file_that_is_there_is_waited_for_and_one_that_is_not_is_to_be_done() {
+    let place = Place::new(
+        "<zeo>\n  address 8100\n</zeo>\n<filestorage 1>\n  path Data.fs\n</filestorage>\n",
+    );
+    let import = "import HERE/zeo.conf -C HERE/new --yes";
+    let shown = place.run(import, []);
+    assert!(shown.contains("does not exist on this machine"), "{shown}");
+    assert!(!place.read("new/etc/zeoraid.yaml").contains("adopted"));
+    std::fs::write(place.path().join("Data.fs"), "FS30").unwrap();
+    let shown = place.run(&import.replace("new", "again"), []);
+    assert!(shown.contains("stop the old server"), "{shown}");
+    assert!(
+        place
+            .read("again/etc/zeoraid.yaml")
+            .contains("adopted: true")
+    );
+}

@@ -47,7 +47,10 @@ pub(super) fn member(
     }
     if let Some((path, key)) = &path {
         map.text("file", path, &key.place);
-        takes_over(path, &key.place, found);
+        if takes_over(path, &key.place, found) {
+            // A first start waits for it, should it be away then.
+            map.plain("adopted", true, &key.place);
+        }
     }
     let blobs = reader
         .one("blob-dir", found)
@@ -90,9 +93,10 @@ pub(super) fn member(
     })
 }
 
-/// Two that write to one file destroy it, and an empty one in its place looks like a loss.
-fn takes_over(path: &str, place: &Place, found: &mut Findings) {
-    if Path::new(path).exists() {
+/// Two that write to one file destroy it, and an empty one in its place looks like a loss. Whether it is there.
+fn takes_over(path: &str, place: &Place, found: &mut Findings) -> bool {
+    let is_there = Path::new(path).exists();
+    if is_there {
         found.must_do(
             place,
             format!("{path} is the old server's file as long as that runs, and so is its address"),
@@ -105,6 +109,7 @@ fn takes_over(path: &str, place: &Place, found: &mut Findings) {
             "copy it here while the old server is stopped, or mend the path: `start` would make a new, empty database",
         );
     }
+    is_there
 }
 
 /// Blobs beside whatever storage is inside.

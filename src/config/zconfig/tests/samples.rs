@@ -149,6 +149,7 @@ fn a_plain_server_becomes_an_array_of_one_file() {
         members:
           copy1:  # zeo.conf:13
             file: HERE/var/Data.fs  # zeo.conf:14
+            adopted: true  # zeo.conf:14
             blob_dir: HERE/var/blobs  # zeo.conf:15
         pack_gc: false  # zeo.conf:16
         pack_keep_old: false  # zeo.conf:17
