@@ -61,6 +61,15 @@ impl Fetching {
         self.joined(oid, serial).await
     }
 
+    /// Whether a writer waits for pieces.
+    #[cfg(test)]
+    pub(super) async fn awaits_pieces(&self) -> bool {
+        let place = self.shared.link.lock().await;
+        place
+            .as_ref()
+            .is_some_and(|(_, listener)| listener.sink.lock().is_some())
+    }
+
     fn joined(&self, oid: Oid, serial: Tid) -> Shared<Fetch> {
         let mut under_way = self.under_way.lock();
         under_way.retain(|_, fetch| fetch.upgrade().is_some_and(|fetch| fetch.peek().is_none()));
@@ -94,29 +103,34 @@ impl Line {
         let turn = turn.map_err(|_| closed("it has ended"))?;
         let (link, listener) = self.link().await?;
         let (sender, pieces) = mpsc::channel(PIECES);
-        *listener.sink.lock() = Some(Sink {
-            blob: (oid, serial),
-            pieces: Some(sender),
-            whole: false,
-        });
-        let written = write_beside(Arc::clone(&self.way.options), pieces);
         let call = Call::SendBlob { oid, serial };
         // The turn goes on when the server has said its last word of this blob, wanted or not.
         let answer = {
-            let (sender, answer) = tokio::sync::oneshot::channel();
-            let listener = Arc::clone(&listener);
+            let (answered, answer) = tokio::sync::oneshot::channel();
+            let on_reply = Arc::clone(&listener);
             let mut flight = link.flight()?;
-            flight.hand(
+            *listener.sink.lock() = Some(Sink {
+                blob: (oid, serial),
+                pieces: Some(sender),
+                whole: false,
+            });
+            let handed = flight.hand(
                 call,
                 Expected::None,
                 Box::new(move |reply| {
-                    let whole = listener.sink.lock().take().is_some_and(|sink| sink.whole);
+                    let whole = on_reply.sink.lock().take().is_some_and(|sink| sink.whole);
                     drop(turn);
-                    drop(sender.send(reply.map(|reply| (reply, whole))));
+                    drop(answered.send(reply.map(|reply| (reply, whole))));
                 }),
-            )?;
+            );
+            if let Err(fault) = handed {
+                // Nothing will come: whoever writes would wait as long as the listener lives.
+                *listener.sink.lock() = None;
+                return Err(fault);
+            }
             answer
         };
+        let written = write_beside(Arc::clone(&self.way.options), pieces);
         let (reply, whole) = self.patiently(&link, answer).await?;
         match reply {
             Reply::None => {}

@@ -1207,6 +1207,23 @@ async fn a_blob_is_fetched_again_where_its_connection_ends() {
     assert_eq!(blob.len(), 1);
 }
 
+/// The registration is answered and the connection closed at once, so that it ends before the blob is asked for.
+#[tokio::test]
+async fn no_writer_waits_for_a_blob_that_cannot_be_asked_for() {
+    let peer = Peer::start(|number, call| match call {
+        Call::Register { .. } if number > 0 => Does::UsualAndHangsUp,
+        _ => Does::Usual,
+    })
+    .await;
+    let storage = peer.open().await;
+    for _ in 0..20 {
+        let fault = fault(soon(storage.load_blob(Oid(1), Tid(1))).await);
+        assert!(matches!(fault, Fault::Closed(_)), "{fault}");
+        assert!(!storage.0.blobs.awaits_pieces().await);
+    }
+    storage.close().await;
+}
+
 /// An iteration reads ahead: it may be dropped before the server has made what was asked for.
 #[tokio::test]
 async fn every_iterator_that_is_not_at_its_end_is_given_back() {
