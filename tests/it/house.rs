@@ -54,6 +54,7 @@ const DOORS: &[(&str, &[&str])] = &[
             "tls",
             "pickle",
             "refused",
+            "counted",
             // What is left of a disk.
             "durable",
         ],
@@ -62,7 +63,10 @@ const DOORS: &[(&str, &[&str])] = &[
     ("config", &["zodb", "tls", "counted"]),
     ("recipe", &["zodb", "config", "durable"]),
     // The plan has no door from `admin` to `tls`: `https://` at both ends.
-    ("admin", &["zodb", "job", "task", "clock", "tls", "refused"]),
+    (
+        "admin",
+        &["zodb", "job", "task", "clock", "tls", "refused", "counted"],
+    ),
     (
         "daemon",
         &[
