@@ -28,10 +28,25 @@ from persistent.mapping import PersistentMapping
 from ZEO.ClientStorage import ClientStorage
 from ZEO.Exceptions import ClientDisconnected
 from ZODB.blob import Blob
+from ZODB.DB import TransactionalUndo
 from ZODB.POSException import ConflictError, ReadConflictError, StorageError, UndoError
 import ZODB
 
 import common
+
+
+def finish_undo(self, txn):
+    """Leaves an undo that cannot be finished to be aborted.
+
+    ZODB's own lets go of its storage in any case. Where a client is disconnected between the vote and the finish of an
+    undo, the abort has no storage then, nobody gives back the client's own commit lock, and it waits for itself for
+    ever, whatever server it has.
+    """
+    self._storage.tpc_finish(txn.data(self))
+    self.close()
+
+
+TransactionalUndo.tpc_finish = finish_undo
 
 
 class Watch:
