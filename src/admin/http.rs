@@ -324,7 +324,7 @@ async fn reopen_logs(State(shared): State<Shared>) -> Result<StatusCode, Problem
 /// far as they are kept, and ends.
 #[utoipa::path(get, path = "/v1/events",
     params(("last-event-id" = Option<u64>, Header), ("follow" = Option<bool>, Query)),
-    responses((status = 200, body = Event, content_type = "text/event-stream"), (status = 422, body = Problem)))]
+    responses((status = 200, body = Event, content_type = "text/event-stream"), (status = 400, body = Problem)))]
 async fn events(
     State(shared): State<Shared>,
     headers: HeaderMap,

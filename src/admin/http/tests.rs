@@ -185,6 +185,7 @@ async fn whatever_is_wrong_with_a_request_is_a_problem_document() {
             400,
         ),
         ("POST", "/v1/reload?dry=1", "", 400),
+        ("GET", "/v1/events?follow=no", "", 400),
     ] {
         let (got, kind, text) = running.ask(method, path, body).await;
         assert_eq!(got, status, "{method} {path}: {text}");
@@ -206,12 +207,14 @@ async fn whatever_is_wrong_with_a_request_is_a_problem_document() {
 async fn every_route_is_served() {
     let running = run().await;
     running.fake.serving.store(true, Ordering::Relaxed);
-    for (method, path) in ROUTES.iter().filter(|(_, path)| *path != "/v1/events") {
+    for (method, path) in ROUTES {
         let path = path
             .replace("{array}", "main")
             .replace("{member}", "b")
             .replace("{id}", "pack-main-1");
-        let path = path.replace("/reload", "/reload?dry_run");
+        let path = path
+            .replace("/reload", "/reload?dry_run")
+            .replace("/events", "/events?follow=false");
         let body = match *method {
             "PATCH" => "{}",
             _ if path.ends_with("/backup") => r#"{"folder": "/backup/monday"}"#,
