@@ -357,8 +357,8 @@ const MEMBER: &[Key] = &[
     Key {
         name: "adopted",
         values: "true, false [false]",
-        what: "That file was there before the array (`init --set adopt=FILE` writes this, and `import`): a first start waits for \
-               it, and never makes a new, empty one in its place.",
+        what: "That file was there before the array (`init --set adopt=FILE` writes this, and `import`): a first \
+               start waits for it, and never makes a new, empty one in its place.",
     },
     Key {
         name: "zeo",

@@ -298,8 +298,8 @@ pub(crate) enum CommitState {
     Finishing {
         waits: BTreeSet<MemberId>,
     },
-    /// Every participant has finished or is lost, and so it is with those before; the newest membership record, which may
-    /// say who is lost, is not durable yet.
+    /// Every participant has finished or is lost, and so it is with those before; the newest membership
+    /// record, which may say who is lost, is not durable yet.
     /// Past `until` the client is told that the outcome is unknown; the transaction stays in line.
     AwaitsAck {
         until: Option<Instant>,
