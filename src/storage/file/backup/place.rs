@@ -11,13 +11,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use serde::Serialize;
 
 use super::sibling;
 use crate::durable;
 use crate::durable::step::{self, sync_folder};
+use crate::storage::file::lock::Flock;
 use crate::storage::{BackedUp, BackupError};
 
 /// The data file.
@@ -47,7 +46,7 @@ pub(super) struct Place {
     replace: bool,
     finished: bool,
     /// Locked, so that nobody else takes it for something that was left.
-    _lock: File,
+    _lock: Flock,
 }
 
 impl Place {
@@ -216,14 +215,13 @@ fn is_ours(name: &OsStr) -> bool {
 }
 
 /// Makes the folder that is filled, in the place of what a killed process has left.
-fn begin(into: &Path) -> Result<(PathBuf, File), BackupError> {
+fn begin(into: &Path) -> Result<(PathBuf, Flock), BackupError> {
     let partial = sibling(into, ".partial");
     let make = |error| BackupError::target(format!("making {}", partial.display()), error);
     for _ in 0..2 {
         match step::make_folder(&partial) {
             Ok(()) => {
-                let lock = File::open(&partial).map_err(make)?;
-                lock_it(&lock, &partial)?;
+                let lock = lock_it(File::open(&partial).map_err(make)?, &partial)?;
                 return Ok((partial, lock));
             }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => remove_left(&partial)?,
@@ -235,8 +233,7 @@ fn begin(into: &Path) -> Result<(PathBuf, File), BackupError> {
 
 fn remove_left(partial: &Path) -> Result<(), BackupError> {
     let remove = |error| BackupError::target(format!("removing {}", partial.display()), error);
-    let lock = File::open(partial).map_err(remove)?;
-    lock_it(&lock, partial)?;
+    let _lock = lock_it(File::open(partial).map_err(remove)?, partial)?;
     for entry in fs::read_dir(partial).map_err(remove)? {
         let name = entry.map_err(remove)?.file_name();
         if !is_ours(&name) && !name.to_string_lossy().starts_with(".tmp") {
@@ -249,18 +246,13 @@ fn remove_left(partial: &Path) -> Result<(), BackupError> {
     step::remove_folders(partial).map_err(remove)
 }
 
-fn lock_it(folder: &File, partial: &Path) -> Result<(), BackupError> {
-    match flock(folder, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(()),
-        Err(Errno::WOULDBLOCK) => Err(BackupError::Place {
-            reason: format!("another backup is being written to {}", partial.display()),
-            next: "wait for its end, or name another folder".to_owned(),
-        }),
-        Err(error) => {
-            let what = format!("locking {}", partial.display());
-            Err(BackupError::target(what, error.into()))
-        }
-    }
+fn lock_it(folder: File, partial: &Path) -> Result<Flock, BackupError> {
+    let error = |error| BackupError::target(format!("locking {}", partial.display()), error);
+    let taken = Flock::take(folder).map_err(error)?;
+    taken.map_err(|_| BackupError::Place {
+        reason: format!("another backup is being written to {}", partial.display()),
+        next: "wait for its end, or name another folder".to_owned(),
+    })
 }
 
 /// Puts a folder in the place of another one, of an empty one, or of none. Says where the other one is
