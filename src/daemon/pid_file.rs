@@ -81,8 +81,13 @@ pub(super) fn holder(path: &Path) -> Result<Option<u32>, DaemonError> {
         Err(error) => return Err(DaemonError::io("open the pid file", path)(error)),
     };
     match flock(&file, FlockOperation::NonBlockingLockShared) {
-        // Dropping the file gives the lock back.
-        Ok(()) => return Ok(None),
+        Ok(()) => {
+            // Closing the file is not enough while a child of this process has it open as well.
+            let given_back = flock(&file, FlockOperation::Unlock);
+            given_back
+                .map_err(|error| DaemonError::io("unlock the pid file", path)(error.into()))?;
+            return Ok(None);
+        }
         Err(rustix::io::Errno::WOULDBLOCK) => {}
         Err(error) => return Err(DaemonError::io("lock the pid file", path)(error.into())),
     }
