@@ -309,9 +309,16 @@ fn whoever_is_not_root_cannot_become_somebody_else() {
     let open = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
     std::fs::set_permissions(instance.beside(""), open).expect("our folder");
     let (user, group) = nobody();
-    // The binary may lie where nobody else gets to: a copy is used.
+    // The binary may lie where nobody else gets to: a copy is used. A process makes it that has ended then:
+    // one that another test starts while we write would keep it from being run.
     let binary = instance.beside("zeoraidctl");
-    std::fs::copy(crate::harness::instance::ZEORAIDCTL, &binary).expect("room for a copy");
+    let copied = std::process::Command::new("cp")
+        .args([
+            std::path::Path::new(crate::harness::instance::ZEORAIDCTL),
+            &binary,
+        ])
+        .status();
+    assert!(copied.expect("cp is there").success(), "room for a copy");
     let mut command = std::process::Command::new(&binary);
     std::os::unix::process::CommandExt::uid(&mut command, user);
     std::os::unix::process::CommandExt::gid(&mut command, group);

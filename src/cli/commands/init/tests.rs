@@ -427,16 +427,31 @@ fn a_path_that_is_too_long_for_a_socket_is_found_before_anything_is_written() {
     assert!(!Path::new(&deep).exists());
 }
 
+/// Runs a script that was just written. A process that another test is starting may have it open for
+/// writing until its exec, and so long it cannot be run.
+fn output_of(script: &Path, arguments: &[&str]) -> std::process::Output {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        let output = std::process::Command::new(script).args(arguments).output();
+        match output {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::ExecutableFileBusy
+                    && std::time::Instant::now() < deadline =>
+            {
+                std::thread::yield_now();
+            }
+            output => return output.unwrap(),
+        }
+    }
+}
+
 #[test]
 fn the_wrapper_knows_its_folder_and_program() {
     let place = Place::new();
     place.init("");
     let wrapper = place.path().join("bin/zeoraidctl");
     // The program of this test is not zeoraidctl, but it is there and can be run.
-    let shown = std::process::Command::new(&wrapper)
-        .arg("--list")
-        .output()
-        .unwrap();
+    let shown = output_of(&wrapper, &["--list"]);
     assert!(shown.status.success(), "{shown:?}");
     std::fs::write(
         &wrapper,
@@ -445,7 +460,7 @@ fn the_wrapper_knows_its_folder_and_program() {
             .replace("program=", "program=/gone"),
     )
     .unwrap();
-    let gone = std::process::Command::new(&wrapper).output().unwrap();
+    let gone = output_of(&wrapper, &[]);
     let said = String::from_utf8(gone.stderr).unwrap();
     assert!(said.contains("is gone; run `zeoraidctl init"), "{said}");
 }
