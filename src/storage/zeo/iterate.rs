@@ -5,8 +5,13 @@
 //! last, so one has to wait for each transaction before asking on. Two iterators over the same range
 //! get around that. The *scout* is asked for transactions only, many at once. So the TIDs are known
 //! before the *body* is asked, and it is asked for the next transaction and for its records in one
-//! breath, many transactions at once. How many records there are is guessed; what was asked for in vain
-//! is an unknown iterator to the server, a `KeyError`, and nobody looks at the answer.
+//! breath, many transactions at once, whose records are asked for side by side.
+//!
+//! Nobody knows how many transactions and records there are. What is asked for behind an end is an unknown
+//! iterator to the server, a `KeyError`: we need not look at the answer, but Python's server writes each
+//! into its log, with a traceback, which takes longer than to give a record. So more is asked for
+//! ahead only as more has come: of transactions as many as came before, and none where the last of the range
+//! has come; of one transaction's records a small part of it.
 //!
 //! The server forgets iterators that came to their end. Others are given back when the iteration is
 //! dropped: also those that the server makes only then, because they were asked for ahead. A server keeps
@@ -27,17 +32,23 @@ use super::errors::{meant, unexpected};
 use super::link::{Asked, Flight, Handler, Link, closed};
 use super::{Inner, ZeoOptions};
 use crate::storage::{Answer, Fault, History, RESTART_SERVER, Result, StorageError};
-use crate::wire::{Call, Expected, IteratedRecord, Reply, WireError};
+use crate::wire::{Call, Expected, Reply, WireError};
 use crate::zodb::{HistoryRecord, HistoryTxn, Payload, RecordData, Tid, TidRange, TxnMeta};
 
 /// How many transactions are asked for ahead.
-const AHEAD: usize = 64;
+const AHEAD: usize = 128;
 
 /// How many records are asked for ahead at most, and at least.
 const MOST_RECORDS: usize = 512;
 const LEAST_RECORDS: usize = 4;
 
-/// About how many bytes are asked for ahead.
+/// So many are asked for of a transaction of which nothing has come: one that it has, and its end. Then this part
+/// of what has come, up to so many.
+const FIRST_RECORDS: usize = 2;
+const PART_AHEAD: usize = 16;
+const MOST_OF_ONE: usize = 64;
+
+/// About how many bytes are asked for ahead, and how many may have come.
 const BYTES: u64 = 8 << 20;
 
 /// The same of an iteration that is to hold little.
@@ -63,6 +74,8 @@ pub(super) struct Headers {
     /// What may come.
     rest: TidRange,
     asked: VecDeque<Asked>,
+    /// How many have come.
+    come: usize,
     ended: bool,
 }
 
@@ -74,13 +87,19 @@ impl Headers {
             iterator,
             rest: range,
             asked: VecDeque::new(),
+            come: 0,
             ended: false,
         })
     }
 
-    /// Asks for more, as long as fewer than `ahead` are asked for.
+    /// Asks for more, `ahead` at most.
     async fn ask(&mut self, ahead: usize) -> Result<()> {
-        while !self.ended && self.asked.len() < ahead {
+        let ahead = ahead.min(1 + self.come);
+        // Not one by one: half a window at a time makes fewer and larger packets.
+        if self.asked.len() > ahead / 2 {
+            return Ok(());
+        }
+        while !self.ended && self.rest.first <= self.rest.last && self.asked.len() < ahead {
             let iterator = self.iterator;
             let call = Call::IteratorNext { iterator };
             let asked = self.link.ask(call, Expected::Transaction).await?;
@@ -91,10 +110,7 @@ impl Headers {
 
     /// The next; none at the end.
     pub(super) async fn next(&mut self, ahead: usize) -> Result<Option<(Tid, TxnMeta)>> {
-        // Not one by one: half a window at a time makes fewer and larger packets.
-        if self.asked.len() <= ahead / 2 {
-            self.ask(ahead).await?;
-        }
+        self.ask(ahead).await?;
         let Some(asked) = self.asked.pop_front() else {
             return Ok(None);
         };
@@ -109,6 +125,8 @@ impl Headers {
                     return Err(Fault::Damaged(text).into());
                 }
                 self.rest.first = tid.next();
+                self.come += 1;
+                self.ask(ahead).await?;
                 Ok(Some((tid, meta)))
             }
             Reply::Transaction(None) => {
@@ -281,7 +299,7 @@ impl History for Iteration {
         self.holds_little = true;
         if let Some(run) = &mut self.run {
             run.transactions_ahead = LITTLE_AHEAD;
-            run.bytes_ahead = LITTLE_BYTES;
+            run.pace.bytes_ahead = LITTLE_BYTES;
         }
     }
 }
@@ -310,24 +328,31 @@ impl From<Fault> for Stumble {
 
 /// A pair of iterators on one connection.
 struct Run {
-    link: Arc<Link>,
+    pace: Pace,
     scout: Headers,
     body: i64,
     /// The iterator over the records that are being read.
     reading: Option<i64>,
     /// In order; those of which the records are being asked for first.
     ahead: VecDeque<Body>,
-    /// How many records are asked for and not answered.
-    asked: usize,
-    /// How much is asked for ahead.
+    /// How many transactions are asked for ahead.
     transactions_ahead: usize,
-    bytes_ahead: u64,
-    /// Averages: of a record's size, and of the records in a transaction.
-    bytes: f64,
-    records: f64,
     /// Where a large transaction lies meanwhile, and what is left free there.
     folder: PathBuf,
     keep_free: u64,
+}
+
+/// How much is asked for.
+struct Pace {
+    link: Arc<Link>,
+    /// How many records are asked for and not answered.
+    asked: usize,
+    /// How much is asked for ahead.
+    bytes_ahead: u64,
+    /// The average of a record's size, in bytes.
+    bytes: f64,
+    /// How many bytes have come of transactions whose turn it is not.
+    held: usize,
 }
 
 /// A transaction on its way.
@@ -336,17 +361,18 @@ struct Body {
     meta: TxnMeta,
     next: Option<Asked>,
     start: Option<Asked>,
+    /// None once it has come to its end.
     iterator: Option<i64>,
     asked: VecDeque<Asked>,
-    /// How many records are asked for next.
-    step: usize,
+    /// An answer has come that is no record, nor the end. It waits until it is this transaction's turn: those
+    /// before it can be given still.
+    is_bad: bool,
     records: Vec<HistoryRecord>,
     /// Bytes of the records that are not in the file.
     in_memory: usize,
     file: Option<Arc<File>>,
     /// So many of the records are in it.
     spooled: usize,
-    ended: bool,
 }
 
 impl Run {
@@ -354,16 +380,18 @@ impl Run {
         let scout = Headers::begin(&link, range).await?;
         let body = start(&link, range).await?;
         Ok(Run {
-            link,
+            pace: Pace {
+                link,
+                asked: 0,
+                bytes_ahead: BYTES,
+                bytes: 1000.0,
+                held: 0,
+            },
             scout,
             body,
             reading: None,
             ahead: VecDeque::new(),
-            asked: 0,
             transactions_ahead: AHEAD,
-            bytes_ahead: BYTES,
-            bytes: 1000.0,
-            records: 2.0,
             folder: options.blob_folder.clone(),
             keep_free: options.keep_free_bytes,
         })
@@ -376,31 +404,35 @@ impl Run {
         };
         self.open(&mut body).await?;
         self.reading = body.iterator;
-        while !body.ended {
-            if body.asked.is_empty() {
-                self.ask_records(&mut body).await?;
-            }
+        self.pace.held -= body.in_memory;
+        loop {
+            self.pace.ask(&mut body).await?;
             // More than one transaction's worth is on its way while this one is waited for.
-            self.ask_of_opened().await?;
+            self.go_on_with_others().await?;
             let Some(asked) = body.asked.pop_front() else {
-                continue;
+                break;
             };
-            self.asked -= 1;
-            match self.link.within("`iterator_record_next`", asked).await? {
-                Reply::Record(Some(record)) => {
-                    self.take(&mut body, record)?;
-                    if body.in_memory > IN_MEMORY {
-                        body.spool(&self.folder, self.keep_free).await?;
-                    }
-                }
-                Reply::Record(None) => body.ended = true,
-                other => return Err(unexpected(other, "`iterator_record_next`").into()),
+            self.pace.asked -= 1;
+            let reply = self.pace.link.within("`iterator_record_next`", asked);
+            let reply = reply.await?;
+            if !body.is_good(&reply) {
+                return Err(body.refusal(reply).into());
+            }
+            self.pace.put(&mut body, reply);
+            self.pace.take_what_has_come(&mut body);
+            if body.in_memory > IN_MEMORY {
+                body.spool(&self.folder, self.keep_free).await?;
             }
         }
         self.reading = None;
-        // What was asked in vain.
-        self.asked -= body.asked.len();
-        self.records += (body.records.len() as f64 - self.records) / 16.0;
+        let others = || self.ahead.iter();
+        debug_assert_eq!(
+            (self.pace.asked, self.pace.held),
+            (
+                others().map(|body| body.asked.len()).sum(),
+                others().map(|body| body.in_memory).sum()
+            )
+        );
         Ok(Some(HistoryTxn {
             tid: body.tid,
             meta: body.meta,
@@ -423,16 +455,17 @@ impl Run {
             let Some((tid, meta)) = self.scout.next(most).await? else {
                 break;
             };
-            let (next_permit, start_permit) = (self.link.turn().await?, self.link.turn().await?);
+            let link = &self.pace.link;
+            let (next_permit, start_permit) = (link.turn().await?, link.turn().await?);
             let body = self.body;
-            let mut flight = self.link.flight()?;
+            let mut flight = link.flight()?;
             let call = Call::IteratorNext { iterator: body };
             let next = flight.ask(call, Expected::Transaction, next_permit)?;
             let call = Call::IteratorRecordStart {
                 iterator: body,
                 tid,
             };
-            let start = ask_for_iterator(&self.link, &mut flight, call, start_permit)?;
+            let start = ask_for_iterator(link, &mut flight, call, start_permit)?;
             drop(flight);
             self.ahead.push_back(Body {
                 tid,
@@ -441,12 +474,11 @@ impl Run {
                 start: Some(start),
                 iterator: None,
                 asked: VecDeque::new(),
-                step: 0,
+                is_bad: false,
                 records: Vec::new(),
                 in_memory: 0,
                 file: None,
                 spooled: 0,
-                ended: false,
             });
         }
         Ok(())
@@ -455,53 +487,52 @@ impl Run {
     /// Waits for the iterator over a transaction's records.
     async fn open(&self, body: &mut Body) -> Result<(), Stumble> {
         if let (Some(next), Some(start)) = (body.next.take(), body.start.take()) {
-            let next = self.link.within("`iterator_next`", next).await?;
-            let start = self.link.within("`iterator_record_start`", start).await?;
+            let link = &self.pace.link;
+            let next = link.within("`iterator_next`", next).await?;
+            let start = link.within("`iterator_record_start`", start).await?;
             body.opened(next, start)?;
         }
         Ok(())
     }
 
-    /// Asks for records of the transactions after the first, as far as their iterators are known.
-    async fn ask_of_opened(&mut self) -> Result<(), Stumble> {
-        let budget = self.budget();
-        for at in 0..self.ahead.len() {
-            if self.asked >= budget {
-                break;
-            }
-            let body = &mut self.ahead[at];
-            if body.iterator.is_none() {
-                // Both answers or none: the second comes right after the first.
-                let Some(start) = body.start.as_mut() else {
-                    break;
-                };
+    /// Takes what has come of the transactions after the first, and asks for more of their records, as far as
+    /// their iterators are known.
+    async fn go_on_with_others(&mut self) -> Result<(), Stumble> {
+        for body in &mut self.ahead {
+            // Both answers or none: the second comes right after the first.
+            if let Some(start) = body.start.as_mut() {
                 let Ok(start) = start.try_recv() else { break };
                 body.start = None;
                 let next = body.next.take().ok_or_else(|| closed("it has ended"))?;
                 let next = next.await.map_err(|_| closed("it has ended"))??;
                 body.opened(next, start?)?;
             }
-            if body.asked.is_empty() && !body.ended && body.records.is_empty() {
-                let mut body = std::mem::replace(body, Body::nothing());
-                let asked = self.ask_records(&mut body).await;
-                self.ahead[at] = body;
-                asked?;
+            let in_memory = body.in_memory;
+            self.pace.take_what_has_come(body);
+            self.pace.held += body.in_memory - in_memory;
+            if self.pace.has_room() {
+                self.pace.ask(body).await?;
             }
         }
         Ok(())
     }
+}
 
-    async fn ask_records(&mut self, body: &mut Body) -> Result<(), Stumble> {
+impl Pace {
+    /// Asks for records of a transaction, if few enough are asked for.
+    async fn ask(&mut self, body: &mut Body) -> Result<(), Stumble> {
         let Some(iterator) = body.iterator else {
             return Ok(());
         };
-        // One more than there are: the last answer says that it was the last.
-        let guess = (self.records.ceil() as usize).clamp(1, MOST_RECORDS / 4) + 1;
-        body.step = match body.step {
-            0 => guess,
-            step => (step * 2).min(self.budget()),
+        let most = match body.records.len() {
+            0 => FIRST_RECORDS,
+            come => (come / PART_AHEAD).clamp(1, self.budget().min(MOST_OF_ONE)),
         };
-        for _ in 0..body.step {
+        // Not one by one: half of them at a time makes fewer and larger packets.
+        if body.is_bad || body.asked.len() > most / 2 {
+            return Ok(());
+        }
+        while body.asked.len() < most {
             let call = Call::IteratorRecordNext { iterator };
             body.asked
                 .push_back(self.link.ask(call, Expected::Record).await?);
@@ -510,26 +541,48 @@ impl Run {
         Ok(())
     }
 
+    /// Whether more may be asked for of a transaction whose turn it is not.
+    fn has_room(&self) -> bool {
+        self.asked < self.budget() && (self.held as u64) < self.bytes_ahead
+    }
+
     fn budget(&self) -> usize {
         let fit = self.bytes_ahead as f64 / self.bytes.max(1.0);
         (fit as usize).clamp(LEAST_RECORDS, MOST_RECORDS)
     }
 
-    fn take(&mut self, body: &mut Body, record: IteratedRecord) -> Result<(), Stumble> {
-        if record.tid != body.tid {
-            let text = format!(
-                "a record of {} in transaction {} says that it is of {}",
-                record.oid, body.tid, record.tid
-            );
-            return Err(Fault::Damaged(text).into());
+    /// Takes the good answers that are here.
+    fn take_what_has_come(&mut self, body: &mut Body) {
+        while let Some(asked) = body.asked.front_mut()
+            && !body.is_bad
+            && let Ok(reply) = asked.try_recv()
+        {
+            body.asked.pop_front();
+            match reply {
+                Ok(reply) if body.is_good(&reply) => {
+                    self.asked -= 1;
+                    self.put(body, reply);
+                }
+                reply => {
+                    body.asked.push_front(come(reply));
+                    body.is_bad = true;
+                }
+            }
         }
+    }
+
+    /// Takes a good answer.
+    fn put(&mut self, body: &mut Body, reply: Reply) {
+        let Reply::Record(Some(record)) = reply else {
+            // What was asked for in vain.
+            self.asked -= body.asked.len();
+            body.asked.clear();
+            body.iterator = None;
+            return;
+        };
         let size = record.data.as_ref().map_or(0, bytes::Bytes::len);
         self.bytes += (size as f64 - self.bytes) / 16.0;
         body.in_memory += size;
-        if body.records.len() >= RECORDS_OF_ONE {
-            let text = format!("transaction {} has no end of records", body.tid);
-            return Err(Fault::Damaged(text).into());
-        }
         body.records.push(HistoryRecord {
             oid: record.oid,
             data: match (record.data, record.data_txn) {
@@ -542,7 +595,6 @@ impl Run {
             },
             blob: None,
         });
-        Ok(())
     }
 }
 
@@ -558,46 +610,58 @@ impl Drop for Run {
             }
             iterators.extend(body.iterator);
         }
-        give_back(&self.link, iterators);
+        give_back(&self.pace.link, iterators);
     }
+}
+
+/// A receiver does not tell without taking: what was taken and shall stay is put in its place.
+fn come(reply: Result<Reply, Fault>) -> Asked {
+    let (sender, asked) = oneshot::channel();
+    // The receiver is here.
+    drop(sender.send(reply));
+    asked
 }
 
 impl Headers {
     /// Whether the next has come.
     fn has_next(&mut self) -> bool {
-        // A receiver does not tell without taking; so what was taken is put back as a new one.
         let Some(asked) = self.asked.front_mut() else {
             return !self.ended;
         };
         match asked.try_recv() {
             Ok(reply) => {
-                let (sender, again) = tokio::sync::oneshot::channel();
-                drop(sender.send(reply));
-                *asked = again;
+                *asked = come(reply);
                 true
             }
-            Err(tokio::sync::oneshot::error::TryRecvError::Empty) => false,
-            Err(tokio::sync::oneshot::error::TryRecvError::Closed) => true,
+            Err(oneshot::error::TryRecvError::Empty) => false,
+            Err(oneshot::error::TryRecvError::Closed) => true,
         }
     }
 }
 
 impl Body {
-    fn nothing() -> Self {
-        Body {
-            tid: Tid::ZERO,
-            meta: TxnMeta::default(),
-            next: None,
-            start: None,
-            iterator: None,
-            asked: VecDeque::new(),
-            step: 0,
-            records: Vec::new(),
-            in_memory: 0,
-            file: None,
-            spooled: 0,
-            ended: true,
+    /// Whether it is one of its records, or their end.
+    fn is_good(&self, reply: &Reply) -> bool {
+        match reply {
+            Reply::Record(Some(record)) => {
+                record.tid == self.tid && self.records.len() < RECORDS_OF_ONE
+            }
+            Reply::Record(None) => true,
+            _ => false,
         }
+    }
+
+    /// Why an answer is none.
+    fn refusal(&self, reply: Reply) -> StorageError {
+        let text = match reply {
+            Reply::Record(Some(record)) if record.tid != self.tid => format!(
+                "a record of {} in transaction {} says that it is of {}",
+                record.oid, self.tid, record.tid
+            ),
+            Reply::Record(_) => format!("transaction {} has no end of records", self.tid),
+            other => return unexpected(other, "`iterator_record_next`"),
+        };
+        Fault::Damaged(text).into()
     }
 
     /// Moves the data that is in memory into a file, which has no name and goes with the records.

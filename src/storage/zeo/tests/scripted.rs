@@ -1,6 +1,6 @@
 //! With a peer that says what a test tells it to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -1224,54 +1224,81 @@ async fn no_writer_waits_for_a_blob_that_cannot_be_asked_for() {
     storage.close().await;
 }
 
-/// An iteration reads ahead: it may be dropped before the server has made what was asked for.
-#[tokio::test]
-async fn every_iterator_that_is_not_at_its_end_is_given_back() {
-    let open: Arc<Mutex<BTreeSet<i64>>> = Arc::default();
-    let (held, mut last) = (Arc::clone(&open), 0);
-    let (mut next, mut records) = (BTreeMap::<i64, Tid>::new(), BTreeMap::<i64, Tid>::new());
+/// What a server knows of its iterators.
+#[derive(Default)]
+struct Iterators {
+    last: i64,
+    /// What comes next of each that is open: a transaction, or a record of one.
+    open: BTreeMap<i64, (Tid, usize)>,
+    /// How often one was asked for that is not, over transactions and over records.
+    in_vain: (usize, usize),
+}
+
+impl Iterators {
+    fn make(&mut self, at: Tid) -> Does {
+        self.last += 1;
+        self.open.insert(self.last, (at, 0));
+        Does::Answers(Reply::Iterator(self.last))
+    }
+
+    fn next(&mut self, iterator: i64) -> Option<(Tid, usize)> {
+        let (tid, record) = self.open.get_mut(&iterator)?;
+        let at = (*tid, *record);
+        *record += 1;
+        Some(at)
+    }
+}
+
+/// A server with transactions from 1 to `last`, of so many records each. It says that the records of `bad` are of
+/// another transaction.
+async fn with_history(
+    last: Tid,
+    records: fn(Tid) -> usize,
+    bad: Tid,
+) -> (Peer, Arc<Mutex<Iterators>>) {
+    let iterators: Arc<Mutex<Iterators>> = Arc::default();
+    let known = Arc::clone(&iterators);
     let peer = Peer::start(move |_, call| {
-        let mut make = || {
-            last += 1;
-            held.lock().insert(last);
-            last
+        let mut known = known.lock();
+        let unknown = |iterator: i64| {
+            let error = WireError::Key(Value::Int(iterator));
+            Does::Answers(Reply::Error(error))
         };
         match call {
-            Call::Register { .. } => Does::Answers(Reply::Tid(Tid(1000))),
-            Call::IteratorStart { first, .. } => {
-                let iterator = make();
-                next.insert(iterator, first.unwrap_or(Tid(1)));
-                Does::Answers(Reply::Iterator(iterator))
-            }
+            Call::Register { .. } => Does::Answers(Reply::Tid(last)),
+            Call::IteratorStart { first, .. } => known.make(first.unwrap_or(Tid(1)).max(Tid(1))),
             Call::IteratorNext { iterator } => {
-                let tid = next.entry(*iterator).or_default();
-                let given = (*tid <= Tid(1000)).then(|| (*tid, TxnMeta::default()));
-                *tid = tid.next();
-                if given.is_none() {
-                    held.lock().remove(iterator);
+                let Some((first, given)) = known.next(*iterator) else {
+                    known.in_vain.0 += 1;
+                    return unknown(*iterator);
+                };
+                let tid = Tid(first.0 + given as u64);
+                let txn = (tid <= last).then(|| (tid, TxnMeta::default()));
+                if txn.is_none() {
+                    known.open.remove(iterator);
                 }
-                Does::Answers(Reply::Transaction(given))
+                Does::Answers(Reply::Transaction(txn))
             }
-            Call::IteratorRecordStart { tid, .. } => {
-                let iterator = make();
-                records.insert(iterator, *tid);
-                Does::Answers(Reply::Iterator(iterator))
-            }
+            Call::IteratorRecordStart { tid, .. } => known.make(*tid),
             Call::IteratorRecordNext { iterator } => {
-                let record = records.remove(iterator).map(|tid| IteratedRecord {
-                    oid: Oid(1),
-                    tid,
+                let Some((tid, given)) = known.next(*iterator) else {
+                    known.in_vain.1 += 1;
+                    return unknown(*iterator);
+                };
+                let record = (given < records(tid)).then(|| IteratedRecord {
+                    oid: Oid(given as u64),
+                    tid: if tid == bad { Tid(tid.0 + 1) } else { tid },
                     data: Some(Bytes::from_static(b"data")),
                     data_txn: None,
                 });
                 if record.is_none() {
-                    held.lock().remove(iterator);
+                    known.open.remove(iterator);
                 }
                 Does::Answers(Reply::Record(record))
             }
             Call::IteratorGc { iterators } => {
                 for iterator in iterators {
-                    held.lock().remove(iterator);
+                    known.open.remove(iterator);
                 }
                 Does::Answers(Reply::None)
             }
@@ -1279,8 +1306,15 @@ async fn every_iterator_that_is_not_at_its_end_is_given_back() {
         }
     })
     .await;
+    (peer, iterators)
+}
+
+/// An iteration reads ahead: it may be dropped before the server has made what was asked for.
+#[tokio::test]
+async fn every_iterator_that_is_not_at_its_end_is_given_back() {
+    let (peer, iterators) = with_history(Tid(1000), |_| 1, Tid::ZERO).await;
     let storage = peer.open().await;
-    for (count, has_come) in [0, 1, 2, 33, 40, 70]
+    for (count, has_come) in [0, 1, 2, 33, 40, 70, 130, 200, 1000]
         .into_iter()
         .flat_map(|count| [(count, false), (count, true)])
     {
@@ -1294,20 +1328,85 @@ async fn every_iterator_that_is_not_at_its_end_is_given_back() {
         }
         drop(history);
         let all_back = async {
-            while !open.lock().is_empty() {
+            while !iterators.lock().open.is_empty() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
         let back = timeout(Duration::from_secs(20), all_back).await;
-        assert!(back.is_ok(), "after {count}: {:?} are open", open.lock());
+        let open = &iterators.lock().open;
+        assert!(back.is_ok(), "after {count}: {open:?} are open");
     }
+}
+
+/// Python's server writes a traceback into its log for each.
+#[tokio::test]
+async fn little_is_asked_for_behind_an_end() {
+    fn of_few(tid: Tid) -> usize {
+        1 + (tid.0 % 16) as usize
+    }
+    fn of_many(tid: Tid) -> usize {
+        [1, 100, 1000][tid.0 as usize % 3]
+    }
+    for (last, records, most_in_vain) in [
+        (200, of_few as fn(Tid) -> usize, 0),
+        (6, of_many, 2200 / 16),
+    ] {
+        let (peer, iterators) = with_history(Tid(last), records, Tid::ZERO).await;
+        let storage = peer.open().await;
+        for range in [
+            TidRange::ALL,
+            TidRange {
+                first: Tid(1),
+                last: Tid(last),
+            },
+        ] {
+            iterators.lock().in_vain = (0, 0);
+            let mut history = soon(storage.iterate(range)).await.unwrap();
+            for tid in (1..=last).map(Tid) {
+                let txn = soon(history.next()).await.unwrap().unwrap();
+                assert_eq!((txn.tid, txn.records.len()), (tid, records(tid)));
+                let oids = txn.records.iter().map(|record| record.oid.0);
+                assert!(oids.eq(0..records(tid) as u64), "{tid}");
+            }
+            assert!(soon(history.next()).await.unwrap().is_none());
+            // What was asked for before is answered before.
+            soon(storage.undo_info(0, -1, &Value::None)).await.unwrap();
+            let (transactions, of_them) = iterators.lock().in_vain;
+            // As many as had come, and no more than are asked for ahead.
+            assert!(transactions <= last.min(127) as usize, "{transactions}");
+            assert!(of_them <= most_in_vain, "{of_them}");
+        }
+    }
+    let (peer, iterators) = with_history(Tid(500), of_few, Tid::ZERO).await;
+    let storage = peer.open().await;
+    iterators.lock().in_vain = (0, 0);
+    let found = soon(storage.tids_before(Tid::MAX, 1)).await.unwrap();
+    assert_eq!(found, [Tid(500)]);
+    let extent = soon(storage.measure_after(Tid(499))).await.unwrap();
+    assert_eq!(extent.transactions, 1);
+    // The first looked at all that is not older than ten seconds, which is all; the other one at the last.
+    let in_vain = iterators.lock().in_vain;
+    assert!(in_vain.0 <= 127 && in_vain.1 == 0, "{in_vain:?}");
+}
+
+/// Records of many transactions are asked for side by side; what is wrong with one is told in its turn.
+#[tokio::test]
+async fn what_comes_before_a_bad_record_is_given() {
+    let (peer, _iterators) = with_history(Tid(50), |_| 3, Tid(20)).await;
+    let storage = peer.open().await;
+    let mut history = soon(storage.iterate(TidRange::ALL)).await.unwrap();
+    for tid in 1..20 {
+        assert_eq!(soon(history.next()).await.unwrap().unwrap().tid, Tid(tid));
+    }
+    let fault = fault(soon(history.next()).await);
+    assert!(fault.to_string().contains("says that it is of"), "{fault}");
 }
 
 /// A server that gives the same transaction again and again does not keep anybody for ever.
 #[tokio::test]
 async fn an_iterator_that_goes_round_is_damage() {
     let peer = Peer::start(|_, call| match call {
-        Call::Register { .. } => Does::Answers(Reply::Tid(Tid(9))),
+        Call::Register { .. } => Does::Answers(Reply::Tid(Tid(99))),
         Call::IteratorStart { .. } => Does::Answers(Reply::Iterator(1)),
         Call::IteratorRecordStart { .. } => Does::Answers(Reply::Iterator(2)),
         Call::IteratorRecordNext { .. } => Does::Answers(Reply::Record(None)),
