@@ -4,6 +4,7 @@
 //! more. "Ours" is first the restoring alone, of the same history from memory, and then a whole recovery
 //! by a running array, which reads from another `runzeo`.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,14 +30,21 @@ use super::sides::Side;
 const BATCH: usize = 1000;
 
 pub(crate) async fn measure(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
-    for (records, size) in [(1, 300), (10, 2048)] {
-        let restoring = format!("restoring transactions of {records} x {size} B");
-        let recovering = format!("recovering transactions of {records} x {size} B");
+    // The last as an application writes: how many records a transaction has is known only at its end.
+    for (records, size) in [(1..=1, 300), (10..=10, 2048), (1..=13, 500)] {
+        let (least, most) = (*records.start(), *records.end());
+        let of = if least == most {
+            least.to_string()
+        } else {
+            format!("{least} to {most}")
+        };
+        let restoring = format!("restoring transactions of {of} x {size} B");
+        let recovering = format!("recovering transactions of {of} x {size} B");
         if !plan.asked(&restoring) && !plan.asked(&recovering) {
             continue;
         }
         // About as long as a round, at a few thousand transactions a second.
-        let count = (plan.time.as_secs_f64() * 3000.0) as usize / records.min(2);
+        let count = (plan.time.as_secs_f64() * 3000.0) as usize / most.min(2);
         let history = history(count, records, size);
         let source = Server::new(plan)?;
         fed(&source.side, &history).await?;
@@ -79,8 +87,9 @@ impl Server {
     }
 }
 
-fn history(count: usize, records: usize, size: usize) -> Vec<HistoryTxn> {
+fn history(count: usize, records: RangeInclusive<usize>, size: usize) -> Vec<HistoryTxn> {
     let mut random = fastrand::Rng::with_seed(size as u64);
+    let mut number_of = fastrand::Rng::with_seed(size as u64);
     let mut oid = 0;
     let mut transaction = |number: usize| HistoryTxn {
         tid: Tid((1 << 57) + number as u64),
@@ -89,7 +98,7 @@ fn history(count: usize, records: usize, size: usize) -> Vec<HistoryTxn> {
             description: Bytes::from_static(b"/bench/recovery"),
             ..TxnMeta::default()
         },
-        records: (0..records)
+        records: (0..number_of.usize(records.clone()))
             .map(|_| {
                 oid += 1;
                 HistoryRecord {
