@@ -199,6 +199,8 @@ async fn talk(stream: UnixStream, dialect: Dialect, answers: Shared<'_>) {
     if accepted.is_err() {
         return;
     }
+    // What is said after a part of a frame goes into it.
+    let mut is_heard = true;
     while let Ok(Some(said)) = reader.next_from_client().await {
         let FromClient::Request(request) = said else {
             continue;
@@ -208,8 +210,9 @@ async fn talk(stream: UnixStream, dialect: Dialect, answers: Shared<'_>) {
         if writer.flush().await.is_err() || answered == Answered::HangUp {
             return;
         }
+        is_heard &= answered != Answered::Unframed;
         // A thread waits for the pieces, for which the clock stands still: silence would have no end.
-        if is_blob && answered == Answered::Oddly {
+        if is_blob && (answered == Answered::Oddly || !is_heard) {
             return;
         }
     }
@@ -219,6 +222,7 @@ async fn talk(stream: UnixStream, dialect: Dialect, answers: Shared<'_>) {
 enum Answered {
     Honestly,
     Oddly,
+    Unframed,
     HangUp,
 }
 
@@ -252,7 +256,10 @@ impl Answers<'_> {
             // Bytes as a message.
             3 => writer.raw(&self.input.long()),
             // Bytes.
-            4 => writer.output().put(&self.input.long()),
+            4 => {
+                writer.output().put(&self.input.long());
+                return Answered::Unframed;
+            }
             5 => return Answered::HangUp,
             // It says nothing.
             6 => {}
