@@ -125,7 +125,7 @@ fn commands_that_ctrl_c_ends_come_back_to_the_prompt() {
     let instance = Instance::started(&[]);
     let mut terminal = prompt(&instance, &[], &[]);
     terminal.wait_prompt(OPTIMAL);
-    terminal.enter("events --since 0");
+    terminal.enter("events -f --since 0");
     terminal.wait("serving from");
     terminal.press(CTRL_C);
     terminal.wait_prompt(OPTIMAL);

@@ -11,7 +11,7 @@
 //! iterator to the server, a `KeyError`: we need not look at the answer, but Python's server writes each
 //! into its log, with a traceback, which takes longer than to give a record. So more is asked for
 //! ahead only as more has come: of transactions as many as came before, and none where the last of the range
-//! has come; of one transaction's records a small part of it.
+//! has come; of one transaction's records a small part of it, and a larger one where answers take long.
 //!
 //! The server forgets iterators that came to their end. Others are given back when the iteration is
 //! dropped: also those that the server makes only then, because they were asked for ahead. A server keeps
@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::Instant;
 
 use super::blobs::leave_free;
 use super::errors::{meant, unexpected};
@@ -47,6 +48,11 @@ const LEAST_RECORDS: usize = 4;
 const FIRST_RECORDS: usize = 2;
 const PART_AHEAD: usize = 16;
 const MOST_OF_ONE: usize = 64;
+
+/// Where an answer takes so long, somebody waits for a transaction longer than what is asked for in vain costs,
+/// and the part is larger.
+const SLOW: Duration = Duration::from_millis(50);
+const PART_WHERE_SLOW: usize = 2;
 
 /// About how many bytes are asked for ahead, and how many may have come.
 const BYTES: u64 = 8 << 20;
@@ -353,6 +359,8 @@ struct Pace {
     bytes: f64,
     /// How many bytes have come of transactions whose turn it is not.
     held: usize,
+    /// Whether the last answer that was waited for took long.
+    is_slow: bool,
 }
 
 /// A transaction on its way.
@@ -386,6 +394,7 @@ impl Run {
                 bytes_ahead: BYTES,
                 bytes: 1000.0,
                 held: 0,
+                is_slow: false,
             },
             scout,
             body,
@@ -414,7 +423,9 @@ impl Run {
             };
             self.pace.asked -= 1;
             let reply = self.pace.link.within("`iterator_record_next`", asked);
+            let since = Instant::now();
             let reply = reply.await?;
+            self.pace.is_slow = since.elapsed() >= SLOW;
             if !body.is_good(&reply) {
                 return Err(body.refusal(reply).into());
             }
@@ -524,9 +535,14 @@ impl Pace {
         let Some(iterator) = body.iterator else {
             return Ok(());
         };
+        let part = if self.is_slow {
+            PART_WHERE_SLOW
+        } else {
+            PART_AHEAD
+        };
         let most = match body.records.len() {
             0 => FIRST_RECORDS,
-            come => (come / PART_AHEAD).clamp(1, self.budget().min(MOST_OF_ONE)),
+            come => (come / part).clamp(1, self.budget().min(MOST_OF_ONE)),
         };
         // Not one by one: half of them at a time makes fewer and larger packets.
         if body.is_bad || body.asked.len() > most / 2 {
