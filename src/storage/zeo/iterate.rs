@@ -580,7 +580,7 @@ impl Pace {
                     self.put(body, reply);
                 }
                 reply => {
-                    body.asked.push_front(come(reply));
+                    body.asked.push_front(answered(reply));
                     body.is_bad = true;
                 }
             }
@@ -631,7 +631,7 @@ impl Drop for Run {
 }
 
 /// A receiver does not tell without taking: what was taken and shall stay is put in its place.
-fn come(reply: Result<Reply, Fault>) -> Asked {
+fn answered(reply: Result<Reply, Fault>) -> Asked {
     let (sender, asked) = oneshot::channel();
     // The receiver is here.
     drop(sender.send(reply));
@@ -646,7 +646,7 @@ impl Headers {
         };
         match asked.try_recv() {
             Ok(reply) => {
-                *asked = come(reply);
+                *asked = answered(reply);
                 true
             }
             Err(oneshot::error::TryRecvError::Empty) => false,
